@@ -1,0 +1,125 @@
+"""What every retriever offers, whichever engine ranks: sync the index with the shards, search it.
+
+Engines give the same results: BM25 in Lucene's form (`idf * tf / (tf + k1 * (1 - b + b * dl / avgdl))`,
+no `k1 + 1` factor) over `text` alone, terms as Lucene's EnglishAnalyzer makes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, Protocol
+
+import polars as pl
+
+# Queries' input and search's output, by name and type; `rank` counts from 1.
+QUERIES = {"question_id": pl.String, "query": pl.String}
+PAIRS = {"question_id": pl.String, "query": pl.String, "doc_id": pl.String}
+HITS = {
+    "question_id": pl.String,
+    "rank": pl.Int64,
+    "doc_id": pl.String,
+    "text_hash": pl.String,
+    "score": pl.Float64,
+}
+SCORES = {"question_id": pl.String, "doc_id": pl.String, "score": pl.Float64}
+TEXTS = {"doc_id": pl.String, "text": pl.String}
+
+
+class Bm25(NamedTuple):
+    """How an index ranks."""
+
+    k1: float = 0.9
+    b: float = 0.4
+    analyzer: str = "english"
+
+
+class ShardContent(NamedTuple):
+    """What a shard of the documents table holds, as its file tells without reading the rows."""
+
+    content_hash: str
+    n_documents: int
+
+
+class IndexState(NamedTuple):
+    """What an index holds: shard -> content hash, and how it ranks."""
+
+    engine: str
+    bm25: Bm25
+    shards: Mapping[str, str]
+    n_documents: int
+
+    @property
+    def fingerprint(self) -> str:
+        """One short hash that changes whenever a result could change."""
+        content = json.dumps([*self.bm25, sorted(self.shards.items())], separators=(",", ":"))
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+class SyncReport(NamedTuple):
+    """What a sync did. `duplicates` has a row a text that stands under several ids or in several
+    shards: `text_hash`, `doc_ids: list[str]`, `shards: list[str]`; the first 1,000 of `n_duplicates`.
+    """
+
+    state: IndexState
+    indexed_shards: list[str]
+    removed_shards: list[str]
+    n_indexed: int
+    n_removed: int
+    n_duplicates: int
+    duplicates: pl.DataFrame
+    seconds: float
+
+
+class IndexMissing(Exception):
+    """There is no index of that name yet; materialize `corpus_index`."""
+
+
+class IndexConflict(Exception):
+    """The index can't be synced without losing something; the message names both places."""
+
+
+class Retriever(Protocol):
+    """BM25 over the whole corpus."""
+
+    def sync(
+        self,
+        shards: Mapping[str, ShardContent],
+        read: Callable[[str], pl.LazyFrame],
+        bm25: Bm25,
+        progress: Callable[[str], None] = ...,
+    ) -> SyncReport:
+        """Make the index hold exactly `shards`, at a cost proportional to what changed.
+
+        Args:
+            shards: every shard that the index is to hold.
+            read: a shard's documents (`doc_id`, `text`, `text_hash`, ...), read lazily.
+            bm25: how the index is to rank.
+            progress: called now and then with a line for the log.
+
+        Raises:
+            IndexConflict: one doc_id has two texts in different shards, or the index is not ours.
+        """
+
+    def state(self) -> IndexState:
+        """What the index holds now. Raises IndexMissing."""
+
+    def search(self, queries: pl.DataFrame, *, depth: int) -> pl.DataFrame:
+        """Rank the corpus for each query: QUERIES in, HITS out, at most `depth` rows a query.
+
+        Best first; equal scores (to 5 significant digits) are ordered by doc_id. Documents
+        that share no term with the query are not hits.
+        """
+
+    def score(self, pairs: pl.DataFrame) -> pl.DataFrame:
+        """Score one document for each query: PAIRS in, SCORES out, one row a pair in the same order.
+
+        0.0 if query and document share no term, null if the index lacks the document.
+        """
+
+    def texts(self, doc_ids: Iterable[str]) -> pl.DataFrame:
+        """TEXTS of the given documents, in any order; documents the index lacks are absent."""
+
+    def close(self) -> None:
+        """Let go of connections and files."""

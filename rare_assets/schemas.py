@@ -1,0 +1,288 @@
+"""The tables, one class each: the only place where a column is named, typed, constrained and described.
+
+Storage casts to these classes, operators and asset checks validate with them, and the UI's column
+panel and lineage are made from them (`rare_assets.catalog`). A column's `metadata["from"]` lists the
+upstream columns it is computed from, as `asset.column`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import dataframely as dy
+import polars as pl
+
+
+class Documents(dy.Schema):
+    """One passage of the corpus a row."""
+
+    doc_id = dy.String(
+        primary_key=True,
+        min_length=1,
+        description="The source's `id`, or a hash of the text where the source has none. "
+        "Unique in the whole corpus.",
+    )
+    text = dy.String(
+        nullable=False,
+        check={"not_blank": lambda c: c.str.strip_chars().str.len_chars() > 0},
+        description="The passage as it stands in the source.",
+    )
+    title = dy.String(nullable=True, description="The source's `title`, if it has one.")
+    answer = dy.String(
+        nullable=True,
+        description="The source's gold `answer`, if it has one; reasoning can be sampled against it.",
+    )
+    text_hash = dy.String(
+        nullable=False,
+        min_length=1,
+        description="Hash of the text; equal texts have equal hashes in every shard.",
+        metadata={"from": ["documents.text"]},
+    )
+    source = dy.String(nullable=False, description="File and row it was read from, as `file:row`.")
+    n_words = dy.Int64(
+        nullable=False,
+        min=1,
+        description="Words in the text, split at white space.",
+        metadata={"from": ["documents.text"]},
+    )
+
+
+class DocumentsRejects(dy.Schema):
+    """One row of a source file that could not be used."""
+
+    file = dy.String(nullable=False, description="Source file.")
+    row = dy.Int64(nullable=False, min=1, description="Row in the file, counted from 1.")
+    reason = dy.String(nullable=False, description="Why it was left out, one of a few fixed words.")
+    detail = dy.String(nullable=True, description="What exactly was wrong, and the row shortened.")
+
+
+class Questions(dy.Schema):
+    """One question with its scenario, written by the teacher from one gold document."""
+
+    question_id = dy.String(
+        primary_key=True, min_length=1, description="`<doc_id>-q<number>`; unique in the corpus."
+    )
+    doc_id = dy.String(
+        nullable=False,
+        description="The gold document.",
+        metadata={"from": ["documents.doc_id"]},
+    )
+    text_hash = dy.String(
+        nullable=False,
+        description="Hash of the gold document's text: its twins are never its negatives.",
+        metadata={"from": ["documents.text_hash"]},
+    )
+    question = dy.String(
+        nullable=False,
+        check={"not_blank": lambda c: c.str.strip_chars().str.len_chars() > 0},
+        description="Reasoning-intensive question that needs the gold document and stands on its own.",
+        metadata={"from": ["documents.text"]},
+    )
+    scenario = dy.String(
+        nullable=False,
+        check={"not_blank": lambda c: c.str.strip_chars().str.len_chars() > 0},
+        description="A situation in which somebody would ask the question.",
+        metadata={"from": ["documents.text"]},
+    )
+    model = dy.String(nullable=False, description="The teacher's name, as the endpoint gave it.")
+    prompt_tokens = dy.Int64(
+        nullable=False, min=0, description="Prompt tokens, all attempts together."
+    )
+    completion_tokens = dy.Int64(
+        nullable=False, min=0, description="Completion tokens, all attempts together."
+    )
+    attempts = dy.Int64(
+        nullable=False, min=1, description="Answers it took until one could be used."
+    )
+
+
+class TeacherRejects(dy.Schema):
+    """One question or reasoning for which no attempt gave a usable answer."""
+
+    question_id = dy.String(nullable=False, min_length=1, description="The question asked for.")
+    doc_id = dy.String(nullable=False, description="The gold document.")
+    reason = dy.String(nullable=False, description="Why the last answer could not be used.")
+    detail = dy.String(nullable=True, description="The last raw answer, or the endpoint's message.")
+    model = dy.String(nullable=False, description="The teacher's name.")
+    prompt_tokens = dy.Int64(nullable=False, min=0, description="Paid for, all attempts together.")
+    completion_tokens = dy.Int64(
+        nullable=False, min=0, description="Paid for, all attempts together."
+    )
+    attempts = dy.Int64(nullable=False, min=0, description="Answers that were received.")
+
+
+class HardNegatives(dy.Schema):
+    """The BM25 hard negatives of one question."""
+
+    question_id = dy.String(
+        primary_key=True,
+        min_length=1,
+        description="The question.",
+        metadata={"from": ["questions.question_id"]},
+    )
+    doc_id = dy.String(
+        nullable=False,
+        description="The gold document, never among the negatives.",
+        metadata={"from": ["questions.doc_id"]},
+    )
+    hard_negatives = dy.List(
+        dy.String(nullable=False),
+        nullable=False,
+        description="Texts of the negatives, best BM25 score first, all different.",
+        metadata={"from": ["questions.question", "questions.scenario", "documents.text"]},
+    )
+    negatives = dy.List(
+        dy.Struct(
+            {
+                "doc_id": dy.String(nullable=False),
+                "score": dy.Float64(nullable=False),
+                "rank": dy.Int64(nullable=False, min=1),
+            }
+        ),
+        nullable=False,
+        description="Where each negative comes from: document, BM25 score, rank in the result list "
+        "(1 is best).",
+        metadata={"from": ["questions.question", "questions.scenario", "documents.doc_id"]},
+    )
+    gold_score = dy.Float64(
+        nullable=True,
+        description="BM25 score of the gold document for this query.",
+        metadata={"from": ["questions.question", "documents.text"]},
+    )
+    gold_rank = dy.Int64(
+        nullable=True,
+        min=1,
+        description="Rank of the gold document; null if it was not found within the depth searched.",
+        metadata={"from": ["questions.question", "documents.text"]},
+    )
+
+
+class HardNegativesRejects(dy.Schema):
+    """One question that could not be searched with."""
+
+    question_id = dy.String(nullable=False, min_length=1, description="The question.")
+    doc_id = dy.String(nullable=False, description="The gold document.")
+    reason = dy.String(nullable=False, description="Why it was left out.")
+    detail = dy.String(nullable=True, description="What exactly was wrong.")
+
+
+class Reasoning(dy.Schema):
+    """One reasoned answer of the teacher, from the gold document shuffled among the negatives."""
+
+    question_id = dy.String(
+        primary_key=True,
+        min_length=1,
+        description="The question.",
+        metadata={"from": ["questions.question_id"]},
+    )
+    sample = dy.Int64(
+        primary_key=True,
+        min=0,
+        description="Number of the sample, from 0, where several were asked.",
+    )
+    doc_id = dy.String(
+        nullable=False, description="The gold document.", metadata={"from": ["questions.doc_id"]}
+    )
+    text = dy.String(
+        nullable=False,
+        description="The gold document's text.",
+        metadata={"from": ["documents.text"]},
+    )
+    question = dy.String(
+        nullable=False, description="The question.", metadata={"from": ["questions.question"]}
+    )
+    scenario = dy.String(
+        nullable=False, description="Its scenario.", metadata={"from": ["questions.scenario"]}
+    )
+    hard_negatives = dy.List(
+        dy.String(nullable=False),
+        nullable=False,
+        description="Texts of the negatives, best first.",
+        metadata={"from": ["hard_negatives.hard_negatives"]},
+    )
+    reasoning = dy.String(
+        nullable=False,
+        check={"not_blank": lambda c: c.str.strip_chars().str.len_chars() > 0},
+        description="The teacher's chain of reasoning.",
+        metadata={
+            "from": [
+                "documents.text",
+                "questions.question",
+                "questions.scenario",
+                "hard_negatives.hard_negatives",
+            ]
+        },
+    )
+    answer = dy.String(
+        nullable=True,
+        description="The final answer, where the teacher set it apart from the reasoning.",
+        metadata={"from": ["reasoning.raw_answer"]},
+    )
+    raw_answer = dy.String(
+        nullable=False,
+        description="The teacher's answer as it came; a chain sent apart stands in <think> tags.",
+    )
+    context_doc_ids = dy.List(
+        dy.String(nullable=False),
+        nullable=False,
+        description="Documents in the order in which the teacher saw them.",
+        metadata={"from": ["questions.doc_id", "hard_negatives.negatives"]},
+    )
+    gold_position = dy.Int64(
+        nullable=False,
+        min=0,
+        description="0-based: `context_doc_ids[gold_position] == doc_id`.",
+        metadata={"from": ["reasoning.context_doc_ids"]},
+    )
+    model = dy.String(nullable=False, description="The teacher's name, as the endpoint gave it.")
+    finish_reason = dy.String(nullable=False, description="Why the teacher stopped writing.")
+    prompt_tokens = dy.Int64(
+        nullable=False, min=0, description="Prompt tokens, all attempts together."
+    )
+    completion_tokens = dy.Int64(
+        nullable=False, min=0, description="Completion tokens, all attempts together."
+    )
+    attempts = dy.Int64(
+        nullable=False, min=1, description="Answers it took until one could be used."
+    )
+    answer_correct = dy.Bool(
+        nullable=True,
+        description="Whether `answer` agrees with the document's gold answer; null where there is none.",
+        metadata={"from": ["reasoning.answer", "documents.answer"]},
+    )
+
+
+class Table(NamedTuple):
+    """A stored table: its rows' schema, its rejects' schema, and the columns that make its identity.
+
+    `identity` are the columns whose content downstream tables depend on; their hash tells a
+    changed table from one that was merely written again.
+    """
+
+    name: str
+    schema: type[dy.Schema]
+    rejects: type[dy.Schema]
+    identity: tuple[str, ...]
+
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        Table("documents", Documents, DocumentsRejects, ("doc_id", "text_hash", "title", "answer")),
+        Table(
+            "questions",
+            Questions,
+            TeacherRejects,
+            ("question_id", "text_hash", "question", "scenario"),
+        ),
+        Table("hard_negatives", HardNegatives, HardNegativesRejects, ("question_id", "negatives")),
+        Table("reasoning", Reasoning, TeacherRejects, ("question_id", "sample", "raw_answer")),
+    )
+}
+
+
+class Produced(NamedTuple):
+    """What an operator made of a shard: the table's rows and what could not be used."""
+
+    rows: pl.DataFrame | pl.LazyFrame
+    rejects: pl.DataFrame

@@ -1,0 +1,129 @@
+"""Every setting that comes from the environment, with its default and meaning: one class, one place.
+
+Resources read it when a run starts, never at import, so definitions load with nothing set. A field
+given on a resource wins over the environment. Secrets are `SecretStr`: no repr or log shows them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SAMPLE_CORPUS = Path(__file__).parent / "sample_corpus"
+
+
+class Settings(BaseSettings):
+    """The environment, read once at construction. An empty variable counts as not set."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+
+    source: str = Field(
+        str(SAMPLE_CORPUS),
+        validation_alias="RARE_SOURCE",
+        description="Folder, file or URL (s3://, gs://, file://) of the corpus. "
+        "Default: the bundled sample corpus.",
+    )
+    storage: str = Field(
+        ".rare/storage",
+        validation_alias="RARE_STORAGE",
+        description="Folder or URL where the Parquet tables go.",
+    )
+    rows_per_shard: int = Field(
+        10_000, ge=1, validation_alias="RARE_ROWS_PER_SHARD", description="Rows in a shard at most."
+    )
+    model: str | None = Field(
+        None,
+        validation_alias="RARE_MODEL",
+        description="The teacher's name at the endpoint. Unset: the embedded teacher.",
+    )
+    openai_base_url: str | None = Field(
+        None,
+        validation_alias="OPENAI_BASE_URL",
+        description="OpenAI-compatible endpoint, used only with RARE_MODEL. Default: OpenAI's own.",
+    )
+    openai_api_key: SecretStr | None = Field(
+        None,
+        validation_alias="OPENAI_API_KEY",
+        description="Key for the endpoint, used only with RARE_MODEL.",
+    )
+    max_concurrency: int | None = Field(
+        None,
+        ge=1,
+        validation_alias="RARE_MAX_CONCURRENCY",
+        description="Requests in flight per step. Default: 64, embedded teacher 2.",
+    )
+    requests_per_minute: int | None = Field(
+        None,
+        ge=1,
+        validation_alias="RARE_REQUESTS_PER_MINUTE",
+        description="Requests started per minute at most, per step. Default: no limit.",
+    )
+    tokens_per_minute: int | None = Field(
+        None,
+        ge=1,
+        validation_alias="RARE_TOKENS_PER_MINUTE",
+        description="Prompt and completion tokens per minute at most, per step. Default: no limit.",
+    )
+    request_timeout: float = Field(
+        600.0,
+        gt=0,
+        validation_alias="RARE_REQUEST_TIMEOUT",
+        description="Seconds until a request counts as lost and is sent again.",
+    )
+    max_cost_usd: float | None = Field(
+        None,
+        gt=0,
+        validation_alias="RARE_MAX_COST_USD",
+        description="Stop a step cleanly once its new answers cost this much. Default: no limit.",
+    )
+    max_requests: int | None = Field(
+        None,
+        ge=1,
+        validation_alias="RARE_MAX_REQUESTS",
+        description="Stop a step cleanly after this many new requests. Default: no limit.",
+    )
+    prices: str | None = Field(
+        None,
+        validation_alias="RARE_PRICES",
+        description="JSON file of prices per model, over the shipped table.",
+    )
+    prompts: str | None = Field(
+        None,
+        validation_alias="RARE_PROMPTS",
+        description="Folder with your own prompt templates; those it lacks come from the package.",
+    )
+    shards_at_once: int = Field(
+        4,
+        ge=1,
+        validation_alias="RARE_SHARDS_AT_ONCE",
+        description="Shards that `rare-assets run` works on side by side (embedded teacher: 1).",
+    )
+    elasticsearch_url: str | None = Field(
+        None,
+        validation_alias="ELASTICSEARCH_URL",
+        description="Elasticsearch node, or several with commas. Unset: the embedded index.",
+    )
+    elasticsearch_api_key: SecretStr | None = Field(
+        None, validation_alias="ELASTICSEARCH_API_KEY", description="API key for Elasticsearch."
+    )
+    elasticsearch_username: str | None = Field(
+        None, validation_alias="ELASTICSEARCH_USERNAME", description="User for Elasticsearch."
+    )
+    elasticsearch_password: SecretStr | None = Field(
+        None, validation_alias="ELASTICSEARCH_PASSWORD", description="That user's password."
+    )
+    elasticsearch_ca_certs: str | None = Field(
+        None,
+        validation_alias="ELASTICSEARCH_CA_CERTS",
+        description="CA file that Elasticsearch's certificate is checked with.",
+    )
+    index: str = Field(
+        "rare-documents", validation_alias="RARE_INDEX", description="Index (alias) name."
+    )
+    dagster_home: str = Field(
+        ".rare/dagster",
+        validation_alias="DAGSTER_HOME",
+        description="The Dagster instance of `rare-assets`' own commands.",
+    )
