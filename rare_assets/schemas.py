@@ -175,7 +175,7 @@ class Reasoning(dy.Schema):
         description="The question.",
         metadata={"from": ["questions.question_id"]},
     )
-    sample = dy.Int64(
+    sample_index = dy.Int64(
         primary_key=True,
         min=0,
         description="Number of the sample, from 0, where several were asked.",
@@ -253,7 +253,7 @@ class Reasoning(dy.Schema):
 
 
 class Table(NamedTuple):
-    """A stored table: its rows' schema, its rejects' schema, and the columns that make its identity.
+    """A stored table: schemas of its rows and rejects, and the columns that make its identity.
 
     `identity` are the columns whose content downstream tables depend on; their hash tells a
     changed table from one that was merely written again.
@@ -276,7 +276,9 @@ TABLES: dict[str, Table] = {
             ("question_id", "text_hash", "question", "scenario"),
         ),
         Table("hard_negatives", HardNegatives, HardNegativesRejects, ("question_id", "negatives")),
-        Table("reasoning", Reasoning, TeacherRejects, ("question_id", "sample", "raw_answer")),
+        Table(
+            "reasoning", Reasoning, TeacherRejects, ("question_id", "sample_index", "raw_answer")
+        ),
     )
 }
 

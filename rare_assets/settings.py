@@ -1,4 +1,4 @@
-"""Every setting that comes from the environment, with its default and meaning: one class, one place.
+"""Every setting that comes from the environment, with its default and meaning, in one class.
 
 Resources read it when a run starts, never at import, so definitions load with nothing set. A field
 given on a resource wins over the environment. Secrets are `SecretStr`: no repr or log shows them.
