@@ -275,7 +275,7 @@ TABLES: dict[str, Table] = {
             TeacherRejects,
             ("question_id", "text_hash", "question", "scenario"),
         ),
-        Table("hard_negatives", HardNegatives, HardNegativesRejects, ("question_id", "negatives")),
+        Table("hard_negatives", HardNegatives, HardNegativesRejects, ("question_id", "hard_negatives")),
         Table(
             "reasoning", Reasoning, TeacherRejects, ("question_id", "sample_index", "raw_answer")
         ),
@@ -286,5 +286,5 @@ TABLES: dict[str, Table] = {
 class Produced(NamedTuple):
     """What an operator made of a shard: the table's rows and what could not be used."""
 
-    rows: pl.DataFrame | pl.LazyFrame
+    rows: pl.DataFrame
     rejects: pl.DataFrame

@@ -1,0 +1,5 @@
+"""Fixtures that tests of several modules share, each from the module of the thing it starts."""
+
+from rare_assets_tests.s3_server import s3_bucket, s3_endpoint
+
+__all__ = ["s3_bucket", "s3_endpoint"]
