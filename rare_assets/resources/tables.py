@@ -122,17 +122,25 @@ class ParquetTables:
             ValueError: rows lack a column of the schema, or a value can't be cast to its type.
         """
         spec = TABLES[table]
-        cast = self._cast(rows.lazy(), spec.schema, table, shard)
         if rejects is None:
             rejects = spec.rejects.create_empty()
-        left_out = self._cast(rejects.lazy(), spec.rejects, f"{table}_rejects", shard)
-        identity = cast.select(spec.identity).collect(engine="streaming")
-        provenance = Provenance(
-            content_hash(identity, spec.identity), identity.height, rejects.height, made_from or {}
-        )
-        footer = {FOOTER_KEY: json.dumps(provenance._asdict())}
-        self._replace(left_out, self.rejects_path(table, shard), {})
-        self._replace(cast, self.path(table, shard), footer)
+        try:
+            cast = self._cast(rows.lazy(), spec.schema)
+            left_out = self._cast(rejects.lazy(), spec.rejects)
+            identity = cast.select(spec.identity).collect(engine="streaming")
+            provenance = Provenance(
+                content_hash(identity, spec.identity),
+                identity.height,
+                rejects.height,
+                made_from or {},
+            )
+            footer = {FOOTER_KEY: json.dumps(provenance._asdict())}
+            self._replace(left_out, self.rejects_path(table, shard), {})
+            self._replace(cast, self.path(table, shard), footer)
+        except (pl.exceptions.InvalidOperationError, pl.exceptions.SchemaError) as error:
+            raise ValueError(
+                f"{table}, shard {shard!r}: rows do not fit the table's schema: {error}"
+            ) from error
         return provenance
 
     def delete(self, shard: str) -> list[str]:
@@ -167,18 +175,12 @@ class ParquetTables:
     def _footer(self, path: UPath) -> dict[str, str]:
         return pl.read_parquet_metadata(self._polars_source(path))
 
-    def _cast(
-        self, frame: pl.LazyFrame, schema: type[dy.Schema], table: str, shard: str
-    ) -> pl.LazyFrame:
-        missing = [name for name in schema.column_names() if name not in frame.collect_schema()]
+    def _cast(self, frame: pl.LazyFrame, schema: type[dy.Schema]) -> pl.LazyFrame:
+        present = frame.collect_schema()
+        missing = [name for name in schema.column_names() if name not in present]
         if missing:
-            raise ValueError(f"{table}, shard {shard!r}: columns are missing: {', '.join(missing)}")
-        try:
-            return schema.cast(frame)
-        except pl.exceptions.PolarsError as error:
-            raise ValueError(
-                f"{table}, shard {shard!r}: does not fit its schema: {error}"
-            ) from error
+            raise pl.exceptions.SchemaError(f"columns are missing: {', '.join(missing)}")
+        return schema.cast(frame)
 
     def _replace(self, frame: pl.LazyFrame, path: UPath, footer: dict[str, str]) -> None:
         if not self.is_local:

@@ -93,9 +93,9 @@ def test_a_missing_shard_says_what_to_materialize(tables):
 
 
 def test_rows_that_do_not_fit_name_table_shard_and_column(tables):
-    with pytest.raises(ValueError, match=r"documents, shard 'a': columns are missing: text_hash"):
+    with pytest.raises(ValueError, match=r"documents, shard 'a': .*columns are missing: text_hash"):
         tables.write("documents", "a", documents("one").drop("text_hash"))
-    with pytest.raises(ValueError, match=r"documents, shard 'a': does not fit its schema"):
+    with pytest.raises(ValueError, match=r"documents, shard 'a': rows do not fit.*'many'|\"many\""):
         tables.write("documents", "a", documents("one").with_columns(n_words=pl.lit("many")))
 
 
