@@ -1,0 +1,156 @@
+"""English text as index terms: the same terms, in the same order, as Lucene's EnglishAnalyzer.
+
+Lucene's chain is StandardTokenizer (Unicode word boundaries, UAX #29), possessive 's cut, lower case,
+stop words, Porter stemmer. Both retrieval engines must see the same terms, or their scores differ.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+# Lucene's EnglishAnalyzer.ENGLISH_STOP_WORDS_SET.
+STOP_WORDS = frozenset(
+    "a an and are as at be but by for if in into is it no not of on or such that the their then "
+    "there these they this to was will with".split()  # noqa: SIM905
+)
+MAX_TOKEN_LENGTH = 255
+_POSSESSIVE_MARKS = "'\N{RIGHT SINGLE QUOTATION MARK}\N{FULLWIDTH APOSTROPHE}"
+_MEMO_SIZE = 1 << 20
+_MEMO_CHUNK_LENGTH = 64
+
+
+def english_terms(text: str) -> list[str]:
+    """The terms of a text in order, stop words left out, repeated terms repeated.
+
+    A piece of text between two white spaces is analyzed once per process and remembered.
+    """
+    terms_of = _analyzed()
+    return [term for chunk in chunks(text) for term in terms_of[chunk]]
+
+
+def chunks(text: str) -> list[str]:
+    """Cut a text where a term can never span: the terms of a text are those of its chunks."""
+    # This one white space joins digits and letters (UAX #29 ExtendNumLet).
+    return text.split(" ") if "\N{NARROW NO-BREAK SPACE}" in text else text.split()
+
+
+def chunk_terms(chunk: str) -> tuple[str, ...]:
+    """The terms of one chunk, analyzed afresh."""
+    stem = _stemmer()
+    terms = []
+    for token in _tokens(chunk):
+        if len(token) >= 2 and token[-1] in "sS" and token[-2] in _POSSESSIVE_MARKS:
+            token = token[:-2]
+        token = _lower(token)
+        if token not in STOP_WORDS:
+            terms.append(stem(token))
+    return tuple(terms)
+
+
+class _Memo(dict[str, tuple[str, ...]]):
+    """Chunk -> terms, filled on demand and bounded."""
+
+    def __missing__(self, chunk: str) -> tuple[str, ...]:
+        terms = chunk_terms(chunk)
+        if len(chunk) <= _MEMO_CHUNK_LENGTH:
+            if len(self) >= _MEMO_SIZE:
+                self.clear()
+            self[chunk] = terms
+        return terms
+
+
+@functools.cache
+def _analyzed() -> _Memo:
+    return _Memo()
+
+
+def _lower(token: str) -> str:
+    """Lower case character by character, without the context rules of `str.lower`, as Lucene does."""
+    return token.lower() if token.isascii() else "".join(char.lower()[0] for char in token)
+
+
+def _tokens(chunk: str) -> list[str]:
+    tokenizer = _tokenizer()
+    tokens = []
+    position = 0
+    while match := tokenizer.search(chunk, position):
+        if match.end() - match.start() > MAX_TOKEN_LENGTH:
+            match = tokenizer.match(chunk, match.start(), match.start() + MAX_TOKEN_LENGTH)
+        tokens.append(match.group())
+        position = match.end()
+    return tokens
+
+
+@functools.cache
+def _tokenizer():  # type: ignore[no-untyped-def]  # regex has no types
+    """The word boundary rules of UAX #29 as one pattern, with Lucene's kinds of token."""
+    import regex
+
+    # A base character takes the marks and joiners that follow it (rule WB4).
+    x = r"[\p{WB=Format}\p{WB=Extend}\p{WB=ZWJ}]*+"
+    letter = rf"[\p{{WB=ALetter}}\p{{WB=Hebrew_Letter}}]{x}"
+    hebrew = rf"\p{{WB=Hebrew_Letter}}{x}"
+    digit = rf"[\p{{WB=Numeric}}\uFF10-\uFF19]{x}"
+    katakana = rf"\p{{WB=Katakana}}{x}"
+    joint = rf"\p{{WB=ExtendNumLet}}{x}"
+    between_letters = rf"[\p{{WB=MidLetter}}\p{{WB=MidNumLet}}']{x}"
+    between_digits = rf"[\p{{WB=MidNum}}\p{{WB=MidNumLet}}']{x}"
+    letters = (
+        rf"{letter}(?:{between_letters}{letter}|(?<={hebrew})\"{x}{hebrew})*(?:(?<={hebrew})'{x})?"
+    )
+    digits = rf"{digit}(?:{between_digits}{digit})*"
+    run = rf"(?:(?:{katakana})+|(?:{letters}|{digits})+)"
+    word = rf"(?:{joint})*{run}(?:(?:{joint})+{run})*(?:{joint})*"
+
+    x_in_emoji = r"[[\p{WB=Format}\p{WB=Extend}\p{WB=ZWJ}]--[\uFE0E\uFE0F]]*"
+    # The later Unicode versions took these symbols out of Extended_Pictographic; Lucene has them in.
+    symbols = (
+        r"\u2388\u2600-\u2605\u2607-\u2612\u2616-\u2685\u2690-\u2705\u270E\u2710\u2711\u2765-\u2767"
+        r"\U0001F000-\U0001F0FF\U0001F10D-\U0001F10F\U0001F12F\U0001F16C-\U0001F16F\U0001F1AD\U0001F1AE"
+        r"\U0001F260-\U0001F265\U0001F300-\U0001F3FA\U0001F400-\U0001F53D\U0001F546-\U0001F64F"
+        r"\U0001F680-\U0001F6FF\U0001F774-\U0001F77F\U0001F7D5-\U0001F7FF\U0001F8AE-\U0001F8FF"
+        r"\U0001FA00-\U0001FBEF"
+    )
+    pictograph = rf"[{symbols}\p{{Extended_Pictographic}}[\p{{Emoji}}--[\p{{WB=Regional_Indicator}}0-9#*\p{{Emoji_Modifier}}]]]"
+    one_emoji = (
+        rf"(?:(?:\u200D*\p{{Emoji_Modifier_Base}}{x_in_emoji})?\p{{Emoji_Modifier}}{x_in_emoji}"
+        rf"|\u200D*{pictograph}{x_in_emoji}\uFE0F?)"
+    )
+    emoji = (
+        rf"{one_emoji}(?:[\U000E0020-\U000E007E]+\U000E007F|(?:(?:\u200D|(?<=\u200D)){one_emoji})*)"
+        rf"|[#*]{x_in_emoji}\uFE0F?\u20E3{x_in_emoji}"
+        rf"|[0-9]{x_in_emoji}\uFE0F?\u20E3{x_in_emoji}(?!{letter}|{digit}|{joint}|{between_digits}{digit})"
+        rf"|(?:\p{{WB=Regional_Indicator}}{x}){{2}}"
+    )
+    south_east_asian = rf"(?:\p{{Line_Break=Complex_Context}}{x})+"
+    single = rf"[\p{{Script=Han}}\p{{Script=Hiragana}}]{x}"
+    return regex.compile(rf"{emoji}|{word}|{south_east_asian}|{single}", regex.V1)
+
+
+@functools.cache
+def _stemmer() -> Callable[[str], str]:
+    """Porter's stemmer with the two later rules of his that Lucene has and Snowball's `porter` lacks."""
+    import regex
+    import Stemmer
+
+    # The cache inside PyStemmer would only repeat ours.
+    snowball = Stemmer.Stemmer("porter", 0).stemWord
+    # Porter's measure m > 0: a vowel, then a consonant. A y is a vowel only after a consonant.
+    has_measure = regex.compile(r"(?:[aeiou]|(?<=[^aeiouy]|^y)y)[^aeiou]").search
+
+    # What Porter's first step alone takes off a word: the later rules come before any other step.
+    first_step_only = regex.compile(r"[iy](?:e?s|(?:ed|ing)s?)?").fullmatch
+
+    def stem(word: str) -> str:
+        if len(word) < 3:
+            return word
+        stemmed: str = snowball(word)
+        if stemmed.endswith(("bli", "logi")) and first_step_only(word[len(stemmed) - 1 :]):
+            if stemmed.endswith("bli") and has_measure(stemmed[:-3]):
+                return str(snowball(stemmed[:-1] + "e"))
+            if stemmed.endswith("logi") and has_measure(stemmed[:-4]):
+                return stemmed[:-1]
+        return stemmed
+
+    return stem
