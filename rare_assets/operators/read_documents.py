@@ -1,0 +1,172 @@
+"""From rows of a source file to the `documents` table."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import reprlib
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+import polars as pl
+
+from rare_assets.resources.source_formats import SourceError, SourceRow, is_unicode, printable
+from rare_assets.schemas import Documents, DocumentsRejects, Produced
+
+# Goes up when the same source rows would give other documents.
+READER_VERSION = "1"
+
+_DOCUMENT = ("doc_id", "text", "title", "answer", "text_hash", "source", "n_words")
+_REJECT = ("file", "row", "reason", "detail")
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
+class _Rejected(Exception):
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.detail = detail
+
+
+def read_documents(rows: Iterable[SourceRow], *, file: str) -> Produced:
+    """Make documents of a shard's source rows; whatever can't be one is a reject.
+
+    A row is an object with `text` and, where it has them, `id`, `title` and `answer`:
+
+    - `text` stays as it stands in the source.
+    - `text_hash` is 32 hex digits of the SHA-256 of the text in Unicode form NFC without surrounding
+      white space, so copies that differ in these alone are equal texts.
+    - `doc_id` is the source's `id` (a string, or a whole number written as one), else "d-" and the
+      first 16 digits of `text_hash`. Null and NaN count as no id.
+    - `title` and `answer`: numbers and booleans are written as JSON would, any other type is null.
+
+    Reasons of a reject: `broken_json`, `not_utf8` (also a lone surrogate, which no UTF-8 file can
+    hold), `bad_csv_row` (fields don't match the header), `not_an_object`, `no_text` (missing, null or
+    NaN), `text_not_a_string`, `empty_text` (nothing but white space), `bad_id`, `duplicate_text`,
+    `duplicate_id`. Of duplicates within the shard the first stays; equal text is looked at before id.
+
+    Args:
+        rows: what `CorpusSource.read` yields.
+        file: the file's path in the source, for `source`, rejects and messages.
+
+    Returns:
+        `Documents` and `DocumentsRejects`; their rows add up to the rows given.
+
+    Raises:
+        SourceError: not one row can be used. Says how often each reason occurred.
+    """
+    documents: list[tuple[Any, ...]] = []
+    rejects: list[tuple[Any, ...]] = []
+    row_of_text: dict[str, int] = {}
+    row_of_id: dict[str, int] = {}
+    for row in rows:
+        try:
+            fields = _fields(row)
+            text = _text(fields)
+            doc_id = _given_id(fields)
+            text_hash = _text_hash(text)
+            if text_hash in row_of_text:
+                raise _Rejected("duplicate_text", f"equal to row {row_of_text[text_hash]}")
+            doc_id = doc_id or f"d-{text_hash[:16]}"
+            if doc_id in row_of_id:
+                raise _Rejected(
+                    "duplicate_id", f"{_shown(doc_id)} is the id of row {row_of_id[doc_id]}"
+                )
+        except _Rejected as rejected:
+            rejects.append((file, row.row, rejected.reason, printable(rejected.detail)))
+            continue
+        row_of_text[text_hash] = row_of_id[doc_id] = row.row
+        title, answer = _optional(fields.get("title")), _optional(fields.get("answer"))
+        source = f"{file}:{row.row}"
+        documents.append((doc_id, text, title, answer, text_hash, source, len(text.split())))
+
+    if not documents:
+        raise SourceError(_no_usable_row(file, rejects))
+    return Produced(
+        Documents.validate(_frame(documents, _DOCUMENT, Documents), cast=True),
+        DocumentsRejects.validate(_frame(rejects, _REJECT, DocumentsRejects), cast=True),
+    )
+
+
+def _fields(row: SourceRow) -> dict[str, Any]:
+    if row.problem is not None:
+        raise _Rejected(row.problem, row.detail or "")
+    if not isinstance(row.value, dict):
+        raise _Rejected("not_an_object", f"{_type_name(row.value)}: {_shown(row.value)}")
+    return row.value
+
+
+def _text(fields: dict[str, Any]) -> str:
+    text = fields.get("text")
+    if _is_missing(text):
+        raise _Rejected("no_text", _shown(fields))
+    if not isinstance(text, str):
+        raise _Rejected("text_not_a_string", f"{_type_name(text)}: {_shown(fields)}")
+    if not is_unicode(text):
+        raise _Rejected("not_utf8", f"`text` is not UTF-8: {text}")
+    if not text.strip():
+        raise _Rejected("empty_text", _shown(fields))
+    return text
+
+
+def _given_id(fields: dict[str, Any]) -> str | None:
+    given = fields.get("id")
+    if _is_missing(given):
+        return None
+    if isinstance(given, int) and not isinstance(given, bool):
+        return str(given)
+    # Pandas makes a column of whole numbers floats as soon as one is missing.
+    if isinstance(given, float) and given.is_integer():
+        return str(int(given))
+    if not isinstance(given, str) or not given.strip() or not is_unicode(given):
+        raise _Rejected("bad_id", f"{_type_name(given)} {_shown(given)}: {_shown(fields)}")
+    return given
+
+
+def _optional(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value if is_unicode(value) else value.encode("utf-8", "replace").decode()
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float | Decimal) and not _is_missing(value):
+        return str(value)
+    return None
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float | Decimal) and math.isnan(value))
+
+
+def _text_hash(text: str) -> str:
+    normal = unicodedata.normalize("NFC", text).strip()
+    return hashlib.sha256(normal.encode()).hexdigest()[:32]
+
+
+def _type_name(value: Any) -> str:
+    return "null" if value is None else type(value).__name__
+
+
+def _shown(value: Any) -> str:
+    return printable(_SHORT.repr(value))
+
+
+def _frame(rows: list[tuple[Any, ...]], columns: tuple[str, ...], schema: Any) -> pl.DataFrame:
+    types = {name: column.dtype for name, column in schema.columns().items()}
+    return pl.DataFrame(rows, schema={name: types[name] for name in columns}, orient="row")
+
+
+def _no_usable_row(file: str, rejects: list[tuple[Any, ...]]) -> str:
+    if not rejects:
+        return f"{file}: no usable row: it has no rows. Remove it from the source, or fill it."
+    counts = Counter(reason for _, _, reason, _ in rejects)
+    summary = ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
+    _, row, reason, detail = rejects[0]
+    return (
+        f"{file}: no usable row among {len(rejects):,} ({summary}). First, row {row}: {reason}: "
+        f"{detail}. Rows need their passage as a string in `text`."
+    )
