@@ -275,7 +275,9 @@ TABLES: dict[str, Table] = {
             TeacherRejects,
             ("question_id", "text_hash", "question", "scenario"),
         ),
-        Table("hard_negatives", HardNegatives, HardNegativesRejects, ("question_id", "hard_negatives")),
+        Table(
+            "hard_negatives", HardNegatives, HardNegativesRejects, ("question_id", "hard_negatives")
+        ),
         Table(
             "reasoning", Reasoning, TeacherRejects, ("question_id", "sample_index", "raw_answer")
         ),

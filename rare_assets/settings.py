@@ -100,6 +100,27 @@ class Settings(BaseSettings):
         validation_alias="RARE_SHARDS_AT_ONCE",
         description="Shards that `rare-assets run` works on side by side (embedded teacher: 1).",
     )
+    max_reject_rate: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        validation_alias="RARE_MAX_REJECT_RATE",
+        description="Share of rejects in a shard above which a check warns.",
+    )
+    block_reject_rate: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        validation_alias="RARE_BLOCK_REJECT_RATE",
+        description="Share of rejects in a shard above which nothing downstream starts.",
+    )
+    max_short_of_negatives_rate: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        validation_alias="RARE_MAX_SHORT_OF_NEGATIVES_RATE",
+        description="Share of questions with fewer than num_neg negatives above which a check warns.",
+    )
     elasticsearch_url: str | None = Field(
         None,
         validation_alias="ELASTICSEARCH_URL",

@@ -1,0 +1,63 @@
+"""What the two assets that ask the teacher share: their progress in the log, their usage as metadata."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from rare_assets.resources.teacher.interface import Progress, Usage
+
+LOG_SECONDS = 10
+
+
+def log_progress(context: dg.AssetExecutionContext, total: int) -> Callable[[Progress], None]:
+    """A progress callback that logs a line at most every ten seconds: an event-log row each."""
+    started = time.monotonic()
+    said = started
+
+    def progress(now: Progress) -> None:
+        nonlocal said
+        if time.monotonic() - said < LOG_SECONDS and now.done < total:
+            return
+        said = time.monotonic()
+        usage = now.usage
+        left = (said - started) / now.done * (total - now.done) if now.done else None
+        cost = "" if usage.cost_usd is None else f", ${usage.cost_usd:.4f}"
+        eta = "" if left is None else f", about {left:.0f} s left"
+        context.log.info(
+            f"{context.partition_key}: {now.done} of {total} done, {now.in_flight} in flight, "
+            f"{usage.answers_reused} reused, {usage.retries} retries{cost}{eta}"
+        )
+
+    return progress
+
+
+def usage_metadata(model: str, usage: Usage) -> dict[str, Any]:
+    """A teacher's totals as metadata: dagster-openai's keys where it has them."""
+    latencies = pl.Series(usage.latencies_s, dtype=pl.Float64)
+    asked = usage.requests
+    metadata: dict[str, Any] = {
+        f"openai.{model}.calls": asked,
+        f"openai.{model}.prompt_tokens": usage.prompt_tokens,
+        f"openai.{model}.completion_tokens": usage.completion_tokens,
+        f"openai.{model}.total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "model": model,
+        "requests": asked,
+        "answers_reused": usage.answers_reused,
+        "retries": usage.retries,
+        "rate_limited": usage.rate_limited,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "requests_per_second": asked / usage.seconds if usage.seconds else 0.0,
+    }
+    if len(latencies):
+        metadata["latency_p50_s"] = latencies.quantile(0.5)
+        metadata["latency_p95_s"] = latencies.quantile(0.95)
+    # An unknown price is no cost shown: zero would be a wrong number.
+    if usage.cost_usd is not None:
+        metadata["cost_usd"] = usage.cost_usd
+    if usage.reused_cost_usd is not None:
+        metadata["reused_cost_usd"] = usage.reused_cost_usd
+    return metadata

@@ -1,0 +1,136 @@
+"""The index: BM25 over the documents of all shards."""
+
+import time
+
+import dagster as dg
+import polars as pl
+from pydantic import Field
+
+from rare_assets.assets.documents import documents
+from rare_assets.partitions import document_shards
+from rare_assets.resources.configurable import Bm25Retriever, Storage
+from rare_assets.resources.retriever.interface import Bm25, IndexConflict, ShardContent, SyncReport
+from rare_assets.resources.tables import ParquetTables
+
+DUPLICATES_SHOWN = 20
+LOG_SECONDS = 10
+
+
+class CorpusIndexConfig(dg.Config):
+    """How the index ranks."""
+
+    k1: float = Field(0.9, ge=0, description="BM25: how soon repeated terms stop counting more.")
+    b: float = Field(0.4, ge=0, le=1, description="BM25: how much long documents are discounted.")
+    analyzer: str = Field("english", description="How texts and queries become terms.")
+
+
+def shards_to_index(
+    tables: ParquetTables, registered: list[str]
+) -> tuple[dict[str, ShardContent], list[str]]:
+    """What the index is to hold (shard -> content, from the files' footers), and registered shards
+    whose documents have not been made yet."""
+    contents, missing = {}, []
+    for shard in sorted(registered):
+        stored = tables.provenance("documents", shard)
+        if stored is None:
+            missing.append(shard)
+        else:
+            contents[shard] = ShardContent(stored.content_hash, stored.n_rows)
+    return contents, missing
+
+
+@dg.asset(
+    deps=[dg.AssetDep(documents, partition_mapping=dg.AllPartitionMapping())],
+    group_name="retrieval",
+    kinds={"elasticsearch"},
+    code_version="1",
+    pool="elasticsearch",
+)
+def corpus_index(
+    context: dg.AssetExecutionContext,
+    config: CorpusIndexConfig,
+    retriever: Bm25Retriever,
+    storage: Storage,
+) -> dg.MaterializeResult:
+    """BM25 index over the documents of **all** registered shards; negatives come from the whole corpus.
+
+    It *syncs*: only shards whose content changed are indexed again, shards that are no longer
+    registered leave the index, the rest is left alone.
+
+    **Engine:** Elasticsearch where `ELASTICSEARCH_URL` is set, else the embedded one; both give the
+    same negatives. **Cost:** none, no model is asked. **Rerun** freely; a killed sync is repaired by
+    the next one.
+    """
+    tables = storage.tables()
+    registered = context.instance.get_dynamic_partitions(document_shards.name or "")
+    shards, missing = shards_to_index(tables, list(registered))
+    if missing:
+        context.log.warning(
+            f"{len(missing)} registered shards have no documents yet and are not in the index: "
+            f"{', '.join(missing[:10])}{', …' if len(missing) > 10 else ''}. Materialize documents "
+            "for them, then corpus_index again."
+        )
+    said = time.monotonic()
+
+    def progress(line: str) -> None:
+        # Every log line is a row of the event log: a few of them tell enough.
+        nonlocal said
+        if time.monotonic() - said >= LOG_SECONDS:
+            said = time.monotonic()
+            context.log.info(line)
+
+    with retriever.open() as engine:
+        try:
+            report = engine.sync(
+                shards,
+                lambda shard: tables.scan("documents", shard),
+                Bm25(config.k1, config.b, config.analyzer),
+                progress,
+            )
+        except IndexConflict as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+    states = pl.DataFrame(
+        {"shard": list(report.state.shards), "content_hash": list(report.state.shards.values())},
+        schema={"shard": pl.String, "content_hash": pl.String},
+    )
+    tables.write_file(states, tables.root / "corpus_index" / "shards.parquet")
+    return dg.MaterializeResult(
+        metadata=_metadata(report, missing), data_version=dg.DataVersion(report.state.fingerprint)
+    )
+
+
+def _metadata(report: SyncReport, missing: list[str]) -> dict:
+    state = report.state
+    duplicates = report.duplicates.head(DUPLICATES_SHOWN)
+    return {
+        "dagster/row_count": state.n_documents,
+        "engine": state.engine,
+        "index_state": state.fingerprint,
+        "k1": state.bm25.k1,
+        "b": state.bm25.b,
+        "analyzer": state.bm25.analyzer,
+        "shards": len(state.shards),
+        "shards_without_documents": len(missing),
+        "shards_indexed": len(report.indexed_shards),
+        "shards_removed": len(report.removed_shards),
+        "documents_indexed": report.n_indexed,
+        "documents_removed": report.n_removed,
+        "duplicate_texts": report.n_duplicates,
+        "duplicates": dg.MetadataValue.table(
+            records=[
+                dg.TableRecord(
+                    {
+                        "text_hash": row["text_hash"],
+                        "doc_ids": ", ".join(row["doc_ids"]),
+                        "shards": ", ".join(row["shards"]),
+                    }
+                )
+                for row in duplicates.iter_rows(named=True)
+            ],
+            schema=dg.TableSchema(
+                [dg.TableColumn(name) for name in ("text_hash", "doc_ids", "shards")]
+            ),
+        ),
+        "seconds": report.seconds,
+        "documents_per_second": report.n_indexed / report.seconds if report.seconds else 0.0,
+    }

@@ -1,0 +1,59 @@
+"""The documents: a shard of the corpus files, read, checked and made a table."""
+
+import dagster as dg
+
+from rare_assets.catalog import definition_metadata, materialized
+from rare_assets.operators.read_documents import READER_VERSION, read_documents
+from rare_assets.partitions import document_shards
+from rare_assets.provenance import documents_from
+from rare_assets.registration import known_shards
+from rare_assets.resources.configurable import Corpus, Storage
+from rare_assets.resources.io_manager import ShardTable
+from rare_assets.resources.source_formats import SourceError
+
+corpus_files = dg.AssetSpec(
+    "corpus_files",
+    description="""The source files (`RARE_SOURCE`): .jsonl, .ndjson, .json (a list), .parquet, .csv, .txt, .md.
+
+One file is one shard; a file of more rows than `RARE_ROWS_PER_SHARD` is several.
+The sensor `new_shards` and `rare-assets run` register the shards of new files.""",
+    group_name="corpus",
+    kinds={"file"},
+)
+
+
+@dg.asset(
+    partitions_def=document_shards,
+    deps=[corpus_files],
+    group_name="corpus",
+    kinds={"polars", "parquet"},
+    code_version=READER_VERSION,
+    metadata=definition_metadata("documents"),
+)
+def documents(
+    context: dg.AssetExecutionContext, corpus: Corpus, storage: Storage
+) -> dg.MaterializeResult[ShardTable]:
+    """The passages of the corpus, read from one shard of the source files.
+
+    **A row** is one passage with a `doc_id` that is unique in the corpus and the hash of its text.
+    Rows that cannot be used (broken JSON, no text, a duplicate in the shard, ...) are in
+    `documents_rejects`, each with file, row and reason.
+
+    **Cost:** none, no model is asked. **Rerun** freely: the same file gives the same table.
+    """
+    source = corpus.source()
+    try:
+        shard = source.shard(context.partition_key, known_shards(storage.tables()))
+        produced = read_documents(source.read(shard), file=shard.file)
+    except SourceError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    return materialized(
+        "documents",
+        produced,
+        documents_from(shard),
+        {
+            "file": shard.file,
+            "words": int(produced.rows["n_words"].sum()),
+            "mean_words": float(produced.rows["n_words"].mean() or 0),
+        },
+    )

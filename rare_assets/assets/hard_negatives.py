@@ -1,0 +1,126 @@
+"""The hard negatives: BM25HardNeg, passages that look relevant to a question and are not its gold document."""
+
+from typing import Any, Literal
+
+import dagster as dg
+import polars as pl
+from pydantic import Field
+
+from rare_assets.assets.corpus_index import corpus_index
+from rare_assets.catalog import definition_metadata, materialized
+from rare_assets.operators.bm25_hard_neg import MiningStats, bm25_hard_neg
+from rare_assets.partitions import document_shards
+from rare_assets.provenance import hard_negatives_from
+from rare_assets.resources.configurable import Bm25Retriever, Storage
+from rare_assets.resources.io_manager import ShardTable
+from rare_assets.resources.retriever.interface import IndexMissing, IndexState
+
+
+class HardNegativesConfig(dg.Config):
+    """Which passages of the ranking become negatives; names as sentence-transformers has them."""
+
+    num_neg: int = Field(3, ge=1, description="Negatives per question.")
+    query: Literal["question", "scenario_question"] = Field(
+        "question", description="What is searched with: the question, or scenario and question."
+    )
+    range_min: int = Field(0, ge=0, description="Best ranks that are skipped.")
+    range_max: int = Field(100, ge=1, description="Worst rank that is considered.")
+    max_score: float | None = Field(None, description="Highest BM25 score of a negative.")
+    min_score: float | None = Field(None, description="Lowest BM25 score of a negative.")
+    absolute_margin: float | None = Field(
+        None, description="How far below the gold document's score a negative must be."
+    )
+    relative_margin: float = Field(
+        0.05,
+        ge=0,
+        description="A negative scores at most (1 - relative_margin) of the gold document's score. "
+        "0: no bound.",
+    )
+    near_duplicate_threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Passages whose words overlap with the gold document's, or a better negative's, "
+        "by this share of the smaller are left out. 0: off. Default: 0.8 where there is a "
+        "relative_margin, else off.",
+    )
+    sampling_strategy: Literal["top", "random"] = Field(
+        "top", description="top: the best that are left; random: a seeded choice among them."
+    )
+    seed: int = Field(0, description="Seed of the random choice.")
+
+
+def require_shard(state: IndexState, shard: str, content_hash: str) -> None:
+    """Refuse an index that lacks the shard as it is stored. Raises dg.Failure with the remedy."""
+    held = state.shards.get(shard)
+    if held == content_hash:
+        return
+    problem = (
+        f"The index does not hold shard {shard!r}"
+        if held is None
+        else f"The index holds an older content of shard {shard!r} ({held}, stored is {content_hash})"
+    )
+    raise dg.Failure(f"{problem}. Materialize corpus_index, then this again.", allow_retries=False)
+
+
+def mining_metadata(stats: MiningStats) -> dict[str, Any]:
+    """How mining came out, the same keys on every run."""
+    metadata: dict[str, Any] = {
+        "slots_unfilled": stats.slots_unfilled,
+        "questions_without_negatives": stats.found.get(0, 0),
+        "gold_not_found": stats.gold_not_found,
+        "margin_not_applicable": stats.margin_not_applicable,
+        **{f"dropped/{rule}": count for rule, count in sorted(stats.dropped.items())},
+        **{f"score_gap/p{quantile * 100:.0f}": gap for quantile, gap in stats.score_gap.items()},
+    }
+    if stats.gold_rank_mean is not None and stats.gold_rank_median is not None:
+        metadata["mean_gold_rank"] = stats.gold_rank_mean
+        metadata["median_gold_rank"] = stats.gold_rank_median
+    return metadata
+
+
+@dg.asset(
+    partitions_def=document_shards,
+    deps=[corpus_index],
+    group_name="retrieval",
+    kinds={"elasticsearch", "parquet"},
+    code_version="1",
+    pool="elasticsearch",
+    metadata=definition_metadata("hard_negatives"),
+)
+def hard_negatives(
+    context: dg.AssetExecutionContext,
+    config: HardNegativesConfig,
+    retriever: Bm25Retriever,
+    storage: Storage,
+    questions: pl.LazyFrame,
+) -> dg.MaterializeResult[ShardTable]:
+    """Passages of the whole corpus that BM25 ranks high for a question and that are not its gold document.
+
+    **A row** is one question with its negatives, best first. Left out are the gold document, every
+    passage of the same text, and what the options say (`relative_margin`, `range_min`, ...).
+    Where fewer than `num_neg` are found, the row keeps what there is.
+
+    **Cost:** none, no model is asked. **Rerun** freely, but note that changed negatives are a new
+    prompt for `reasoning`.
+    """
+    content_hash = storage.content_hash("documents", context.partition_key)
+    with retriever.open() as engine:
+        try:
+            state = engine.state()
+        except IndexMissing as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        require_shard(state, context.partition_key, content_hash)
+        mined = bm25_hard_neg(questions.collect(), engine, **config.model_dump())
+    made_from = hard_negatives_from(
+        storage.content_hash("questions", context.partition_key),
+        config,
+        state.fingerprint,
+        state.n_documents,
+    )
+    return materialized(
+        "hard_negatives",
+        mined.produced,
+        made_from,
+        {"engine": state.engine, "index_state": state.fingerprint, **mining_metadata(mined.stats)},
+    )

@@ -1,0 +1,98 @@
+"""The questions: Doc2Query, a teacher's question and scenario for each document."""
+
+from typing import Literal
+
+import dagster as dg
+import polars as pl
+from pydantic import Field
+
+from rare_assets.assets.asking import log_progress, usage_metadata
+from rare_assets.catalog import definition_metadata, materialized
+from rare_assets.operators.doc2query import doc2query
+from rare_assets.operators.templates import load_templates
+from rare_assets.partitions import document_shards
+from rare_assets.provenance import questions_from
+from rare_assets.resources.configurable import Storage, TeacherModel
+from rare_assets.resources.io_manager import ShardTable
+from rare_assets.resources.teacher.interface import TeacherStopped
+
+
+class QuestionsConfig(dg.Config):
+    """What is asked of the teacher for each document."""
+
+    num_questions: int = Field(1, ge=1, description="Questions per document.")
+    max_attempts: int = Field(
+        3,
+        ge=1,
+        description="Answers asked for until one can be used; then the document is rejected.",
+    )
+    min_words: int = Field(
+        20, ge=0, description="Documents of fewer words get no question: they go to the rejects."
+    )
+    temperature: float | None = Field(None, description="Default: the endpoint's own.")
+    seed: int | None = Field(None, description="Sampling seed. Default: none is sent.")
+    max_tokens: int | None = Field(None, description="Longest answer. Default: the endpoint's own.")
+    refresh: bool = Field(
+        False, description="Ask anew, whatever is stored. Every request is paid for again."
+    )
+    mode: Literal["online", "batch"] = Field(
+        "online", description="batch: the endpoint's Batch API, at half the price, within a day."
+    )
+
+
+@dg.asset(
+    partitions_def=document_shards,
+    group_name="questions",
+    kinds={"openai", "parquet"},
+    code_version="1",
+    pool="teacher",
+    metadata=definition_metadata("questions"),
+)
+async def questions(
+    context: dg.AssetExecutionContext,
+    config: QuestionsConfig,
+    teacher: TeacherModel,
+    storage: Storage,
+    documents: pl.LazyFrame,
+) -> dg.MaterializeResult[ShardTable]:
+    """A reasoning-intensive question and its scenario for each document, written by the teacher.
+
+    **A row** is one question that needs the document's knowledge and several steps of reasoning, and
+    a situation in which somebody would ask it. Documents without a usable answer after
+    `max_attempts` are in `questions_rejects`, with the raw answer.
+
+    **Cost:** one request a document (and one for each answer that could not be used). **Rerun**
+    freely: every answer is stored, only what was never asked is paid for; `refresh` asks anew.
+    """
+    rows = documents.collect()
+    templates = load_templates(teacher.prompts_folder)
+    try:
+        async with teacher.open(refresh=config.refresh, batch=config.mode == "batch") as model:
+            produced = await doc2query(
+                rows,
+                model,
+                templates=templates,
+                num_questions=config.num_questions,
+                max_attempts=config.max_attempts,
+                min_words=config.min_words,
+                temperature=config.temperature,
+                seed=config.seed,
+                max_tokens=config.max_tokens,
+                progress=log_progress(context, rows.height * config.num_questions),
+            )
+            usage = usage_metadata(teacher.name, model.usage)
+    except TeacherStopped as stopped:
+        raise dg.Failure(str(stopped), allow_retries=False) from stopped
+    made_from = questions_from(
+        storage.content_hash("documents", context.partition_key),
+        config,
+        templates.doc2query.fingerprint,
+        teacher.name,
+    )
+    words = produced.rows["question"].str.split(" ").list.len()
+    return materialized(
+        "questions",
+        produced,
+        made_from,
+        {**usage, "mean_question_words": float(words.mean() or 0)},
+    )

@@ -1,0 +1,112 @@
+"""The reasoning: ReasonDistill, the teacher's way from the shuffled documents to the answer."""
+
+from typing import Literal
+
+import dagster as dg
+import polars as pl
+from pydantic import Field
+
+from rare_assets.assets.asking import log_progress, usage_metadata
+from rare_assets.catalog import definition_metadata, materialized
+from rare_assets.operators.reason_distill import reason_distill
+from rare_assets.operators.templates import load_templates
+from rare_assets.partitions import document_shards
+from rare_assets.provenance import reasoning_from
+from rare_assets.resources.configurable import Storage, TeacherModel
+from rare_assets.resources.io_manager import ShardTable
+from rare_assets.resources.teacher.interface import TeacherStopped
+
+
+class ReasoningConfig(dg.Config):
+    """What is asked of the teacher for each question."""
+
+    seed: int = Field(0, description="Seed of the order in which the documents are shown.")
+    n: int = Field(1, ge=1, description="Samples per question.")
+    temperature: float | None = Field(None, description="Default: the endpoint's own.")
+    max_tokens: int | None = Field(None, description="Longest answer. Default: the endpoint's own.")
+    max_attempts: int = Field(
+        3,
+        ge=1,
+        description="Answers asked for until one can be used; then the question is rejected.",
+    )
+    rejection_samples: int = Field(
+        0,
+        ge=0,
+        description="Where the source has a gold `answer`: answers asked for until one agrees with "
+        "it. 0: any answer is kept, `answer_correct` tells.",
+    )
+    refresh: bool = Field(
+        False, description="Ask anew, whatever is stored. Every request is paid for again."
+    )
+    mode: Literal["online", "batch"] = Field(
+        "online", description="batch: the endpoint's Batch API, at half the price, within a day."
+    )
+
+
+@dg.asset(
+    partitions_def=document_shards,
+    group_name="reasoning",
+    kinds={"openai", "parquet"},
+    code_version="1",
+    pool="teacher",
+    metadata=definition_metadata("reasoning"),
+)
+async def reasoning(
+    context: dg.AssetExecutionContext,
+    config: ReasoningConfig,
+    teacher: TeacherModel,
+    storage: Storage,
+    documents: pl.LazyFrame,
+    questions: pl.LazyFrame,
+    hard_negatives: pl.LazyFrame,
+) -> dg.MaterializeResult[ShardTable]:
+    """The teacher's reasoned answer to each question, from the gold document shuffled among the negatives.
+
+    **A row** is one example of RARE data: text, question, scenario, hard negatives, reasoning, and the
+    order in which the documents were shown (`context_doc_ids`, `gold_position`). Answers that are
+    empty, refused or cut are asked for again, then go to `reasoning_rejects` with the raw answer.
+
+    **Cost:** one request a question and sample, the prompt holding all its documents. **Rerun**
+    freely: every answer is stored, only what was never asked is paid for; `refresh` asks anew.
+    """
+    asked = questions.collect()
+    templates = load_templates(teacher.prompts_folder)
+    try:
+        async with teacher.open(refresh=config.refresh, batch=config.mode == "batch") as model:
+            produced = await reason_distill(
+                asked,
+                documents.collect(),
+                hard_negatives.collect(),
+                model,
+                templates=templates,
+                seed=config.seed,
+                n=config.n,
+                temperature=config.temperature,
+                max_tokens=config.max_tokens,
+                max_attempts=config.max_attempts,
+                rejection_samples=config.rejection_samples,
+                progress=log_progress(context, asked.height * config.n),
+            )
+            usage = usage_metadata(teacher.name, model.usage)
+    except TeacherStopped as stopped:
+        raise dg.Failure(str(stopped), allow_retries=False) from stopped
+    shard = context.partition_key
+    made_from = reasoning_from(
+        storage.content_hash("documents", shard),
+        storage.content_hash("questions", shard),
+        storage.content_hash("hard_negatives", shard),
+        config,
+        templates.reason_distill.fingerprint,
+        teacher.name,
+    )
+    rows = produced.rows
+    return materialized(
+        "reasoning",
+        produced,
+        made_from,
+        {
+            **usage,
+            "gold_shown_first_rate": float((rows["gold_position"] == 0).mean() or 0),
+            "mean_reasoning_words": float(rows["reasoning"].str.split(" ").list.len().mean() or 0),
+        },
+    )

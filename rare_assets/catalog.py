@@ -1,0 +1,126 @@
+"""How a table shows in Dagster's catalog: columns, lineage, previews, the metadata of a run.
+
+Everything is made from the table's schema class, so the UI can't say something else than what is
+stored. Lineage is also written into each column's description, since the open-source UI shows the
+column lineage as JSON only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+import dataframely as dy
+import polars as pl
+
+from rare_assets.resources.io_manager import ShardTable
+from rare_assets.resources.tables import content_hash
+from rare_assets.schemas import TABLES, Produced
+
+PREVIEW_ROWS = 5
+PREVIEW_CHARS = 160
+
+
+def table_schema(schema: type[dy.Schema]) -> dg.TableSchema:
+    """A table's columns for the UI, with description, lineage and constraints."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name=name,
+                type=str(column.dtype),
+                description=_description(column),
+                constraints=dg.TableColumnConstraints(
+                    nullable=column.nullable,
+                    unique=column.primary_key and len(schema.primary_key()) == 1,
+                    other=sorted(
+                        rule
+                        for rule in column.validation_rules(pl.col(name))
+                        if rule not in ("nullability", "nan", "inf")
+                    ),
+                ),
+            )
+            for name, column in schema.columns().items()
+        ]
+    )
+
+
+def column_lineage(schema: type[dy.Schema]) -> dg.TableColumnLineage:
+    """Which upstream columns each column is computed from."""
+    return dg.TableColumnLineage(
+        {
+            name: [
+                dg.TableColumnDep(asset_key=source.split(".")[0], column_name=source.split(".")[1])
+                for source in _sources(column)
+            ]
+            for name, column in schema.columns().items()
+            if _sources(column)
+        }
+    )
+
+
+def definition_metadata(table: str) -> dict[str, Any]:
+    """What the catalog shows of a table before anything has run."""
+    schema = TABLES[table].schema
+    return {
+        "dagster/column_schema": table_schema(schema),
+        "dagster/column_lineage": column_lineage(schema),
+        "dagster/table_name": f"rare.{table}",
+    }
+
+
+def preview(rows: pl.DataFrame) -> dg.MetadataValue:
+    """The first rows as a table, long texts shortened."""
+    head = rows.head(PREVIEW_ROWS)
+    records = [
+        dg.TableRecord({name: _short(value) for name, value in row.items()})
+        for row in head.iter_rows(named=True)
+    ]
+    columns = [dg.TableColumn(name, str(dtype)) for name, dtype in head.schema.items()]
+    return dg.MetadataValue.table(records=records, schema=dg.TableSchema(columns))
+
+
+def materialized(
+    table: str, produced: Produced, made_from: Mapping[str, str], metadata: Mapping[str, Any]
+) -> dg.MaterializeResult[ShardTable]:
+    """The result of an asset: the shard for storage, its data version, and metadata.
+
+    The same keys on every run, so that plots over runs and partitions mean something.
+    """
+    rows, rejects = produced
+    total = rows.height + rejects.height
+    version = content_hash(rows, TABLES[table].identity)
+    return dg.MaterializeResult(
+        value=ShardTable(rows, rejects, made_from),
+        data_version=dg.DataVersion(version),
+        metadata={
+            "dagster/partition_row_count": rows.height,
+            "rows": rows.height,
+            "rejects": rejects.height,
+            "reject_rate": rejects.height / total if total else 0.0,
+            **{
+                f"rejects/{reason}": count
+                for reason, count in rejects["reason"].value_counts(sort=True).iter_rows()
+            },
+            "content_hash": version,
+            **metadata,
+            "preview": preview(rows),
+        },
+    )
+
+
+def _sources(column: dy.Column) -> list[str]:
+    return list((column.metadata or {}).get("from", []))
+
+
+def _description(column: dy.Column) -> str:
+    sources = _sources(column)
+    lineage = f" (from {', '.join(f'`{source}`' for source in sources)})" if sources else ""
+    return f"{column.description}{lineage}"
+
+
+def _short(value: Any) -> str | int | float | bool | None:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = value if isinstance(value, str) else str(value)
+    return text if len(text) <= PREVIEW_CHARS else f"{text[: PREVIEW_CHARS - 1]}…"

@@ -1,0 +1,114 @@
+"""The `rare-assets` command: the main job and the UI on one instance, from a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rare_assets.settings import Settings
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(package_name="rare-assets")
+def main() -> None:
+    """RARE data from a corpus: documents -> questions -> BM25 hard negatives -> reasoning.
+
+    Settings come from the environment (RARE_SOURCE, RARE_STORAGE, RARE_MODEL, ...; see the README).
+    With nothing set, the bundled sample corpus, an embedded teacher and an embedded index are used.
+    """
+
+
+@main.command(context_settings=CONTEXT)
+@click.option("--source", metavar="S", help="Folder, file, pattern or URL of the corpus.")
+@click.option("--storage", metavar="T", help="Folder or URL where the tables go.")
+@click.option(
+    "--shard", "shards", multiple=True, metavar="KEY", help="Only this shard; repeatable."
+)
+@click.option(
+    "--all", "redo_all", is_flag=True, help="Materialize everything anew, changed or not."
+)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML of Dagster run config, as in the Launchpad (ops: {questions: {config: {...}}}).",
+)
+def run(
+    source: str | None,
+    storage: str | None,
+    shards: tuple[str, ...],
+    redo_all: bool,
+    config: Path | None,
+) -> None:
+    """Register shards and materialize what is missing or has changed, in the right order.
+
+    \b
+    Examples:
+      rare-assets run                                  the sample corpus, no key, no server
+      rare-assets run --source ./corpus --storage s3://bucket/rare
+      rare-assets run --shard biology.jsonl            one shard (documents and index: all)
+      rare-assets run --all                            everything anew; stored answers are free
+
+    Every answer of the teacher is stored: a run that was stopped goes on where it was.
+    Exits 1 if anything failed, 2 on wrong usage.
+    """
+    _set(RARE_SOURCE=source, RARE_STORAGE=storage)
+    from rare_assets.main_job import MainJob, NothingToDo
+    from rare_assets.resources.source_formats import SourceError
+
+    run_config = _read_config(config)
+    try:
+        job = MainJob(run_config, shards, redo_all)
+        succeeded = job.execute()
+    except (SourceError, NothingToDo) as error:
+        raise click.ClickException(str(error)) from error
+    sys.exit(0 if succeeded else 1)
+
+
+@main.command(context_settings={**CONTEXT, "ignore_unknown_options": True})
+@click.option("--source", metavar="S", help="Folder, file, pattern or URL of the corpus.")
+@click.option("--storage", metavar="T", help="Folder or URL where the tables go.")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=3000, show_default=True)
+def dev(source: str | None, storage: str | None, host: str, port: int) -> None:
+    """Open the Dagster UI on the instance that `rare-assets run` uses.
+
+    \b
+    Example:
+      rare-assets dev --port 3333
+    """
+    _set(RARE_SOURCE=source, RARE_STORAGE=storage)
+    from rare_assets.instance import prepare_home
+
+    prepare_home()
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "rare_assets.definitions"]
+    # The UI replaces this process, so that signals reach it and nothing is left behind.
+    os.execv(sys.executable, [*command, "-h", host, "-p", str(port)])
+
+
+def _set(**values: str | None) -> None:
+    """Options become settings of this process and of the runs that it starts."""
+    for name, value in values.items():
+        if value is not None:
+            os.environ[name] = value
+    # Runs may have another working directory: a local folder is made absolute once.
+    settings = Settings()
+    for name, value in (("RARE_SOURCE", settings.source), ("RARE_STORAGE", settings.storage)):
+        if "://" not in value:
+            os.environ[name] = str(Path(value).expanduser().absolute())
+
+
+def _read_config(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    import yaml
+
+    content = yaml.safe_load(path.read_text())
+    if content is not None and not isinstance(content, dict):
+        raise click.UsageError(f"{path}: not a mapping of Dagster run config")
+    return content or {}

@@ -1,0 +1,56 @@
+"""The Dagster instance of `rare-assets`' own commands: its folder, its dagster.yaml, its dead runs."""
+
+import os
+import socket
+from pathlib import Path
+
+import dagster as dg
+
+from rare_assets.settings import Settings
+
+SHIPPED_YAML = Path(__file__).with_name("dagster.yaml")
+PROCESS_TAG = "rare_assets/process"
+
+
+def prepare_home() -> Path:
+    """Create DAGSTER_HOME (default `.rare/dagster`) with the shipped dagster.yaml where it has none.
+
+    Sets DAGSTER_HOME in this process' environment, so that runs started from it find the instance.
+    """
+    home = Path(Settings().dagster_home).expanduser().resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    config = home / "dagster.yaml"
+    if not config.exists():
+        config.write_text(SHIPPED_YAML.read_text())
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+def process_tag() -> dict[str, str]:
+    """Marks a run with the process that works on it."""
+    return {PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}"}
+
+
+def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Mark runs as failed whose process on this machine is gone (killed, or the machine restarted).
+
+    Returns their ids. Their answers are kept; running again goes on from there.
+    """
+    unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+    dead = []
+    for run in instance.get_runs(unfinished):
+        host, _, pid = run.tags.get(PROCESS_TAG, "").partition(":")
+        if host == socket.gethostname() and not _alive(int(pid)):
+            instance.report_run_failed(run, "The process that worked on this run is gone.")
+            dead.append(run.run_id)
+    return dead
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

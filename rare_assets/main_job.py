@@ -1,0 +1,185 @@
+"""The main job of `rare-assets run`: register shards, materialize what is stale, tell what was made.
+
+Three rounds of Dagster runs: documents per shard, the index once, then questions, hard negatives and
+reasoning per shard, so that the endpoint is busy with all shards and never waits for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from rich.console import Console
+
+from rare_assets.build import build_resources
+from rare_assets.instance import end_dead_runs, prepare_home
+from rare_assets.partitions import document_shards
+from rare_assets.planning import ASKED_STAGES, Options, Planner, Stale
+from rare_assets.progress import RunProgress
+from rare_assets.registration import Scan, scan_source
+from rare_assets.report import print_report
+from rare_assets.resources.configurable import Corpus, Storage, TeacherModel
+from rare_assets.runs import Request, Result, execute_all
+from rare_assets.settings import Settings
+
+SHARDS_NAMED = 5
+
+
+class NothingToDo(Exception):
+    """A shard was asked for that the source does not have."""
+
+
+class MainJob:
+    """One invocation of `rare-assets run`.
+
+    Args:
+        run_config: Dagster run config for the assets, as the Launchpad takes it.
+        only: keys of the shards to ask about; all if empty. Documents and the index are made for
+            the whole corpus all the same, since negatives come from the whole corpus.
+        redo_all: materialize what is current, too.
+    """
+
+    def __init__(
+        self, run_config: Mapping[str, Any], only: Iterable[str] = (), redo_all: bool = False
+    ) -> None:
+        self.run_config = dict(run_config)
+        self.only = list(only)
+        self.console = Console()
+        self.home = prepare_home()
+        resources = build_resources()
+        storage: Storage = resources["storage"]
+        corpus: Corpus = resources["corpus"]
+        self.teacher: TeacherModel = resources["teacher"]
+        self.tables = storage.tables()
+        self.source = corpus.source()
+        self.planner = Planner(
+            self.tables,
+            resources["retriever"],
+            self.teacher,
+            Options.from_run_config(self.run_config),
+            redo_all,
+        )
+        self.failures: dict[str, str] = {}
+
+    def execute(self) -> bool:
+        """Do it all. Returns whether everything that was asked for succeeded.
+
+        Raises:
+            SourceError: the source can't be read.
+            NothingToDo: `only` names a shard that the source does not have.
+        """
+        with dg.DagsterInstance.get() as instance:
+            end_dead_runs(instance)
+            scan = self._register(instance)
+            keys = [shard.key for shard in scan.shards]
+            asked = self.only or keys
+            with RunProgress(instance, self.console, len(asked)) as progress:
+                self._documents(instance, scan, progress)
+                indexed = self._index(instance, progress)
+                if indexed:
+                    self._ask(instance, asked, progress)
+        print_report(self.console, self.tables, asked, self.failures, self.home, Path.cwd())
+        return not self.failures
+
+    def _register(self, instance: dg.DagsterInstance) -> Scan:
+        scan = scan_source(self.source, self.tables, instance)
+        keys = {shard.key for shard in scan.shards}
+        unknown = [key for key in self.only if key not in keys]
+        if unknown:
+            raise NothingToDo(
+                f"The source {self.source.url} has no shard {', '.join(unknown)}. "
+                f"It has: {_some(sorted(keys))}."
+            )
+        if scan.new:
+            instance.add_dynamic_partitions(document_shards.name or "", scan.new)
+        self.console.print(
+            f"[bold]{self.source.url}[/]: {len(scan.shards)} shards "
+            f"({len(scan.new)} new, {len(scan.changed)} changed); "
+            f"teacher [bold]{self.teacher.name}[/]",
+            soft_wrap=True,
+        )
+        if scan.gone:
+            self.console.print(
+                f"[yellow]{len(scan.gone)} registered shards are not in this source: "
+                f"{_some(scan.gone)}. They stay in the index until their partitions are deleted.[/]"
+            )
+        return scan
+
+    def _documents(self, instance: dg.DagsterInstance, scan: Scan, progress: RunProgress) -> None:
+        stale = [
+            (shard.key, [why])
+            for shard in scan.shards
+            if (why := self.planner.documents(shard)) is not None
+        ]
+        self._execute(instance, "documents_job", stale, progress)
+
+    def _index(self, instance: dg.DagsterInstance, progress: RunProgress) -> bool:
+        registered = list(instance.get_dynamic_partitions(document_shards.name or ""))
+        why = self.planner.index(registered)
+        if why is None:
+            return True
+        request = self._request("corpus_index_job", ["corpus_index"], None)
+        progress.announce("corpus_index", why, 1)
+        results = execute_all(
+            [request], instance, at_once=1, tick=progress.tick, done=self._done(progress)
+        )
+        return all(result.error is None for result in results)
+
+    def _ask(self, instance: dg.DagsterInstance, shards: list[str], progress: RunProgress) -> None:
+        state = self.planner.index_state()
+        assert state is not None
+        stale = [
+            (shard, stages)
+            for shard in shards
+            if shard not in self.failures and (stages := self.planner.asked(shard, state))
+        ]
+        self._execute(instance, "rare_job", stale, progress)
+
+    def _execute(
+        self,
+        instance: dg.DagsterInstance,
+        job: str,
+        stale: list[tuple[str, list[Stale]]],
+        progress: RunProgress,
+    ) -> None:
+        if not stale:
+            return
+        for stage in ("documents", *ASKED_STAGES):
+            reasons = [s.why for _, stages in stale for s in stages if s.stage == stage]
+            if reasons:
+                progress.announce(stage, ", ".join(sorted(set(reasons))), len(reasons))
+        requests = [
+            self._request(job, [stage.stage for stage in stages], shard) for shard, stages in stale
+        ]
+        execute_all(
+            requests,
+            instance,
+            at_once=min(self._at_once(job), len(requests)),
+            tick=progress.tick,
+            done=self._done(progress),
+        )
+
+    def _request(self, job: str, assets: list[str], shard: str | None) -> Request:
+        return Request(dg.make_new_run_id(), job, tuple(assets), shard, self.run_config)
+
+    def _at_once(self, job: str) -> int:
+        settings = Settings()
+        if job == "rare_job" and not (self.teacher.model or settings.model):
+            # The embedded teacher uses every core for one shard already.
+            return 1
+        return settings.shards_at_once
+
+    def _done(self, progress: RunProgress) -> Any:
+        def done(result: Result) -> None:
+            progress.finished(result)
+            if result.error is not None:
+                self.failures[result.request.shard or "corpus_index"] = result.error
+
+        return done
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - SHARDS_NAMED
+    return ", ".join(names[:SHARDS_NAMED]) + (f" and {more} more" if more > 0 else "")

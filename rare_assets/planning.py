@@ -1,0 +1,168 @@
+"""What is missing or has changed: which stages of which shards `rare-assets run` materializes, and why.
+
+Everything is read from the tables' footers; no rows, no event log.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rare_assets.assets.corpus_index import CorpusIndexConfig, shards_to_index
+from rare_assets.assets.hard_negatives import HardNegativesConfig
+from rare_assets.assets.questions import QuestionsConfig
+from rare_assets.assets.reasoning import ReasoningConfig
+from rare_assets.operators.templates import load_templates
+from rare_assets.provenance import (
+    documents_from,
+    hard_negatives_from,
+    questions_from,
+    reasoning_from,
+    what_differs,
+)
+from rare_assets.resources.retriever.interface import Bm25, IndexMissing, IndexState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rare_assets.resources.configurable import Bm25Retriever, TeacherModel
+    from rare_assets.resources.corpus_source import Shard
+    from rare_assets.resources.tables import ParquetTables
+
+ASKED_STAGES = ("questions", "hard_negatives", "reasoning")
+
+
+class Stale(NamedTuple):
+    """A stage of a shard that is to be materialized, and why: `missing`, or what has changed."""
+
+    stage: str
+    why: str
+
+
+class Options(NamedTuple):
+    """The per-run options of each asset, as the run config gives them."""
+
+    corpus_index: CorpusIndexConfig
+    questions: QuestionsConfig
+    hard_negatives: HardNegativesConfig
+    reasoning: ReasoningConfig
+
+    @classmethod
+    def from_run_config(cls, run_config: Mapping[str, Any]) -> Options:
+        """Options from Dagster run config (`ops: {questions: {config: {...}}}`); the rest default."""
+        ops = run_config.get("ops", {})
+
+        def given(name: str) -> dict[str, Any]:
+            return (ops.get(name) or {}).get("config") or {}
+
+        return cls(
+            CorpusIndexConfig(**given("corpus_index")),
+            QuestionsConfig(**given("questions")),
+            HardNegativesConfig(**given("hard_negatives")),
+            ReasoningConfig(**given("reasoning")),
+        )
+
+
+class Planner:
+    """Compares what is stored with what would be stored now."""
+
+    def __init__(
+        self,
+        tables: ParquetTables,
+        retriever: Bm25Retriever,
+        teacher: TeacherModel,
+        options: Options,
+        redo_all: bool = False,
+    ) -> None:
+        self.tables = tables
+        self.retriever = retriever
+        self.options = options
+        self.redo_all = redo_all
+        self.teacher_name = teacher.name
+        self.templates = load_templates(teacher.prompts_folder)
+
+    def documents(self, shard: Shard) -> Stale | None:
+        """Whether a shard's documents must be read (again)."""
+        return self._compare("documents", shard.key, documents_from(shard))
+
+    def index(self, registered: list[str]) -> str | None:
+        """Why the index must be synced, or None."""
+        wanted, _ = shards_to_index(self.tables, registered)
+        options = self.options.corpus_index
+        state = self.index_state()
+        if state is None:
+            return "missing"
+        if self.redo_all:
+            return "asked for"
+        if state.bm25 != Bm25(options.k1, options.b, options.analyzer):
+            return "options"
+        changed = {shard: content.content_hash for shard, content in wanted.items()}
+        return None if changed == dict(state.shards) else "documents"
+
+    def index_state(self) -> IndexState | None:
+        """What the index holds, or None if there is none."""
+        with self.retriever.open() as engine:
+            try:
+                return engine.state()
+            except IndexMissing:
+                return None
+
+    def asked(self, shard: str, index: IndexState) -> list[Stale]:
+        """The stages after the documents that must be made for a shard, given the synced index.
+
+        A stage that is made again may change what the next ones are made from, so the rest
+        follows it; where nothing changes, stored answers make that free.
+        """
+        documents = self.tables.provenance("documents", shard)
+        if documents is None:
+            return []
+        options = self.options
+        stale = self._compare(
+            "questions",
+            shard,
+            questions_from(
+                documents.content_hash,
+                options.questions,
+                self.templates.doc2query.fingerprint,
+                self.teacher_name,
+            ),
+        )
+        if stale:
+            return [stale, *(Stale(stage, "questions") for stage in ASKED_STAGES[1:])]
+        questions = self.tables.provenance("questions", shard)
+        assert questions is not None
+        stale = self._compare(
+            "hard_negatives",
+            shard,
+            hard_negatives_from(
+                questions.content_hash,
+                options.hard_negatives,
+                index.fingerprint,
+                index.n_documents,
+            ),
+        )
+        if stale:
+            return [stale, Stale("reasoning", "hard_negatives")]
+        hard_negatives = self.tables.provenance("hard_negatives", shard)
+        assert hard_negatives is not None
+        stale = self._compare(
+            "reasoning",
+            shard,
+            reasoning_from(
+                documents.content_hash,
+                questions.content_hash,
+                hard_negatives.content_hash,
+                options.reasoning,
+                self.templates.reason_distill.fingerprint,
+                self.teacher_name,
+            ),
+        )
+        return [stale] if stale else []
+
+    def _compare(self, table: str, shard: str, now: Mapping[str, str]) -> Stale | None:
+        stored = self.tables.provenance(table, shard)
+        if stored is None:
+            return Stale(table, "missing")
+        if self.redo_all:
+            return Stale(table, "asked for")
+        changed = what_differs(stored.made_from, now)
+        return Stale(table, ", ".join(changed)) if changed else None

@@ -1,0 +1,89 @@
+"""What each table is made from: the inputs and settings that decide its content, by name.
+
+Assets store it with what they write (`Provenance.made_from`); planning computes it again and takes a
+shard for current only if nothing differs. Settings that cannot change content (how many requests
+are in flight, how often a bad answer is tried again) are not part of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rare_assets.operators.read_documents import READER_VERSION
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from rare_assets.resources.corpus_source import Shard
+
+# Options of a run that decide how an answer is got, not what it is.
+NOT_CONTENT = {"max_attempts", "mode", "refresh", "remine_after_growth"}
+
+
+def options_of(config: dg.Config) -> str:
+    """The content-deciding fields of a run's options, as canonical JSON."""
+    fields: dict[str, Any] = config.model_dump()
+    return json.dumps(
+        {name: value for name, value in fields.items() if name not in NOT_CONTENT}, sort_keys=True
+    )
+
+
+def documents_from(shard: Shard) -> dict[str, str]:
+    """What `documents[shard]` is made from: the file as it is now, and the way rows are read."""
+    return {
+        "file": shard.file,
+        "rows": f"{shard.first_row}-{shard.first_row + shard.n_rows - 1}",
+        "version": shard.version,
+        "reader": READER_VERSION,
+    }
+
+
+def questions_from(
+    documents_hash: str, config: dg.Config, prompt_fingerprint: str, teacher: str
+) -> dict[str, str]:
+    """What `questions[shard]` is made from."""
+    return {
+        "documents": documents_hash,
+        "options": options_of(config),
+        "prompt": prompt_fingerprint,
+        "teacher": teacher,
+    }
+
+
+def hard_negatives_from(
+    questions_hash: str, config: dg.Config, index_fingerprint: str, index_documents: int
+) -> dict[str, str]:
+    """What `hard_negatives[shard]` is made from, with the state of the index that was searched."""
+    return {
+        "questions": questions_hash,
+        "options": options_of(config),
+        "index": index_fingerprint,
+        "index_documents": str(index_documents),
+    }
+
+
+def reasoning_from(
+    documents_hash: str,
+    questions_hash: str,
+    hard_negatives_hash: str,
+    config: dg.Config,
+    prompt_fingerprint: str,
+    teacher: str,
+) -> dict[str, str]:
+    """What `reasoning[shard]` is made from."""
+    return {
+        "documents": documents_hash,
+        "questions": questions_hash,
+        "hard_negatives": hard_negatives_hash,
+        "options": options_of(config),
+        "prompt": prompt_fingerprint,
+        "teacher": teacher,
+    }
+
+
+def what_differs(stored: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Names of the inputs that are not the same in two provenances, in the order of `now`."""
+    names = [*now, *(name for name in stored if name not in now)]
+    return [name for name in names if stored.get(name) != now.get(name)]

@@ -1,0 +1,87 @@
+"""What a run tells at its end: what was made and where it lies, one whole example, how to open the UI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from rare_assets.schemas import TABLES
+
+if TYPE_CHECKING:
+    from rare_assets.resources.tables import ParquetTables
+
+SHOWN_CHARS = 600
+
+
+def print_report(
+    console: Console,
+    tables: ParquetTables,
+    shards: list[str],
+    failures: dict[str, str],
+    home: Path,
+    cwd: Path,
+) -> None:
+    """Print the tables' figures over the shards, an example row, the failures, and the next step."""
+    summary = Table(title="RARE data", title_justify="left", header_style="bold")
+    for column in ("table", "shards", "rows", "rejects", "files"):
+        summary.add_column(column, justify="left" if column in ("table", "files") else "right")
+    for name in TABLES:
+        stored = [p for shard in shards if (p := tables.provenance(name, shard)) is not None]
+        summary.add_row(
+            name,
+            f"{len(stored)} of {len(shards)}",
+            f"{sum(p.n_rows for p in stored):,}",
+            f"{sum(p.n_rejects for p in stored):,}",
+            f"{_shown_path(str(tables.root / name), cwd)}/*.parquet",
+        )
+    console.print(summary)
+    _print_example(console, tables, shards)
+    for where, error in failures.items():
+        console.print(f"[red]failed[/] {escape(where)}: {escape(error)}", soft_wrap=True)
+    if failures:
+        console.print(
+            "Run the same command again to go on: answers that were received are stored and not "
+            "paid for twice.",
+            soft_wrap=True,
+        )
+    console.print("\nOpen the UI on these runs:  [bold]rare-assets dev[/]")
+
+
+def _print_example(console: Console, tables: ParquetTables, shards: list[str]) -> None:
+    made = (shard for shard in shards if (p := tables.provenance("reasoning", shard)) and p.n_rows)
+    shard = next(made, None)
+    if shard is None:
+        return
+    row = (
+        tables.scan("reasoning", shard)
+        # The fullest row shows most: one with all its negatives.
+        .sort(pl.col("hard_negatives").list.len(), descending=True, maintain_order=True)
+        .head(1)
+        .collect()
+        .row(0, named=True)
+    )
+    console.print(f"\n[bold]One example[/] ({escape(row['question_id'])}, shard {escape(shard)})")
+    _print_text(console, "scenario", row["scenario"])
+    _print_text(console, "question", row["question"])
+    _print_text(console, "gold document", row["text"])
+    for number, negative in enumerate(row["hard_negatives"], start=1):
+        _print_text(console, f"hard negative {number}", negative, SHOWN_CHARS // 3)
+    shown = f"reasoning (gold shown at place {row['gold_position'] + 1} of {len(row['context_doc_ids'])})"
+    _print_text(console, shown, row["reasoning"])
+    if row["answer"]:
+        _print_text(console, "answer", row["answer"])
+
+
+def _print_text(console: Console, label: str, text: str, length: int = SHOWN_CHARS) -> None:
+    flat = " ".join(text.split())
+    short = flat if len(flat) <= length else f"{flat[: length - 1]}…"
+    console.print(f"  [cyan]{label}:[/] {escape(short)}")
+
+
+def _shown_path(path: str, cwd: Path) -> str:
+    return path.removeprefix(f"{cwd}/")

@@ -1,0 +1,188 @@
+"""What the graph talks to, as Dagster sees it: typed, described resources, settable per deployment.
+
+Each field that is left out comes from the environment when a run starts (`rare_assets.settings`).
+Secrets are no fields: they come from the environment alone, so no config or UI page can show them.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field, SecretStr
+
+from rare_assets.resources.corpus_source import CorpusSource
+from rare_assets.resources.tables import ParquetTables, TableMissing
+from rare_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from rare_assets.resources.retriever.interface import Retriever
+    from rare_assets.resources.teacher.interface import Teacher
+
+# Requests in flight where RARE_MAX_CONCURRENCY is not set.
+ENDPOINT_CONCURRENCY = 64
+EMBEDDED_CONCURRENCY = 2
+# The embedded model is small: what it has not said by then gets no better by going on.
+EMBEDDED_MAX_TOKENS = 320
+
+
+def setting(name: str, **constraints: Any) -> Any:
+    """An optional field that falls back to the setting of that name, described by it."""
+    return Field(default=None, description=Settings.model_fields[name].description, **constraints)
+
+
+class Storage(dg.ConfigurableResource):
+    """Where the tables, the index of the embedded engine and the teacher's answers lie."""
+
+    root: str | None = setting("storage")
+
+    def tables(self) -> ParquetTables:
+        """The stored tables."""
+        return ParquetTables(self.root or Settings().storage)
+
+    def content_hash(self, table: str, shard: str) -> str:
+        """Hash of what a stored shard holds. Raises TableMissing."""
+        stored = self.tables().provenance(table, shard)
+        if stored is None:
+            raise TableMissing(f"Materialize {table} for shard {shard!r} first.")
+        return stored.content_hash
+
+
+class Corpus(dg.ConfigurableResource):
+    """The files that hold the documents."""
+
+    url: str | None = setting("source")
+    rows_per_shard: int | None = setting("rows_per_shard")
+
+    def source(self) -> CorpusSource:
+        """The files, and the shards they make."""
+        settings = Settings()
+        return CorpusSource(
+            self.url or settings.source, self.rows_per_shard or settings.rows_per_shard
+        )
+
+
+class TeacherModel(dg.ConfigurableResource):
+    """The model that writes questions and reasoning: an OpenAI-compatible endpoint, or the embedded one."""
+
+    storage: dg.ResourceDependency[Storage]
+    model: str | None = setting("model")
+    base_url: str | None = setting("openai_base_url")
+    max_concurrency: int | None = setting("max_concurrency")
+    requests_per_minute: int | None = setting("requests_per_minute")
+    tokens_per_minute: int | None = setting("tokens_per_minute")
+    request_timeout: float | None = setting("request_timeout")
+    max_cost_usd: float | None = setting("max_cost_usd")
+    max_requests: int | None = setting("max_requests")
+    prices: str | None = setting("prices")
+    prompts: str | None = setting("prompts")
+
+    @property
+    def name(self) -> str:
+        """The model that will answer, known without asking it."""
+        from rare_assets.resources.teacher.embedded import EMBEDDED_MODEL
+
+        return self.model or Settings().model or EMBEDDED_MODEL
+
+    @property
+    def prompts_folder(self) -> str | None:
+        """Folder of the user's own prompt templates, if there is one."""
+        return self.prompts or Settings().prompts
+
+    @asynccontextmanager
+    async def open(self, *, refresh: bool = False, batch: bool = False) -> AsyncIterator["Teacher"]:
+        """A teacher for one step; its answers are stored under the storage root.
+
+        Args:
+            refresh: ask anew, whatever is stored.
+            batch: through the endpoint's Batch API, at half the price and within a day.
+
+        Raises:
+            ValueError: the embedded teacher was asked for batches.
+        """
+        from rare_assets.resources.teacher.answers import AnswerStore
+        from rare_assets.resources.teacher.client import OpenAITeacher
+        from rare_assets.resources.teacher.embedded import EmbeddedServer
+
+        settings = Settings()
+        model = self.model or settings.model
+        concurrency = self.max_concurrency or settings.max_concurrency
+        limits: dict[str, Any] = {
+            "requests_per_minute": self.requests_per_minute or settings.requests_per_minute,
+            "tokens_per_minute": self.tokens_per_minute or settings.tokens_per_minute,
+            "request_timeout": self.request_timeout or settings.request_timeout,
+            "max_cost_usd": self.max_cost_usd or settings.max_cost_usd,
+            "max_requests": self.max_requests or settings.max_requests,
+            "prices": self.prices or settings.prices,
+            "refresh": refresh,
+        }
+        async with AnswerStore(str(self.storage.tables().root / "teacher_answers")) as store:
+            if model is None:
+                if batch:
+                    raise ValueError("mode=batch needs an endpoint: set RARE_MODEL.")
+                slots = concurrency or EMBEDDED_CONCURRENCY
+                with EmbeddedServer(slots=slots) as server:
+                    async with OpenAITeacher(
+                        model=server.model,
+                        base_url=server.base_url,
+                        api_key=SecretStr("embedded"),
+                        max_concurrency=slots,
+                        default_max_tokens=EMBEDDED_MAX_TOKENS,
+                        store=store,
+                        **limits,
+                    ) as teacher:
+                        yield teacher
+                return
+            endpoint: dict[str, Any] = {
+                "model": model,
+                "base_url": self.base_url or settings.openai_base_url,
+                "api_key": settings.openai_api_key,
+                "store": store,
+                **limits,
+            }
+            if batch:
+                from rare_assets.resources.teacher.batch import BatchTeacher
+
+                async with BatchTeacher(**endpoint) as teacher:
+                    yield teacher
+            else:
+                async with OpenAITeacher(
+                    max_concurrency=concurrency or ENDPOINT_CONCURRENCY, **endpoint
+                ) as teacher:
+                    yield teacher
+
+
+class Bm25Retriever(dg.ConfigurableResource):
+    """BM25 over the whole corpus: Elasticsearch where ELASTICSEARCH_URL is set, else the embedded engine."""
+
+    storage: dg.ResourceDependency[Storage]
+    elasticsearch_url: str | None = setting("elasticsearch_url")
+    ca_certs: str | None = setting("elasticsearch_ca_certs")
+    index: str | None = setting("index")
+
+    @contextmanager
+    def open(self) -> Iterator["Retriever"]:
+        """The retriever, for one step."""
+        settings = Settings()
+        url = self.elasticsearch_url or settings.elasticsearch_url
+        index = self.index or settings.index
+        retriever: "Retriever"
+        if url:
+            from rare_assets.resources.retriever.elasticsearch import ElasticsearchRetriever
+
+            retriever = ElasticsearchRetriever(
+                url,
+                index,
+                api_key=settings.elasticsearch_api_key,
+                username=settings.elasticsearch_username,
+                password=settings.elasticsearch_password,
+                ca_certs=self.ca_certs or settings.elasticsearch_ca_certs,
+            )
+        else:
+            from rare_assets.resources.retriever.embedded import EmbeddedRetriever
+
+            retriever = EmbeddedRetriever(str(self.storage.tables().root / "corpus_index" / index))
+        try:
+            yield retriever
+        finally:
+            retriever.close()

@@ -1,0 +1,55 @@
+"""Dagster's way to the stored tables: assets return a `ShardTable`, downstream gets a frame."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import dagster as dg
+import polars as pl
+from dagster._core.storage.upath_io_manager import UPathIOManager
+
+from rare_assets.resources.configurable import Storage
+from rare_assets.resources.tables import EXTENSION, ParquetTables, file_name
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+
+class ShardTable(NamedTuple):
+    """A shard as an asset hands it over: rows (eager or lazy), rejects, and what it was made from."""
+
+    rows: pl.DataFrame | pl.LazyFrame
+    rejects: pl.DataFrame | None = None
+    made_from: Mapping[str, str] = {}
+
+
+class ParquetIOManager(dg.ConfigurableIOManager, UPathIOManager):
+    """One Parquet file a shard and table, with its rejects beside it (`rare_assets.resources.tables`).
+
+    Takes a `ShardTable` or a bare Polars frame; gives a LazyFrame, or a DataFrame to an input
+    annotated as one. Several partitions load as `dict[str, LazyFrame]`.
+    """
+
+    storage: dg.ResourceDependency[Storage]
+    extension: ClassVar[str] = EXTENSION  # type: ignore[misc]
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        self._base_path = self._tables.root
+
+    def make_safe_partition_path(self, base_path: "UPath", partition: str) -> "UPath":
+        return base_path / file_name(partition)
+
+    def dump_to_path(self, context: dg.OutputContext, obj: Any, path: "UPath") -> None:
+        shard = obj if isinstance(obj, ShardTable) else ShardTable(obj)
+        table = context.asset_key.path[-1]
+        self._tables.write(table, context.partition_key, *shard)
+
+    def load_from_path(self, context: dg.InputContext, path: "UPath") -> pl.LazyFrame | pl.DataFrame:
+        if not path.exists():
+            table = context.asset_key.to_user_string()
+            raise FileNotFoundError(f"{path} is missing: materialize {table} for this shard first.")
+        rows = self._tables.scan_file(path)
+        return rows.collect() if context.dagster_type.typing_type is pl.DataFrame else rows
+
+    @property
+    def _tables(self) -> ParquetTables:
+        return self.storage.tables()

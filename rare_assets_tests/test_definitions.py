@@ -1,0 +1,107 @@
+"""The code location: what is in it, that it loads with nothing set, and quickly because of what it leaves out."""
+
+import os
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+
+from rare_assets.build import build_defs
+from rare_assets.definitions import defs
+from rare_assets.resources.configurable import Storage
+from rare_assets.schemas import TABLES
+
+SHOWN = ("group_name", "kinds", "owners", "tags", "code_version")
+
+
+def describe(defs: dg.Definitions) -> dict:
+    """Every spec of the code location in a form that reads well in a snapshot."""
+    graph = defs.resolve_asset_graph()
+    assets = {}
+    for spec in sorted(defs.resolve_all_asset_specs(), key=lambda spec: spec.key):
+        name = spec.key.to_user_string()
+        assets[name] = {
+            "deps": sorted(dep.asset_key.to_user_string() for dep in spec.deps),
+            "partitions": spec.partitions_def.name if spec.partitions_def else None,
+            **{field: getattr(spec, field) for field in SHOWN},
+        }
+        assets[name]["kinds"] = sorted(spec.kinds)
+        assets[name]["tags"] = {k: v for k, v in spec.tags.items() if "kind/" not in k}
+    checks = {
+        f"{key.asset_key.to_user_string()}/{key.name}": {
+            "blocking": graph.get_check_spec(key).blocking,
+            "partitioned": graph.get_check_spec(key).partitions_def is not None,
+        }
+        for key in sorted(graph.asset_check_keys)
+    }
+    jobs = {
+        job.name: sorted(key.to_user_string() for key in job.asset_layer.selected_asset_keys)
+        for job in defs.resolve_all_job_defs()
+        if not job.name.startswith("__")
+    }
+    sensors = {sensor.name: sensor.default_status.value for sensor in defs.sensors}
+    return {"assets": assets, "checks": checks, "jobs": jobs, "sensors": sensors}
+
+
+def test_the_code_location_is_as_recorded(snapshot):
+    assert describe(defs) == snapshot
+
+
+def test_the_definitions_can_be_loaded_by_dagster():
+    dg.Definitions.validate_loadable(defs)
+
+
+def test_every_column_is_described_in_the_catalog_before_anything_ran():
+    specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+    for name, table in TABLES.items():
+        columns = specs[name].metadata["dagster/column_schema"].columns
+        assert [column.name for column in columns] == table.schema.column_names()
+        assert all(column.description for column in columns)
+
+
+def test_column_lineage_names_columns_that_exist():
+    specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+    for name in TABLES:
+        lineage = specs[name].metadata["dagster/column_lineage"].deps_by_column
+        for sources in lineage.values():
+            for source in sources:
+                columns = TABLES[source.asset_key.to_user_string()].schema.column_names()
+                assert source.column_name in columns
+
+
+def test_every_asset_says_what_a_row_costs_and_how_to_rerun():
+    for spec in defs.resolve_all_asset_specs():
+        assert spec.description
+        if spec.key.to_user_string() != "corpus_files":
+            assert "**Cost:**" in spec.description
+            assert "**Rerun**" in spec.description
+
+
+def test_a_resource_given_replaces_the_shipped_one_for_all_that_use_it():
+    mine = Storage(root="/elsewhere")
+    resources = build_defs(resource_overrides={"storage": mine}).resources
+    assert resources["storage"] is mine
+    assert resources["teacher"].storage is mine
+    assert resources["io_manager"].storage is mine
+
+
+@pytest.mark.parametrize("module", ["rare_assets.definitions", "rare_assets.cli"])
+def test_loading_needs_no_setting_and_no_heavy_client(module):
+    """What only a run needs is imported by the run: definitions are loaded at every page and tick."""
+    heavy = ["openai", "elasticsearch", "bm25s", "numba", "xllamacpp", "s3fs", "Stemmer"]
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("RARE_", "OPENAI_", "ELASTICSEARCH_", "DAGSTER_"))
+    }
+    run = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:rare_assets", "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+    )
+    assert run.stdout.strip() == "[]"
+    assert run.stderr == ""
