@@ -6,7 +6,6 @@ backfill over all shards needs no job: it makes documents per shard, the index o
 
 import dagster as dg
 
-
 documents_job = dg.define_asset_job(
     "documents_job",
     selection=dg.AssetSelection.assets("documents"),
