@@ -1,0 +1,63 @@
+"""Does an answer agree with the gold answer? Exact, after what does not matter has been taken out."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import NamedTuple
+
+_LEAD = re.compile(
+    r"\W*(?:(?:so|thus|therefore|hence)\W+)?(?:the\W+)?(?:final\W+|correct\W+|right\W+|best\W+)*"
+    r"(?:answer|option|choice)\b(?:\W+is\b)?(?:\W+(?:option|choice)\b)?(?=\W+\w)",
+    re.IGNORECASE,
+)
+_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
+# A letter alone, or one set off as options are: "B", "(B)", "B.", "B) text", "B: text".
+_OPTION = re.compile(r"\W*([A-Za-z])(?:\W*\Z|\s*[).:\]]+(?:[\s*]+(.*))?\Z)", re.DOTALL)
+_TOKEN = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|-?\.\d+|[^\W_]+|%")
+_ARTICLES = frozenset({"a", "an", "the"})
+
+
+def answers_agree(given: str, gold: str) -> bool:
+    """Whether two answers are the same but for their form.
+
+    Case, punctuation, articles, white space and a lead-in ("The answer is") do not count; numbers
+    are compared by value ("3.0" is "3", "1,000" is "1000"); an option's letter stands for the whole
+    option ("B" agrees with "(B)" and "B. Helium", but "C. Helium" does not agree with "B. Helium").
+    """
+    a, b = _read(given), _read(gold)
+    if a.letter and b.letter:
+        return a.letter == b.letter and (not a.words or not b.words or a.words == b.words)
+    if a.letter or b.letter:
+        # One names the option by letter and text, the other by its text alone.
+        return bool(a.words) and a.words == b.words
+    return bool(a.words) and a.words == b.words
+
+
+class _Form(NamedTuple):
+    letter: str | None
+    words: tuple[str, ...]
+
+
+def _read(text: str) -> _Form:
+    plain = unicodedata.normalize("NFKC", text).replace("\N{MINUS SIGN}", "-").strip()
+    plain = _LEAD.sub("", _BOXED.sub(r"\1", plain), count=1) if _LEAD.match(plain) else plain
+    plain = _BOXED.sub(r"\1", plain)
+    option = _OPTION.match(plain)
+    if option is None:
+        return _Form(None, _words(plain))
+    return _Form(option[1].upper(), _words(option[2] or ""))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    words = [_number(token) for token in _TOKEN.findall(text.casefold())]
+    return tuple(word for word in words if word not in _ARTICLES)
+
+
+def _number(token: str) -> str:
+    if not any(character.isdecimal() for character in token) or token.lstrip("-.")[:1].isalpha():
+        return token
+    sign, digits = ("-", token[1:]) if token.startswith("-") else ("", token)
+    whole, _, fraction = digits.replace(",", "").partition(".")
+    value = (whole.lstrip("0") or "0") + (f".{rest}" if (rest := fraction.rstrip("0")) else "")
+    return value if value == "0" else sign + value

@@ -1,0 +1,487 @@
+"""BM25HardNeg: for each question, documents that BM25 ranks high and that are not its gold document."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, NamedTuple, cast
+
+import polars as pl
+
+from rare_assets.resources.retriever.interface import PAIRS, QUERIES, Retriever
+from rare_assets.schemas import HardNegatives, HardNegativesRejects, Produced
+
+DEFAULT_RELATIVE_MARGIN = 0.05
+DEFAULT_NEAR_DUPLICATE_THRESHOLD = 0.8
+
+_BATCH = 1_000
+# Texts fetched beyond those wanted, for near-duplicates among them.
+_SPARE_TEXTS = 2
+# Elasticsearch's index.max_result_window: no engine is asked for more hits than that.
+_MAX_DEPTH = 10_000
+_GAP_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+
+
+class MiningStats(NamedTuple):
+    """What mining a shard came to.
+
+    Attributes:
+        questions: rows made.
+        found: number of negatives -> number of questions that got so many.
+        slots_unfilled: negatives wanted and not found, all questions together.
+        dropped: rule -> candidates it left out, among those looked at before a question had its
+            negatives: `twin_of_gold`, `same_text`, `max_score`, `min_score`, `absolute_margin`,
+            `relative_margin`, `near_duplicate_of_gold`, `near_duplicate_of_negative`.
+        margin_not_applicable: questions that a margin was set for and whose gold scores 0.
+        gold_rank_mean, gold_rank_median: over the golds found; null if none was.
+        gold_not_found: questions whose gold is not within the first `range_max` ranks.
+        score_gap: quantile -> (gold score - best negative's score) / gold score, over the questions
+            with a negative and a gold score above 0; empty if there are none.
+    """
+
+    questions: int
+    found: dict[int, int]
+    slots_unfilled: int
+    dropped: dict[str, int]
+    margin_not_applicable: int
+    gold_rank_mean: float | None
+    gold_rank_median: float | None
+    gold_not_found: int
+    score_gap: dict[float, float]
+
+
+class MinedNegatives(NamedTuple):
+    """The table's rows and rejects, and figures about how they came out."""
+
+    produced: Produced
+    stats: MiningStats
+
+
+def bm25_hard_neg(
+    questions: pl.DataFrame,
+    retriever: Retriever,
+    *,
+    num_neg: int = 3,
+    query: Literal["question", "scenario_question"] = "question",
+    range_min: int = 0,
+    range_max: int = 100,
+    max_score: float | None = None,
+    min_score: float | None = None,
+    absolute_margin: float | None = None,
+    relative_margin: float | None = DEFAULT_RELATIVE_MARGIN,
+    sampling_strategy: Literal["top", "random"] = "top",
+    seed: int = 0,
+    near_duplicate_threshold: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> MinedNegatives:
+    """Mine up to `num_neg` hard negatives a question from the ranking of the whole corpus.
+
+    In this order: the gold document and every document with its text are left out, then every
+    text that ranks higher already; of what remains, ranks `range_min` to `range_max` are candidates
+    (counted from 0, the end not included); scores and margins leave out candidates; near-duplicates
+    are left out; then the best are taken, or a random choice. A question for which fewer than
+    `num_neg` remain keeps what there is, possibly nothing.
+
+    The options are named and meant as in sentence-transformers' `mine_hard_negatives`, but for one:
+    a `relative_margin` of 0 is off, and so is the near-duplicate rule then unless it is set. So
+    `relative_margin=0, range_min=0` gives plain BM25HardNeg: the best-ranked texts but the gold's.
+
+    Args:
+        questions: `schemas.Questions`.
+        retriever: an index that holds the whole corpus.
+        num_neg: negatives a question at most.
+        query: search with the question alone, or with scenario and question.
+        range_min: candidates to skip at the top.
+        range_max: candidates considered end here, at most 10,000; `gold_rank` is null beyond it.
+        max_score, min_score: keep scores of at most, at least this much. None: off.
+        absolute_margin: keep scores <= gold score - this; 0 means not above the gold. None: off.
+        relative_margin: keep scores <= gold score * (1 - this). None or 0: off. Neither margin
+            applies to a question whose gold scores 0, since a share of nothing bounds nothing.
+        sampling_strategy: "top" takes the best candidates, "random" draws among all of them; a draw
+            depends on `seed` and the question_id, not on the shard or the order of the rows.
+        near_duplicate_threshold: leave out a candidate whose words (the set of them) and those of
+            the gold, or of a negative chosen before it, overlap by at least this share of the
+            smaller set. 0: off. None: 0.8 while `relative_margin` is on, else off.
+        progress: called with (questions done, questions in all) after each batch of 1,000.
+
+    Returns:
+        `schemas.HardNegatives` in the questions' order, best negative first;
+        `schemas.HardNegativesRejects` with reason `gold_not_in_index`; and figures.
+
+    Raises:
+        ValueError: an option is out of its range, or the ranks hold fewer than `num_neg`.
+        RuntimeError: the index lost a document while it was being mined.
+    """
+    options = _Options(
+        num_neg=num_neg,
+        range_min=range_min,
+        range_max=range_max,
+        max_score=max_score,
+        min_score=min_score,
+        absolute_margin=absolute_margin,
+        relative_margin=relative_margin or None,
+        sampling_strategy=sampling_strategy,
+        seed=seed,
+        near_duplicate_threshold=_threshold(near_duplicate_threshold, relative_margin),
+    )
+    _check(options, query)
+    rows: list[pl.DataFrame] = [HardNegatives.create_empty()]
+    rejects: list[pl.DataFrame] = [HardNegativesRejects.create_empty()]
+    dropped: Counter[str] = Counter()
+    for batch in questions.iter_slices(_BATCH):
+        mined, missing = _Batch(batch, query, retriever, options).mine(dropped)
+        rows.append(mined)
+        rejects.append(missing)
+        if progress is not None:
+            progress(sum(map(len, rows)) + sum(map(len, rejects)), len(questions))
+    mined = HardNegatives.validate(pl.concat(rows))
+    return MinedNegatives(
+        Produced(mined, HardNegativesRejects.validate(pl.concat(rejects))),
+        _stats(mined, options, dropped),
+    )
+
+
+class _Options(NamedTuple):
+    num_neg: int
+    range_min: int
+    range_max: int
+    max_score: float | None
+    min_score: float | None
+    absolute_margin: float | None
+    relative_margin: float | None
+    sampling_strategy: str
+    seed: int
+    near_duplicate_threshold: float | None
+
+
+class _Hit(NamedTuple):
+    rank: int
+    doc_id: str
+    text_hash: str
+    score: float
+
+
+class _Gold(NamedTuple):
+    doc_id: str
+    text_hash: str
+    score: float | None
+    rank: int | None
+
+
+class _Ranking(NamedTuple):
+    """The candidates' ranks of one question: each hit with the rule that leaves it out, if one does.
+
+    `complete` says that a deeper search would add nothing.
+    """
+
+    hits: list[tuple[_Hit, str | None]]
+    complete: bool
+
+
+class _Picked(NamedTuple):
+    """A choice of negatives; `lacking` are documents whose texts it takes to go on."""
+
+    chosen: list[_Hit]
+    dropped: Counter[str]
+    lacking: list[str]
+
+
+def _threshold(threshold: float | None, relative_margin: float | None) -> float | None:
+    if threshold is None:
+        return DEFAULT_NEAR_DUPLICATE_THRESHOLD if relative_margin else None
+    return threshold or None
+
+
+def _check(options: _Options, query: str) -> None:
+    def require(condition: bool, message: str) -> None:
+        if not condition:
+            raise ValueError(message)
+
+    ranks = options.range_max - options.range_min
+    require(options.num_neg >= 1, f"num_neg must be at least 1, not {options.num_neg}.")
+    require(
+        options.range_min >= 0 and options.range_max <= _MAX_DEPTH and ranks >= options.num_neg,
+        f"range_min={options.range_min} to range_max={options.range_max} must hold num_neg="
+        f"{options.num_neg} ranks or more, within 0 to {_MAX_DEPTH}.",
+    )
+    for name in ("relative_margin", "near_duplicate_threshold"):
+        value = getattr(options, name)
+        require(value is None or 0 < value <= 1, f"{name} must be between 0 and 1, not {value}.")
+    require(
+        query in ("question", "scenario_question"),
+        f"query must be 'question' or 'scenario_question', not {query!r}.",
+    )
+    require(
+        options.sampling_strategy in ("top", "random"),
+        f"sampling_strategy must be 'top' or 'random', not {options.sampling_strategy!r}.",
+    )
+
+
+class _Batch:
+    """Some questions mined together, so that hits, scores and texts are asked for in bulk."""
+
+    def __init__(
+        self, questions: pl.DataFrame, query: str, retriever: Retriever, options: _Options
+    ) -> None:
+        self._retriever = retriever
+        self._options = options
+        text = pl.col("question")
+        if query == "scenario_question":
+            text = pl.concat_str("scenario", "question", separator=" ")
+        self._queries = questions.select("question_id", "doc_id", query=text)
+        columns = questions.select("question_id", "doc_id", "text_hash")
+        self._golds = {
+            question_id: _Gold(doc_id, text_hash, None, None)
+            for question_id, doc_id, text_hash in columns.iter_rows()
+        }
+        self._chosen: dict[str, list[_Hit]] = {}
+        self._texts: dict[str, str] = {}
+        self._words: dict[str, frozenset[str]] = {}
+
+    def mine(self, dropped: Counter[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The rows and the rejects, in the questions' order; adds to `dropped`.
+
+        Most questions have their negatives after a shallow search; the others are searched again,
+        deeper, and chosen for anew, so that the depth never shows in the result.
+        """
+        pending, unranked = list(self._golds), set(self._golds)
+        for depth in _depths(self._options):
+            found = self._search(pending, depth)
+            # A gold that may still turn up deeper has no rank yet: its question is searched again.
+            settled = self._settle_golds({q: found[q] for q in pending if q in unranked}, depth)
+            unranked -= settled
+            rankings = {
+                question_id: self._rank(question_id, found[question_id], depth)
+                for question_id in pending
+                if question_id not in unranked and self._golds[question_id].score is not None
+            }
+            unfilled = self._pick_all(rankings, dropped)
+            pending = [q for q in pending if q in unranked or q in unfilled]
+            if not pending:
+                break
+        self._fetch({hit.doc_id for hits in self._chosen.values() for hit in hits})
+        return self._rows(), self._rejects()
+
+    def _search(self, question_ids: list[str], depth: int) -> dict[str, list[_Hit]]:
+        queries = self._queries.filter(pl.col("question_id").is_in(question_ids))
+        hits = self._retriever.search(queries.select(list(QUERIES)), depth=depth)
+        found: dict[str, list[_Hit]] = {question_id: [] for question_id in question_ids}
+        for question_id, *hit in hits.select("question_id", *_Hit._fields).iter_rows():
+            found[question_id].append(_Hit(*hit))
+        for of_question in found.values():
+            of_question.sort()
+        return found
+
+    def _settle_golds(self, found: Mapping[str, list[_Hit]], depth: int) -> set[str]:
+        """Note rank and score of the golds among the hits, and the score of those that can't come.
+
+        Returns the questions settled; a gold that the index lacks keeps a score of None.
+        """
+        within = self._options.range_max
+        settled, absent = set(), []
+        for question_id, hits in found.items():
+            gold = self._golds[question_id]
+            hit = next((hit for hit in hits[:within] if hit.doc_id == gold.doc_id), None)
+            if hit is not None:
+                self._golds[question_id] = gold._replace(score=hit.score, rank=hit.rank)
+                settled.add(question_id)
+            elif depth >= within or len(hits) < depth:
+                absent.append(question_id)
+        if absent:
+            pairs = self._queries.filter(pl.col("question_id").is_in(absent))
+            scores = self._retriever.score(pairs.select(list(PAIRS)))
+            for question_id, score in scores.select("question_id", "score").iter_rows():
+                self._golds[question_id] = self._golds[question_id]._replace(score=score)
+        return settled.union(absent)
+
+    def _rank(self, question_id: str, hits: list[_Hit], depth: int) -> _Ranking:
+        options, gold = self._options, self._golds[question_id]
+        ranking: list[tuple[_Hit, str | None]] = []
+        seen: set[str] = set()
+        distinct = 0
+        for hit in hits:
+            if distinct == options.range_max:
+                break
+            if hit.doc_id == gold.doc_id:
+                continue
+            if hit.text_hash == gold.text_hash:
+                ranking.append((hit, "twin_of_gold"))
+            elif hit.text_hash in seen:
+                ranking.append((hit, "same_text"))
+            else:
+                seen.add(hit.text_hash)
+                distinct += 1
+                if distinct > options.range_min:
+                    ranking.append((hit, _score_rule(hit.score, gold.score or 0.0, options)))
+        complete = distinct == options.range_max or len(hits) < depth or depth >= _MAX_DEPTH
+        return _Ranking(ranking, complete)
+
+    def _pick_all(self, rankings: Mapping[str, _Ranking], dropped: Counter[str]) -> set[str]:
+        """Choose for each ranking; returns the questions that need a deeper search for it."""
+        waiting, unfilled = list(rankings), set()
+        while waiting:
+            lacking: set[str] = set()
+            still_waiting = []
+            for question_id in waiting:
+                ranking = rankings[question_id]
+                if self._options.sampling_strategy == "random" and not ranking.complete:
+                    unfilled.add(question_id)
+                    continue
+                picked = self._pick(question_id, ranking)
+                if picked.lacking:
+                    lacking.update(picked.lacking)
+                    still_waiting.append(question_id)
+                elif len(picked.chosen) == self._options.num_neg or ranking.complete:
+                    self._chosen[question_id] = sorted(picked.chosen)
+                    dropped.update(picked.dropped)
+                else:
+                    unfilled.add(question_id)
+            self._fetch(lacking)
+            waiting = still_waiting
+        return unfilled
+
+    def _pick(self, question_id: str, ranking: _Ranking) -> _Picked:
+        options, gold = self._options, self._golds[question_id]
+        dropped: Counter[str] = Counter()
+        chosen: list[_Hit] = []
+        order = ranking.hits
+        if options.sampling_strategy == "random":
+            dropped.update(rule for _, rule in ranking.hits if rule is not None)
+            order = [(hit, rule) for hit, rule in ranking.hits if rule is None]
+            random.Random(f"{options.seed}:{question_id}").shuffle(order)
+        for position, (hit, rule) in enumerate(order):
+            if rule is None and options.near_duplicate_threshold is not None:
+                if hit.doc_id not in self._texts or gold.doc_id not in self._texts:
+                    missing = options.num_neg - len(chosen) + _SPARE_TEXTS
+                    ahead = [hit.doc_id for hit, rule in order[position:] if rule is None]
+                    wanted = [gold.doc_id, *ahead[:missing]]
+                    return _Picked(chosen, dropped, [q for q in wanted if q not in self._texts])
+                rule = self._near_duplicate(hit, gold, chosen, options.near_duplicate_threshold)
+            if rule is not None:
+                dropped[rule] += 1
+                continue
+            chosen.append(hit)
+            if len(chosen) == options.num_neg:
+                break
+        return _Picked(chosen, dropped, [])
+
+    def _near_duplicate(
+        self, hit: _Hit, gold: _Gold, chosen: list[_Hit], threshold: float
+    ) -> str | None:
+        words = self._words_of(hit.doc_id)
+        if _overlap(words, self._words_of(gold.doc_id)) >= threshold:
+            return "near_duplicate_of_gold"
+        if any(_overlap(words, self._words_of(other.doc_id)) >= threshold for other in chosen):
+            return "near_duplicate_of_negative"
+        return None
+
+    def _words_of(self, doc_id: str) -> frozenset[str]:
+        words = self._words.get(doc_id)
+        if words is None:
+            words = frozenset(re.findall(r"\w+", self._texts[doc_id].lower()))
+            self._words[doc_id] = words
+        return words
+
+    def _fetch(self, doc_ids: set[str]) -> None:
+        lacking = doc_ids - self._texts.keys()
+        if not lacking:
+            return
+        texts = self._retriever.texts(lacking)
+        self._texts.update(texts.select("doc_id", "text").iter_rows())
+        if gone := sorted(lacking - self._texts.keys()):
+            raise RuntimeError(
+                f"The index ranked or scored document {gone[0]!r} and then had no text for it: it "
+                "changed while it was being mined. Wait for the index sync to end and run this "
+                "shard again."
+            )
+
+    def _rows(self) -> pl.DataFrame:
+        rows = [
+            {
+                "question_id": question_id,
+                "doc_id": gold.doc_id,
+                "hard_negatives": [self._texts[hit.doc_id] for hit in self._chosen[question_id]],
+                "negatives": [
+                    {"doc_id": hit.doc_id, "score": hit.score, "rank": hit.rank}
+                    for hit in self._chosen[question_id]
+                ],
+                "gold_score": gold.score,
+                "gold_rank": gold.rank,
+            }
+            for question_id, gold in self._golds.items()
+            if question_id in self._chosen
+        ]
+        return pl.DataFrame(rows, schema=HardNegatives.create_empty().schema)
+
+    def _rejects(self) -> pl.DataFrame:
+        rows = [
+            {
+                "question_id": question_id,
+                "doc_id": gold.doc_id,
+                "reason": "gold_not_in_index",
+                "detail": f"the index holds no document {gold.doc_id!r}",
+            }
+            for question_id, gold in self._golds.items()
+            if gold.score is None
+        ]
+        return pl.DataFrame(rows, schema=HardNegativesRejects.create_empty().schema)
+
+
+def _depths(options: _Options) -> Iterator[int]:
+    """How deep to search, one time after the other."""
+    # Room for the gold and a few twins, so that the second search is nearly always the last.
+    full = min(options.range_max + 10, _MAX_DEPTH)
+    first = options.range_min + 2 * options.num_neg + 10
+    if options.sampling_strategy == "top" and first < full:
+        yield first
+    while full < _MAX_DEPTH:
+        yield full
+        full = min(2 * full, _MAX_DEPTH)
+    yield _MAX_DEPTH
+
+
+def _score_rule(score: float, gold_score: float, options: _Options) -> str | None:
+    if options.max_score is not None and score > options.max_score:
+        return "max_score"
+    if options.min_score is not None and score < options.min_score:
+        return "min_score"
+    if gold_score <= 0:
+        return None
+    if options.absolute_margin is not None and score > gold_score - options.absolute_margin:
+        return "absolute_margin"
+    if options.relative_margin is not None and score > gold_score * (1 - options.relative_margin):
+        return "relative_margin"
+    return None
+
+
+def _overlap(words: frozenset[str], others: frozenset[str]) -> float:
+    smaller = min(len(words), len(others))
+    return len(words & others) / smaller if smaller else 0.0
+
+
+def _stats(mined: pl.DataFrame, options: _Options, dropped: Counter[str]) -> MiningStats:
+    n_found = mined["negatives"].list.len()
+    found = dict(sorted(Counter(n_found.to_list()).items()))
+    ranks = mined["gold_rank"]
+    has_margin = options.absolute_margin is not None or options.relative_margin is not None
+    best = pl.col("negatives").list.first().struct.field("score")
+    gaps = mined.filter(pl.col("gold_score") > 0, n_found > 0).select(
+        gap=(pl.col("gold_score") - best) / pl.col("gold_score")
+    )["gap"]
+    return MiningStats(
+        questions=len(mined),
+        found=found,
+        slots_unfilled=sum((options.num_neg - n) * count for n, count in found.items()),
+        dropped=dict(sorted(dropped.items())),
+        margin_not_applicable=int((mined["gold_score"] <= 0).sum()) if has_margin else 0,
+        gold_rank_mean=cast(float | None, ranks.mean()),
+        gold_rank_median=cast(float | None, ranks.median()),
+        gold_not_found=ranks.null_count(),
+        score_gap={
+            quantile: value
+            for quantile in _GAP_QUANTILES
+            if (value := gaps.quantile(quantile, interpolation="linear")) is not None
+        },
+    )
