@@ -1,5 +1,16 @@
 """Fixtures that tests of several modules share, each from the module of the thing it starts."""
 
+from rare_assets_tests.elasticsearch_node import (
+    elasticsearch_index,
+    elasticsearch_node,
+    elasticsearch_url,
+)
 from rare_assets_tests.s3_server import s3_bucket, s3_endpoint
 
-__all__ = ["s3_bucket", "s3_endpoint"]
+__all__ = [
+    "elasticsearch_index",
+    "elasticsearch_node",
+    "elasticsearch_url",
+    "s3_bucket",
+    "s3_endpoint",
+]
