@@ -1,0 +1,551 @@
+"""A teacher behind an OpenAI-compatible endpoint: one bounded pipeline that keeps it busy.
+
+Asks are read a chunk at a time and looked up in the store of answers; what was never answered is
+sent, at most so many at once. A request's place is free as soon as its response is there; the
+answer counts once the store has it. Further attempts at an ask go before asks not yet begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from itertools import islice
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from pydantic import SecretStr
+
+from rare_assets.resources.teacher import wire
+from rare_assets.resources.teacher.endpoint import Endpoint, Patience, Slot, Tries
+from rare_assets.resources.teacher.faults import Kind
+from rare_assets.resources.teacher.interface import (
+    Answer,
+    Ask,
+    Outcome,
+    Progress,
+    TeacherStopped,
+    Unusable,
+    Usage,
+)
+from rare_assets.resources.teacher.pricing import Prices
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class Answers(Protocol):
+    """The durable answers as a teacher needs them."""
+
+    async def get(self, keys: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
+        """The records stored under these keys; of several under one, the one put last."""
+
+    async def put(self, key: bytes, record: Mapping[str, Any]) -> None:
+        """Store a record; returns once it is durable."""
+
+
+class OpenAITeacher:
+    """Asks a model behind an OpenAI-compatible chat completions endpoint.
+
+    Use it in one event loop, and close it (`async with`) there.
+
+    Args:
+        model: the model's name at the endpoint.
+        store: where answers are looked up and kept; the caller closes it.
+        base_url: the endpoint, up to and with its /v1. Default: OpenAI's own.
+        api_key: needed by OpenAI's own endpoint; many local servers want none.
+        max_concurrency: requests in flight at most; fewer while the endpoint throttles.
+        requests_per_minute: requests started per minute at most, evenly spaced.
+        tokens_per_minute: prompt and completion tokens per minute at most, estimated from the
+            request (four characters a token, plus max_tokens) and corrected by the answer.
+        request_timeout: seconds until a request counts as lost.
+        max_cost_usd: stop once new answers cost this much; the model needs a price.
+        max_requests: stop after this many requests sent to the endpoint.
+        prices: for costs, default the shipped table; without the model's price they are None.
+        refresh: ask anew. True ignores answers stored before this teacher was made; a time
+            ignores those from before it, so that a refresh that was interrupted can be resumed by
+            giving the same time again. New answers replace the old ones.
+        patience: how long faults of the transport are put up with.
+        progress_every_s: least time between two calls of `ask_all`'s `progress`.
+
+    Raises:
+        ValueError: if the settings can't work together.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        store: Answers,
+        base_url: str | None = None,
+        api_key: SecretStr | None = None,
+        max_concurrency: int = 64,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
+        request_timeout: float = 600.0,
+        max_cost_usd: float | None = None,
+        max_requests: int | None = None,
+        prices: Prices | None = None,
+        refresh: bool | datetime = False,
+        patience: Patience | None = None,
+        progress_every_s: float = 5.0,
+    ) -> None:
+        self._endpoint = Endpoint(
+            model=model,
+            base_url=base_url,
+            api_key=api_key,
+            max_concurrency=max_concurrency,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            request_timeout=request_timeout,
+            max_cost_usd=max_cost_usd,
+            max_requests=max_requests,
+            prices=prices or Prices.load(),
+            patience=patience or Patience(),
+            halt=self._stop,
+        )
+        self._store = store
+        self._max_concurrency = max_concurrency
+        self._progress_every_s = progress_every_s
+        if isinstance(refresh, datetime):
+            self._ignore_before = refresh.timestamp()
+        else:
+            self._ignore_before = time.time() if refresh else 0.0
+        self._runs: list[_Run[Any]] = []
+        # Keys being looked up or asked, each with the works of equal content that wait for it.
+        self._claims: dict[bytes, list[_Work]] = {}
+        self._busy_since: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<OpenAITeacher at {self._endpoint}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End what still runs, and the connections. What was answered is kept."""
+        for run in list(self._runs):
+            await run.close()
+        await self._endpoint.aclose()
+
+    @property
+    def model(self) -> str:
+        """The model's name, as configured."""
+        return self._endpoint.model
+
+    @property
+    def usage(self) -> Usage:
+        """Totals since this teacher was made. `requests` are all that were sent, whatever came of
+        them; `retries` are new answers after an unusable one."""
+        usage = self._endpoint.usage
+        if self._busy_since is not None:
+            now = time.monotonic()
+            usage.seconds += now - self._busy_since
+            self._busy_since = now
+        return usage
+
+    async def ask_all(
+        self,
+        asks: Iterable[Ask],
+        use: Callable[[Ask, Answer], T],
+        *,
+        max_attempts: int = 3,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> AsyncIterator[Outcome[T]]:
+        """Answer every ask; yield an Outcome as each is done, in any order.
+
+        Besides the reasons of `use`, an Outcome's may be `refused_by_endpoint`, `context_length`,
+        `content_filter`, `not_found` or `not_sendable` (the endpoint refuses this request for
+        good), `endpoint_error` or `rate_limited` (it failed this one again and again).
+
+        Leaving the loop early, or cancelling it, cancels what is in flight; answers that have
+        arrived are still stored. Errors of `use`, `asks` and `progress` end the run.
+
+        Raises:
+            TeacherStopped: the endpoint is dead or misconfigured, or a limit was reached; raised
+                once what is in flight has been stored and yielded.
+        """
+        if max_attempts < 1:
+            raise ValueError(f"max_attempts must be at least 1, not {max_attempts}")
+        run = _Run(self, asks, use, max_attempts, progress)
+        try:
+            self._begin(run)
+            while (outcome := await run.next()) is not None:
+                yield outcome
+        finally:
+            try:
+                await run.close()
+            finally:
+                self._end(run)
+        if run.stopped is not None:
+            raise TeacherStopped(run.stopped)
+
+    def _begin(self, run: _Run[Any]) -> None:
+        if self._busy_since is None:
+            self._busy_since = time.monotonic()
+        self._runs.append(run)
+        run.begin()
+
+    def _end(self, run: _Run[Any]) -> None:
+        if run in self._runs:
+            self._runs.remove(run)
+        if not self._runs:
+            _ = self.usage  # brings `seconds` up to date
+            self._busy_since = None
+        self._pump()
+        run.report()
+
+    def _pump(self) -> None:
+        if len(self._runs) > 1:  # runs that share the endpoint take turns
+            self._runs.append(self._runs.pop(0))
+        for run in list(self._runs):
+            run.pump()
+
+    def _stop(self, message: str) -> None:
+        """Send nothing more; every run ends once what is in flight is stored."""
+        message = message[0].upper() + message[1:]
+        going = [run for run in self._runs if run.stopped is None]
+        if going:
+            logger.error("%s", message)
+        for run in going:
+            run.stop(message)
+
+    def _claim(self, work: _Work) -> bool:
+        """Whether the work may be looked up and asked; else it waits for one of equal content."""
+        waiting = self._claims.get(work.key)
+        if waiting is None:
+            self._claims[work.key] = []
+            work.run.claimed.add(work.key)
+            return True
+        waiting.append(work)
+        return False
+
+    def _release(self, run: _Run[Any], key: bytes) -> list[_Work]:
+        """Give up a claim; returns the works that waited for it."""
+        run.claimed.discard(key)
+        return [work for work in self._claims.pop(key, ()) if not work.run.closed]
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """One ask on its way to an outcome; `key` is that of its present attempt."""
+
+    run: _Run[Any]
+    ask: Ask
+    key: bytes
+    attempt: int = 0
+    answer: Answer | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    tries: Tries = field(default_factory=Tries)
+
+
+class _Run(Generic[T]):
+    """One `ask_all`: everything between its asks and its outcomes."""
+
+    def __init__(
+        self,
+        teacher: OpenAITeacher,
+        asks: Iterable[Ask],
+        use: Callable[[Ask, Answer], T],
+        max_attempts: int,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.stopped: str | None = None
+        self.closed = False
+        self.claimed: set[bytes] = set()
+        self._teacher = teacher
+        self._endpoint = teacher._endpoint
+        self._store = teacher._store
+        self._asks: Iterator[Ask] = iter(asks)
+        self._use = use
+        self._max_attempts = max_attempts
+        self._progress = progress
+        # Enough at once for look-ups to be cheap, and enough open that answers which wait to be
+        # stored don't keep the endpoint idle, even where it answers faster than the store commits.
+        self._chunk = max(64, min(1024, 4 * teacher._max_concurrency))
+        self._window = 2 * self._chunk + 16 * teacher._max_concurrency
+        self._again: deque[_Work] = deque()
+        self._fresh: deque[_Work] = deque()
+        self._ready: deque[Outcome[T]] = deque()
+        self._open = 0  # read, and the outcome not yet taken
+        self._pending = 0  # read, and without an outcome
+        self._done = 0
+        self._exhausted = False
+        self._error: BaseException | None = None
+        self._sending: set[asyncio.Task[None]] = set()
+        self._storing: set[asyncio.Task[None]] = set()
+        self._others: set[asyncio.Task[None]] = set()
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+
+    # ---- the consumer's side
+
+    def begin(self) -> None:
+        """Start reading asks."""
+        self._spawn(self._read())
+        if self._progress is not None:
+            self._spawn(self._report_regularly())
+
+    async def next(self) -> Outcome[T] | None:
+        """The next outcome; None if there will be no more."""
+        while True:
+            if self._ready:
+                self._open -= 1
+                self._make_room()
+                return self._ready.popleft()
+            if self._error is not None:
+                raise self._error
+            if self._exhausted and self._pending == 0:
+                return None
+            if self.stopped is not None and not self._sending and not self._storing:
+                return None
+            if self.closed:
+                raise TeacherStopped("The teacher was closed while it was being asked.")
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def close(self) -> None:
+        """Cancel what is in flight and wait until what has arrived is stored."""
+        if self.closed:
+            return
+        self.closed = True
+        self._changed.set()
+        for timer in self._timers:
+            timer.cancel()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        cancelled = self._sending | self._others
+        for task in cancelled:
+            task.cancel()
+        try:
+            await asyncio.gather(*cancelled, *self._storing, return_exceptions=True)
+        finally:
+            for key in list(self.claimed):
+                for work in self._teacher._release(self, key):
+                    work.run._spawn(work.run._admit([work]))
+
+    def stop(self, message: str) -> None:
+        """Send nothing more."""
+        self.stopped = message
+        self._changed.set()
+
+    def report(self) -> None:
+        """Call `progress` with the present state."""
+        if self._progress is not None:
+            usage = replace(self._teacher.usage)
+            self._progress(Progress(done=self._done, in_flight=len(self._sending), usage=usage))
+
+    async def _report_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(self._teacher._progress_every_s)
+            self.report()
+
+    # ---- tasks
+
+    @property
+    def _going(self) -> bool:
+        return self.stopped is None and self._error is None and not self.closed
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._others.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        for group in (self._sending, self._storing, self._others):
+            group.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+        self._changed.set()
+
+    def _left(self, slot: Slot, task: asyncio.Task[None]) -> None:
+        self._endpoint.free(slot)  # it may have been cancelled before it ever ran
+        self._ended(task)
+
+    def _fail(self, error: BaseException) -> None:
+        self._error = self._error or error
+        self._changed.set()
+
+    # ---- from asks to requests
+
+    async def _read(self) -> None:
+        while self._going:
+            if not self._has_room:
+                self._room.clear()
+                await self._room.wait()
+                continue
+            chunk = list(islice(self._asks, self._chunk))
+            if not chunk:
+                self._exhausted = True
+                break
+            self._open += len(chunk)
+            self._pending += len(chunk)
+            key = wire.answer_key
+            await self._admit([_Work(self, ask, key(self._teacher.model, ask, 0)) for ask in chunk])
+
+    @property
+    def _has_room(self) -> bool:
+        return len(self._fresh) < self._chunk and self._open + self._chunk <= self._window
+
+    def _make_room(self) -> None:
+        if self._has_room:
+            self._room.set()
+
+    async def _admit(self, works: list[_Work]) -> None:
+        """Look attempts up in the store; queue those that were never answered."""
+        while works and self._going:
+            mine = [work for work in works if self._teacher._claim(work)]
+            works = []
+            if not mine:
+                break
+            found = await self._store.get([work.key for work in mine])
+            for work in mine:
+                answer = self._reusable(found.get(work.key))
+                if answer is None:
+                    (self._again if work.attempt else self._fresh).append(work)
+                    continue
+                for other in (work, *self._teacher._release(self, work.key)):
+                    self._endpoint.count_reused(answer)
+                    if other.run is not self:
+                        other.run._take(other, answer)
+                    elif not self._judge(other, answer):
+                        works.append(other)
+        self.pump()
+
+    def _reusable(self, record: Mapping[str, Any] | None) -> Answer | None:
+        if record is None or record.get("answered_at", 0.0) < self._teacher._ignore_before:
+            return None
+        try:
+            return wire.answer_from_record(record)
+        except KeyError:
+            return None
+
+    def pump(self) -> None:
+        """Send what may be sent now."""
+        while self._going and (queue := self._again or self._fresh):
+            wait = self._endpoint.wait(queue[0].ask)
+            if wait is None:
+                break
+            if wait > 0.0:
+                if self._alarm is not None:
+                    self._alarm.cancel()
+                self._alarm = asyncio.get_running_loop().call_later(wait, self.pump)
+                break
+            work = queue.popleft()
+            slot = self._endpoint.take(work.ask)
+            task = asyncio.create_task(self._ask(work, slot))
+            self._sending.add(task)
+            task.add_done_callback(partial(self._left, slot))
+        self._make_room()
+
+    # ---- from responses to outcomes
+
+    async def _ask(self, work: _Work, slot: Slot) -> None:
+        result = await self._endpoint.send(slot, work.ask, work.attempt)
+        # From here on a cancelled run lets this task finish: the answer is paid for.
+        if (task := asyncio.current_task()) is not None:
+            self._sending.discard(task)
+            self._storing.add(task)
+        if isinstance(result, Answer):
+            self._teacher._pump()
+            await self._store.put(work.key, wire.answer_to_record(result, answered_at=time.time()))
+            waiting = self._teacher._release(self, work.key)
+            self._take(work, result)
+            reused = replace(result, reused=True)
+            for other in waiting:
+                self._endpoint.count_reused(reused)
+                other.run._take(other, reused)
+            return
+        fate = self._endpoint.after(result, work.tries)
+        if isinstance(fate, str):
+            for other in self._teacher._release(self, work.key):
+                other.run._spawn(other.run._admit([other]))
+            if self._going or result.kind is Kind.REFUSED:
+                self._finish(work, reason=fate, detail=str(result))
+        elif self._going:
+            self._later(work, fate)
+        self._teacher._pump()
+
+    def _later(self, work: _Work, delay: float) -> None:
+        if delay <= 0.0:
+            self._again.append(work)
+            return
+
+        def due() -> None:
+            self._timers.discard(timer)
+            self._again.append(work)
+            self.pump()
+
+        timer = asyncio.get_running_loop().call_later(delay, due)
+        self._timers.add(timer)
+
+    def _take(self, work: _Work, answer: Answer) -> None:
+        """Judge an answer, and see to the next attempt if there is one."""
+        try:
+            done = self._judge(work, answer)
+        except Exception as error:
+            self._fail(error)
+            return
+        if not done and self._going:
+            self._spawn(self._admit([work]))
+
+    def _judge(self, work: _Work, answer: Answer) -> bool:
+        """Whether the work has its outcome with this answer; else it is ready for one more."""
+        work.answer = answer
+        work.prompt_tokens += answer.prompt_tokens
+        work.completion_tokens += answer.completion_tokens
+        work.attempt += 1
+        try:
+            value = self._use(work.ask, answer)
+        except Unusable as unusable:
+            if work.attempt >= self._max_attempts:
+                self._finish(work, reason=unusable.reason, detail=unusable.detail)
+                return True
+            work.tries = Tries()
+            work.key = wire.answer_key(self._teacher.model, work.ask, work.attempt)
+            return False
+        self._finish(work, value=value)
+        return True
+
+    def _finish(
+        self,
+        work: _Work,
+        *,
+        value: T | None = None,
+        reason: str | None = None,
+        detail: str | None = None,
+    ) -> None:
+        self._pending -= 1
+        self._done += 1
+        self._ready.append(
+            Outcome(
+                ask=work.ask,
+                value=value,
+                answer=work.answer,
+                attempts=work.attempt,
+                prompt_tokens=work.prompt_tokens,
+                completion_tokens=work.completion_tokens,
+                reason=reason,
+                detail=detail,
+            )
+        )
+        self._changed.set()

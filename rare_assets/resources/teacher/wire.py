@@ -1,0 +1,276 @@
+"""An ask as a chat completions request, an answer out of the response, and both as stored.
+
+Shared by every way of asking an OpenAI-compatible endpoint, so that an answer got in one way is
+found again by another.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+
+from rare_assets.resources.teacher.interface import Answer, Ask
+
+# Keywords that strict structured output refuses at some endpoints; the answer is validated anyway.
+_BOUNDS = frozenset(
+    [
+        "minLength",
+        "maxLength",
+        "pattern",
+        "format",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "minItems",
+        "maxItems",
+        "uniqueItems",
+    ]
+)
+_MODES = ("json_schema", "json_schema_unbounded", "json_object", "text")
+_NAMES_STRUCTURED = re.compile(
+    r"response_?format|json[_ ]schema|json_object|grammar|guided[_ ]|structured[_ ]output", re.I
+)
+_NAMES_KEYWORD = re.compile(
+    rf"invalid schema|\b({'|'.join(sorted(_BOUNDS))})\b|keyword.*not (permitted|supported)", re.I
+)
+_UNSUPPORTED = re.compile(
+    r"unsupported|not support|does not support|unknown|unrecogni[sz]ed|not permitted|not allowed|"
+    r"unexpected|extra (inputs|fields)|deprecated|only the default|use 'max_completion_tokens'",
+    re.I,
+)
+_OPTIONAL = ("temperature", "seed", "max_tokens", "max_completion_tokens")
+
+
+def answer_key(model: str, ask: Ask, attempt: int) -> bytes:
+    """What an answer is stored under: the SHA-256 of everything that decides it.
+
+    That is the model, messages, sampling parameters, JSON schema, sample and attempt; neither the
+    ask's own key nor the endpoint, nor how structured output was asked for.
+    """
+    content = {
+        "model": model,
+        "messages": [dict(message) for message in ask.messages],
+        "temperature": ask.temperature,
+        "seed": ask.seed,
+        "max_tokens": ask.max_tokens,
+        "schema": None if ask.schema is None else _plain_schema(ask.schema),
+        "sample": ask.sample,
+        "attempt": attempt,
+    }
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).digest()
+
+
+def sent_seed(ask: Ask, attempt: int) -> int | None:
+    """The seed to send: the ask's own, and one derived from it for further samples and attempts.
+
+    The same seed would bring the same unusable answer again.
+    """
+    if ask.seed is None or (ask.sample == 0 and attempt == 0):
+        return ask.seed
+    digest = hashlib.sha256(f"{ask.seed}/{ask.sample}/{attempt}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def estimated_prompt_tokens(ask: Ask) -> int:
+    """Prompt tokens by the rule of thumb of four characters a token."""
+    return sum(len(message["content"]) for message in ask.messages) // 4 + 1
+
+
+@cache
+def _plain_schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
+
+
+@cache
+def json_schema(model: type[BaseModel], *, bounds: bool = True) -> dict[str, Any]:
+    """The model's JSON schema as strict structured output wants it.
+
+    Every object lists all its properties as required and allows no others. Without `bounds`, the
+    keywords that limit lengths and values are left out.
+    """
+    schema = copy.deepcopy(_plain_schema(model))
+    _make_strict(schema, bounds)
+    return schema
+
+
+def _make_strict(schema: dict[str, Any], bounds: bool) -> None:
+    schema.pop("default", None)
+    if not bounds:
+        for keyword in _BOUNDS & schema.keys():
+            del schema[keyword]
+    properties = schema.get("properties")
+    if isinstance(properties, dict):
+        schema["additionalProperties"] = False
+        schema["required"] = list(properties)
+    inner = [
+        *(properties or {}).values(),
+        *schema.get("$defs", {}).values(),
+        *schema.get("anyOf", ()),
+        *schema.get("prefixItems", ()),
+        schema.get("items"),
+    ]
+    for part in inner:
+        if isinstance(part, dict):
+            _make_strict(part, bounds)
+
+
+class Dialect:
+    """Which of the optional parts of a request this endpoint understands, learnt from its refusals."""
+
+    def __init__(self) -> None:
+        self._mode = 0
+        self._dropped: set[str] = set()
+
+    @property
+    def structured(self) -> str:
+        """How structured output is asked for at present."""
+        return _MODES[self._mode]
+
+    def adapt(self, body: Mapping[str, Any], status: int | None, text: str) -> bool:
+        """Learn from a refusal of `body`; True if the same ask is worth sending again.
+
+        `text` is all that the endpoint said: message, parameter and code.
+        """
+        if status in (400, 404, 405, 415, 422, 500, 501) and self._adapt_mode(body, text):
+            return True
+        if status not in (400, 404, 415, 422) or not _UNSUPPORTED.search(text):
+            return False
+        for name in _OPTIONAL:
+            if name in body and re.search(rf"\b{name}\b", text):
+                self._dropped.add(name)
+                return True
+        return False
+
+    def _adapt_mode(self, body: Mapping[str, Any], text: str) -> bool:
+        sent = body.get("response_format")
+        if sent is None or not _NAMES_STRUCTURED.search(text):
+            return False
+        if sent["type"] == "json_object":
+            needed = 3
+        elif _NAMES_KEYWORD.search(text) and not sent["json_schema"]["name"].endswith("_unbounded"):
+            needed = 1
+        else:
+            needed = 2
+        self._mode = max(self._mode, needed)
+        return True
+
+    def body(self, model: str, ask: Ask, attempt: int) -> dict[str, Any]:
+        """The JSON body of the request for one attempt at an ask."""
+        messages = [dict(message) for message in ask.messages]
+        body: dict[str, Any] = {"model": model, "messages": messages}
+        if ask.schema is not None:
+            self._ask_for_structure(body, ask.schema)
+        optional = {
+            "temperature": ask.temperature,
+            "seed": sent_seed(ask, attempt),
+            "max_tokens": ask.max_tokens,
+        }
+        if "max_tokens" in self._dropped:
+            optional["max_completion_tokens"] = optional.pop("max_tokens")
+        sent = optional.keys() - self._dropped
+        return body | {name: optional[name] for name in sent if optional[name] is not None}
+
+    def _ask_for_structure(self, body: dict[str, Any], schema: type[BaseModel]) -> None:
+        if self.structured.startswith("json_schema"):
+            bounds = self.structured == "json_schema"
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {
+                    "name": schema.__name__ if bounds else f"{schema.__name__}_unbounded",
+                    "strict": True,
+                    "schema": json_schema(schema, bounds=bounds),
+                },
+            }
+            return
+        if self.structured == "json_object":
+            body["response_format"] = {"type": "json_object"}
+        last = body["messages"][-1]
+        last["content"] += (
+            "\n\nAnswer with one JSON object that fits this JSON schema, and nothing else:\n"
+            + json.dumps(json_schema(schema))
+        )
+
+
+def read_answer(response: Any, *, attempt: int, latency_s: float) -> Answer:
+    """The answer in a chat completion's JSON. Usage that is missing counts as 0 tokens.
+
+    Raises:
+        ValueError: if it isn't a chat completion.
+    """
+    try:
+        choice = response["choices"][0]
+        message = choice["message"]
+        usage = response.get("usage") or {}
+        return Answer(
+            content=_text(message.get("content")),
+            thinking=_text(message.get("reasoning_content") or message.get("reasoning")) or None,
+            finish_reason=str(choice.get("finish_reason") or "stop"),
+            refusal=_text(message.get("refusal")) or None,
+            model=str(response.get("model") or ""),
+            prompt_tokens=int(usage.get("prompt_tokens") or 0),
+            completion_tokens=int(usage.get("completion_tokens") or 0),
+            attempt=attempt,
+            latency_s=latency_s,
+            reused=False,
+        )
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a chat completion: {type(error).__name__}") from error
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(part.get("text") or "" for part in content if isinstance(part, Mapping))
+    return ""
+
+
+def answer_to_record(answer: Answer, *, answered_at: float) -> dict[str, Any]:
+    """The answer as it is stored; `answered_at` is Unix time."""
+    return {
+        "content": answer.content,
+        "thinking": answer.thinking,
+        "finish_reason": answer.finish_reason,
+        "refusal": answer.refusal,
+        "model": answer.model,
+        "prompt_tokens": answer.prompt_tokens,
+        "completion_tokens": answer.completion_tokens,
+        "attempt": answer.attempt,
+        "latency_s": answer.latency_s,
+        "answered_at": answered_at,
+    }
+
+
+def answer_from_record(record: Mapping[str, Any]) -> Answer:
+    """The stored answer, marked as reused.
+
+    Raises:
+        KeyError: if the record lacks a field.
+    """
+    return Answer(
+        **{name: record[name] for name in _STORED},
+        reused=True,
+    )
+
+
+_STORED = (
+    "content",
+    "thinking",
+    "finish_reason",
+    "refusal",
+    "model",
+    "prompt_tokens",
+    "completion_tokens",
+    "attempt",
+    "latency_s",
+)
