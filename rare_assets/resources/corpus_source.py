@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -162,16 +163,23 @@ class CorpusSource:
             known_parts[shard.file].append(shard)
 
         def cut(file: CorpusFile) -> list[Shard]:
-            parts = known_parts.get(file.path, [])
-            if not self._still_holds(parts, file):
-                try:
-                    return self._cut(file, keys[file.path])
-                except SourceError:
-                    parts = parts or [Shard("", file.path, 0, 1, 0, None, None, "")]
-            return [shard._replace(key=_part_key(keys[file.path], shard.part)) for shard in parts]
+            try:
+                return self._cut(file, keys[file.path])
+            except SourceError:
+                unread = Shard("", file.path, 0, 1, 0, None, None, "")
+                return known_parts[file.path] or [unread]
 
+        changed = [file for file in files if not self._still_holds(known_parts[file.path], file)]
         with ThreadPoolExecutor(_SCAN_THREADS, "rare-scan") as threads:
-            return sorted(shard for shards in threads.map(cut, files) for shard in shards)
+            parts = {
+                **known_parts,
+                **dict(zip((f.path for f in changed), threads.map(cut, changed), strict=True)),
+            }
+        return sorted(
+            shard._replace(key=_part_key(keys[file.path], shard.part))
+            for file in files
+            for shard in parts[file.path]
+        )
 
     def shard(self, key: str, known: Iterable[Shard] = ()) -> Shard:
         """The shard of that key as it is now.
@@ -367,8 +375,9 @@ def _version(details: dict[str, Any]) -> str:
             return str(details[name]).strip('"')
     size = int(details.get("size") or 0)
     for name in ("mtime", "LastModified", "last_modified", "updated", "modified", "created"):
-        if details.get(name):
-            return f"{details[name]}-{size}"
+        if changed := details.get(name):
+            seconds = changed.timestamp() if isinstance(changed, datetime) else changed
+            return f"{seconds}-{size}"
     return f"size-{size}"
 
 

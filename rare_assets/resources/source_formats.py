@@ -183,14 +183,14 @@ class JsonList(_StreamFormat):
             while delimiter == ",":
                 start = text.begin()
                 try:
-                    value, delimiter = text.element()
+                    value, end, delimiter = text.element()
                 except (ValueError, RecursionError) as error:
                     raise SourceError(
                         f"{name}: broken JSON in element {row}, which begins at byte {start}: "
                         f"{error}. Repair the file, or write one object a line (.jsonl), where a "
                         "broken line costs that line alone."
                     ) from error
-                yield _Item(row, start, text.offset, value)
+                yield _Item(row, start, end, value)
                 row += 1
         if text.peek():
             raise SourceError(
@@ -237,19 +237,21 @@ class _JsonText:
         self.offset += len(passed.encode("utf-8", "surrogateescape"))
         self._position = end
 
-    def element(self) -> tuple[Any, str]:
-        """The value at the window and the delimiter after it, both passed over. Raises ValueError."""
+    def element(self) -> tuple[Any, int, str]:
+        """The value here, the offset of its end and the delimiter after it. Raises ValueError."""
         wanted = _CHUNK
         while True:
             # A value can end early where the text read so far does, so only a delimiter ends it.
             failure: ValueError
             try:
                 value, end = _DECODER.raw_decode(self._buffer, self._position)
-                end = _SPACE.match(self._buffer, end).end()  # type: ignore[union-attr]
-                delimiter = self._buffer[end : end + 1]
+                after = _SPACE.match(self._buffer, end).end()  # type: ignore[union-attr]
+                delimiter = self._buffer[after : after + 1]
                 if delimiter in (",", "]"):
-                    self.skip(end + 1 - self._position)
-                    return value, delimiter
+                    self.skip(end - self._position)
+                    end_offset = self.offset
+                    self.skip(after + 1 - self._position)
+                    return value, end_offset, delimiter
                 failure = ValueError("a comma or the list's closing bracket is missing after it")
             except json.JSONDecodeError as error:
                 failure = ValueError(error.msg)
