@@ -1,0 +1,442 @@
+import random
+import re
+
+import polars as pl
+import pytest
+
+from rare_assets.operators.bm25_hard_neg import bm25_hard_neg
+from rare_assets.schemas import HardNegatives, HardNegativesRejects
+from rare_assets_tests.operators.doubles import GivenRanking, questions, text_hash
+
+PLAIN = {"relative_margin": 0, "range_min": 0}
+
+
+def ranking(*scored, query="why", texts=None) -> GivenRanking:
+    """Documents `(doc_id, score)` for one query; each text is a word of its own unless given."""
+    texts = {doc_id: f"only{doc_id}" for doc_id, _ in scored} | (texts or {})
+    return GivenRanking(texts, {query: dict(scored)})
+
+
+def question(doc_id="gold", question_id="q", query="why", text=None, **fields):
+    text = f"only{doc_id}" if text is None else text
+    return {
+        "question_id": question_id,
+        "doc_id": doc_id,
+        "text_hash": text_hash(text),
+        "question": query,
+    } | fields
+
+
+def mine(retriever, *asked, **options):
+    return bm25_hard_neg(questions(*(asked or (question(),))), retriever, **options)
+
+
+def negatives(retriever, *asked, **options) -> list[str]:
+    """The negatives' ids of the one question."""
+    [row] = mine(retriever, *asked, **options).produced.rows.to_dicts()
+    return [negative["doc_id"] for negative in row["negatives"]]
+
+
+FOUR = [("a", 9.0), ("gold", 8.0), ("b", 7.0), ("c", 6.0), ("d", 5.0)]
+
+
+def test_a_row_has_texts_best_first_with_their_place_in_the_ranking():
+    rows, rejects = mine(ranking(*FOUR), **PLAIN).produced
+    HardNegatives.validate(rows)
+    assert rows.to_dicts() == [
+        {
+            "question_id": "q",
+            "doc_id": "gold",
+            "hard_negatives": ["onlya", "onlyb", "onlyc"],
+            "negatives": [
+                {"doc_id": "a", "score": 9.0, "rank": 1},
+                {"doc_id": "b", "score": 7.0, "rank": 3},
+                {"doc_id": "c", "score": 6.0, "rank": 4},
+            ],
+            "gold_score": 8.0,
+            "gold_rank": 2,
+        }
+    ]
+    assert rejects.is_empty()
+
+
+def test_the_default_leaves_out_what_scores_near_the_gold_or_above():
+    scored = [("a", 11.0), ("gold", 10.0), ("b", 9.51), ("c", 9.5), ("d", 9.0), ("e", 8.0)]
+    assert negatives(ranking(*scored)) == ["c", "d", "e"]
+
+
+def test_documents_with_the_golds_text_are_never_negatives():
+    texts = {"twin1": "onlygold", "twin2": "onlygold"}
+    retriever = ranking(("twin1", 9.0), ("gold", 8.0), ("twin2", 8.0), ("b", 7.0), texts=texts)
+    mined = mine(retriever, **PLAIN)
+    [row] = mined.produced.rows.to_dicts()
+    assert row["hard_negatives"] == ["onlyb"]
+    assert mined.stats.dropped == {"twin_of_gold": 2}
+
+
+def test_equal_texts_count_once_by_their_best_rank():
+    texts = {"b": "onlya"}
+    retriever = ranking(("a", 9.0), ("b", 9.0), ("c", 8.0), ("gold", 1.0), texts=texts)
+    mined = mine(retriever, num_neg=2, **PLAIN)
+    [row] = mined.produced.rows.to_dicts()
+    assert [n["doc_id"] for n in row["negatives"]] == ["a", "c"]
+    assert mined.stats.dropped == {"same_text": 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"range_min": 1}, ["b", "c", "d"]),
+        ({"range_min": 2}, ["c", "d"]),
+        ({"range_min": 4}, []),
+        ({"range_max": 2, "num_neg": 2}, ["a", "b"]),
+        ({"range_min": 1, "range_max": 3, "num_neg": 2}, ["b", "c"]),
+        ({"max_score": 7.0}, ["b", "c", "d"]),
+        ({"min_score": 6.0}, ["a", "b", "c"]),
+        ({"min_score": 6.5, "max_score": 8.0}, ["b"]),
+        ({"absolute_margin": 0}, ["b", "c", "d"]),
+        ({"absolute_margin": 2.0}, ["c", "d"]),
+        ({"relative_margin": 0.25}, ["c", "d"]),
+        ({"relative_margin": 0.2, "absolute_margin": 2.5}, ["d"]),
+        ({"relative_margin": None}, ["a", "b", "c"]),
+        ({"num_neg": 1}, ["a"]),
+        ({"num_neg": 9}, ["a", "b", "c", "d"]),
+    ],
+)
+def test_ranks_are_counted_without_the_gold_and_scores_bound_what_is_kept(options, expected):
+    assert negatives(ranking(*FOUR), **(PLAIN | options)) == expected
+
+
+def test_a_relative_margin_of_zero_gives_the_best_ranked_texts_but_the_golds():
+    """Near-duplicates too: only the margin brings their rule with it."""
+    near = "one two three four five six seven eight nine"
+    texts = {"gold": near, "a": f"{near} ten", "b": f"{near} eleven"}
+    retriever = ranking(("a", 9.0), ("gold", 9.0), ("b", 8.0), ("c", 7.0), texts=texts)
+    assert negatives(retriever, question(text=near), **PLAIN) == ["a", "b", "c"]
+
+
+NEAR = {
+    "gold": "a1 a2 a3 a4 a5",
+    "copy": "A1, a2. a3 a4 extra",  # 4 of 5 words
+    "part": "a1 a2",  # all of its words
+    "half": "a1 a2 a3 x1 x2",  # 3 of 5
+    "other": "x1 x2 x3 x4 x5",  # 2 of 5 of half's
+    "blank": "...",
+}
+NEAR_SCORES = [("gold", 9.0), ("copy", 5.0), ("part", 4.0), ("half", 3.0), ("other", 2.0), ("blank", 1.0)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected", "dropped"),
+    [
+        (0, ["copy", "part", "half", "other", "blank"], {}),
+        (1.0, ["copy", "half", "other", "blank"], {"near_duplicate_of_gold": 1}),
+        (None, ["half", "other", "blank"], {"near_duplicate_of_gold": 2}),
+        (0.8, ["half", "other", "blank"], {"near_duplicate_of_gold": 2}),
+        (0.6, ["other", "blank"], {"near_duplicate_of_gold": 3}),
+    ],
+)
+def test_near_duplicates_of_the_gold_are_left_out(threshold, expected, dropped):
+    retriever = GivenRanking(NEAR, {"why": dict(NEAR_SCORES)})
+    mined = mine(
+        retriever, question(text=NEAR["gold"]), num_neg=5, near_duplicate_threshold=threshold
+    )
+    [row] = mined.produced.rows.to_dicts()
+    assert [n["doc_id"] for n in row["negatives"]] == expected
+    assert mined.stats.dropped == dropped
+
+
+def test_near_duplicates_of_a_better_negative_are_left_out_and_others_move_up():
+    texts = {"gold": "g1 g2 g3", "a": "b1 b2 b3 b4", "b": "b1 b2 b3 b5", "c": "b1 c2 c3 c4"}
+    retriever = ranking(("a", 9.0), ("b", 8.0), ("c", 7.0), ("gold", 6.0), texts=texts)
+    mined = mine(
+        retriever,
+        question(text="g1 g2 g3"),
+        num_neg=2,
+        relative_margin=0,
+        near_duplicate_threshold=0.75,
+    )
+    [row] = mined.produced.rows.to_dicts()
+    assert [n["doc_id"] for n in row["negatives"]] == ["a", "c"]
+    assert mined.stats.dropped == {"near_duplicate_of_negative": 1}
+
+
+def test_scenario_and_question_are_the_query_when_asked():
+    retriever = ranking(("a", 3.0), ("gold", 2.0), query="A driver wonders. why")
+    asked = question(scenario="A driver wonders.")
+    assert negatives(retriever, asked, query="scenario_question", **PLAIN) == ["a"]
+    assert negatives(retriever, asked, query="question", **PLAIN) == []
+
+
+def test_a_query_without_hits_keeps_an_empty_row():
+    mined = mine(ranking(("gold", 1.0)), question(query="unheard of"))
+    assert mined.produced.rows.to_dicts() == [
+        {
+            "question_id": "q",
+            "doc_id": "gold",
+            "hard_negatives": [],
+            "negatives": [],
+            "gold_score": 0.0,
+            "gold_rank": None,
+        }
+    ]
+    assert mined.produced.rejects.is_empty()
+
+
+def test_a_gold_beyond_range_max_has_its_exact_score_and_no_rank():
+    scored = [(f"d{n:02}", 50.0 - n) for n in range(30)] + [("gold", 2.5)]
+    [row] = mine(ranking(*scored), range_max=20, **PLAIN).produced.rows.to_dicts()
+    assert (row["gold_score"], row["gold_rank"]) == (2.5, None)
+    [row] = mine(ranking(*scored), range_max=31, **PLAIN).produced.rows.to_dicts()
+    assert (row["gold_score"], row["gold_rank"]) == (2.5, 31)
+
+
+def test_margins_do_not_apply_where_the_gold_shares_no_word_with_the_question():
+    retriever = ranking(("a", 3.0), ("b", 2.0), texts={"gold": "onlygold"})
+    mined = mine(retriever, relative_margin=0.05, absolute_margin=1.0)
+    [row] = mined.produced.rows.to_dicts()
+    assert (row["gold_score"], row["gold_rank"]) == (0.0, None)
+    assert row["hard_negatives"] == ["onlya", "onlyb"]
+    assert mined.stats.margin_not_applicable == 1
+    assert mine(retriever, **PLAIN).stats.margin_not_applicable == 0
+
+
+def test_a_gold_that_the_index_lacks_goes_to_the_rejects():
+    retriever = ranking(("a", 3.0), ("b", 2.0))
+    mined = mine(retriever, question("a", "q1"), question("lost", "q2"), question("b", "q3"))
+    rows, rejects = mined.produced
+    HardNegativesRejects.validate(rejects)
+    assert rows["question_id"].to_list() == ["q1", "q3"]
+    assert rejects.to_dicts() == [
+        {
+            "question_id": "q2",
+            "doc_id": "lost",
+            "reason": "gold_not_in_index",
+            "detail": "the index holds no document 'lost'",
+        }
+    ]
+    assert mined.stats.questions == 2
+
+
+def test_an_index_that_loses_a_document_meanwhile_is_an_error():
+    retriever = ranking(*FOUR)
+    retriever.forgotten = frozenset({"b"})
+    with pytest.raises(RuntimeError, match="document 'b'"):
+        mine(retriever, **PLAIN)
+
+
+def test_no_questions_give_empty_tables():
+    mined = bm25_hard_neg(questions(), ranking(*FOUR))
+    assert mined.produced.rows.schema == HardNegatives.create_empty().schema
+    assert mined.produced.rejects.schema == HardNegativesRejects.create_empty().schema
+    assert mined.stats.questions == 0
+    assert mined.stats.gold_rank_mean is None
+    assert mined.stats.score_gap == {}
+
+
+def test_a_random_choice_depends_on_seed_and_question_alone():
+    scored = [("gold", 99.0)] + [(f"d{n:02}", 50.0 - n) for n in range(40)]
+    retriever = ranking(*scored)
+    asked = [question(question_id=f"q{n}") for n in range(30)]
+    options = {"sampling_strategy": "random", "seed": 7, "range_max": 30}
+
+    together = mine(retriever, *asked, **options).produced.rows
+    by_id = {row["question_id"]: row for row in together.to_dicts()}
+    assert together["question_id"].to_list() == [f"q{n}" for n in range(30)]
+    for backwards in mine(retriever, *reversed(asked), **options).produced.rows.to_dicts():
+        assert backwards == by_id[backwards["question_id"]]
+    [alone] = mine(retriever, asked[3], **options).produced.rows.to_dicts()
+    assert alone == by_id["q3"]
+
+    ranks = [[n["rank"] for n in row["negatives"]] for row in by_id.values()]
+    assert all(own == sorted(own) and len(set(own)) == 3 for own in ranks)
+    assert len({tuple(own) for own in ranks}) > 20
+    # Ranks of the hits, of which the gold is the first: 30 candidates are ranks 2 to 31.
+    drawn = {rank for own in ranks for rank in own}
+    assert drawn <= set(range(2, 32))
+    assert len(drawn) > 20
+
+    other = mine(retriever, *asked, **(options | {"seed": 8})).produced.rows
+    assert not other.equals(together)
+
+
+def test_stats_say_what_was_found_and_what_each_rule_left_out():
+    texts = {doc_id: f"only{doc_id}" for doc_id in ["g1", "g2", "g3", "a", "b", "c"]}
+    retriever = GivenRanking(
+        texts,
+        {
+            "one": {"g1": 10.0, "a": 9.0, "b": 8.0, "c": 7.0},
+            "two": {"a": 10.0, "b": 9.9, "g2": 8.0, "c": 6.0},
+            "three": {"a": 1.0},
+        },
+    )
+    asked = [
+        question("g1", "q1", "one"),
+        question("g2", "q2", "two"),
+        question("g3", "q3", "three"),
+    ]
+    stats = mine(retriever, *asked, num_neg=2).stats
+    assert stats._replace(score_gap={}) == (
+        3,
+        {1: 2, 2: 1},
+        2,
+        {"relative_margin": 2},
+        1,
+        2.0,
+        2.0,
+        1,
+        {},
+    )
+    # Gaps: (10 - 9) / 10 and (8 - 6) / 8.
+    assert stats.score_gap == pytest.approx(
+        {0.0: 0.1, 0.1: 0.115, 0.25: 0.1375, 0.5: 0.175, 0.75: 0.2125, 0.9: 0.235, 1.0: 0.25}
+    )
+
+
+def test_texts_are_fetched_once_and_only_where_they_are_needed():
+    scored = [("gold", 50.0)] + [(f"d{n:02}", 40.0 - n) for n in range(30)]
+    retriever = ranking(*scored)
+    mine(retriever, question(question_id="q1"), question(question_id="q2"), **PLAIN)
+    assert sorted(retriever.fetched) == ["d00", "d01", "d02"]
+
+    retriever = ranking(*scored)
+    mine(retriever, question(question_id="q1"), question(question_id="q2"))
+    assert len(retriever.fetched) == len(set(retriever.fetched))
+    assert set(retriever.fetched) == {"gold", "d00", "d01", "d02", "d03", "d04"}
+
+
+def test_only_questions_that_lack_something_are_searched_deeper():
+    documents = {f"d{n:02}": float(90 - n) for n in range(80)}
+    retriever = GivenRanking(
+        {doc_id: f"only{doc_id}" for doc_id in documents},
+        {"easy": documents, "deep": documents},
+    )
+    asked = [question("d01", f"q{n}", "easy") for n in range(5)]
+    asked.append(question("d60", "far", "deep"))
+    rows = mine(retriever, *asked, **PLAIN).produced.rows
+    assert retriever.depths == [(16, 6), (110, 1)]
+    assert rows["gold_rank"].to_list() == [2, 2, 2, 2, 2, 61]
+
+
+def test_progress_is_told_after_every_batch(monkeypatch):
+    monkeypatch.setattr("rare_assets.operators.bm25_hard_neg._BATCH", 2)
+    asked = [question(question_id=f"q{n}") for n in range(4)] + [question("lost", "q4")]
+    told = []
+    mined = mine(ranking(*FOUR), *asked, progress=lambda done, total: told.append((done, total)))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+    assert len(mined.produced.rows) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"num_neg": 0}, "num_neg must be at least 1"),
+        ({"range_min": 98}, "range_min=98 to range_max=100 must hold num_neg=3"),
+        ({"range_min": -1}, "range_min=-1"),
+        ({"range_max": 10_001}, "range_max=10001"),
+        ({"relative_margin": 1.5}, "relative_margin must be between 0 and 1"),
+        ({"near_duplicate_threshold": -0.1}, "near_duplicate_threshold must be between 0 and 1"),
+        ({"query": "scenario"}, "query must be"),
+        ({"sampling_strategy": "best"}, "sampling_strategy must be"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, says):
+    with pytest.raises(ValueError, match=says):
+        mine(ranking(*FOUR), **options)
+
+
+def expected_row(retriever, asked, options):
+    """The same choice made the plain way: the whole ranking at once, one rule after the other."""
+    hits = retriever.scores[asked["question"]]
+    order = sorted(hits, key=lambda doc_id: (-hits[doc_id], doc_id))
+    gold, gold_text = asked["doc_id"], retriever.texts_by_id[asked["doc_id"]]
+    gold_score = hits.get(gold, 0.0)
+    remaining, seen = [], {gold_text}
+    for doc_id in order:
+        if retriever.texts_by_id[doc_id] not in seen:
+            seen.add(retriever.texts_by_id[doc_id])
+            remaining.append(doc_id)
+    window = remaining[options["range_min"] : options["range_max"]]
+    if options["max_score"] is not None:
+        window = [d for d in window if hits[d] <= options["max_score"]]
+    if options["min_score"] is not None:
+        window = [d for d in window if hits[d] >= options["min_score"]]
+    if gold_score > 0:
+        if options["absolute_margin"] is not None:
+            window = [d for d in window if hits[d] <= gold_score - options["absolute_margin"]]
+        if options["relative_margin"]:
+            window = [d for d in window if hits[d] <= gold_score * (1 - options["relative_margin"])]
+    threshold = options["near_duplicate_threshold"]
+    if threshold is None:
+        threshold = 0.8 if options["relative_margin"] else 0
+    if options["sampling_strategy"] == "random":
+        random.Random(f"{options['seed']}:{asked['question_id']}").shuffle(window)
+
+    def near(one, other):
+        a, b = set(re.findall(r"\w+", one)), set(re.findall(r"\w+", other))
+        return len(a & b) / min(len(a), len(b)) >= threshold
+
+    chosen = []
+    for doc_id in window:
+        others = [gold, *chosen]
+        text = retriever.texts_by_id[doc_id]
+        if threshold and any(near(text, retriever.texts_by_id[other]) for other in others):
+            continue
+        chosen.append(doc_id)
+        if len(chosen) == options["num_neg"]:
+            break
+    chosen.sort(key=order.index)
+    rank = order.index(gold) + 1 if gold in order else None
+    return {
+        "question_id": asked["question_id"],
+        "doc_id": gold,
+        "hard_negatives": [retriever.texts_by_id[d] for d in chosen],
+        "negatives": [{"doc_id": d, "score": hits[d], "rank": order.index(d) + 1} for d in chosen],
+        "gold_score": gold_score,
+        "gold_rank": rank if rank is not None and rank <= options["range_max"] else None,
+    }
+
+
+def random_corpus(rng):
+    """Many twins, near-duplicates and ties, and rankings longer and shorter than any depth."""
+    vocabulary = [f"w{n}" for n in range(12)]
+    texts = {
+        f"d{n:03}": " ".join(rng.sample(vocabulary, rng.randint(2, 6)))
+        for n in range(rng.choice([5, 60, 200]))
+    }
+    for doc_id in rng.sample(sorted(texts), len(texts) // 2):
+        texts[doc_id] = texts[rng.choice(sorted(texts))] if rng.random() < 0.7 else "same same"
+    scores = {}
+    for query in ("one", "two", "three", "four"):
+        found = rng.sample(sorted(texts), rng.randint(0, len(texts)))
+        by_text = {text: float(rng.randint(1, 40)) for text in texts.values()}
+        scores[query] = {doc_id: by_text[texts[doc_id]] for doc_id in found}
+    return texts, scores
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_the_depth_of_the_search_never_shows_in_the_result(seed):
+    rng = random.Random(seed)
+    texts, scores = random_corpus(rng)
+    retriever = GivenRanking(texts, scores)
+    range_min = rng.choice([0, 0, 2, 10])
+    num_neg = rng.choice([1, 3, 5])
+    options = {
+        "num_neg": num_neg,
+        "range_min": range_min,
+        "range_max": range_min + num_neg + rng.choice([0, 3, 30, 120]),
+        "max_score": rng.choice([None, None, 30.0]),
+        "min_score": rng.choice([None, None, 5.0]),
+        "absolute_margin": rng.choice([None, None, 0, 2.0]),
+        "relative_margin": rng.choice([None, 0, 0.05, 0.5]),
+        "sampling_strategy": rng.choice(["top", "top", "random"]),
+        "seed": rng.randint(0, 3),
+        "near_duplicate_threshold": rng.choice([None, 0, 0.5, 1.0]),
+    }
+    asked = [
+        question(doc_id, f"q{n}", rng.choice(sorted(scores)), texts[doc_id])
+        for n, doc_id in enumerate(rng.choices(sorted(texts), k=8))
+    ]
+    rows = mine(retriever, *asked, **options).produced.rows
+    expected = [expected_row(retriever, one, options) for one in asked]
+    assert rows.to_dicts() == pl.DataFrame(expected, schema=rows.schema).to_dicts()
