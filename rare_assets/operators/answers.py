@@ -53,12 +53,13 @@ def costs(outcome: Outcome[Any]) -> dict[str, int]:
 def reject(outcome: Outcome[Any], model: str) -> dict[str, Any]:
     """Columns of `schemas.TeacherRejects`, ids excepted, for an ask that came to nothing.
 
-    `detail` is the last answer as it came or, if there was none, what the endpoint said.
+    `detail` is the last answer as it came or, if it said nothing, what was wrong.
     """
     answer = outcome.answer
+    said = (answer.raw or answer.refusal) if answer else None
     return {
         "reason": outcome.reason or "unusable",
-        "detail": (answer.raw or answer.refusal) if answer else outcome.detail,
+        "detail": said or outcome.detail,
         "model": answer.model if answer else model,
         **costs(outcome),
     }

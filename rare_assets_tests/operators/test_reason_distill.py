@@ -1,0 +1,347 @@
+import asyncio
+import re
+
+import polars as pl
+import pytest
+
+from rare_assets.operators.reason_distill import distil, reason_distill
+from rare_assets.operators.templates import load_templates
+from rare_assets.resources.teacher.interface import TeacherStopped, Unusable
+from rare_assets.schemas import HardNegatives, Reasoning, TeacherRejects
+from rare_assets_tests.operators.doubles import (
+    ScriptedTeacher,
+    answer,
+    documents,
+    questions,
+    text_hash,
+)
+
+TEMPLATES = load_templates()
+GOOD = "Brine freezes lower.\n<answer>It melts.</answer>"
+
+
+def mined(question_id, doc_id, negatives):
+    return {
+        "question_id": question_id,
+        "doc_id": doc_id,
+        "hard_negatives": [f"text of {negative}" for negative in negatives],
+        "negatives": [
+            {"doc_id": negative, "score": 9.0 - rank, "rank": rank}
+            for rank, negative in enumerate(negatives, start=1)
+        ],
+        "gold_score": 9.0,
+        "gold_rank": 1,
+    }
+
+
+def corpus(size=1, negatives=("n1", "n2", "n3"), answers=None):
+    """Questions, documents and hard negatives, one question `q<i>` a document `d<i>`."""
+    ids = range(size)
+    docs = documents(
+        *(
+            {"doc_id": f"d{i}", "text": f"text of d{i}", "answer": (answers or {}).get(f"d{i}")}
+            for i in ids
+        )
+    )
+    asked = questions(
+        *(
+            {
+                "question_id": f"q{i}",
+                "doc_id": f"d{i}",
+                "text_hash": text_hash(f"text of d{i}"),
+                "question": f"Why {i}?",
+                "scenario": f"Scenario {i}.",
+            }
+            for i in ids
+        )
+    )
+    found = [mined(f"q{i}", f"d{i}", negatives) for i in ids]
+    return asked, docs, pl.DataFrame(found, schema=HardNegatives.create_empty().schema)
+
+
+def run(tables, script, *, shuffle=0, stop_after=None, **options):
+    teacher = ScriptedTeacher(script, shuffle=shuffle, stop_after=stop_after)
+    produced = asyncio.run(reason_distill(*tables, teacher, templates=TEMPLATES, **options))
+    Reasoning.validate(produced.rows)
+    TeacherRejects.validate(produced.rejects)
+    return produced.rows, produced.rejects, teacher
+
+
+def one(*answers, gold=None, **options):
+    """The outcome for one question of a teacher that gives `answers` one after the other."""
+    tables = corpus(answers={"d0": gold})
+    rows, rejects, _ = run(tables, lambda _, attempt: answers[attempt], **options)
+    return rows.to_dicts(), rejects.to_dicts()
+
+
+def test_a_row_has_the_columns_of_the_table():
+    given = answer("The <answer>B</answer>", thinking="A chain.", completion_tokens=70)
+    [row], rejects = one("", given)
+    order = row.pop("context_doc_ids")
+    assert sorted(order) == ["d0", "n1", "n2", "n3"]
+    assert order[row.pop("gold_position")] == "d0"
+    assert row == {
+        "question_id": "q0",
+        "sample_index": 0,
+        "doc_id": "d0",
+        "text": "text of d0",
+        "question": "Why 0?",
+        "scenario": "Scenario 0.",
+        "hard_negatives": ["text of n1", "text of n2", "text of n3"],
+        "reasoning": "A chain.",
+        "answer": "B",
+        "raw_answer": "<think>\nA chain.\n</think>\nThe <answer>B</answer>",
+        "model": "scripted-1",
+        "finish_reason": "stop",
+        "prompt_tokens": 20,
+        "completion_tokens": 75,
+        "attempts": 2,
+        "answer_correct": None,
+    }
+    assert rejects == []
+
+
+def test_the_teacher_sees_the_documents_in_the_order_that_is_stored():
+    rows, _, teacher = run(corpus(30), lambda *_: GOOD)
+    prompts = {ask.key: ask.messages[-1]["content"] for ask in teacher.asked}
+    for row in rows.to_dicts():
+        prompt = prompts[f"{row['question_id']}#0"]
+        shown = re.findall(r'number="(\d)">\ntext of (\w+)\n</document-', prompt)
+        assert shown == [(str(n), d) for n, d in enumerate(row["context_doc_ids"], start=1)]
+        assert f"Why {row['doc_id'][1:]}?" in prompt
+        assert f"Scenario {row['doc_id'][1:]}." in prompt
+        assert "4 in all" in prompt
+    assert set(rows["gold_position"]) == {0, 1, 2, 3}
+
+
+def test_the_shuffle_depends_on_seed_and_question_alone():
+    asked, docs, found = corpus(30)
+    orders = dict(run((asked, docs, found), lambda *_: GOOD)[0].select("question_id", "context_doc_ids").iter_rows())  # fmt: skip
+    rows, _, _ = run((asked.reverse()[:7], docs.reverse(), found.reverse()), lambda *_: GOOD)
+    assert rows["question_id"].to_list() == [f"q{i}" for i in range(29, 22, -1)]
+    for question_id, order in rows.select("question_id", "context_doc_ids").iter_rows():
+        assert order == orders[question_id]
+    other, _, _ = run((asked, docs, found), lambda *_: GOOD, seed=1)
+    assert other["context_doc_ids"].to_list() != list(orders.values())
+
+
+def test_rows_come_in_the_questions_order_whatever_the_order_of_answers():
+    results = [
+        run(corpus(15), lambda ask, _: f"{ask.key} {GOOD}", shuffle=order, n=2)[0]
+        for order in range(3)
+    ]
+    ids = [(f"q{i}", sample) for i in range(15) for sample in range(2)]
+    assert results[0].select("question_id", "sample_index").rows() == ids
+    assert results[0]["reasoning"][3] == "q1#1 Brine freezes lower."
+    assert results[1].equals(results[0])
+    assert results[2].equals(results[0])
+
+
+def test_samples_differ_in_number_and_seed_and_share_their_documents():
+    rows, _, teacher = run(
+        corpus(), lambda *_: GOOD, n=3, sampling_seed=10, temperature=0.7, max_tokens=50
+    )
+    assert [(a.sample, a.seed, a.temperature, a.max_tokens) for a in teacher.asked] == [
+        (0, 10, 0.7, 50),
+        (1, 11, 0.7, 50),
+        (2, 12, 0.7, 50),
+    ]
+    assert len({ask.messages[-1]["content"] for ask in teacher.asked}) == 1
+    assert rows["context_doc_ids"].n_unique() == 1
+
+
+def test_a_question_without_negatives_is_asked_with_its_gold_alone():
+    rows, rejects, teacher = run(corpus(negatives=()), lambda *_: GOOD)
+    assert rows.select("context_doc_ids", "gold_position", "hard_negatives").rows() == [
+        (["d0"], 0, [])
+    ]
+    assert "1 in all" in teacher.asked[0].messages[-1]["content"]
+    assert rejects.is_empty()
+
+
+def test_questions_that_cannot_be_asked_go_to_the_rejects():
+    asked, docs, found = corpus(4)
+    rows, rejects, teacher = run(
+        (asked, docs.filter(pl.col("doc_id") != "d1"), found.filter(pl.col("question_id") != "q2")),
+        lambda *_: GOOD,
+        n=2,
+    )
+    assert rows["question_id"].to_list() == ["q0", "q0", "q3", "q3"]
+    assert rejects.to_dicts() == [
+        {
+            "question_id": question_id,
+            "doc_id": doc_id,
+            "reason": reason,
+            "detail": detail,
+            "model": "scripted",
+            "prompt_tokens": 0,
+            "completion_tokens": 0,
+            "attempts": 0,
+        }
+        for question_id, doc_id, reason, detail in [
+            ("q1", "d1", "gold_text_missing", "documents has no 'd1'"),
+            ("q2", "d2", "not_mined", "hard_negatives has no row for the question"),
+        ]
+    ]
+    assert len(teacher.asked) == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "reasoning", "final"),
+    [
+        # A chain sent apart.
+        (answer("It melts.", thinking="Brine.\n"), "Brine.", "It melts."),
+        (answer("So:\n<answer> B </answer>", thinking="Brine."), "Brine.", "B"),
+        (answer("<think>\n</think>It melts.", thinking="Brine."), "Brine.", "It melts."),
+        # A chain in tags.
+        (answer("<think>\nBrine.\n</think>\nIt melts."), "Brine.", "It melts."),
+        (answer("<think>Brine.</think><answer>B</answer>"), "Brine.", "B"),
+        (answer("<Thinking>Brine.</Thinking> It melts."), "Brine.", "It melts."),
+        (answer("Sure!\n<think>Brine.</think>\n<answer>B</answer>"), "Brine.", "B"),
+        (answer("<think><answer>A</answer>? No.</think><answer>B</answer>"), "<answer>A</answer>? No.", "B"),
+        (answer("Brine.\n</think>\n\nIt melts."), "Brine.", "It melts."),
+        # No chain.
+        (answer("Brine.\n\n<answer>It melts.</answer>\n"), "Brine.", "It melts."),
+        (answer("Brine. <ANSWER>B</ANSWER>"), "Brine.", "B"),
+        (answer("Brine. <answer>B"), "Brine.", "B"),
+        (answer("Brine. <answer>A</answer> or rather <answer>B</answer>"), "Brine. <answer>A</answer> or rather", "B"),
+        (answer("Salt makes brine, so it melts."), "Salt makes brine, so it melts.", None),
+        (answer("<answer>B</answer> since brine."), "<answer>B</answer> since brine.", "B"),
+        (answer("<think>\n\n</think>\n\nBrine. <answer>B</answer>"), "Brine.", "B"),
+        (answer("Brine. <answer>B</answer>", thinking="  "), "Brine.", "B"),
+    ],
+)  # fmt: skip
+def test_chain_and_answer_are_told_apart(given, reasoning, final):
+    assert distil(given) == (reasoning, final)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (answer(""), "empty"),
+        (answer(" ", thinking="Brine."), "empty"),
+        (answer("", refusal="not allowed"), "refused"),
+        (answer("I'm sorry, but I can't help with that."), "refused"),
+        (answer("<think>Hm.</think>I cannot answer this."), "refused"),
+        (answer("Brine", finish_reason="length"), "cut"),
+        (answer("<think>Brine and then"), "cut"),
+        (answer("<think>Brine.</think> \n"), "no_answer"),
+        (answer("<think>Brine.</think><answer> </answer>"), "no_answer"),
+        (answer("Brine. <answer></answer>"), "no_answer"),
+        (answer("..."), "no_reasoning"),
+        (answer("<think></think>"), "no_reasoning"),
+    ],
+)
+def test_an_unusable_answer_is_asked_for_again_and_then_rejected(given, reason):
+    with pytest.raises(Unusable) as caught:
+        distil(given)
+    assert caught.value.reason == reason
+
+    [row], rejects = one(given, given, GOOD)
+    assert (row["attempts"], row["prompt_tokens"]) == (3, 30)
+    assert rejects == []
+
+    rows, [reject] = one(given, given, max_attempts=2)
+    assert rows == []
+    assert (reject["question_id"], reject["doc_id"]) == ("q0", "d0")
+    assert (reject["reason"], reject["detail"]) == (
+        reason,
+        given.raw or given.refusal or "the answer has no content",
+    )
+    assert (reject["attempts"], reject["prompt_tokens"]) == (2, 20)
+
+
+@pytest.mark.parametrize(
+    ("given", "gold", "correct"),
+    [
+        ("Brine. <answer>(b)</answer>", "B", True),
+        ("Brine. <answer>C</answer>", "B", False),
+        ("Brine, so B.", "B", False),
+        ("Brine. <answer>C</answer>", None, None),
+        ("Brine. <answer>C</answer>", "  ", None),
+    ],
+)
+def test_answers_are_compared_with_the_gold_ones_and_kept_either_way(given, gold, correct):
+    [row], rejects = one(given, gold=gold)
+    assert row["answer_correct"] is correct
+    assert row["attempts"] == 1
+    assert rejects == []
+
+
+def test_rejection_sampling_asks_until_the_answer_agrees_and_keeps_the_wrong_ones():
+    wrong = ["Hm. <answer>C</answer>", "", "Hm. <answer>D</answer>", "Brine."]
+    [row], rejects = one(*wrong, "Brine. <answer>B</answer>", gold="B", rejection_samples=8)
+    assert (row["answer"], row["answer_correct"], row["attempts"]) == ("B", True, 5)
+    assert row["prompt_tokens"] == 50
+    assert [(r["reason"], r["detail"], r["prompt_tokens"], r["attempts"]) for r in rejects] == [
+        ("wrong_answer_retried", "Hm. <answer>C</answer>", 0, 0),
+        ("wrong_answer_retried", "Hm. <answer>D</answer>", 0, 0),
+        ("wrong_answer_retried", "Brine.", 0, 0),
+    ]
+
+
+def test_rejection_sampling_that_never_agrees_rejects_every_answer_once():
+    rows, rejects = one(*(f"Hm. <answer>{a}</answer>" for a in "CDE"), gold="B", rejection_samples=3)  # fmt: skip
+    assert rows == []
+    assert [(r["reason"], r["detail"], r["prompt_tokens"], r["attempts"]) for r in rejects] == [
+        ("wrong_answer_retried", "Hm. <answer>C</answer>", 0, 0),
+        ("wrong_answer_retried", "Hm. <answer>D</answer>", 0, 0),
+        ("wrong_answer", "Hm. <answer>E</answer>", 30, 3),
+    ]
+
+
+def test_rejection_sampling_leaves_questions_without_a_gold_answer_alone():
+    tables = corpus(3, answers={"d1": "B"})
+    script = {"q0": ["Brine."], "q1": [""] * 4 + [GOOD, "Hm. <answer>B</answer>"], "q2": [""] * 9}
+    rows, rejects, _ = run(
+        tables, lambda ask, attempt: script[ask.key[:2]][attempt], rejection_samples=6
+    )
+    assert rows.select("question_id", "attempts", "answer_correct").rows() == [
+        ("q0", 1, None),
+        ("q1", 6, True),
+    ]
+    assert rejects.select("question_id", "reason", "attempts").rows() == [
+        ("q1", "wrong_answer_retried", 0),
+        ("q2", "empty", 3),
+    ]
+
+
+def test_another_judge_of_agreement_can_be_given():
+    asked = []
+
+    def agree(given, gold):
+        asked.append((given, gold))
+        return True
+
+    [row], _ = one("Hm. <answer>C</answer>", gold="B", rejection_samples=2, agree=agree)
+    assert (row["answer"], row["answer_correct"]) == ("C", True)
+    assert asked == [("C", "B")]
+
+
+def test_no_sample_is_lost_among_faults():
+    def script(ask, attempt):
+        number = int(ask.key[1:].partition("#")[0]) + ask.sample
+        return GOOD if (number + attempt) % 5 < 2 else None if number % 3 else ""
+
+    rows, rejects, _ = run(corpus(40), script, n=2)
+    ids = rows["question_id"].to_list() + rejects["question_id"].to_list()
+    assert sorted(ids) == sorted(f"q{i}" for i in range(40) for _ in range(2))
+    assert len(rows) > 10
+    assert len(rejects) > 10
+
+
+def test_an_empty_shard_gives_empty_tables():
+    rows, rejects, _ = run(corpus(0), lambda *_: GOOD)
+    assert rows.schema == Reasoning.create_empty().schema
+    assert rejects.schema == TeacherRejects.create_empty().schema
+
+
+def test_a_teacher_that_stops_stops_the_operator():
+    with pytest.raises(TeacherStopped, match="the budget is spent"):
+        run(corpus(5), lambda *_: GOOD, stop_after=2)
+
+
+@pytest.mark.parametrize("options", [{"n": 0}, {"max_attempts": 0}, {"rejection_samples": -1}])
+def test_a_number_out_of_range_is_refused(options):
+    with pytest.raises(ValueError, match="must be at least 1"):
+        run(corpus(), lambda *_: GOOD, **options)
