@@ -21,6 +21,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import fsspec
+from polars.exceptions import PanicException
 
 from rare_assets.resources.source_formats import (
     FORMATS,
@@ -422,8 +423,8 @@ def _reaching(name: str, verb: str) -> Iterator[None]:
             f"{name}: can't be {verb}: {error}. For s3:// install `rare-assets[s3]`, for other "
             "protocols the fsspec package that the message names."
         ) from error
-    # Each store raises its own classes (botocore's, aiohttp's, Polars'), with no base in common.
-    except Exception as error:
+    # Each store raises its own classes, with no base in common; on some broken Parquet Polars panics.
+    except (Exception, PanicException) as error:
         raise SourceError(
             f"{name}: can't be {verb} ({type(error).__name__}: {error}). Check that it is whole, and "
             "that permissions, credentials and network allow reading it."

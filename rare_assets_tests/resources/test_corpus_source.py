@@ -611,6 +611,24 @@ class TestFormats:
         ):
             list(source.read(source.shards()[0]))
 
+    def test_damaged_byte_in_parquet_never_raises_anything_else(self, tmp_path):
+        path = tmp_path / "a.parquet"
+        pl.DataFrame({"text": ["one", "two", "three"]}).write_parquet(path)
+        content = path.read_bytes()
+        source = CorpusSource(str(path), 10)
+        outcomes = set()
+        for place in range(len(content)):
+            damaged = bytearray(content)
+            damaged[place] ^= 0xFF
+            path.write_bytes(damaged)
+            try:
+                for shard in source.shards():
+                    list(source.read(shard))
+                outcomes.add("read")
+            except SourceError as error:
+                outcomes.add(str(error).partition(":")[0])
+        assert outcomes == {"read", "a.parquet"}
+
     def test_file_without_permission_is_named(self, open_folder):
         for name in ("a.jsonl", "b.txt"):
             (open_folder / name).write_text('{"text": "x"}')
