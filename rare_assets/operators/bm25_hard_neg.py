@@ -268,8 +268,9 @@ class _Batch:
         queries = self._queries.filter(pl.col("question_id").is_in(question_ids))
         hits = self._retriever.search(queries.select(list(QUERIES)), depth=depth)
         found: dict[str, list[_Hit]] = {question_id: [] for question_id in question_ids}
-        for question_id, *hit in hits.select("question_id", *_Hit._fields).iter_rows():
-            found[question_id].append(_Hit(*hit))
+        columns = zip(*(hits[field] for field in _Hit._fields), strict=True)
+        for question_id, hit in zip(hits["question_id"], map(_Hit._make, columns), strict=True):
+            found[question_id].append(hit)
         for of_question in found.values():
             of_question.sort()
         return found

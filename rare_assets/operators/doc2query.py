@@ -59,9 +59,9 @@ async def doc2query(
 
     Rows come in the documents' order whatever the order of the answers; what no attempt gave a
     usable answer for is in the rejects, one row a question that was wanted. Reasons: `too_short`
-    (not asked), `cut`, `refused`, `blank_question`, `blank_scenario`,
-    `refers_to_document`, `copied_from_prompt`, `duplicate_question` (a later one of the same
-    document with the same words), and those of `structured_value` and of the teacher.
+    (not asked), `blank_question`, `blank_scenario`, `scenario_is_question`, `refers_to_document`,
+    `copied_from_prompt`, `duplicate_question` (a later one of the same document with the same
+    words), `cut`, `refused` and others of `structured_value`, and those of the teacher.
 
     Args:
         documents: `schemas.Documents`.
@@ -151,7 +151,8 @@ _GIVEN = r"(?:given|provided|above|following|preceding|present|supplied|accompan
 # "the text of the treaty" and "article 5" are things in the world, not the document at hand.
 _END = r"\b(?!\s+(?:of|no|number|\d)\b)"
 _REFERENCE = re.compile(
-    rf"""\b(?:
+    rf"""\A(?:the|this)\ {_NOUN}{_END}
+    | \b(?:
         (?:according\ to|based\ (?:up)?on|as\ per|with\ reference\ to
           |(?:as\ )?(?:described|stated|mentioned|discussed|presented|provided|given|outlined|explained
             |noted|reported|shown|detailed|listed|referred\ to|found|contained)\ (?:in|by)
@@ -200,6 +201,8 @@ def _usable(answer: Answer, prompt_words: str) -> HardQuestion:
         raise Unusable("blank_question")
     if not _words(scenario):
         raise Unusable("blank_scenario")
+    if words == _words(scenario):
+        raise Unusable("scenario_is_question")
     if is_refusal(question):
         raise Unusable("refused", question)
     if refers_to_document(question):

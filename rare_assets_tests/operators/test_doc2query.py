@@ -160,6 +160,7 @@ def test_a_short_document_is_rejected_without_being_asked_about():
         (written(question=""), "schema_mismatch"),
         (written(question="  ?! "), "blank_question"),
         (written(scenario=" \n"), "blank_scenario"),
+        (written("A driver: why?", "a driver  why"), "scenario_is_question"),
         (written(question="According to the passage, why does ice melt?"), "refers_to_document"),
         (written(question="I'm sorry, but I can't help with that."), "refused"),
         (written(question="several steps of reasoning"), "copied_from_prompt"),
@@ -246,6 +247,8 @@ def test_a_number_below_one_is_refused(options):
         "Using the information in the document, find the freezing point.",
         "How does the excerpt above explain brine?",
         "The document states that salt melts ice; why?",
+        "The document compares salt and sand. Which is cheaper?",
+        "This text compares two methods of thawing. Which is cheaper?",
     ],
 )
 def test_a_question_that_points_at_its_text_is_recognised(question):
