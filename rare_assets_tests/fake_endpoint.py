@@ -98,6 +98,7 @@ class FakeEndpoint:
     Args:
         latency: seconds until a chat request is answered.
         script: faults of the first chat requests in order of arrival (None: no fault).
+        fault_for: the fault of a request body, None for what script and shares say.
         shares: fault name or `Fault` -> the share of the other chat requests that meet it.
         refuses: optional parts answered with 400, of json_schema, bounds, json_object,
             temperature, seed, max_tokens.
@@ -115,6 +116,7 @@ class FakeEndpoint:
         *,
         latency: float = 0.0,
         script: Iterable[Fault | str | None] = (),
+        fault_for: Callable[[dict[str, Any]], Fault | str | None] | None = None,
         shares: Mapping[Fault | str, float] | None = None,
         refuses: Iterable[str] = (),
         thinking: str | None = None,
@@ -128,6 +130,7 @@ class FakeEndpoint:
     ) -> None:
         self.latency = latency
         self.script = deque(_as_fault(fault) for fault in script)
+        self.fault_for = fault_for
         self.shares = {_as_fault(fault): share for fault, share in (shares or {}).items()}
         self.refuses = set(refuses)
         self.thinking = thinking
@@ -263,9 +266,11 @@ class FakeEndpoint:
             self.in_flight -= 1
 
     def _draw(self, raw: bytes) -> Fault | None:
-        """The fault of this request, by the script or else by the shares."""
+        """The fault of this request."""
         if self.capacity is not None and self.in_flight > self.capacity:
             return Fault("throttled")
+        if self.fault_for and (fault := self.fault_for(json.loads(raw))):
+            return _as_fault(fault)
         if self.script:
             return self.script.popleft()
         if not self.shares:

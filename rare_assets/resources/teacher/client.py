@@ -441,7 +441,7 @@ class _Run(Generic[T]):
 
     def pump(self) -> None:
         """Send what may be sent now."""
-        while self._going and (queue := self._again or self._fresh):
+        while self._going and (queue := self._next_queue()):
             wait = self._endpoint.wait(queue[0].ask)
             if wait is None:
                 break
@@ -456,6 +456,11 @@ class _Run(Generic[T]):
             self._sending.add(task)
             task.add_done_callback(partial(self._left, slot))
         self._make_room()
+
+    def _next_queue(self) -> deque[_Work] | None:
+        # Where most requests fail, no further asks are begun until some of those are through.
+        troubled = len(self._timers) >= self._teacher._max_concurrency
+        return self._again or (None if troubled else self._fresh)
 
     # ---- from responses to outcomes
 

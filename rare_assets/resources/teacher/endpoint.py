@@ -30,6 +30,8 @@ OPENAI_URL = "https://api.openai.com/v1"
 REFUSED_IN_A_ROW = 10
 # So many asks in a row given up after all their tries mean that the endpoint is broken.
 GIVEN_UP_IN_A_ROW = 10
+# A client's pool looks at all its connections for every request; several small pools are cheaper.
+_LANE_WIDTH = 32
 _LATENCIES_KEPT = 10_000
 _GUESSED_COMPLETION_TOKENS = 256
 
@@ -68,6 +70,14 @@ class Slot:
     tokens: float
     cost: float
     taken: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """A client with its connections, and the requests that it has in flight."""
+
+    client: openai.AsyncOpenAI
+    in_flight: int = 0
 
 
 class Endpoint:
@@ -119,7 +129,7 @@ class Endpoint:
         self._requests = _pace(requests_per_minute)
         self._tokens = _pace(tokens_per_minute)
         self._dialect = wire.Dialect()
-        self._client: openai.AsyncOpenAI | None = None
+        self._lanes: list[_Lane] = []
         self._rng = random.Random()
         self._paused_until = 0.0
         self._reserved_usd = 0.0
@@ -143,9 +153,8 @@ class Endpoint:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            client, self._client = self._client, None
-            await client.close()
+        while self._lanes:
+            await self._lanes.pop().client.close()
 
     # ---- before a request
 
@@ -237,13 +246,17 @@ class Endpoint:
 
     async def _request(self, body: dict[str, Any], attempt: int) -> Answer | Fault:
         started = time.monotonic()
+        lane = self._lane()
+        lane.in_flight += 1
         try:
             async with asyncio.timeout(self._request_timeout):
-                response = await self._http().post("/chat/completions", cast_to=object, body=body)
+                response = await lane.client.post("/chat/completions", cast_to=object, body=body)
                 if isinstance(response, str):  # the content type was not JSON
                     response = json.loads(response)
         except Exception as error:
             return fault_of(error, self._redact)
+        finally:
+            lane.in_flight -= 1
         latency = round(time.monotonic() - started, 3)
         try:
             answer = wire.read_answer(response, attempt=attempt, latency_s=latency)
@@ -251,26 +264,28 @@ class Endpoint:
             return body_fault(response, self._redact)
         return answer if answer.model else replace(answer, model=self.model)
 
-    def _http(self) -> openai.AsyncOpenAI:
-        if self._client is None:
-            import openai
+    def _lane(self) -> _Lane:
+        """A client with room for one more request."""
+        for lane in self._lanes:
+            if lane.in_flight < _LANE_WIDTH:
+                return lane
+        import openai
 
-            limits = type(openai.DEFAULT_CONNECTION_LIMITS)(
-                max_connections=self._max_concurrency,
-                max_keepalive_connections=self._max_concurrency,
-                keepalive_expiry=30.0,
-            )
-            timeout = openai.Timeout(
-                self._request_timeout, connect=min(10.0, self._request_timeout)
-            )
-            self._client = openai.AsyncOpenAI(
-                base_url=self._base_url,
-                api_key=self._key or "none",
-                max_retries=0,
-                timeout=timeout,
-                http_client=openai.DefaultAsyncHttpxClient(limits=limits, timeout=timeout),
-            )
-        return self._client
+        limits = type(openai.DEFAULT_CONNECTION_LIMITS)(
+            max_connections=_LANE_WIDTH,
+            max_keepalive_connections=_LANE_WIDTH,
+            keepalive_expiry=30.0,
+        )
+        timeout = openai.Timeout(self._request_timeout, connect=min(10.0, self._request_timeout))
+        client = openai.AsyncOpenAI(
+            base_url=self._base_url,
+            api_key=self._key or "none",
+            max_retries=0,
+            timeout=timeout,
+            http_client=openai.DefaultAsyncHttpxClient(limits=limits, timeout=timeout),
+        )
+        self._lanes.append(_Lane(client))
+        return self._lanes[-1]
 
     def _redact(self, text: str) -> str:
         return text.replace(self._key, "[API key]") if self._key else text

@@ -85,9 +85,15 @@ def _read(file: str) -> PriceTable:
     try:
         with fsspec.open(file, "rb") as source:
             return PriceTable.model_validate_json(source.read())
-    except (OSError, ValidationError) as error:
+    except OSError as error:
+        raise ValueError(f"price file {file} can't be read: {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'file'}: {problem['msg']}"
+            for problem in error.errors()
+        )
         raise ValueError(
-            f"price file {file}: {error}. Expected JSON like "
+            f"price file {file}: {problems}. Expected JSON like "
             '{"models": {"my-model": {"prompt_usd_per_million": 0.2, '
             '"completion_usd_per_million": 0.8}}}'
         ) from error
