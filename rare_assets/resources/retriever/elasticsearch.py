@@ -9,86 +9,42 @@ index holds is read from the index itself and no record of it can be wrong.
 from __future__ import annotations
 
 import hashlib
-import itertools
-import json
 import logging
-import random
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Event
-from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any
 
 import polars as pl
 from pydantic import SecretStr
 
+from rare_assets.resources.retriever.elasticsearch_connection import (
+    Connection,
+    ElasticsearchError,
+    batched,
+)
+from rare_assets.resources.retriever.elasticsearch_index import MAX_TERMS, Alias, ConcreteIndex
 from rare_assets.resources.retriever.interface import (
     HITS,
     SCORES,
     TEXTS,
     Bm25,
     IndexConflict,
-    IndexMissing,
     IndexState,
     ShardContent,
     SyncReport,
 )
 
-FORMAT = 1  # of the concrete index; another number means another index
 MAX_HITS = 10_000  # what a server returns for one query by default (index.max_result_window)
 MAX_TIES = 1_000  # hits looked through for ties at the depth asked for
 REPORTED = 1_000  # duplicate texts that a report lists
 LISTED = 100  # ids and shards listed for one of them
 TERMS = 2_000  # terms sent in one query
 GROUPED_ROWS = 1_000_000  # rows whose ids are compared in memory at once
-BULK_BYTES = 10 * 1024 * 1024
-PASSING = frozenset({429, 502, 503, 504})
-KEYWORDS = ("doc_id", "text_hash", "shard", "content_hash", "version")
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
-
-
-class ElasticsearchError(RuntimeError):
-    """Elasticsearch refused something or is gone; the message says what and what to do.
-
-    Attributes:
-        status: HTTP status, 0 if there was no answer.
-        kind: Elasticsearch's name for the error, as `index_not_found_exception`.
-    """
-
-    def __init__(self, message: str, status: int = 0, kind: str = "") -> None:
-        super().__init__(message)
-        self.status = status
-        self.kind = kind
-
-    @property
-    def not_offered(self) -> bool:
-        """Whether this deployment, as a serverless one, does not let anybody do that."""
-        return self.status in (405, 410) or "serverless" in str(self).lower()
-
-
-class _Passing(Exception):
-    """Part of a request failed in a way that another try may mend."""
-
-
-class _Index(NamedTuple):
-    """A concrete index of ours, as the server describes it."""
-
-    name: str
-    format: int
-    bm25: Bm25
-    number_of_shards: int  # asked for when it was made
-    global_statistics: bool  # whether several primary shards have to share term statistics
-    visible: bool  # the alias points to it
-    hidden: frozenset[str]  # versions that the alias leaves out
-    restore: Mapping[str, Any] | None  # settings to set after the first load
-    closed: bool
 
 
 class ElasticsearchRetriever:
@@ -144,49 +100,24 @@ class ElasticsearchRetriever:
         batch_size: int = 100,
         threads: int = 4,
     ) -> None:
-        from elasticsearch import Elasticsearch
-
-        hosts = [host.strip() for host in url.split(",") if host.strip()]
-        if not hosts:
-            raise ValueError("ELASTICSEARCH_URL is empty: give http(s)://host:port")
-        if api_key and (username or password):
-            raise ValueError(
-                "give ELASTICSEARCH_API_KEY, or ELASTICSEARCH_USERNAME and _PASSWORD, not both"
-            )
-        if bool(username) != bool(password):
-            raise ValueError(
-                "ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD go together: one is missing"
-            )
-        options: dict[str, Any] = {}
-        if api_key:
-            options["api_key"] = _reveal(api_key)
-        if username and password:
-            options["basic_auth"] = (username, _reveal(password))
-        if ca_certs:
-            if not all(host.startswith("https://") for host in hosts):
-                raise ValueError(
-                    "ELASTICSEARCH_CA_CERTS is set, but ELASTICSEARCH_URL is not https"
-                )
-            options["ca_certs"] = ca_certs
-        self.url = ",".join(_without_user(host) for host in hosts)
+        self._connection = Connection(
+            url,
+            index,
+            api_key=api_key,
+            username=username,
+            password=password,
+            ca_certs=ca_certs,
+            request_timeout=request_timeout,
+            wait_seconds=wait_seconds,
+            threads=threads,
+        )
+        self._alias = Alias(self._connection, number_of_shards)
         self.index = index
-        self.wait_seconds = wait_seconds
-        self.number_of_shards = number_of_shards
         self.bulk_size = bulk_size
         self.batch_size = batch_size
-        self.threads = threads
-        # Statuses are retried with back-off here; the client would repeat them at once.
-        self._client = Elasticsearch(
-            hosts,
-            request_timeout=request_timeout,
-            max_retries=len(hosts),
-            retry_on_status=(),
-            connections_per_node=threads + 1,
-            **options,
-        )
 
     def __repr__(self) -> str:
-        return f"ElasticsearchRetriever({self.url!r}, index={self.index!r})"
+        return f"ElasticsearchRetriever({self._connection.url!r}, index={self.index!r})"
 
     def sync(
         self,
@@ -202,19 +133,22 @@ class ElasticsearchRetriever:
         the shards indexed by this sync, wherever their twins stand; up to 100 ids and shards each.
 
         Raises:
-            IndexConflict: one doc_id has two texts in different shards, or stands twice in one; or
-                something else has the alias' name. Nothing was changed.
-            ElasticsearchError: see the class; also if a shard has other rows than `shards` says, or
-                another sync changed the index meanwhile.
+            IndexConflict: one doc_id has two texts in different shards, or stands twice in one; a
+                shard has other rows than `shards` says; or something else has the alias' name.
+                Readers see what they saw before.
+            ElasticsearchError: see the class; also if another sync changed the index meanwhile.
         """
         started = time.monotonic()
-        wanted = {_version(s, content.content_hash): s for s, content in shards.items()}
-        target = self._target(bm25)
-        self._refresh(target.name)
+        wanted = {_version(s, content.content_hash) for s, content in shards.items()}
+        target = self._alias.target(bm25)
+        self._alias.refresh(target.name)
         held = self._inventory(target.name)
         send = [s for s, (content, n) in shards.items() if held.get((s, content), 0) != n]
-        stale = {
-            _version(*version): n for version, n in held.items() if _version(*version) not in wanted
+        stale = {_version(*version) for version in held} - wanted
+        overfull = {
+            _version(s, content)
+            for s, (content, n) in shards.items()
+            if held.get((s, content), 0) > n
         }
         removed = sorted({shard for shard, _ in held} - shards.keys())
         kept = len(shards) > len(send)
@@ -225,22 +159,23 @@ class ElasticsearchRetriever:
             _version(*version) for version in held
         }
         if target.visible and fresh - target.hidden:
-            self._show(target, target.hidden | fresh)
+            self._alias.show(target, target.hidden | fresh)
+        self._remove(target, overfull)
         n_indexed = self._load(target, shards, send, read, progress)
         if send:
-            self._refresh(target.name)
+            self._alias.refresh(target.name)
             self._verify(target, shards, stale)
         if target.restore is not None:
-            self._restore(target)
+            self._alias.restore(target)
         if not target.visible or stale or target.hidden or fresh:
-            self._show(target, frozenset(stale))
+            self._alias.show(target, stale)
         n_removed = self._remove(target, stale)
         if stale:
             self._verify(target, shards)
-            self._show(target, frozenset())
+            self._alias.show(target, ())
         if target.visible and (send or stale):
-            self._expunge(target)
-        self._delete_others(target)
+            self._alias.expunge(target)
+        self._alias.delete_others(target)
         duplicates = self._duplicates(twins)
         state = IndexState(
             engine="elasticsearch",
@@ -261,7 +196,7 @@ class ElasticsearchRetriever:
 
     def state(self) -> IndexState:
         """What a search would see now. Raises IndexMissing."""
-        index = self._visible()
+        index = self._alias.visible()
         hashes: dict[str, list[str]] = defaultdict(list)
         n_documents = 0
         for (shard, content_hash), n in self._inventory(self.index).items():
@@ -288,7 +223,7 @@ class ElasticsearchRetriever:
         """
         if not 1 <= depth <= MAX_HITS:
             raise ValueError(f"depth is {depth}: Elasticsearch returns 1 to {MAX_HITS} hits")
-        index = self._visible()
+        index = self._alias.visible()
 
         def rank(batch: pl.DataFrame, stop: Event) -> pl.DataFrame:
             names = batch["question_id"].to_list()
@@ -301,7 +236,7 @@ class ElasticsearchRetriever:
             return pl.DataFrame(rows, schema=HITS, orient="row")
 
         batches = queries.iter_slices(self.batch_size)
-        return pl.concat([pl.DataFrame(schema=HITS), *self._parallel(rank, batches)])
+        return pl.concat([pl.DataFrame(schema=HITS), *self._connection.parallel(rank, batches)])
 
     def score(self, pairs: pl.DataFrame) -> pl.DataFrame:
         """Score one document for each query: PAIRS in, SCORES out; see the interface.
@@ -310,7 +245,7 @@ class ElasticsearchRetriever:
             IndexMissing: there is no index yet.
             ElasticsearchError: see the class; a refused query is named by its question_id.
         """
-        index = self._visible()
+        index = self._alias.visible()
 
         def score(batch: pl.DataFrame, stop: Event) -> pl.DataFrame:
             names = batch["question_id"].to_list()
@@ -327,12 +262,14 @@ class ElasticsearchRetriever:
                 }
                 for query, doc_id in batch.select("query", "doc_id").iter_rows()
             ]
-            found = self._msearch(index, names, bodies, stop)
+            found = self._connection.msearch(
+                names, bodies, stop, global_statistics=index.global_statistics
+            )
             scores = [_score(hits[0], index) if hits else None for hits in found]
             return batch.select("question_id", "doc_id", score=pl.Series(scores, dtype=pl.Float64))
 
         batches = pairs.iter_slices(self.batch_size)
-        return pl.concat([pl.DataFrame(schema=SCORES), *self._parallel(score, batches)])
+        return pl.concat([pl.DataFrame(schema=SCORES), *self._connection.parallel(score, batches)])
 
     def texts(self, doc_ids: Iterable[str]) -> pl.DataFrame:
         """TEXTS of the given documents, one row an id; those that the index lacks are absent.
@@ -340,7 +277,7 @@ class ElasticsearchRetriever:
         Raises:
             IndexMissing: there is no index yet.
         """
-        self._visible()
+        self._alias.visible()
 
         def texts(batch: tuple[str, ...], stop: Event) -> pl.DataFrame:
             body = {
@@ -350,446 +287,15 @@ class ElasticsearchRetriever:
                 "source": ["doc_id", "text"],
                 "track_total_hits": False,
             }
-            hits = self._search("read texts", self.index, body, stop)
+            hits = self._connection.search("read texts", self.index, body, stop)
             return pl.DataFrame([hit["_source"] for hit in hits], schema=TEXTS)
 
-        batches = _batched(dict.fromkeys(doc_ids), self.batch_size)
-        return pl.concat([pl.DataFrame(schema=TEXTS), *self._parallel(texts, batches)])
+        batches = batched(dict.fromkeys(doc_ids), self.batch_size)
+        return pl.concat([pl.DataFrame(schema=TEXTS), *self._connection.parallel(texts, batches)])
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
-
-    # Requests
-
-    def _ask(self, what: str, call: Callable[[], Result], stop: Event | None = None) -> Result:
-        """Send a request that may be repeated, for `wait_seconds` while the server can't answer."""
-        from elastic_transport import ApiError, TlsError, TransportError
-
-        stop = stop or Event()
-        deadline = None
-        for attempt in itertools.count():
-            try:
-                answer = call()
-                if deadline:
-                    _log.warning("Elasticsearch answers again: %s", what)
-                return answer
-            except _Passing as error:
-                reason = str(error)
-            except TlsError as error:
-                if "EOF" not in str(error):  # which is how a server that dies ends a handshake
-                    raise ElasticsearchError(
-                        f"no secure connection to Elasticsearch at {self.url} to {what}: {error} "
-                        "(ELASTICSEARCH_CA_CERTS names the CA file; is the URL's scheme right?)"
-                    ) from error
-                reason = str(error)
-            except TransportError as error:
-                reason = f"{type(error).__name__}: {error.message}"
-            except ApiError as error:
-                kind, detail = _reason(error.body)
-                status = error.meta.status
-                if status in (401, 403):
-                    raise ElasticsearchError(
-                        f"Elasticsearch at {self.url} lets nobody {what} with these credentials "
-                        f"({status} {kind}: {detail}): check ELASTICSEARCH_API_KEY or "
-                        "ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD, and their privileges "
-                        f"on {self.index}*",
-                        status,
-                        kind,
-                    ) from error
-                # Closed means: another sync is setting k1 and b this very moment.
-                if status not in PASSING and kind != "index_closed_exception":
-                    raise ElasticsearchError(
-                        f"Elasticsearch at {self.url} refused to {what}: {status} {kind}: {detail}",
-                        status,
-                        kind,
-                    ) from error
-                reason = f"{status} {kind}: {detail}"
-            now = time.monotonic()
-            if not deadline:
-                deadline = now + self.wait_seconds
-                _log.warning(
-                    "Elasticsearch can't %s, waiting up to %g s: %s",
-                    *(what, self.wait_seconds, reason),
-                )
-            delay = random.uniform(0.5, 1) * min(0.1 * 2**attempt, 5)
-            if now >= deadline or stop.wait(min(delay, deadline - now)):
-                raise ElasticsearchError(
-                    f"Elasticsearch at {self.url} could not {what} for {self.wait_seconds:g} s, "
-                    f"at last because of {reason}. What is done is kept: run again when it is back"
-                )
-        raise AssertionError("unreachable")
-
-    def _optional(self, what: str, call: Callable[[], Any]) -> bool:
-        """Whether a request that not every deployment offers was carried out."""
-        try:
-            self._ask(what, call)
-        except ElasticsearchError as error:
-            if not error.not_offered:
-                raise
-            _log.debug("left out, since not offered here: %s (%s)", what, error)
-            return False
-        return True
-
-    def _parallel(
-        self, work: Callable[[Item, Event], Result], items: Iterable[Item]
-    ) -> Iterator[Result]:
-        """Results in the items' order, taking items only as threads get free for them.
-
-        An error ends the waiting of all threads, which they learn from the event.
-        """
-        stop = Event()
-        pending: deque[Future[Result]] = deque()
-        with ThreadPoolExecutor(self.threads, thread_name_prefix="elasticsearch") as pool:
-            try:
-                for item in items:
-                    pending.append(pool.submit(work, item, stop))
-                    if len(pending) >= 2 * self.threads:
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
-            finally:
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-
-    def _search(
-        self, what: str, index: str, body: Mapping[str, Any], stop: Event | None = None
-    ) -> list[dict[str, Any]]:
-        """Hits of one search that is whole: no shard was left out."""
-        response = self._ask(
-            what,
-            lambda: self._client.search(index=index, allow_partial_search_results=False, **body),
-            stop,
-        )
-        hits: list[dict[str, Any]] = response["hits"]["hits"]
-        return hits
-
-    def _msearch(
-        self,
-        index: _Index,
-        names: Sequence[str],
-        bodies: Sequence[Mapping[str, Any]],
-        stop: Event,
-    ) -> list[list[dict[str, Any]]]:
-        """Hits of several searches; those that fail in passing are repeated, others named."""
-        found: list[list[dict[str, Any]]] = [[] for _ in bodies]
-        pending = list(range(len(bodies)))
-
-        def once() -> None:
-            nonlocal pending
-            header = {"allow_partial_search_results": False}
-            answer = self._client.msearch(
-                index=self.index,
-                searches=[part for i in pending for part in (header, bodies[i])],
-                search_type="dfs_query_then_fetch" if index.global_statistics else None,
-                filter_path=[
-                    *("responses.status", "responses.error", "responses.timed_out"),
-                    *("responses._shards.failed", "responses.hits.hits._score"),
-                    "responses.hits.hits.fields",
-                ],
-            )
-            again, reason = [], ""
-            for i, item in zip(pending, answer["responses"], strict=True):
-                status = item.get("status", 200)
-                if "error" in item:
-                    kind, detail = _reason(item)
-                    if kind == "index_not_found_exception":
-                        raise self._missing()
-                    message = f"question {names[i]!r}: {status} {kind}: {detail}"
-                    if status not in PASSING and kind != "index_closed_exception":
-                        raise ElasticsearchError(
-                            f"Elasticsearch at {self.url} refused the query of {message}",
-                            *(status, kind),
-                        )
-                    again.append(i)
-                    reason = reason or message
-                elif item.get("timed_out") or item["_shards"]["failed"]:
-                    again.append(i)
-                    reason = reason or f"question {names[i]!r}: a part of the index did not answer"
-                else:
-                    found[i] = item.get("hits", {}).get("hits", [])
-            pending = again
-            if again:
-                raise _Passing(reason)
-
-        if bodies:
-            self._ask("search", once, stop)
-        return found
-
-    def _bulk(self, actions: Sequence[dict[str, Any]], stop: Event) -> None:
-        """Carry out bulk actions, each of which is checked and may be repeated."""
-        from elasticsearch.helpers import streaming_bulk
-
-        def name(action: Mapping[str, Any]) -> str:
-            source = action.get("_source", action)
-            return f"document {source.get('doc_id', action['_id'])!r} of shard {source['shard']!r}"
-
-        rest = list(actions)
-
-        def once() -> None:
-            nonlocal rest
-            again, reason = [], ""
-            answers = streaming_bulk(
-                self._client,
-                # What an action is about goes along in it, beside what the server reads.
-                ({k: v for k, v in action.items() if k != "shard"} for action in rest),
-                chunk_size=len(rest),
-                max_chunk_bytes=BULK_BYTES,
-                raise_on_error=False,
-                require_alias=True,
-                filter_path=["errors", "items.*.status", "items.*.error"],
-            )
-            for action, (done, item) in zip(rest, answers, strict=True):
-                ((operation, outcome),) = item.items()
-                status = outcome["status"]
-                if done or (operation == "delete" and status == 404 and "error" not in outcome):
-                    continue
-                kind, detail = _reason(outcome)
-                message = f"{name(action)}: {status} {kind}: {detail}"
-                if status not in PASSING:
-                    raise ElasticsearchError(
-                        f"Elasticsearch at {self.url} could not {operation} {message}",
-                        *(status, kind),
-                    )
-                again.append(action)
-                reason = reason or message
-            rest = again
-            if again:
-                raise _Passing(reason)
-
-        self._ask(f"write {len(actions)} documents from {name(actions[0])} on", once, stop)
-
-    # Indices
-
-    def _describe(self, names: str) -> dict[str, Any]:
-        """Indices behind the names; names that nothing has are left out."""
-        answer = self._ask(
-            f"look up {names}",
-            lambda: self._client.indices.get(
-                index=names.split(","),
-                ignore_unavailable=True,
-                expand_wildcards=["open", "closed", "hidden"],
-            ),
-        )
-        found: dict[str, Any] = answer.body
-        return found
-
-    def _parse(self, name: str, described: Mapping[str, Any]) -> _Index | None:
-        """An index of ours under this alias, None if it is not; raises if it only claims to be."""
-        mappings, settings = described["mappings"], described["settings"]["index"]
-        mark = mappings.get("_meta", {}).get("rare_assets", {})
-        if mark.get("index") != self.index:
-            return None
-        analyzer = mappings.get("properties", {}).get("text", {}).get("analyzer", "default")
-        if mark["format"] == FORMAT and _shape(mappings) != _shape(_mappings(analyzer)):
-            raise IndexConflict(
-                f"the mapping of index {name!r} was changed: delete it, or set RARE_INDEX to "
-                "another name"
-            )
-        similarity = settings.get("similarity", {}).get("default", {})
-        alias = described["aliases"].get(self.index)
-        hidden: set[str] = set()
-        for clause in ((alias or {}).get("filter", {}).get("bool", {})).get("must_not", []):
-            hidden.update(clause["terms"]["version"])
-        return _Index(
-            name=name,
-            format=mark["format"],
-            bm25=Bm25(float(similarity.get("k1", 1.2)), float(similarity.get("b", 0.75)), analyzer),
-            number_of_shards=mark["number_of_shards"],
-            global_statistics=settings.get("number_of_shards") != "1",
-            visible=alias is not None,
-            hidden=frozenset(hidden),
-            restore=mark.get("restore"),
-            closed=settings.get("verified_before_close") == "true",
-        )
-
-    def _ours(self) -> dict[str, _Index]:
-        """Indices made here for this alias. Raises IndexConflict if the name is taken."""
-        ours = {}
-        for name, described in self._describe(f"{self.index},{self.index}-*").items():
-            if index := self._parse(name, described):
-                ours[name] = index
-            elif self.index in described["aliases"] or not name.startswith(f"{self.index}-"):
-                raise IndexConflict(
-                    f"{self.index!r} is the name of index {name!r} at {self.url}, which rare_assets "
-                    "did not make: it is left alone; set RARE_INDEX to another name"
-                )
-        if len(visible := [name for name, index in ours.items() if index.visible]) > 1:
-            raise IndexConflict(
-                f"alias {self.index!r} at {self.url} points to several indices ({visible}): "
-                "take it from all but one"
-            )
-        return ours
-
-    def _visible(self) -> _Index:
-        """The index that the alias points to. Raises IndexMissing and IndexConflict."""
-        described = self._describe(self.index)
-        if not described:
-            raise self._missing()
-        found = [self._parse(name, index) for name, index in described.items()]
-        if len(found) != 1 or found[0] is None:
-            raise IndexConflict(
-                f"{self.index!r} at {self.url} is the name of {sorted(described)}, which "
-                "rare_assets did not make: set RARE_INDEX to another name"
-            )
-        return found[0]
-
-    def _missing(self) -> IndexMissing:
-        return IndexMissing(
-            f"Elasticsearch at {self.url} has no index {self.index!r}: materialize corpus_index"
-        )
-
-    def _target(self, bm25: Bm25) -> _Index:
-        """The index to sync: the visible one if it can rank so, else another, made if need be."""
-        ours = self._ours()
-        for index in ours.values():
-            if index.closed:
-                self._open(index.name)
-        pinned: tuple[float, ...] = ()
-        for index in ours.values():
-            if not index.visible or not self._fits(index, bm25.analyzer):
-                continue
-            if self._set_bm25(index, bm25):
-                return index._replace(bm25=bm25, closed=False)
-            pinned = (bm25.k1, bm25.b)
-        design = [FORMAT, bm25.analyzer, self.number_of_shards, *pinned]
-        suffix = hashlib.blake2b(json.dumps(design).encode(), digest_size=4).hexdigest()
-        name = f"{self.index}-{suffix}"
-        if name not in ours:
-            self._create(name, bm25)
-        described = self._describe(name)
-        made = self._parse(name, described[name]) if name in described else None
-        if made is None:
-            raise IndexConflict(
-                f"index {name!r} at {self.url} was not made by rare_assets: it is left alone; set "
-                "RARE_INDEX to another name"
-            )
-        if not self._set_bm25(made, bm25):
-            raise ElasticsearchError(
-                f"index {name} at {self.url} can't rank with k1={bm25.k1}, b={bm25.b}: delete it"
-            )
-        return made._replace(bm25=bm25, closed=False)
-
-    def _fits(self, index: _Index, analyzer: str) -> bool:
-        return (index.format, index.bm25.analyzer, index.number_of_shards) == (
-            *(FORMAT, analyzer),
-            self.number_of_shards,
-        )
-
-    def _create(self, name: str, bm25: Bm25) -> None:
-        """Make an index, set for its first load; another sync may be faster."""
-        settings = {
-            "number_of_shards": self.number_of_shards,
-            "similarity": {"default": _similarity(bm25)},
-        }
-        mark: dict[str, Any] = {
-            "format": FORMAT,
-            "index": self.index,
-            "number_of_shards": self.number_of_shards,
-        }
-
-        def create() -> None:
-            self._client.indices.create(
-                index=name,
-                settings={"index": settings},
-                mappings={**_mappings(bm25.analyzer), "_meta": {"rare_assets": mark}},
-                # Writing through an alias keeps a deleted index from coming back by itself.
-                aliases={_write_alias(name): {"is_hidden": True}},
-            )
-
-        try:
-            if not self._optional(f"create index {name} with a number of shards", create):
-                del settings["number_of_shards"]
-                self._ask(f"create index {name}", create)
-        except ElasticsearchError as error:
-            if error.kind != "resource_already_exists_exception":
-                raise
-            return
-        given = self._describe(name).get(name, {}).get("settings", {}).get("index", {})
-        loading = {"refresh_interval": "-1", "number_of_replicas": "0"}
-        mark["restore"] = {setting: given.get(setting) for setting in loading}
-        self._mark(name, mark)
-        for setting, value in loading.items():
-            self._set(name, {setting: value})
-
-    def _restore(self, target: _Index) -> None:
-        """Undo what `_create` set for the load."""
-        for setting, value in (target.restore or {}).items():
-            self._set(target.name, {setting: value})
-        self._mark(
-            target.name,
-            {"format": FORMAT, "index": self.index, "number_of_shards": target.number_of_shards},
-        )
-
-    def _set(self, name: str, settings: Mapping[str, Any]) -> bool:
-        return self._optional(
-            f"set {settings} of {name}",
-            lambda: self._client.indices.put_settings(index=name, settings={"index": settings}),
-        )
-
-    def _mark(self, name: str, mark: Mapping[str, Any]) -> None:
-        self._ask(
-            f"mark {name}",
-            lambda: self._client.indices.put_mapping(index=name, meta={"rare_assets": mark}),
-        )
-
-    def _set_bm25(self, index: _Index, bm25: Bm25) -> bool:
-        """Whether the index ranks so now; it is closed for the moment of a change."""
-        if index.bm25 == bm25:
-            return True
-        name = index.name
-        if not self._optional(
-            f"close {name} to set k1 and b", lambda: self._client.indices.close(index=name)
-        ):
-            return False
-        try:
-            return self._set(name, {"similarity": {"default": _similarity(bm25)}})
-        finally:
-            self._open(name)
-
-    def _show(self, target: _Index, hidden: Collection[str]) -> None:
-        """Point the alias to this index alone, without these versions of shards."""
-        add: dict[str, Any] = {"index": target.name, "alias": self.index}
-        if hidden:
-            must_not = [{"terms": {"version": part}} for part in _batched(sorted(hidden), MAX_HITS)]
-            add["filter"] = {"bool": {"must_not": must_not}}
-        remove = [
-            {"remove": {"index": index.name, "alias": self.index}}
-            for index in self._ours().values()
-            if index.visible and index.name != target.name
-        ]
-        self._ask(
-            f"point alias {self.index} to {target.name}",
-            lambda: self._client.indices.update_aliases(actions=[*remove, {"add": add}]),
-        )
-
-    def _delete_others(self, target: _Index) -> None:
-        """Delete the index that the alias pointed to before, and what a killed load left over."""
-        for index in self._ours().values():
-            if index.name != target.name and not index.visible:
-                delete = partial(self._client.indices.delete, index=index.name)
-                self._ask(f"delete {index.name}", partial(delete, ignore_unavailable=True))
-
-    def _open(self, name: str) -> None:
-        self._ask(f"open {name}", lambda: self._client.indices.open(index=name))
-
-    def _refresh(self, name: str) -> None:
-        self._ask(f"refresh {name}", lambda: self._client.indices.refresh(index=name))
-
-    def _expunge(self, target: _Index) -> None:
-        """Have removed documents merged away, which count in term statistics until then."""
-        from elastic_transport import TransportError
-
-        client = self._client.options(request_timeout=600, max_retries=0)
-        try:
-            self._optional(
-                f"merge {target.name}",
-                lambda: client.indices.forcemerge(index=target.name, only_expunge_deletes=True),
-            )
-        except (ElasticsearchError, TransportError) as error:
-            _log.debug("the merge was left to the server: %s", error)
-
-    # Content
+        self._connection.close()
 
     def _inventory(self, name: str) -> dict[tuple[str, str], int]:
         """Documents in an index (or behind the alias) by shard and content hash."""
@@ -801,9 +307,9 @@ class ElasticsearchRetriever:
             ],
         }
         while True:
-            answer = self._ask(
+            answer = self._connection.ask(
                 f"count what {name} holds",
-                lambda: self._client.search(
+                lambda: self._connection.client.search(
                     index=name,
                     size=0,
                     track_total_hits=False,
@@ -821,7 +327,7 @@ class ElasticsearchRetriever:
 
     def _verify(
         self,
-        target: _Index,
+        target: ConcreteIndex,
         shards: Mapping[str, ShardContent],
         stale: Collection[str] = (),
     ) -> None:
@@ -836,21 +342,21 @@ class ElasticsearchRetriever:
             shard, _ = min(counts.items() ^ expected.items())[0]
             have = {content: n for (s, content), n in counts.items() if s == shard}
             raise ElasticsearchError(
-                f"after the load, {target.name} at {self.url} holds {have} documents of shard "
+                f"after the load, {target.name} at {self._connection.url} holds {have} documents of shard "
                 f"{shard!r}, not {shards.get(shard)}: another sync, or somebody, changed it "
                 "meanwhile; materialize corpus_index again"
             )
 
     def _load(
         self,
-        target: _Index,
+        target: ConcreteIndex,
         shards: Mapping[str, ShardContent],
         send: Sequence[str],
         read: Callable[[str], pl.LazyFrame],
         progress: Callable[[str], None],
     ) -> int:
         """Send these shards' documents; how many there were."""
-        alias = _write_alias(target.name)
+        alias = target.write_alias
 
         def batches() -> Iterator[tuple[str, pl.DataFrame]]:
             for shard in send:
@@ -861,7 +367,7 @@ class ElasticsearchRetriever:
                     for batch in chunk.iter_slices(self.bulk_size):
                         yield shard, batch
                 if rows != shards[shard].n_documents:
-                    raise ElasticsearchError(
+                    raise IndexConflict(
                         f"shard {shard!r} has {rows} documents, not the "
                         f"{shards[shard].n_documents} it was said to have: was it written again "
                         "meanwhile? Materialize corpus_index again"
@@ -884,23 +390,23 @@ class ElasticsearchRetriever:
                         "_source": row,
                     }
                 )
-            self._bulk(actions, stop)
+            self._connection.bulk(actions, stop)
             return len(actions)
 
         done, told = 0, time.monotonic()
         total = sum(shards[shard].n_documents for shard in send)
-        for n in self._parallel(index, (item for item in batches() if item[1].height)):
+        for n in self._connection.parallel(index, (item for item in batches() if item[1].height)):
             done += n
             if time.monotonic() - told >= 5 or done == total:
                 told = time.monotonic()
                 progress(f"indexed {done:,} of {total:,} documents")
         return done
 
-    def _remove(self, target: _Index, stale: Mapping[str, int]) -> int:
+    def _remove(self, target: ConcreteIndex, stale: Collection[str]) -> int:
         """Remove these versions of shards; how many documents that were."""
-        alias = _write_alias(target.name)
+        alias = target.write_alias
         removed = 0
-        for versions in _batched(sorted(stale), TERMS):
+        for versions in batched(sorted(stale), TERMS):
             body = {
                 "query": {"bool": {"filter": {"terms": {"version": versions}}}},
                 "size": MAX_HITS,
@@ -909,7 +415,7 @@ class ElasticsearchRetriever:
                 "track_total_hits": False,
                 "sort": ["_doc"],
             }
-            while hits := self._search("find removed documents", target.name, body):
+            while hits := self._connection.search("find removed documents", target.name, body):
                 actions = [
                     {
                         "_op_type": "delete",
@@ -919,10 +425,12 @@ class ElasticsearchRetriever:
                     }
                     for hit in hits
                 ]
-                for _ in self._parallel(self._bulk, _batched(actions, self.bulk_size)):
+                for _ in self._connection.parallel(
+                    self._connection.bulk, batched(actions, self.bulk_size)
+                ):
                     pass
                 removed += len(hits)
-                self._refresh(target.name)
+                self._alias.refresh(target.name)
         return removed
 
     def _check(
@@ -1008,7 +516,7 @@ class ElasticsearchRetriever:
                     ],
                     "minimum_should_match": 1,
                     "must_not": [
-                        {"terms": {"shard": part}} for part in _batched(sorted(changing), MAX_HITS)
+                        {"terms": {"shard": part}} for part in batched(sorted(changing), MAX_TERMS)
                     ],
                 }
             },
@@ -1019,7 +527,7 @@ class ElasticsearchRetriever:
             "sort": ["doc_id", "shard", "content_hash"],
         }
         found = set()
-        while hits := self._search("compare documents", index, body):
+        while hits := self._connection.search("compare documents", index, body):
             for hit in hits:
                 doc_id, text, shard = (
                     hit["fields"][field][0] for field in ("doc_id", "text_hash", "shard")
@@ -1038,15 +546,15 @@ class ElasticsearchRetriever:
         def terms(field: str, size: int) -> dict[str, Any]:
             return {"terms": {"field": field, "size": size, "order": {"_key": "asc"}}}
 
-        for hashes in _batched(twins, 100):
+        for hashes in batched(twins, 100):
             texts = {
                 **terms("text_hash", len(hashes)),
                 "aggs": {field: terms(field, LISTED) for field in ("doc_id", "shard")},
             }
-            answer = self._ask(
+            answer = self._connection.ask(
                 "list duplicates",
                 partial(
-                    self._client.search,
+                    self._connection.client.search,
                     index=self.index,
                     size=0,
                     allow_partial_search_results=False,
@@ -1069,7 +577,7 @@ class ElasticsearchRetriever:
 
     def _rank(
         self,
-        index: _Index,
+        index: ConcreteIndex,
         names: Sequence[str],
         queries: Sequence[str],
         depth: int,
@@ -1085,7 +593,7 @@ class ElasticsearchRetriever:
         size = min(depth + max(2, depth // 10), MAX_HITS)
         while todo:
             again = []
-            for part in _batched(todo, max(1, min(self.batch_size, 20 * MAX_HITS // size))):
+            for part in batched(todo, max(1, min(self.batch_size, 20 * MAX_HITS // size))):
                 bodies = [
                     {
                         "query": _match(queries[i]),
@@ -1095,7 +603,12 @@ class ElasticsearchRetriever:
                     }
                     for i in part
                 ]
-                answers = self._msearch(index, [names[i] for i in part], bodies, stop)
+                answers = self._connection.msearch(
+                    [names[i] for i in part],
+                    bodies,
+                    stop,
+                    global_statistics=index.global_statistics,
+                )
                 for i, hits in zip(part, answers, strict=True):
                     best: dict[str, tuple[str, str, float]] = {}
                     for hit in hits:
@@ -1116,42 +629,8 @@ class ElasticsearchRetriever:
         return ranked
 
 
-def _reveal(secret: str | SecretStr) -> str:
-    return secret.get_secret_value() if isinstance(secret, SecretStr) else secret
-
-
-def _without_user(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
 def _version(shard: str, content_hash: str) -> str:
     return f"{shard}@{content_hash}"
-
-
-def _write_alias(name: str) -> str:
-    return f"{name}-write"
-
-
-def _similarity(bm25: Bm25) -> dict[str, Any]:
-    return {"type": "BM25", "k1": bm25.k1, "b": bm25.b}
-
-
-def _mappings(analyzer: str) -> dict[str, Any]:
-    return {
-        "dynamic": "strict",
-        "properties": {
-            # BM25 needs no positions of terms.
-            "text": {"type": "text", "analyzer": analyzer, "index_options": "freqs"},
-            **{field: {"type": "keyword"} for field in KEYWORDS},
-        },
-    }
-
-
-def _shape(mappings: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What has to be equal for two mappings to hold the same documents."""
-    fields = mappings.get("properties", {})
-    return mappings.get("dynamic"), {name: field.get("type") for name, field in fields.items()}
 
 
 def _match(query: str) -> dict[str, Any]:
@@ -1163,24 +642,13 @@ def _bare() -> dict[str, Any]:
     return {"_source": False, "track_total_hits": False}
 
 
-def _score(hit: Mapping[str, Any], index: _Index) -> float:
+def _score(hit: Mapping[str, Any], index: ConcreteIndex) -> float:
     """A hit's score in the interface's form; Elasticsearch multiplies by k1 + 1."""
     return float(hit["_score"]) / (index.bm25.k1 + 1)
 
 
 def _rounded(score: float) -> float:
     return float(f"{score:.4e}")
-
-
-def _reason(body: object) -> tuple[str, str]:
-    """Kind and reason of an error answer, the innermost there is."""
-    error = body.get("error") if isinstance(body, Mapping) else body
-    if not isinstance(error, Mapping):
-        return "", str(error)[:500]
-    for inner in [*error.get("root_cause", []), error.get("caused_by")]:
-        if isinstance(inner, Mapping) and inner.get("type"):
-            return str(inner["type"]), str(inner.get("reason"))[:500]
-    return str(error.get("type", "")), str(error.get("reason"))[:500]
 
 
 def _conflict(
@@ -1204,9 +672,3 @@ def _conflict(
         f"doc_id {doc_id!r} {what} {places}: give each text an id of its own, or remove one. "
         "Nothing was indexed"
     )
-
-
-def _batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
-    iterator = iter(items)
-    while batch := tuple(itertools.islice(iterator, size)):
-        yield batch
