@@ -348,7 +348,6 @@ class Parquet:
     def rows(self, file: StoredFile, span: Span) -> Iterator[SourceRow]:
         with file.for_polars() as path:
             frame = self._scan(path, file.name).slice(span.first_row - 1, span.n_rows).collect()
-        frame = frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
         for row, value in enumerate(frame.iter_rows(named=True), span.first_row):
             yield SourceRow(row, value)
 

@@ -144,6 +144,13 @@ class TestFiles:
         source = CorpusSource(str(tmp_path / "part[1].txt"), 10)
         assert texts_of(source, source.shards()[0]) == [(1, "literal")]
 
+    def test_parquet_name_that_looks_like_a_pattern_is_taken_literally(self, tmp_path):
+        write(tmp_path / "a[1].parquet", ["literal"])
+        write(tmp_path / "a1.parquet", ["matched"])
+        source = CorpusSource(str(tmp_path), 10)
+        texts = {s.file: texts_of(source, s) for s in source.shards()}
+        assert texts == {"a[1].parquet": [(1, "literal")], "a1.parquet": [(1, "matched")]}
+
     def test_links_are_followed_and_cycles_end(self, tmp_path):
         (tmp_path / "outside").mkdir()
         (tmp_path / "outside" / "a.txt").write_text("far")
@@ -331,6 +338,13 @@ class TestShards:
         known = CorpusSource(str(tmp_path), before).shards()
         source = CorpusSource(str(tmp_path), after)
         assert source.shards(known) == source.shards()
+
+    def test_known_shards_with_a_gap_are_completed(self, tmp_path):
+        write(tmp_path / "a.jsonl", TEXTS)
+        source = CorpusSource(str(tmp_path), 2)
+        shards = source.shards()
+        assert source.shards(shards[1:]) == shards
+        assert source.shards([shards[0], shards[2]]) == shards
 
     def test_file_that_cannot_be_read_keeps_its_shards_and_the_others_go_on(self, tmp_path):
         write(tmp_path / "a.json", TEXTS)
@@ -723,6 +737,32 @@ class TestRemote:
         url, _ = remote
         with pytest.raises(SourceError, match=f"{url}/none: the source does not exist"):
             CorpusSource(f"{url}/none", 9).files()
+
+    def test_what_another_client_writes_is_seen_at_once(self, s3_bucket):
+        import s3fs
+
+        other = s3fs.S3FileSystem(skip_instance_cache=True)
+        other.pipe_file(f"{s3_bucket}/d/a.txt", b"x")
+        for end in ("", "/d", "/d/*.txt", "/*/*"):
+            source = CorpusSource(f"{s3_bucket}{end}", 9)
+            (known,) = source.shards()
+            fsspec.filesystem("s3").ls(f"{s3_bucket}/d")  # s3fs remembers it from now on
+            other.pipe_file(f"{s3_bucket}/d/b.txt", b"new")
+            assert [shard.file[-5:] for shard in source.shards()] == ["a.txt", "b.txt"]
+            fsspec.filesystem("s3").ls(f"{s3_bucket}/d")
+            other.pipe_file(f"{s3_bucket}/d/a.txt", b"longer")
+            assert source.shard(known.key, [known]).version != known.version
+            other.pipe_file(f"{s3_bucket}/d/a.txt", b"x")
+            other.rm_file(f"{s3_bucket}/d/b.txt")
+
+    def test_folder_placeholders_of_a_store_are_no_files(self, s3_bucket):
+        fs = fsspec.filesystem("s3")
+        fs.pipe_file(f"{s3_bucket}/d/a.txt", b"x")
+        bucket = s3_bucket.removeprefix("s3://")
+        fs.call_s3("put_object", Bucket=bucket, Key="d/")
+        fs.call_s3("put_object", Bucket=bucket, Key="d/empty/")
+        for url in (s3_bucket, f"{s3_bucket}/d"):
+            assert [file.path[-5:] for file in CorpusSource(url, 9).files()] == ["a.txt"]
 
     def test_a_scan_of_many_folders_is_one_listing(self, s3_bucket, monkeypatch):
         import s3fs
