@@ -298,8 +298,7 @@ class CorpusSource:
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
         return UnknownShard(
             f"shard {key!r} is not in the source {self.url}.{' ' if why else ''}{why}{hint} "
-            "`rare-assets shards` lists those there are; `rare-assets run` and the sensor of new "
-            "shards register them from RARE_SOURCE."
+            "`rare-assets run` and the sensor `new_shards` register what RARE_SOURCE has."
         )
 
 
