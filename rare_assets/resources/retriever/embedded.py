@@ -6,9 +6,9 @@ lengths rounded as Lucene rounds them, so that the scores are Elasticsearch's.
 What lies in the index folder:
 
     current.json     names the state that readers open; replaced atomically
-    states/<name>/   one whole index, never changed: bm25s' files, `rows.npy`, `passages/`,
-                     `duplicates.arrow`, `state.json`
-    shards/<hash>/   one shard's passages, terms and term counts, kept for the next sync
+    states/<name>/   one whole index, never changed: bm25s' files, `documents.arrow`,
+                     `texts/<number>`, `duplicates.arrow`, `state.json`
+    shards/<hash>/   one shard's texts, terms and term counts, kept for the next sync
 
 A sync analyzes the shards that changed, computes the matrix from all term counts and switches. A
 reader keeps the state it has opened; its files may be removed meanwhile without harm.
@@ -25,7 +25,7 @@ import shutil
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -60,7 +60,13 @@ LISTED_DUPLICATES = 1_000
 # Part of every name on disk: raise it when the files' layout or an analyzer's terms change.
 _FORMAT = 1
 _UNFINISHED = ".part"
-_PASSAGES: dict[str, Any] = {"doc_id": pl.String, "text_hash": pl.String, "text": pl.String}
+_DOCUMENTS: dict[str, Any] = {
+    "doc_id": pl.String,
+    "text_hash": pl.String,
+    "length": pl.UInt32,
+    "start": pl.Int64,
+    "n_bytes": pl.Int64,
+}
 _DUPLICATES: dict[str, Any] = {
     "text_hash": pl.String,
     "doc_ids": pl.List(pl.String),
@@ -120,9 +126,14 @@ class EmbeddedRetriever:
         started = time.monotonic()
         _validate(bm25)
         held = {key: content for key, content in sorted(shards.items()) if content.n_documents}
+        folders = {
+            key: self._shards / _short_hash(f"{_FORMAT}:{bm25.analyzer}:{content.content_hash}")
+            for key, content in held.items()
+        }
         self._root.mkdir(parents=True, exist_ok=True)
         with self._locked(progress):
-            self._remove_unfinished()
+            for unfinished in self._shards.glob(f"*{_UNFINISHED}"):
+                shutil.rmtree(unfinished)
             if self._remote is not None:
                 self._download(self._remote)
             before = None
@@ -132,9 +143,10 @@ class EmbeddedRetriever:
             indexed = [key for key, content in held.items() if known.get(key) != content]
             removed = [key for key in known if key not in held]
             if before is None or indexed or removed or before.state.bm25 != bm25:
-                manifest = self._build(held, read, bm25, progress)
+                manifest = self._build(held, folders, read, bm25, progress)
             else:
                 manifest = before
+            self._remove_others(manifest.name, set(folders.values()))
             duplicates = pl.read_ipc(self._states / manifest.name / "duplicates.arrow")
         self.close()
         state = manifest.state
@@ -178,15 +190,17 @@ class EmbeddedRetriever:
         sizes = [len(numbers) for numbers, _ in found]
         if not sum(sizes):
             return pl.DataFrame(schema=HITS)
-        rows = snapshot.rows[np.concatenate([numbers for numbers, _ in found])]
+        hits = snapshot.documents.select("doc_id", "text_hash")[
+            np.concatenate([numbers for numbers, _ in found])
+        ]
         return pl.DataFrame(
             {
                 "question_id": queries["question_id"].gather(
                     np.repeat(np.arange(len(sizes)), sizes)
                 ),
                 "rank": np.concatenate([np.arange(1, size + 1) for size in sizes]),
-                "doc_id": snapshot.passages["doc_id"].gather(rows),
-                "text_hash": snapshot.passages["text_hash"].gather(rows),
+                "doc_id": hits["doc_id"],
+                "text_hash": hits["text_hash"],
                 "score": np.concatenate([scores for _, scores in found]),
             },
             schema=HITS,
@@ -224,8 +238,10 @@ class EmbeddedRetriever:
         """
         snapshot = self._snapshot()
         wanted = pl.DataFrame({"doc_id": list(doc_ids)}, schema={"doc_id": pl.String})
-        numbers = snapshot.numbers.join(wanted, on="doc_id", how="semi")["number"].to_numpy()
-        return snapshot.passages.select(*TEXTS)[snapshot.rows[numbers]]
+        documents = snapshot.documents.join(wanted, on="doc_id", how="semi")
+        return pl.DataFrame(
+            {"doc_id": documents["doc_id"], "text": snapshot.texts(documents)}, schema=TEXTS
+        )
 
     def close(self) -> None:
         """Let go of the opened state; the next search opens the current one."""
@@ -285,32 +301,35 @@ class EmbeddedRetriever:
         return _Manifest.read(self._states / name) if name else None
 
     def _switch(self, name: str) -> None:
-        """Make a state the current one and remove all others; needs the lock."""
+        """Make a state the current one; needs the lock."""
         pointer = self._pointer.with_suffix(_UNFINISHED)
         pointer.write_text(_pointing_to(name))
         os.replace(pointer, self._pointer)
-        for folder in self._states.iterdir():
-            if folder.name != name:
-                _remove(folder)
 
-    def _remove_unfinished(self) -> None:
-        for folder in (self._states, self._shards):
-            for left in folder.glob(f"*{_UNFINISHED}"):
-                shutil.rmtree(left, ignore_errors=True)
+    def _remove_others(self, name: str | None, used: Collection[Path] | None = None) -> None:
+        """Remove all states but this one and all shards but the used; needs the lock.
+
+        A folder is renamed first, so that no reader opens half of it.
+        """
+        left = [folder for folder in self._states.glob("*") if folder.name != name]
+        if used is not None:
+            left += [folder for folder in self._shards.glob("*") if folder not in used]
+        for folder in left:
+            unfinished = folder.with_name(folder.name.removesuffix(_UNFINISHED) + _UNFINISHED)
+            with contextlib.suppress(OSError):
+                os.rename(folder, unfinished)
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     def _build(
         self,
         held: Mapping[str, ShardContent],
+        folders: Mapping[str, Path],
         read: Callable[[str], pl.LazyFrame],
         bm25: Bm25,
         progress: Callable[[str], None],
     ) -> _Manifest:
-        """Write the state that holds these shards and switch to it."""
+        """Write the state that holds these shards, analyzed into `folders`, and switch to it."""
         analyze = ANALYZERS[bm25.analyzer]
-        folders = {
-            key: self._shards / _short_hash(f"{_FORMAT}:{bm25.analyzer}:{content.content_hash}")
-            for key, content in held.items()
-        }
         missing = {folders[key]: key for key in held if not folders[key].exists()}
         for done, (folder, key) in enumerate(missing.items(), 1):
             frame = read(key).select("doc_id", "text_hash", "text").collect()
@@ -326,12 +345,12 @@ class EmbeddedRetriever:
         parts = [_Shard.open(folder) for folder in folders.values()]
         documents = pl.concat(
             [
-                pl.DataFrame(
-                    schema={"shard": pl.String, "doc_id": pl.String, "text_hash": pl.String}
-                ),
+                pl.DataFrame(schema={"shard": pl.String, "file": pl.Int32, **_DOCUMENTS}),
                 *(
-                    part.passages.select(pl.lit(key).alias("shard"), "doc_id", "text_hash")
-                    for key, part in zip(folders, parts, strict=True)
+                    part.documents.select(
+                        pl.lit(key).alias("shard"), pl.lit(file).alias("file"), *_DOCUMENTS
+                    )
+                    for file, (key, part) in enumerate(zip(folders, parts, strict=True))
                 ),
             ]
         )
@@ -342,10 +361,11 @@ class EmbeddedRetriever:
         state = IndexState(ENGINE, bm25, shown, len(rows))
         name = f"{state.fingerprint}-{uuid.uuid4().hex[:8]}"
         folder = self._states / (name + _UNFINISHED)
-        (folder / "passages").mkdir(parents=True)
+        (folder / "texts").mkdir(parents=True)
         _write_matrix(folder, parts, rows, bm25)
+        documents[rows].drop("shard", "length").write_ipc(folder / "documents.arrow")
         for number, source in enumerate(folders.values()):
-            _link(source / "passages.arrow", folder / "passages" / f"{number:06}.arrow")
+            _link(source / "texts", folder / "texts" / f"{number:06}")
         duplicates.head(LISTED_DUPLICATES).write_ipc(folder / "duplicates.arrow")
         files = sorted(
             path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
@@ -356,10 +376,6 @@ class EmbeddedRetriever:
         if self._remote is not None:
             self._upload(self._remote, manifest)
         self._switch(name)
-        used = set(folders.values())
-        for left in self._shards.iterdir() if self._shards.exists() else ():
-            if left not in used:
-                _remove(left)
         return manifest
 
     def _upload(self, remote: UPath, manifest: _Manifest) -> None:
@@ -392,6 +408,7 @@ class EmbeddedRetriever:
                     raise
         if name:
             self._switch(name)
+        self._remove_others(name)
 
     def _copy(self, remote: UPath, name: str) -> None:
         folder = remote / "states" / name
@@ -439,44 +456,38 @@ class _Manifest(NamedTuple):
 
 
 class _Shard(NamedTuple):
-    """One analyzed shard, memory-mapped.
+    """One analyzed shard; its texts lie beside, one after the other, in the file `texts`.
 
-    `passages`: a row a document with its `length` in terms; `terms`: the terms in order, each with
-    the number of documents it is in; `counts`: for each term in that order, its documents (`row`)
-    and how often it is in each (`count`).
+    `documents`: doc_id, text_hash, number of terms (`length`), where the text lies (`start`,
+    `n_bytes`); `terms`: each term with the number of documents it is in; `counts`: for each term
+    in that order, its documents (`row`) and how often it is in each (`count`).
     """
 
-    passages: pl.DataFrame
+    documents: pl.DataFrame
     terms: pl.DataFrame
     counts: pl.DataFrame
 
     @classmethod
     def open(cls, folder: Path) -> _Shard:
-        """Everything but the texts."""
-        return cls(
-            pl.read_ipc(folder / "passages.arrow", columns=["doc_id", "text_hash", "length"]),
-            pl.read_ipc(folder / "terms.arrow"),
-            pl.read_ipc(folder / "counts.arrow"),
-        )
+        return cls(*(pl.read_ipc(folder / f"{name}.arrow") for name in cls._fields))
 
 
 class _Snapshot:
-    """A state opened for reading. Documents are numbered in the order of their ids."""
+    """A state opened for reading. Documents are numbered in the order of their ids.
+
+    The matrix and the texts are memory-mapped, ids and hashes are in memory.
+    """
 
     def __init__(self, folder: Path, state: IndexState) -> None:
         import bm25s
         import numpy as np
 
         self.state = state
-        self.rows: Array = np.load(folder / "rows.npy")
-        files = sorted((folder / "passages").iterdir())
-        self.passages = pl.concat(
-            [
-                pl.DataFrame(schema=_PASSAGES),
-                *(pl.read_ipc(file, columns=list(_PASSAGES)) for file in files),
-            ],
-            rechunk=False,
-        )
+        self.documents = pl.read_ipc(folder / "documents.arrow")
+        self._texts = [
+            np.memmap(file, np.uint8, "r") if file.stat().st_size else np.empty(0, np.uint8)
+            for file in sorted((folder / "texts").iterdir())
+        ]
         self._analyze = ANALYZERS[state.bm25.analyzer]
         self._bm25 = bm25s.BM25.load(folder, mmap=True, show_progress=False)
         # Plain views of the mapped files: slices of a memmap cost more than the sums they feed.
@@ -486,9 +497,15 @@ class _Snapshot:
     @cached_property
     def numbers(self) -> pl.DataFrame:
         """`doc_id` -> `number`."""
-        return pl.DataFrame({"doc_id": self.passages["doc_id"].gather(self.rows)}).with_row_index(
-            "number"
-        )
+        return self.documents.select("doc_id").with_row_index("number")
+
+    def texts(self, documents: pl.DataFrame) -> list[str]:
+        """Texts of rows of `documents`."""
+        places = documents.select("file", "start", "n_bytes").iter_rows()
+        return [
+            self._texts[file][start : start + n_bytes].tobytes().decode()
+            for file, start, n_bytes in places
+        ]
 
     def scores(self, query: str) -> Array:
         """Score of every document by number, float32 of shape (documents,)."""
@@ -496,7 +513,7 @@ class _Snapshot:
 
         terms = self._bm25.get_tokens_ids(self._analyze(query))
         if not terms:
-            return np.zeros(len(self.rows), np.float32)
+            return np.zeros(len(self.documents), np.float32)
         scores: Array = self._bm25.get_scores_from_ids(terms)
         return scores
 
@@ -559,16 +576,26 @@ def _write_shard(folder: Path, frame: pl.DataFrame, analyze: Callable[[str], lis
     )
     unfinished = folder.with_name(folder.name + _UNFINISHED)
     unfinished.mkdir(parents=True)
+    texts = [text.encode() for text in frame["text"]]
+    sizes = np.fromiter(map(len, texts), np.int64, len(texts))
     tables = _Shard(
-        passages=frame.with_columns(pl.Series("length", lengths)),
+        documents=pl.DataFrame(
+            {
+                "doc_id": frame["doc_id"],
+                "text_hash": frame["text_hash"],
+                "length": lengths,
+                "start": np.cumsum(sizes) - sizes,
+                "n_bytes": sizes,
+            },
+            schema=_DOCUMENTS,
+        ),
         terms=counts.group_by("term", maintain_order=True).agg(pl.len().alias("documents")),
         counts=counts.select("row", "count"),
     )
     for name, table in zip(tables._fields, tables, strict=True):
-        # Only an uncompressed file of one batch is mapped without a copy.
-        table.rechunk().write_ipc(
-            unfinished / f"{name}.arrow", compression="uncompressed", record_batch_size=2**31
-        )
+        table.write_ipc(unfinished / f"{name}.arrow")
+    with (unfinished / "texts").open("wb") as file:
+        file.writelines(texts)
     os.rename(unfinished, folder)
 
 
@@ -618,10 +645,12 @@ def _write_matrix(folder: Path, parts: list[_Shard], rows: Array, bm25: Bm25) ->
     import bm25s
     import numpy as np
 
-    n_rows = sum(len(part.passages) for part in parts)
+    n_rows = sum(len(part.documents) for part in parts)
     numbers = np.full(n_rows, -1, np.int32)
     numbers[rows] = np.arange(len(rows), dtype=np.int32)
-    lengths = np.concatenate([np.empty(0), *(part.passages["length"].to_numpy() for part in parts)])
+    lengths = np.concatenate(
+        [np.empty(0), *(part.documents["length"].to_numpy() for part in parts)]
+    )
     # Lucene counts only documents that have a term.
     n_documents = np.count_nonzero(lengths)
     norms = bm25.k1 * (
@@ -658,7 +687,7 @@ def _write_matrix(folder: Path, parts: list[_Shard], rows: Array, bm25: Bm25) ->
         count = part.counts["count"].to_numpy().astype(np.float64)
         data[place] = np.repeat(idf[own], documents) * count / (count + norms[row])
         indices[place] = numbers[row]
-        first_row += len(part.passages)
+        first_row += len(part.documents)
 
     if len(rows) < n_rows:
         # The copies of a document have counted in `idf`; it is one hit all the same.
@@ -670,7 +699,6 @@ def _write_matrix(folder: Path, parts: list[_Shard], rows: Array, bm25: Bm25) ->
     matrix.vocab_dict = {term: number for number, term in enumerate(vocabulary["term"])}
     matrix.nonoccurrence_array = None
     matrix.save(folder, show_progress=False)
-    np.save(folder / "rows.npy", rows.astype(np.int64))
 
 
 def _link(source: Path, target: Path) -> None:
@@ -679,14 +707,6 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder so that no reader can open half of it."""
-    unfinished = folder.with_name(folder.name + _UNFINISHED)
-    with contextlib.suppress(OSError):
-        os.rename(folder, unfinished)
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _short_hash(text: str) -> str:

@@ -133,7 +133,7 @@ def _tokenizer():  # type: ignore[no-untyped-def]  # regex has no types
 
 @functools.cache
 def _stemmer() -> Callable[[str], str]:
-    """Porter's stemmer with the two later rules of his that Lucene has and Snowball's `porter` lacks."""
+    """Porter's stemmer with the rules of his that Lucene has and Snowball's `porter` lacks."""
     import regex
     import Stemmer
 
@@ -142,12 +142,16 @@ def _stemmer() -> Callable[[str], str]:
     # Porter's measure m > 0: a vowel, then a consonant. A y is a vowel only after a consonant.
     has_measure = regex.compile(r"(?:[aeiou]|(?<=[^aeiouy]|^y)y)[^aeiou]").search
 
+    # Snowball keeps these consonants double before -ed and -ing, Porter's rule takes one off.
+    doubled = regex.compile(r"(.*(?:[aeiou]|[^aeiouy]y).*([chjkqvwx]))\2(?:ed|ing)s?").fullmatch
     # What Porter's first step alone takes off a word: the later rules come before any other step.
     first_step_only = regex.compile(r"[iy](?:e?s|(?:ed|ing)s?)?").fullmatch
 
     def stem(word: str) -> str:
         if len(word) < 3:
             return word
+        if single := doubled(word):
+            word = single[1]
         stemmed: str = snowball(word)
         if stemmed.endswith(("bli", "logi")) and first_step_only(word[len(stemmed) - 1 :]):
             if stemmed.endswith("bli") and has_measure(stemmed[:-3]):
