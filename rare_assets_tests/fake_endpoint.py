@@ -26,9 +26,8 @@ from http import HTTPStatus
 from typing import Any, Self
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z-]{3,}")
-_DOCUMENT_NUMBER = re.compile(
-    r"\[(\d{1,3})\]|\b(?:document|passage)\s+#?(\d{1,3})\b", re.IGNORECASE
-)
+# Documents stand between <document-code> or <document-code number="1"> and the closing tag.
+_DOCUMENT = re.compile(r'<(document-\w+)(?: number="(\d+)")?>\n(.*?)</\1>', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -145,6 +144,7 @@ class FakeEndpoint:
         self.high_water = 0
         self.keep_requests = True
         self.counts: Counter[str] = Counter()
+        self.error: Exception | None = None
         self._seen: Counter[bytes] = Counter()
         self._routes: dict[tuple[str, str], Handler] = {}
         self._port = port
@@ -182,6 +182,8 @@ class FakeEndpoint:
         assert self._thread is not None
         self._loop.call_soon_threadsafe(self._done.set)
         self._thread.join(10)
+        if self.error is not None:
+            raise RuntimeError("the fake endpoint failed") from self.error
 
     async def serve(self, ready: Callable[[], None]) -> None:
         """Serve until `stop` or the end of the context; calls `ready` once it listens."""
@@ -226,6 +228,8 @@ class FakeEndpoint:
                     break
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
+        except Exception as error:
+            self.error = error
         finally:
             self._connections.discard(task)
             writer.close()
@@ -472,8 +476,8 @@ def answer_to(body: dict[str, Any]) -> str:
     words = _words_of(prompt)
     if schema is not None:
         return json.dumps(_fill(schema, schema, words, rng))
-    numbers = sorted({int(one or other) for one, other in _DOCUMENT_NUMBER.findall(prompt)})
-    steps = [f"Document {n} speaks of {_phrase(words, rng, 6)}." for n in numbers]
+    numbers = [number for _, number, _ in _DOCUMENT.findall(prompt)]
+    steps = [f"Document {number} speaks of {_phrase(words, rng, 6)}." for number in numbers]
     steps = steps or [f"The text speaks of {_phrase(words, rng, 6)}."]
     reasoning = f"The problem is about {_phrase(words, rng, 8)}. {' '.join(steps)}"
     return f"{reasoning} Together they lead to it.\n\n<answer>{_phrase(words, rng, 5)}</answer>"
@@ -496,8 +500,9 @@ def _schema_of(body: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _words_of(prompt: str) -> list[str]:
-    """Words to answer with: of the second half of the prompt, where the document stands."""
-    return _WORD.findall(prompt[len(prompt) // 2 :]) or _WORD.findall(prompt) or ["nothing"]
+    """Words to answer with: of the documents in the prompt if there are any."""
+    documents = " ".join(text for _, _, text in _DOCUMENT.findall(prompt))
+    return _WORD.findall(documents) or _WORD.findall(prompt) or ["nothing"]
 
 
 def _phrase(words: list[str], rng: random.Random, length: int) -> str:
