@@ -109,6 +109,16 @@ def materialized(
     )
 
 
+def mean_words(texts: pl.Series) -> float:
+    """Mean number of words, split at white space; 0 without texts."""
+    return float(texts.str.count_matches(r"\S+").sum()) / len(texts) if len(texts) else 0.0
+
+
+def share(flags: pl.Series) -> float:
+    """Share of true values; 0 without values."""
+    return float(flags.sum()) / len(flags) if len(flags) else 0.0
+
+
 def _sources(column: dy.Column) -> list[str]:
     return list((column.metadata or {}).get("from", []))
 

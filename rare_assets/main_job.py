@@ -6,6 +6,7 @@ reasoning per shard, so that the endpoint is busy with all shards and never wait
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,7 @@ class MainJob:
         )
 
     def _request(self, job: str, assets: list[str], shard: str | None) -> Request:
-        return Request(dg.make_new_run_id(), job, tuple(assets), shard, self.run_config)
+        return Request(str(uuid.uuid4()), job, tuple(assets), shard, self.run_config)
 
     def _at_once(self, job: str) -> int:
         settings = Settings()

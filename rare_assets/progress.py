@@ -6,6 +6,7 @@ under way. Elsewhere (a log file, CI): plain lines.
 
 from __future__ import annotations
 
+import logging
 from types import TracebackType
 
 import dagster as dg
@@ -89,7 +90,7 @@ class RunProgress:
         event = entry.dagster_event
         if event is None:
             step = entry.step_key
-            if step in self._tasks:
+            if step in self._tasks and int(entry.level) >= logging.INFO:
                 self._line(step, entry.user_message)
         elif event.event_type is dg.DagsterEventType.STEP_START and event.step_key in self._tasks:
             self._line(event.step_key, request.shard or "")

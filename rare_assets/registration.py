@@ -48,7 +48,7 @@ def known_shards(tables: ParquetTables) -> list[Shard]:
     path = tables.root / "corpus_files" / "shards.parquet"
     if not path.exists():
         return []
-    frame = tables.scan_file(path).select(SCAN_SCHEMA).collect()
+    frame = tables.scan_file(path).select(list(SCAN_SCHEMA)).collect()
     return [Shard(**row) for row in frame.iter_rows(named=True)]
 
 

@@ -43,7 +43,7 @@ def execute(request: Request) -> Result:
     from rare_assets.instance import process_tag
 
     with dg.DagsterInstance.get() as instance:
-        job = defs.get_job_def(request.job)
+        job = defs.resolve_job_def(request.job)
         result = job.execute_in_process(
             instance=instance,
             run_id=request.run_id,
@@ -113,6 +113,8 @@ def _config_for(request: Request) -> dict[str, Any]:
     # Dagster refuses config for ops that a run does not hold.
     ops = request.run_config.get("ops", {})
     return {
+        # The terminal shows the progress; the whole log is in the UI.
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
         **{name: part for name, part in request.run_config.items() if name != "ops"},
         "ops": {name: config for name, config in ops.items() if name in request.assets},
     }

@@ -1,15 +1,65 @@
 """What the two assets that ask the teacher share: their progress in the log, their usage as metadata."""
 
+import asyncio
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import dagster as dg
 import polars as pl
 
-from rare_assets.resources.teacher.interface import Progress, Usage
+from rare_assets.resources.configurable import TeacherModel
+from rare_assets.resources.teacher.interface import Progress, Teacher, TeacherStopped, Usage
+from rare_assets.schemas import Produced
+
+T = TypeVar("T")
 
 LOG_SECONDS = 10
+
+
+def ask(
+    teacher: TeacherModel,
+    operator: Callable[[Teacher], Coroutine[Any, Any, Produced]],
+    *,
+    refresh: bool,
+    mode: str,
+) -> tuple[Produced, dict[str, Any]]:
+    """Run an operator with an opened teacher. Returns what it produced, and the usage as metadata.
+
+    Raises:
+        dg.Failure: the teacher stopped (endpoint dead, limit reached); its metadata has the usage.
+    """
+
+    async def work() -> tuple[Produced, dict[str, Any]]:
+        async with teacher.open(refresh=refresh, batch=mode == "batch") as model:
+            try:
+                produced = await operator(model)
+            except TeacherStopped as stopped:
+                raise dg.Failure(
+                    str(stopped), usage_metadata(teacher.name, model.usage), allow_retries=False
+                ) from stopped
+            return produced, usage_metadata(teacher.name, model.usage)
+
+    return wait_for(work())
+
+
+def wait_for(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end from a step.
+
+    The event loop has a thread of its own: a cancelled run interrupts the step's thread wherever it
+    is, and an interrupt inside a loop would leave its tasks half-closed. So the work is cancelled
+    from here, and ends in order, with every answer stored.
+    """
+    with asyncio.Runner() as runner, ThreadPoolExecutor(1, "rare-teacher") as thread:
+        loop = runner.get_loop()
+        task = loop.create_task(work)
+        done = thread.submit(loop.run_until_complete, task)
+        try:
+            return done.result()
+        except BaseException:
+            loop.call_soon_threadsafe(task.cancel)
+            raise
 
 
 def log_progress(context: dg.AssetExecutionContext, total: int) -> Callable[[Progress], None]:

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from rare_assets.catalog import definition_metadata, materialized
+from rare_assets.catalog import definition_metadata, materialized, mean_words
 from rare_assets.operators.read_documents import READER_VERSION, read_documents
 from rare_assets.partitions import document_shards
 from rare_assets.provenance import documents_from
@@ -53,7 +53,7 @@ def documents(
         documents_from(shard),
         {
             "file": shard.file,
-            "words": int(produced.rows["n_words"].sum()),
-            "mean_words": float(produced.rows["n_words"].mean() or 0),
+            "words": produced.rows["n_words"].sum(),
+            "mean_words": mean_words(produced.rows["text"]),
         },
     )

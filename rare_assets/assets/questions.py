@@ -6,15 +6,14 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from rare_assets.assets.asking import log_progress, usage_metadata
-from rare_assets.catalog import definition_metadata, materialized
+from rare_assets.assets.asking import ask, log_progress
+from rare_assets.catalog import definition_metadata, materialized, mean_words
 from rare_assets.operators.doc2query import doc2query
 from rare_assets.operators.templates import load_templates
 from rare_assets.partitions import document_shards
 from rare_assets.provenance import questions_from
 from rare_assets.resources.configurable import Storage, TeacherModel
 from rare_assets.resources.io_manager import ShardTable
-from rare_assets.resources.teacher.interface import TeacherStopped
 
 
 class QuestionsConfig(dg.Config):
@@ -48,7 +47,7 @@ class QuestionsConfig(dg.Config):
     pool="teacher",
     metadata=definition_metadata("questions"),
 )
-async def questions(
+def questions(
     context: dg.AssetExecutionContext,
     config: QuestionsConfig,
     teacher: TeacherModel,
@@ -66,33 +65,33 @@ async def questions(
     """
     rows = documents.collect()
     templates = load_templates(teacher.prompts_folder)
-    try:
-        async with teacher.open(refresh=config.refresh, batch=config.mode == "batch") as model:
-            produced = await doc2query(
-                rows,
-                model,
-                templates=templates,
-                num_questions=config.num_questions,
-                max_attempts=config.max_attempts,
-                min_words=config.min_words,
-                temperature=config.temperature,
-                seed=config.seed,
-                max_tokens=config.max_tokens,
-                progress=log_progress(context, rows.height * config.num_questions),
-            )
-            usage = usage_metadata(teacher.name, model.usage)
-    except TeacherStopped as stopped:
-        raise dg.Failure(str(stopped), allow_retries=False) from stopped
+    produced, usage = ask(
+        teacher,
+        lambda model: doc2query(
+            rows,
+            model,
+            templates=templates,
+            num_questions=config.num_questions,
+            max_attempts=config.max_attempts,
+            min_words=config.min_words,
+            temperature=config.temperature,
+            seed=config.seed,
+            max_tokens=teacher.max_tokens(config.max_tokens),
+            progress=log_progress(context, rows.height * config.num_questions),
+        ),
+        refresh=config.refresh,
+        mode=config.mode,
+    )
     made_from = questions_from(
         storage.content_hash("documents", context.partition_key),
         config,
         templates.doc2query.fingerprint,
         teacher.name,
     )
-    words = produced.rows["question"].str.split(" ").list.len()
+    words = mean_words(produced.rows["question"])
     return materialized(
         "questions",
         produced,
         made_from,
-        {**usage, "mean_question_words": float(words.mean() or 0)},
+        {**usage, "mean_question_words": words},
     )

@@ -6,15 +6,14 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from rare_assets.assets.asking import log_progress, usage_metadata
-from rare_assets.catalog import definition_metadata, materialized
+from rare_assets.assets.asking import ask, log_progress
+from rare_assets.catalog import definition_metadata, materialized, mean_words, share
 from rare_assets.operators.reason_distill import reason_distill
 from rare_assets.operators.templates import load_templates
 from rare_assets.partitions import document_shards
 from rare_assets.provenance import reasoning_from
 from rare_assets.resources.configurable import Storage, TeacherModel
 from rare_assets.resources.io_manager import ShardTable
-from rare_assets.resources.teacher.interface import TeacherStopped
 
 
 class ReasoningConfig(dg.Config):
@@ -51,7 +50,7 @@ class ReasoningConfig(dg.Config):
     pool="teacher",
     metadata=definition_metadata("reasoning"),
 )
-async def reasoning(
+def reasoning(
     context: dg.AssetExecutionContext,
     config: ReasoningConfig,
     teacher: TeacherModel,
@@ -71,25 +70,25 @@ async def reasoning(
     """
     asked = questions.collect()
     templates = load_templates(teacher.prompts_folder)
-    try:
-        async with teacher.open(refresh=config.refresh, batch=config.mode == "batch") as model:
-            produced = await reason_distill(
-                asked,
-                documents.collect(),
-                hard_negatives.collect(),
-                model,
-                templates=templates,
-                seed=config.seed,
-                n=config.n,
-                temperature=config.temperature,
-                max_tokens=config.max_tokens,
-                max_attempts=config.max_attempts,
-                rejection_samples=config.rejection_samples,
-                progress=log_progress(context, asked.height * config.n),
-            )
-            usage = usage_metadata(teacher.name, model.usage)
-    except TeacherStopped as stopped:
-        raise dg.Failure(str(stopped), allow_retries=False) from stopped
+    produced, usage = ask(
+        teacher,
+        lambda model: reason_distill(
+            asked,
+            documents.collect(),
+            hard_negatives.collect(),
+            model,
+            templates=templates,
+            seed=config.seed,
+            n=config.n,
+            temperature=config.temperature,
+            max_tokens=teacher.max_tokens(config.max_tokens),
+            max_attempts=config.max_attempts,
+            rejection_samples=config.rejection_samples,
+            progress=log_progress(context, asked.height * config.n),
+        ),
+        refresh=config.refresh,
+        mode=config.mode,
+    )
     shard = context.partition_key
     made_from = reasoning_from(
         storage.content_hash("documents", shard),
@@ -106,7 +105,7 @@ async def reasoning(
         made_from,
         {
             **usage,
-            "gold_shown_first_rate": float((rows["gold_position"] == 0).mean() or 0),
-            "mean_reasoning_words": float(rows["reasoning"].str.split(" ").list.len().mean() or 0),
+            "gold_shown_first_rate": share(rows["gold_position"] == 0),
+            "mean_reasoning_words": mean_words(rows["reasoning"]),
         },
     )

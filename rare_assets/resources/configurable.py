@@ -89,6 +89,11 @@ class TeacherModel(dg.ConfigurableResource):
         """Folder of the user's own prompt templates, if there is one."""
         return self.prompts or Settings().prompts
 
+    def max_tokens(self, given: int | None) -> int | None:
+        """Longest answer: what an asset's options say, else the embedded teacher's own bound."""
+        embedded = not (self.model or Settings().model)
+        return given or (EMBEDDED_MAX_TOKENS if embedded else None)
+
     @asynccontextmanager
     async def open(self, *, refresh: bool = False, batch: bool = False) -> AsyncIterator["Teacher"]:
         """A teacher for one step; its answers are stored under the storage root.
@@ -103,6 +108,7 @@ class TeacherModel(dg.ConfigurableResource):
         from rare_assets.resources.teacher.answers import AnswerStore
         from rare_assets.resources.teacher.client import OpenAITeacher
         from rare_assets.resources.teacher.embedded import EmbeddedServer
+        from rare_assets.resources.teacher.pricing import Prices
 
         settings = Settings()
         model = self.model or settings.model
@@ -113,7 +119,7 @@ class TeacherModel(dg.ConfigurableResource):
             "request_timeout": self.request_timeout or settings.request_timeout,
             "max_cost_usd": self.max_cost_usd or settings.max_cost_usd,
             "max_requests": self.max_requests or settings.max_requests,
-            "prices": self.prices or settings.prices,
+            "prices": Prices.load(self.prices or settings.prices),
             "refresh": refresh,
         }
         async with AnswerStore(str(self.storage.tables().root / "teacher_answers")) as store:
@@ -127,7 +133,6 @@ class TeacherModel(dg.ConfigurableResource):
                         base_url=server.base_url,
                         api_key=SecretStr("embedded"),
                         max_concurrency=slots,
-                        default_max_tokens=EMBEDDED_MAX_TOKENS,
                         store=store,
                         **limits,
                     ) as teacher:
@@ -166,7 +171,7 @@ class Bm25Retriever(dg.ConfigurableResource):
         settings = Settings()
         url = self.elasticsearch_url or settings.elasticsearch_url
         index = self.index or settings.index
-        retriever: "Retriever"
+        retriever: Retriever
         if url:
             from rare_assets.resources.retriever.elasticsearch import ElasticsearchRetriever
 
