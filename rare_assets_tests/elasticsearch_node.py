@@ -44,6 +44,9 @@ QUICK = "-Xms512m -Xmx512m -XX:TieredStopAtLevel=1"
 GUARD = 'exec 3<&0; (cat <&3 >/dev/null; kill -KILL 0) 2>/dev/null & exec "$0" "$@" 3<&- </dev/null'
 
 
+_keystores: dict[str, bytes] = {}  # by password, since each takes seconds to make
+
+
 class Unavailable(Exception):
     """No Elasticsearch can be started here; the message says what is missing."""
 
@@ -210,12 +213,13 @@ class ElasticsearchNode:
                 shutil.copy(path, config)
         self._own()
         if password:
-            self._run("elasticsearch-keystore", "create")
-            self._run(
-                "elasticsearch-keystore",
-                *("add", "--force", "--stdin", "bootstrap.password"),
-                stdin=password.encode(),
-            )
+            keystore = config / "elasticsearch.keystore"
+            if not (made := _keystores.get(password)):
+                arguments = ("add", "--force", "--stdin", "bootstrap.password")
+                self._run("elasticsearch-keystore", *arguments, stdin=password.encode())
+                made = _keystores[password] = keystore.read_bytes()
+            keystore.write_bytes(made)
+            self._own()
 
     @property
     def url(self) -> str:
@@ -313,6 +317,7 @@ class ElasticsearchNode:
             "PATH": os.environ["PATH"],
             "ES_JAVA_HOME": str(self.jdk),
             "ES_JAVA_OPTS": self.java_options,
+            "CLI_JAVA_OPTS": QUICK,
             "ES_PATH_CONF": str(self.folder / "config"),
             "ES_TMPDIR": str(self.folder / "tmp"),
         }
@@ -349,7 +354,12 @@ def make_certificates(folder: Path) -> Path:
     """Make `ca.crt` and a loopback node's `node.crt` and `node.key` in that folder."""
     jdk = find_jdk()
     home = distribution(jdk)
-    env = {"PATH": os.environ["PATH"], "ES_JAVA_HOME": str(jdk), "ES_PATH_CONF": f"{home}/config"}
+    env = {
+        "PATH": os.environ["PATH"],
+        "ES_JAVA_HOME": str(jdk),
+        "ES_PATH_CONF": f"{home}/config",
+        "CLI_JAVA_OPTS": QUICK,
+    }
     with tempfile.TemporaryDirectory() as scratch:
         run_tool(
             home, "elasticsearch-certutil", "ca", "--pem", "--out", f"{scratch}/ca.zip", env=env

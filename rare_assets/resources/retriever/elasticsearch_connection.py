@@ -287,7 +287,7 @@ class Connection:
 
         def name(action: Mapping[str, Any]) -> str:
             source = action.get("_source", action)
-            return f"document {source.get('doc_id', action['_id'])!r} of shard {source['shard']!r}"
+            return f"document {source.get('doc_id', action['_id'])!r:.300} of shard {source['shard']!r}"
 
         rest = list(actions)
 

@@ -1,0 +1,680 @@
+"""What Elasticsearch's engine does beyond the interface: production's faults, all of them real."""
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Event
+
+import polars as pl
+import pytest
+from elasticsearch import Elasticsearch
+from pydantic import SecretStr
+
+from rare_assets.resources.retriever import elasticsearch as engine
+from rare_assets.resources.retriever.elasticsearch import ElasticsearchRetriever
+from rare_assets.resources.retriever.elasticsearch_connection import ElasticsearchError
+from rare_assets.resources.retriever.interface import Bm25, IndexConflict, ShardContent
+from rare_assets_tests.elasticsearch_node import (
+    ElasticsearchCluster,
+    Unavailable,
+    free_port,
+    make_certificates,
+    skip_or_fail,
+)
+from rare_assets_tests.elasticsearch_proxy import running_proxy
+from rare_assets_tests.resources.retriever.corpus import Corpus, found, queries, text_hash
+
+SECRET = "c2VjcmV0LWtleQ-do-not-show"  # noqa: S105
+
+
+@pytest.fixture
+def open_retriever(elasticsearch_url, elasticsearch_index):
+    opened = []
+
+    def open_retriever(url=elasticsearch_url, index=elasticsearch_index, **options):
+        opened.append(ElasticsearchRetriever(url, index, **{"wait_seconds": 10, **options}))
+        return opened[-1]
+
+    yield open_retriever
+    for retriever in opened:
+        retriever.close()
+
+
+@pytest.fixture
+def retriever(open_retriever):
+    return open_retriever()
+
+
+@pytest.fixture
+def client(elasticsearch_url):
+    with Elasticsearch(elasticsearch_url.split(",")) as client:
+        yield client
+
+
+@pytest.fixture
+def proxy(elasticsearch_url):
+    with running_proxy(elasticsearch_url) as proxy:
+        yield proxy
+
+
+def passages(prefix, n):
+    """n documents that share a word with all others and have one of their own."""
+    return {f"{prefix}{i:03}": f"common passage {prefix}{i:03} of many" for i in range(n)}
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    shards = {"a": passages("a", 20), "b": passages("b", 20), "c": passages("c", 20)}
+    return Corpus(tmp_path / "documents", shards)
+
+
+def concrete(client, index):
+    """Name of the one index behind the alias."""
+    (name,) = client.indices.get_alias(name=index).body
+    return name
+
+
+def operations(client, index):
+    """Documents ever written to or removed from the index behind the alias."""
+    shards = client.indices.stats(index=index, level="shards").body["indices"].values()
+    return sum(
+        copies[0]["seq_no"]["max_seq_no"] + 1
+        for index in shards
+        for copies in index["shards"].values()
+    )
+
+
+# Sync
+
+
+def test_documents_of_unchanged_shards_are_not_written_again(retriever, client, corpus):
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    assert operations(client, retriever.index) == 60
+
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    assert operations(client, retriever.index) == 60
+
+    corpus.put("b", passages("b", 7))
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    assert operations(client, retriever.index) == 60 + 7 + 20
+
+
+def test_settings_for_the_load_are_undone(retriever, client, corpus):
+    name = f"{retriever.index}-unmarked"
+    client.indices.create(index=name)
+    default = client.indices.get_settings(index=name)[name]["settings"]["index"]
+
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+
+    made = concrete(client, retriever.index)
+    settings = client.indices.get_settings(index=made)[made]["settings"]["index"]
+    assert settings["number_of_replicas"] == default["number_of_replicas"] == "1"
+    assert "refresh_interval" not in settings
+
+
+def test_a_half_indexed_shard_is_indexed_again(retriever, client, corpus):
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    some = client.search(index=retriever.index, query={"term": {"shard": "b"}}, size=3)
+    for hit in some["hits"]["hits"]:
+        client.delete(index=hit["_index"], id=hit["_id"])
+
+    report = retriever.sync(corpus.shards, corpus.read, Bm25())
+
+    assert (report.indexed_shards, report.n_indexed) == (["b"], 20)
+    assert retriever.texts(corpus.documents["b"]).height == 20
+
+
+def test_documents_that_do_not_belong_to_a_shard_leave_it(retriever, client, corpus):
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    (hit,) = client.search(index=retriever.index, query={"term": {"doc_id": "b003"}})["hits"][
+        "hits"
+    ]
+    client.index(index=hit["_index"], document={**hit["_source"], "doc_id": "intruder"})
+
+    report = retriever.sync(corpus.shards, corpus.read, Bm25())
+
+    assert (report.indexed_shards, report.n_indexed) == (["b"], 20)
+    assert retriever.texts(["intruder", "b003"])["doc_id"].to_list() == ["b003"]
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+import polars as pl
+from rare_assets.resources.retriever.elasticsearch import ElasticsearchRetriever
+from rare_assets.resources.retriever.interface import Bm25, ShardContent
+
+url, index, folder, shards = sys.argv[1:]
+
+def read(shard):
+    return pl.scan_parquet(f"{folder}/{shard}.parquet").map_batches(slowly)
+
+def slowly(frame):
+    time.sleep(0.3)
+    print("reading", flush=True)
+    return frame
+
+retriever = ElasticsearchRetriever(url, index, bulk_size=2, threads=1)
+shards = {shard: ShardContent(*content) for shard, content in eval(shards).items()}
+retriever.sync(shards, read, Bm25())
+"""
+
+
+@pytest.mark.parametrize("fresh", [True, False], ids=["first sync", "later sync"])
+def test_a_killed_sync_is_repaired_by_the_next(
+    open_retriever, elasticsearch_url, client, corpus, fresh
+):
+    retriever = open_retriever()
+    if not fresh:
+        old = Corpus(corpus.folder.parent / "old", {"a": {"old": "common"}, "z": {"z": "common"}})
+        retriever.sync(old.shards, old.read, Bm25())
+    contents = {shard: tuple(content) for shard, content in corpus.shards.items()}
+    arguments = [elasticsearch_url, retriever.index, str(corpus.folder), repr(contents)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, *arguments],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        held = 0
+        while not 0 < held < 60:  # in the middle of the load
+            assert process.poll() is None, "the sync ended before it could be killed"
+            indices = list(client.indices.get(index=f"{retriever.index}-*"))
+            if indices:
+                client.indices.refresh(index=indices)
+                mine = {"prefix": {"doc_id": "a0"}}
+                held = client.count(index=indices, query=mine)["count"]
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    if not fresh:  # readers see what there was
+        assert retriever.state().shards == old.hashes
+        assert found(retriever.search(queries("common"), depth=9)) == {"q1": ["old", "z"]}
+
+    report = retriever.sync(corpus.shards, corpus.read, Bm25())
+
+    assert retriever.state() == report.state
+    assert report.state.shards == corpus.hashes
+    assert client.count(index=retriever.index)["count"] == 60
+    assert retriever.search(queries("common"), depth=100).height == 60
+    assert len(client.indices.get(index=f"{retriever.index}-*")) == 1
+
+
+def test_readers_see_the_old_documents_until_all_new_ones_are_there(open_retriever, client, corpus):
+    writer, reader = open_retriever(bulk_size=1, threads=1), open_retriever()
+    writer.sync(corpus.shards, corpus.read, Bm25())
+    before = reader.state()
+    for shard in "abc":
+        corpus.put(shard, {f"{shard}-new{i}": "common news" for i in range(5)})
+    seen = []
+
+    def read(shard):
+        name = concrete(client, writer.index)
+        client.indices.refresh(index=name)
+        loaded = client.count(index=name)["count"]
+        ids = reader.search(queries("common"), depth=100)["doc_id"].to_list()
+        seen.append((loaded, reader.state() == before, len(ids), any("new" in d for d in ids)))
+        return corpus.read(shard)
+
+    writer.sync(corpus.shards, read, Bm25())
+
+    assert max(loaded for loaded, *_ in seen) > 60  # some news were there
+    assert {tuple(rest) for _, *rest in seen} == {(True, 60, False)}
+    assert reader.search(queries("common"), depth=100).height == 15
+
+
+def test_two_syncs_at_once_leave_one_whole_index(open_retriever, client, corpus):
+    with ThreadPoolExecutor(3) as pool:
+        for shards in ("abc", "xyz"):
+            for shard in shards:
+                corpus.put(shard, passages(shard, 150))
+            syncs = [
+                pool.submit(open_retriever().sync, dict(corpus.shards), corpus.read, Bm25())
+                for _ in range(3)
+            ]
+            states = [sync.result().state for sync in syncs]
+            assert states == [open_retriever().state()] * 3
+            assert states[0].shards == corpus.hashes
+            total = sum(n for _, n in corpus.shards.values())
+            assert client.count(index=concrete(client, open_retriever().index))["count"] == total
+
+
+def test_k1_and_b_change_without_writing_documents(retriever, client, corpus):
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    name = concrete(client, retriever.index)
+
+    report = retriever.sync(corpus.shards, corpus.read, Bm25(k1=1.5, b=0.1))
+
+    assert (report.indexed_shards, retriever.state().bm25) == ([], Bm25(k1=1.5, b=0.1))
+    assert concrete(client, retriever.index) == name
+    assert operations(client, retriever.index) == 60
+
+
+def test_an_index_left_closed_is_opened(retriever, client, corpus):
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    client.indices.close(index=concrete(client, retriever.index))
+
+    report = retriever.sync(corpus.shards, corpus.read, Bm25())
+
+    assert report.indexed_shards == []
+    assert retriever.search(queries("a003"), depth=1).height == 1
+
+
+def test_another_analyzer_gets_another_index_behind_the_alias(retriever, client, corpus):
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    old = concrete(client, retriever.index)
+    assert retriever.search(queries("of"), depth=100).height == 0
+
+    report = retriever.sync(corpus.shards, corpus.read, Bm25(analyzer="standard"))
+
+    assert report.indexed_shards == ["a", "b", "c"]
+    assert retriever.state().bm25.analyzer == "standard"
+    assert retriever.search(queries("of"), depth=100).height == 60
+    assert concrete(client, retriever.index) != old
+    assert not client.indices.exists(index=old)
+
+
+def test_an_analyzer_that_the_server_lacks_is_an_error(retriever, corpus):
+    with pytest.raises(ElasticsearchError, match="klingon"):
+        retriever.sync(corpus.shards, corpus.read, Bm25(analyzer="klingon"))
+
+
+def test_indices_of_a_longer_name_are_others(open_retriever, client, corpus, elasticsearch_index):
+    short, long = open_retriever(), open_retriever(index=f"{elasticsearch_index}-2")
+    long.sync(corpus.shards, corpus.read, Bm25())
+    state = long.state()
+
+    short.sync(corpus.shards, corpus.read, Bm25())
+    short.sync(corpus.shards, corpus.read, Bm25(analyzer="standard"))
+
+    assert long.state() == state
+    assert long.search(queries("common"), depth=100).height == 60
+
+
+# Conflicts
+
+
+@pytest.mark.parametrize("how", ["index", "alias"])
+def test_a_foreign_index_of_that_name_is_left_alone(
+    retriever, client, corpus, elasticsearch_index, how
+):
+    name = elasticsearch_index if how == "index" else f"{elasticsearch_index}-theirs"
+    client.index(index=name, id="1", document={"theirs": "precious"}, refresh=True)
+    if how == "alias":
+        client.indices.put_alias(index=name, name=elasticsearch_index)
+
+    for call in (
+        retriever.state,
+        partial(retriever.sync, corpus.shards, corpus.read, Bm25()),
+        partial(retriever.search, queries("precious"), depth=1),
+    ):
+        with pytest.raises(IndexConflict, match=f"(?s){elasticsearch_index}.*RARE_INDEX"):
+            call()
+
+    hits = client.search(index=elasticsearch_index)["hits"]["hits"]
+    assert [(hit["_id"], hit["_source"]) for hit in hits] == [("1", {"theirs": "precious"})]
+    assert list(client.indices.get(index=f"{elasticsearch_index}*")) == [name]
+
+
+def test_an_index_whose_mapping_was_changed_is_left_alone(retriever, client, corpus):
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    extra = {"extra": {"type": "keyword"}}
+    client.indices.put_mapping(index=retriever.index, properties=extra)
+
+    with pytest.raises(IndexConflict, match="mapping"):
+        retriever.sync(corpus.shards, corpus.read, Bm25())
+
+
+def test_one_id_twice_in_a_shard_is_a_conflict(retriever, tmp_path):
+    path = tmp_path / "twice.parquet"
+    pl.DataFrame(
+        {
+            "doc_id": ["x", "x"],
+            "text": ["one"] * 2,
+            "text_hash": ["h"] * 2,
+            "source": ["f:1", "f:9"],
+        }
+    ).write_parquet(path)
+
+    with pytest.raises(IndexConflict, match=r"'x' stands twice in shard 's'.*f:1.*f:9"):
+        retriever.sync({"s": ShardContent("h", 2)}, lambda shard: pl.scan_parquet(path), Bm25())
+
+
+def test_a_shard_written_meanwhile_is_not_taken_for_the_one_announced(retriever, client, corpus):
+    announced = {**corpus.shards, "b": ShardContent("announced", 21)}
+
+    with pytest.raises(IndexConflict, match="shard 'b' has 20 documents, not the 21"):
+        retriever.sync(announced, corpus.read, Bm25())
+
+    assert not client.indices.exists_alias(name=retriever.index)
+
+
+def test_comparing_many_documents_takes_several_rounds(retriever, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "GROUPED_ROWS", 7)
+    monkeypatch.setattr(engine, "TERMS", 5)
+    shards = {
+        "a": passages("p", 30),
+        "b": {f"q{i}": f"common passage p{i:03} of many" for i in range(20)},
+    }
+    corpus = Corpus(tmp_path / "documents", shards)
+    report = retriever.sync(corpus.shards, corpus.read, Bm25())
+    assert report.n_duplicates == 20
+
+    corpus.put("c", {f"r{i}": f"common passage p{i:03} of many" for i in range(25)})
+    report = retriever.sync(corpus.shards, corpus.read, Bm25())
+
+    assert (report.indexed_shards, report.n_duplicates) == (["c"], 25)
+    of_first = {row[0]: row[1:] for row in report.duplicates.iter_rows()}[
+        text_hash("common passage p000 of many")
+    ]
+    assert of_first == (["p000", "q0", "r0"], ["a", "b", "c"])
+    corpus.put("d", {**{f"s{i}": f"new {i}" for i in range(20)}, "p029": "another text"})
+    with pytest.raises(IndexConflict, match="p029"):
+        retriever.sync(corpus.shards, corpus.read, Bm25())
+
+
+# Faults of items and requests
+
+
+def test_a_document_that_the_server_refuses_is_named(retriever, corpus):
+    corpus.put("d", {"good": "fine", "x" * 33_000: "an id too long for a keyword"})
+
+    with pytest.raises(ElasticsearchError) as caught:
+        retriever.sync(corpus.shards, corpus.read, Bm25())
+
+    assert f"document '{'x' * 100}" in str(caught.value)
+    assert "of shard 'd'" in str(caught.value)
+    assert "immense term" in str(caught.value)
+    assert len(str(caught.value)) < 1500
+
+
+def test_rejected_bulk_items_are_sent_again_and_only_they(proxy, open_retriever, client, corpus):
+    rejected = []
+
+    def reject(request, answer):
+        if "_bulk" in request.path and len(answer["items"]) == 20:
+            rejected.append(request.lines[2 * 4 + 1]["doc_id"])
+            error = {"type": "es_rejected_execution_exception", "reason": "queue is full"}
+            answer["items"][4]["index"] = {"status": 429, "error": error}
+
+    proxy.change = reject
+    retriever = open_retriever(proxy.url, bulk_size=20, threads=1)
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+
+    assert retriever.state().n_documents == 60
+    sent = [[line["doc_id"] for line in r.lines if "doc_id" in line] for r in proxy.sent("_bulk")]
+    assert [ids for ids in sent if len(ids) == 1] == [[doc_id] for doc_id in rejected]
+    assert sum(map(len, sent)) == 63
+
+
+def test_a_server_that_rejects_for_too_long_is_an_error(proxy, open_retriever, corpus):
+    error = {"type": "es_rejected_execution_exception", "reason": "queue is full"}
+    proxy.refuse = lambda request: (429, error) if "_bulk" in request.path else None
+
+    with pytest.raises(ElasticsearchError, match=r"for 0.5 s.*429.*queue is full"):
+        open_retriever(proxy.url, wait_seconds=0.5).sync(corpus.shards, corpus.read, Bm25())
+
+
+def test_failed_searches_of_a_batch_are_asked_again_and_only_they(
+    proxy, retriever, open_retriever, corpus
+):
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    asked = queries(*corpus.documents["a"])  # words that only one document has
+    expected = retriever.search(asked, depth=5)
+    faults = [
+        {"status": 503, "error": {"type": "no_shard_available_action_exception", "reason": "-"}},
+        {"status": 200, "timed_out": False, "_shards": {"failed": 1}},
+        {"status": 200, "timed_out": True, "_shards": {"failed": 0}},
+    ]
+
+    def fail(request, answer):
+        if "_msearch" in request.path:
+            for i in range(len(faults)):
+                answer["responses"][i] = faults.pop()
+
+    proxy.change = fail
+    hits = open_retriever(proxy.url).search(asked, depth=5)
+
+    assert hits.equals(expected)
+    assert [len(request.lines) // 2 for request in proxy.sent("_msearch")] == [20, 3]
+
+
+def test_a_query_that_the_server_refuses_is_named(retriever, corpus):
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    endless = " ".join(f"w{i}" for i in range(200_000))
+
+    with pytest.raises(ElasticsearchError, match=r"question 'q2'.*clauses"):
+        retriever.search(queries("common", endless, "passage"), depth=3)
+
+
+def test_a_query_of_thousands_of_words_works(retriever, corpus):
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    long = " ".join(f"w{i}" for i in range(4_000))
+
+    assert found(retriever.search(queries(f"{long} a007"), depth=3)) == {"q1": ["a007"]}
+
+
+@pytest.mark.parametrize("depth", [0, 10_001])
+def test_a_depth_that_no_server_allows_is_an_error(retriever, depth):
+    with pytest.raises(ValueError, match=f"depth is {depth}"):
+        retriever.search(queries("x"), depth=depth)
+
+
+def test_a_deployment_that_refuses_settings_works_all_the_same(
+    proxy, open_retriever, client, corpus
+):
+    def serverless(request):
+        body = (
+            json.loads(request.body)
+            if request.method == "PUT" and "_bulk" not in request.path
+            else {}
+        )
+        for setting in body.get("settings", body).get("index", {}):
+            if setting.startswith("number_of_"):
+                reason = f"Settings [index.{setting}] are not available in serverless mode"
+                return 400, {"type": "illegal_argument_exception", "reason": reason}
+        if request.path.partition("?")[0].endswith(("/_close", "/_forcemerge")):
+            return 410, {"type": "api_not_available_exception", "reason": "not available"}
+        return None
+
+    proxy.refuse = serverless
+    retriever = open_retriever(proxy.url)
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    name = concrete(client, retriever.index)
+    settings = client.indices.get_settings(index=name)[name]["settings"]["index"]
+    assert "refresh_interval" not in settings
+    assert retriever.state().n_documents == 60
+
+    corpus.put("b", passages("b", 5))
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    assert concrete(client, retriever.index) == name
+
+    # k1 and b can't change in place here, so there is another index.
+    for bm25 in (Bm25(k1=1.5, b=0.1), Bm25(k1=0.5, b=0.5), Bm25()):
+        report = retriever.sync(corpus.shards, corpus.read, bm25)
+        assert report.n_indexed == 45
+        assert retriever.state() == report.state
+        assert retriever.state().bm25 == bm25
+        assert len(client.indices.get(index=f"{retriever.index}-*")) == 1
+    assert proxy.sent("_close")
+    assert proxy.sent("_forcemerge")
+
+
+# Credentials
+
+
+def test_the_api_key_is_sent_and_shown_nowhere(proxy, open_retriever, corpus, caplog):
+    caplog.set_level(logging.DEBUG)
+    retriever = open_retriever(proxy.url, api_key=SecretStr(SECRET))
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    retriever.search(queries("common"), depth=3)
+    kind = "security_exception"
+    proxy.refuse = lambda request: (401, {"type": kind, "reason": "unable to authenticate"})
+
+    with pytest.raises(ElasticsearchError, match="ELASTICSEARCH_API_KEY") as caught:
+        retriever.state()
+
+    assert {request.headers["authorization"] for request in proxy.requests} == {f"ApiKey {SECRET}"}
+    for shown in (caplog.text, repr(retriever), str(retriever), repr(caught.value)):
+        assert SECRET not in shown
+
+
+def test_a_password_in_the_url_is_used_and_not_shown(proxy, open_retriever):
+    url = proxy.url.replace("http://", f"http://me:{SECRET}@")
+    retriever = open_retriever(url)
+    proxy.refuse = lambda request: (403, {"type": "security_exception", "reason": "denied"})
+
+    with pytest.raises(ElasticsearchError) as caught:
+        retriever.state()
+
+    assert proxy.requests[0].headers["authorization"].startswith("Basic ")
+    assert SECRET not in repr(retriever) + str(caught.value)
+    assert proxy.url in repr(retriever)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"url": " , "}, "ELASTICSEARCH_URL"),
+        ({"api_key": SECRET, "username": "me", "password": SECRET}, "not both"),
+        ({"username": "me"}, "ELASTICSEARCH_PASSWORD"),
+        ({"password": SECRET}, "ELASTICSEARCH_USERNAME"),
+        ({"ca_certs": "ca.crt"}, "https"),
+    ],
+)
+def test_options_that_contradict_each_other_are_errors(options, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        ElasticsearchRetriever(**{"url": "http://127.0.0.1:9200", **options})
+
+    assert SECRET not in str(caught.value)
+
+
+# Servers that die
+
+
+def test_a_server_that_is_not_there_is_waited_for_and_then_an_error(open_retriever):
+    url = f"http://127.0.0.1:{free_port()}"
+
+    with pytest.raises(ElasticsearchError, match=f"{url} could not look up .* for 0.3 s") as caught:
+        open_retriever(url, wait_seconds=0.3).state()
+
+    assert "refused" in str(caught.value)
+
+
+def test_a_server_that_dies_and_comes_back_loses_nothing(
+    elasticsearch_node, elasticsearch_index, tmp_path
+):
+    node = elasticsearch_node
+    retriever = ElasticsearchRetriever(
+        node.url, elasticsearch_index, batch_size=5, bulk_size=10, threads=2, wait_seconds=120
+    )
+    corpus = Corpus(tmp_path / "documents", {"a": passages("a", 200)})
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    asked = queries(*corpus.documents["a"])
+    expected = retriever.search(asked, depth=3)
+    for shard in "bcd":
+        corpus.put(shard, passages(shard, 100))
+    shards_read = []
+
+    def read(shard):
+        shards_read.append(shard)
+        if shards_read == [*"bcd", *"bcd"]:  # compared before, b and c are being sent
+            node.kill()
+            pool.submit(node.start)
+        return corpus.read(shard)
+
+    mined = []
+
+    def mine():
+        while not mined or not synced.is_set():
+            mined.append(retriever.search(asked, depth=3))
+
+    synced = Event()
+    with ThreadPoolExecutor(2) as pool:
+        searching = pool.submit(mine)
+        try:
+            report = retriever.sync(corpus.shards, read, Bm25())
+        finally:
+            synced.set()
+        searching.result()
+
+    assert shards_read == [*"bcd", *"bcd"]
+    assert report.n_indexed == 300
+    assert report.state == retriever.state()
+    assert report.state.shards == corpus.hashes
+    columns = ["question_id", "rank", "doc_id", "text_hash"]
+    assert expected.height == 200
+    assert all(hits.select(columns).equals(expected.select(columns)) for hits in mined)
+    retriever.close()
+
+
+@pytest.fixture(scope="module")
+def secure_cluster(tmp_path_factory):
+    """Three nodes that speak TLS and ask for a password."""
+    try:
+        certificates = make_certificates(tmp_path_factory.mktemp("certificates"))
+        cluster = ElasticsearchCluster(3, password=SECRET, certificates=certificates)
+    except Unavailable as error:
+        skip_or_fail(error)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def test_only_the_right_ca_and_password_open_a_secure_server(secure_cluster):
+    node = secure_cluster.nodes[0]
+    login = {"username": "elastic", "password": SECRET}
+    for options, message in [
+        ({"ca_certs": node.ca_certs, "username": "elastic", "password": "wrong"}, "PASSWORD"),
+        ({"ca_certs": node.ca_certs}, "ELASTICSEARCH_API_KEY"),
+        (login, "ELASTICSEARCH_CA_CERTS"),
+    ]:
+        retriever = ElasticsearchRetriever(node.url, **options)
+        with pytest.raises(ElasticsearchError, match=message) as caught:
+            retriever.state()
+        assert SECRET not in str(caught.value)
+        retriever.close()
+
+
+def test_a_cluster_loses_a_node_and_no_result(secure_cluster, elasticsearch_url, tmp_path):
+    shards = {shard: passages(shard, 60) for shard in "abc"}
+    corpus = Corpus(tmp_path / "documents", shards)
+    asked = queries(*(text for texts in shards.values() for text in texts.values()))
+    retriever = ElasticsearchRetriever(
+        secure_cluster.url,
+        username="elastic",
+        password=SecretStr(SECRET),
+        ca_certs=secure_cluster.nodes[0].ca_certs,
+        number_of_shards=3,
+        batch_size=5,
+    )
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    expected = retriever.search(asked, depth=5)
+    assert expected.height == 5 * 180
+    secure_cluster.nodes[0].request("GET", "/_cluster/health?wait_for_status=green&timeout=60s")
+
+    with ThreadPoolExecutor(1) as pool:
+        mined = []
+        mining = pool.submit(
+            lambda: [mined.append(retriever.search(asked, depth=5)) for _ in range(6)]
+        )
+        while not mined:
+            time.sleep(0.01)
+        secure_cluster.nodes[2].kill()
+        assert not mining.done()
+        mining.result()
+    assert all(hits.equals(expected) for hits in mined)
+
+    # With a node down, syncs go on, and a corpus in three primary shards scores as in one.
+    corpus.put("b", passages("b", 70))
+    report = retriever.sync(corpus.shards, corpus.read, Bm25())
+    assert (report.n_indexed, report.n_removed) == (70, 60)
+    assert retriever.state() == report.state
+    retriever.close()
