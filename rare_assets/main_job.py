@@ -6,6 +6,7 @@ reasoning per shard, so that the endpoint is busy with all shards and never wait
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from rare_assets.runs import Request, Result, execute_all
 from rare_assets.settings import Settings
 
 SHARDS_NAMED = 5
+LOG_WIDTH = 120
 
 
 class NothingToDo(Exception):
@@ -47,7 +49,8 @@ class MainJob:
     ) -> None:
         self.run_config = dict(run_config)
         self.only = list(only)
-        self.console = Console()
+        # A log file or CI has no width of its own.
+        self.console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
         self.home = prepare_home()
         resources = build_resources()
         storage: Storage = resources["storage"]

@@ -90,7 +90,8 @@ class RunProgress:
         event = entry.dagster_event
         if event is None:
             step = entry.step_key
-            if step in self._tasks and int(entry.level) >= logging.INFO:
+            # Dagster's own words are errors and debug lines; what an asset says is neither.
+            if step in self._tasks and int(entry.level) in (logging.INFO, logging.WARNING):
                 self._line(step, entry.user_message)
         elif event.event_type is dg.DagsterEventType.STEP_START and event.step_key in self._tasks:
             self._line(event.step_key, request.shard or "")

@@ -37,12 +37,14 @@ def print_report(
             f"{len(stored)} of {len(shards)}",
             f"{sum(p.n_rows for p in stored):,}",
             f"{sum(p.n_rejects for p in stored):,}",
-            f"{_shown_path(str(tables.root / name), cwd)}/*.parquet",
+            f"{_shown_path(str(tables.root / name), cwd)}/",
         )
     console.print(summary)
     _print_example(console, tables, shards)
-    for where, error in failures.items():
-        console.print(f"[red]failed[/] {escape(where)}: {escape(error)}", soft_wrap=True)
+    for error, where in _by_error(failures).items():
+        console.print(
+            f"\n[red]failed[/] {escape(', '.join(where))}:\n  {escape(error)}", soft_wrap=True
+        )
     if failures:
         console.print(
             "Run the same command again to go on: answers that were received are stored and not "
@@ -50,6 +52,14 @@ def print_report(
             soft_wrap=True,
         )
     console.print("\nOpen the UI on these runs:  [bold]rare-assets dev[/]")
+
+
+def _by_error(failures: dict[str, str]) -> dict[str, list[str]]:
+    """Shards by what went wrong with them: one cause often fails many."""
+    shards: dict[str, list[str]] = {}
+    for where, error in failures.items():
+        shards.setdefault(error, []).append(where)
+    return shards
 
 
 def _print_example(console: Console, tables: ParquetTables, shards: list[str]) -> None:

@@ -29,10 +29,14 @@ class Request(NamedTuple):
 
 
 class Result(NamedTuple):
-    """How a run ended: `error` is None if everything in it succeeded."""
+    """How a run ended: `error` is None if everything in it succeeded.
+
+    `stops_others` is set where other runs would fail alike, as with a dead endpoint.
+    """
 
     request: Request
     error: str | None
+    stops_others: bool = False
 
 
 def execute(request: Request) -> Result:
@@ -53,7 +57,7 @@ def execute(request: Request) -> Result:
             tags=process_tag(),
             raise_on_error=False,
         )
-        return Result(request, None if result.success else _why(result))
+        return Result(request, None) if result.success else _failure(request, result)
 
 
 def execute_all(
@@ -65,6 +69,8 @@ def execute_all(
     done: Callable[[Result], None],
 ) -> list[Result]:
     """Make all runs, at most `at_once` side by side; one that fails doesn't stop the others.
+
+    Only if others would fail alike (`Result.stops_others`) no further ones are started.
 
     Args:
         tick: called about once a second with the runs that are under way.
@@ -92,6 +98,8 @@ def execute_all(
                     _report_killed(instance, request)
                 results.append(result)
                 done(result)
+                if result.stops_others:
+                    waiting.clear()
             tick(list(running.values()))
             if broken and not running:
                 pool.shutdown(wait=False)
@@ -120,19 +128,22 @@ def _config_for(request: Request) -> dict[str, Any]:
     }
 
 
-def _why(result: dg.ExecuteInProcessResult) -> str:
+def _failure(request: Request, result: dg.ExecuteInProcessResult) -> Result:
     """The first failure of a run, in the words of the exception that caused it."""
+    from rare_assets.assets.asking import TEACHER_STOPPED
+
     for event in result.all_events:
         if event.is_step_failure:
             data = event.step_failure_data
-            if data.user_failure_data and data.user_failure_data.description:
-                return data.user_failure_data.description
+            said = data.user_failure_data
+            if said and said.description:
+                return Result(request, said.description, TEACHER_STOPPED in said.metadata)
             error = data.error
             while error is not None and error.cause is not None:
                 error = error.cause
             if error is not None:
-                return error.message.strip()
-    return "failed"
+                return Result(request, error.message.strip())
+    return Result(request, "failed; its log is in the UI")
 
 
 def _report_killed(instance: dg.DagsterInstance, request: Request) -> None:

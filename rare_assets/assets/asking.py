@@ -16,6 +16,8 @@ from rare_assets.schemas import Produced
 T = TypeVar("T")
 
 LOG_SECONDS = 10
+# Marks a failure that the next shard would meet as well.
+TEACHER_STOPPED = "teacher_stopped"
 
 
 def ask(
@@ -36,8 +38,9 @@ def ask(
             try:
                 produced = await operator(model)
             except TeacherStopped as stopped:
+                usage = usage_metadata(teacher.name, model.usage)
                 raise dg.Failure(
-                    str(stopped), usage_metadata(teacher.name, model.usage), allow_retries=False
+                    str(stopped), {TEACHER_STOPPED: True, **usage}, allow_retries=False
                 ) from stopped
             return produced, usage_metadata(teacher.name, model.usage)
 
