@@ -8,7 +8,8 @@ What lies in the index folder:
     current.json     names the state that readers open; replaced atomically
     states/<name>/   one whole index, never changed: bm25s' files, `documents.arrow`,
                      `texts/<number>`, `duplicates.arrow`, `state.json`
-    shards/<hash>/   one shard's texts, terms and term counts, kept for the next sync
+    shards/<hash>/   one shard's texts and term counts, kept for the next sync
+    shards/vocabulary   every term seen, a line each; a term's number is its line, from 0
 
 A sync analyzes the shards that changed, computes the matrix from all term counts and switches. A
 reader keeps the state it has opened; its files may be removed meanwhile without harm.
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -60,6 +62,7 @@ LISTED_DUPLICATES = 1_000
 # Part of every name on disk: raise it when the files' layout or an analyzer's terms change.
 _FORMAT = 1
 _UNFINISHED = ".part"
+_SPARE_TERMS = 100_000
 _DOCUMENTS: dict[str, Any] = {
     "doc_id": pl.String,
     "text_hash": pl.String,
@@ -313,7 +316,11 @@ class EmbeddedRetriever:
         """
         left = [folder for folder in self._states.glob("*") if folder.name != name]
         if used is not None:
-            left += [folder for folder in self._shards.glob("*") if folder not in used]
+            left += [
+                folder
+                for folder in self._shards.glob("*")
+                if folder.is_dir() and folder not in used
+            ]
         for folder in left:
             unfinished = folder.with_name(folder.name.removesuffix(_UNFINISHED) + _UNFINISHED)
             with contextlib.suppress(OSError):
@@ -330,6 +337,7 @@ class EmbeddedRetriever:
     ) -> _Manifest:
         """Write the state that holds these shards, analyzed into `folders`, and switch to it."""
         analyze = ANALYZERS[bm25.analyzer]
+        vocabulary = _read_vocabulary(self._shards)
         missing = {folders[key]: key for key in held if not folders[key].exists()}
         for done, (folder, key) in enumerate(missing.items(), 1):
             frame = read(key).select("doc_id", "text_hash", "text").collect()
@@ -338,7 +346,7 @@ class EmbeddedRetriever:
                     f"shard {key!r} has {len(frame)} rows, not {held[key].n_documents}: it changed "
                     "while the index was syncing. Materialize corpus_index again"
                 )
-            _write_shard(folder, frame, analyze)
+            _write_shard(folder, frame, analyze, vocabulary)
             progress(f"analyzed shard {key!r}, {done} of {len(missing)}")
 
         progress(f"building the index of {len(held)} shards")
@@ -362,7 +370,7 @@ class EmbeddedRetriever:
         name = f"{state.fingerprint}-{uuid.uuid4().hex[:8]}"
         folder = self._states / (name + _UNFINISHED)
         (folder / "texts").mkdir(parents=True)
-        _write_matrix(folder, parts, rows, bm25)
+        n_terms = _write_matrix(folder, parts, rows, bm25, vocabulary)
         documents[rows].drop("shard", "length").write_ipc(folder / "documents.arrow")
         for number, source in enumerate(folders.values()):
             _link(source / "texts", folder / "texts" / f"{number:06}")
@@ -376,6 +384,9 @@ class EmbeddedRetriever:
         if self._remote is not None:
             self._upload(self._remote, manifest)
         self._switch(name)
+        if len(vocabulary) > 2 * n_terms + _SPARE_TERMS:
+            # Mostly terms of documents that are gone: the next change analyzes everything anew.
+            (self._shards / "vocabulary").unlink()
         return manifest
 
     def _upload(self, remote: UPath, manifest: _Manifest) -> None:
@@ -459,17 +470,24 @@ class _Shard(NamedTuple):
     """One analyzed shard; its texts lie beside, one after the other, in the file `texts`.
 
     `documents`: doc_id, text_hash, number of terms (`length`), where the text lies (`start`,
-    `n_bytes`); `terms`: each term with the number of documents it is in; `counts`: for each term
-    in that order, its documents (`row`) and how often it is in each (`count`).
+    `n_bytes`). `terms`: its terms' numbers, ascending, each in `frequencies` documents. `rows` and
+    `counts`: for each of the terms in turn, the documents it is in and how often.
     """
 
     documents: pl.DataFrame
-    terms: pl.DataFrame
-    counts: pl.DataFrame
+    terms: Array
+    frequencies: Array
+    rows: Array
+    counts: Array
 
     @classmethod
     def open(cls, folder: Path) -> _Shard:
-        return cls(*(pl.read_ipc(folder / f"{name}.arrow") for name in cls._fields))
+        import numpy as np
+
+        return cls(
+            pl.read_ipc(folder / "documents.arrow"),
+            *(np.load(folder / f"{name}.npy", mmap_mode="r") for name in cls._fields[1:]),
+        )
 
 
 class _Snapshot:
@@ -557,28 +575,32 @@ def _validate(bm25: Bm25) -> None:
         raise ValueError(f"k1={bm25.k1}, b={bm25.b}: k1 must be at least 0, b within 0 and 1")
 
 
-def _write_shard(folder: Path, frame: pl.DataFrame, analyze: Callable[[str], list[str]]) -> None:
-    """Analyze a shard's documents and keep the outcome, whole or not at all."""
+def _write_shard(
+    folder: Path,
+    frame: pl.DataFrame,
+    analyze: Callable[[str], list[str]],
+    vocabulary: dict[str, int],
+) -> None:
+    """Analyze a shard's documents and keep the outcome, whole or not at all.
+
+    New terms get the next numbers, in `vocabulary` and in its file beside the folder.
+    """
     import numpy as np
 
+    known = len(vocabulary)
     terms = [analyze(text) for text in frame["text"]]
     lengths = np.fromiter(map(len, terms), np.uint32, len(terms))
-    counts = (
-        pl.DataFrame(
-            {
-                "term": pl.Series([term for of in terms for term in of], dtype=pl.String),
-                "row": np.repeat(np.arange(len(terms), dtype=np.uint32), lengths),
-            }
-        )
-        .group_by("term", "row")
-        .agg(pl.len().alias("count"))
-        .sort("term", "row")
+    numbers = np.fromiter(
+        (vocabulary.setdefault(term, len(vocabulary)) for of in terms for term in of),
+        np.int64,
+        lengths.sum(),
     )
-    unfinished = folder.with_name(folder.name + _UNFINISHED)
-    unfinished.mkdir(parents=True)
+    row_of_number = np.repeat(np.arange(len(terms)), lengths)
+    pairs, counts = np.unique(numbers << 32 | row_of_number, return_counts=True)
+    own_terms, frequencies = np.unique(pairs >> 32, return_counts=True)
     texts = [text.encode() for text in frame["text"]]
     sizes = np.fromiter(map(len, texts), np.int64, len(texts))
-    tables = _Shard(
+    shard = _Shard(
         documents=pl.DataFrame(
             {
                 "doc_id": frame["doc_id"],
@@ -589,14 +611,40 @@ def _write_shard(folder: Path, frame: pl.DataFrame, analyze: Callable[[str], lis
             },
             schema=_DOCUMENTS,
         ),
-        terms=counts.group_by("term", maintain_order=True).agg(pl.len().alias("documents")),
-        counts=counts.select("row", "count"),
+        terms=own_terms.astype(np.int32),
+        frequencies=frequencies.astype(np.int32),
+        rows=(pairs & 0xFFFFFFFF).astype(np.int32),
+        counts=counts.astype(np.int32),
     )
-    for name, table in zip(tables._fields, tables, strict=True):
-        table.write_ipc(unfinished / f"{name}.arrow")
+
+    unfinished = folder.with_name(folder.name + _UNFINISHED)
+    unfinished.mkdir(parents=True)
+    shard.documents.write_ipc(unfinished / "documents.arrow")
+    for name in _Shard._fields[1:]:
+        np.save(unfinished / f"{name}.npy", getattr(shard, name))
     with (unfinished / "texts").open("wb") as file:
         file.writelines(texts)
+    with (folder.parent / "vocabulary").open("ab") as file:
+        file.writelines(f"{term}\n".encode() for term in itertools.islice(vocabulary, known, None))
     os.rename(unfinished, folder)
+
+
+def _read_vocabulary(folder: Path) -> dict[str, int]:
+    """Term -> number, from the vocabulary beside the analyzed shards in `folder`.
+
+    Without one the shards' numbers mean nothing, and they are removed.
+    """
+    try:
+        content = (folder / "vocabulary").read_bytes()
+    except FileNotFoundError:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        content = b""
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        # A kill cut the last line short; no shard was finished after it.
+        os.truncate(folder / "vocabulary", len(whole))
+    return {term: number for number, term in enumerate(whole.decode().split("\n")[:-1])}
 
 
 def _order(documents: pl.DataFrame, read: Callable[[str], pl.LazyFrame]) -> Array:
@@ -640,8 +688,13 @@ def _duplicates(documents: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _write_matrix(folder: Path, parts: list[_Shard], rows: Array, bm25: Bm25) -> None:
-    """Score every term in every document and save the matrix in bm25s' format."""
+def _write_matrix(
+    folder: Path, parts: list[_Shard], rows: Array, bm25: Bm25, vocabulary: dict[str, int]
+) -> int:
+    """Score every term in every document and save the matrix in bm25s' format.
+
+    Returns the number of terms that are in a document.
+    """
     import bm25s
     import numpy as np
 
@@ -657,18 +710,9 @@ def _write_matrix(folder: Path, parts: list[_Shard], rows: Array, bm25: Bm25) ->
         1 - bm25.b + bm25.b * lucene_length(lengths) * n_documents / max(lengths.sum(), 1)
     )
 
-    terms = pl.concat([pl.Series("term", dtype=pl.String), *(part.terms["term"] for part in parts)])
-    vocabulary = terms.unique(maintain_order=True).to_frame().with_row_index("id")
-    ids = (
-        terms.to_frame()
-        .join(vocabulary, on="term", how="left", maintain_order="left")["id"]
-        .to_numpy()
-        .astype(np.int64)
-    )
-    ends = np.cumsum([0, *(len(part.terms) for part in parts)])
     frequencies = np.zeros(len(vocabulary), np.int64)
-    for part, start, end in zip(parts, ends, ends[1:], strict=False):
-        frequencies[ids[start:end]] += part.terms["documents"].to_numpy()
+    for part in parts:
+        frequencies[part.terms] += part.frequencies
     idf = np.log1p((n_documents - frequencies + 0.5) / (frequencies + 0.5))
 
     # Each shard's counts go where its documents' place in each term's list is; no sort is needed.
@@ -677,15 +721,14 @@ def _write_matrix(folder: Path, parts: list[_Shard], rows: Array, bm25: Bm25) ->
     data = np.empty(indptr[-1], np.float32)
     indices = np.empty(indptr[-1], np.int32)
     first_row = 0
-    for part, start, end in zip(parts, ends, ends[1:], strict=False):
-        own = ids[start:end]
-        documents = part.terms["documents"].to_numpy().astype(np.int64)
-        shift = next_place[own] - (np.cumsum(documents) - documents)
-        place = np.repeat(shift, documents) + np.arange(len(part.counts))
-        next_place[own] += documents
-        row = part.counts["row"].to_numpy().astype(np.int64) + first_row
-        count = part.counts["count"].to_numpy().astype(np.float64)
-        data[place] = np.repeat(idf[own], documents) * count / (count + norms[row])
+    for part in parts:
+        shift = next_place[part.terms] - (np.cumsum(part.frequencies) - part.frequencies)
+        place = np.repeat(shift, part.frequencies) + np.arange(len(part.counts))
+        next_place[part.terms] += part.frequencies
+        row = part.rows + first_row
+        data[place] = (
+            np.repeat(idf[part.terms], part.frequencies) * part.counts / (part.counts + norms[row])
+        )
         indices[place] = numbers[row]
         first_row += len(part.documents)
 
@@ -696,9 +739,10 @@ def _write_matrix(folder: Path, parts: list[_Shard], rows: Array, bm25: Bm25) ->
         indptr = np.concatenate([[0], np.cumsum(kept)])[indptr]
     matrix = bm25s.BM25(k1=bm25.k1, b=bm25.b, method="lucene", dtype="float32", int_dtype="int32")
     matrix.scores = {"data": data, "indices": indices, "indptr": indptr, "num_docs": len(rows)}
-    matrix.vocab_dict = {term: number for number, term in enumerate(vocabulary["term"])}
+    matrix.vocab_dict = vocabulary
     matrix.nonoccurrence_array = None
     matrix.save(folder, show_progress=False)
+    return int(np.count_nonzero(frequencies))
 
 
 def _link(source: Path, target: Path) -> None:

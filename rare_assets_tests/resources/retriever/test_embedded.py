@@ -47,8 +47,8 @@ def start(program, *arguments):
     )
 
 
-def entries(folder):
-    return sorted(path.name for path in folder.iterdir())
+def folders(folder):
+    return sorted(path.name for path in folder.iterdir() if path.is_dir())
 
 
 # SmallFloat.byte4ToInt(SmallFloat.intToByte4(length)), asked of Lucene.
@@ -192,8 +192,41 @@ def test_nothing_of_an_older_state_stays_on_disk(retriever, corpus, tmp_path):
         corpus.put("sky", {"moon": f"The moon number {number}."})
         retriever.sync(corpus.shards, corpus.read, Bm25())
 
-    assert len(entries(tmp_path / "index" / "states")) == 1
-    assert len(entries(tmp_path / "index" / "shards")) == 2
+    assert len(folders(tmp_path / "index" / "states")) == 1
+    assert len(folders(tmp_path / "index" / "shards")) == 2
+
+
+@pytest.mark.parametrize("cut", [0, 1, None], ids=["whole", "torn", "gone"])
+def test_a_damaged_vocabulary_does_no_harm(retriever, corpus, tmp_path, cut):
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    vocabulary = tmp_path / "index" / "shards" / "vocabulary"
+    if cut is None:
+        vocabulary.unlink()
+    elif cut:
+        vocabulary.write_bytes(vocabulary.read_bytes() + "nigh\u00e9".encode()[:-1])
+    corpus.put("sea", {"tide": "The tide rises, night after night."})
+
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+
+    fresh = EmbeddedRetriever(str(tmp_path / "fresh"))
+    fresh.sync(corpus.shards, corpus.read, Bm25())
+    asked = queries("night rises", "tide", "chasing cats")
+    assert retriever.search(asked, depth=9).equals(fresh.search(asked, depth=9))
+    assert len(fresh.search(asked, depth=9)) == 6
+
+
+def test_terms_of_documents_long_gone_are_forgotten(retriever, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedded, "_SPARE_TERMS", 10)
+    sizes = []
+    for number in range(8):
+        texts = {"a": " ".join(f"t{number}x{i}" for i in range(20)), "b": f"moon t{number}x7"}
+        corpus = Corpus(tmp_path / "documents", {"s": texts})
+        retriever.sync(corpus.shards, corpus.read, Bm25())
+        hits = retriever.search(queries(f"t{number}x7 moon", f"t{number - 1}x7"), depth=5)
+        assert found(hits) == {"q1": ["b", "a"]}
+        (state,) = (tmp_path / "index" / "states").iterdir()
+        sizes.append(len(json.loads((state / "vocab.index.json").read_text())))
+    assert sizes == [21, 41, 61, 21, 41, 61, 21, 41]
 
 
 def test_an_opened_state_stays_readable_after_the_next_sync(retriever, corpus, tmp_path):
@@ -252,8 +285,8 @@ def test_a_kill_at_any_step_leaves_the_old_index_or_the_new(retriever, corpus, t
         assert process.returncode == -signal.SIGKILL
         retriever.sync(new.shards, new.read, Bm25())
         assert found(retriever.search(asked, depth=5)) == {"q1": ["sun"]}
-        assert len(entries(tmp_path / "index" / "states")) == 1
-        assert len(entries(tmp_path / "index" / "shards")) == 2
+        assert len(folders(tmp_path / "index" / "states")) == 1
+        assert len(folders(tmp_path / "index" / "shards")) == 2
     n_old = outcomes.count(["moon", "star"])
     assert n_old > 3
     assert outcomes == [["moon", "star"]] * n_old + [["sun"]] * (len(outcomes) - n_old)
@@ -298,7 +331,7 @@ def test_syncs_at_once_come_one_after_the_other(retriever, corpus, tmp_path):
     assert last in "ab"
     assert set(hits) == {f"{last}{i}" for i in range(300)}
     assert seen <= {("m", 2), ("a", 300), ("b", 300)}
-    assert len(entries(tmp_path / "index" / "states")) == 1
+    assert len(folders(tmp_path / "index" / "states")) == 1
 
 
 def test_a_waiting_sync_says_so(retriever, corpus, tmp_path):
