@@ -133,12 +133,7 @@ class Planner:
         stale = self._compare(
             "hard_negatives",
             shard,
-            hard_negatives_from(
-                questions.content_hash,
-                options.hard_negatives,
-                index.fingerprint,
-                index.n_documents,
-            ),
+            hard_negatives_from(questions.content_hash, options.hard_negatives, index),
         )
         if stale:
             return [stale, Stale("reasoning", "hard_negatives")]

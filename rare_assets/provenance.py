@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from rare_assets.resources.corpus_source import Shard
+    from rare_assets.resources.retriever.interface import IndexState
 
 # Options of a run that decide how an answer is got, not what it is.
 NOT_CONTENT = {"max_attempts", "mode", "refresh", "remine_after_growth"}
+
+# Documents in the corpus when the oldest of a shard's negatives were mined: told, never compared.
+MINED_FROM = "mined_from_documents"
 
 
 def options_of(config: dg.Config) -> str:
@@ -53,14 +57,15 @@ def questions_from(
 
 
 def hard_negatives_from(
-    questions_hash: str, config: dg.Config, index_fingerprint: str, index_documents: int
+    questions_hash: str, config: dg.Config, index: IndexState
 ) -> dict[str, str]:
     """What `hard_negatives[shard]` is made from, with the state of the index that was searched."""
     return {
         "questions": questions_hash,
         "options": options_of(config),
-        "index": index_fingerprint,
-        "index_documents": str(index_documents),
+        "index": index.fingerprint,
+        "bm25": index.bm25.fingerprint,
+        MINED_FROM: str(index.n_documents),
     }
 
 
@@ -85,5 +90,5 @@ def reasoning_from(
 
 def what_differs(stored: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Names of the inputs that are not the same in two provenances, in the order of `now`."""
-    names = [*now, *(name for name in stored if name not in now)]
+    names = [name for name in {**now, **stored} if name != MINED_FROM]
     return [name for name in names if stored.get(name) != now.get(name)]

@@ -125,6 +125,11 @@ class HardNegatives(dy.Schema):
         description="The gold document, never among the negatives.",
         metadata={"from": ["questions.doc_id"]},
     )
+    query = dy.String(
+        nullable=False,
+        description="What was searched with.",
+        metadata={"from": ["questions.question", "questions.scenario"]},
+    )
     hard_negatives = dy.List(
         dy.String(nullable=False),
         nullable=False,

@@ -30,6 +30,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "hard_negatives": {
         "question_id": "d1-q0",
         "doc_id": "d1",
+        "query": "Why does a cell lose charge over time?",
         "hard_negatives": ["Cells divide.", "Charge is conserved."],
         "negatives": [
             {"doc_id": "d2", "score": 2.0, "rank": 2},

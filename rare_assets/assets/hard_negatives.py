@@ -1,6 +1,6 @@
 """The hard negatives: BM25HardNeg, passages that look relevant to a question and are not its gold document."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import dagster as dg
 import polars as pl
@@ -10,10 +10,11 @@ from rare_assets.assets.corpus_index import corpus_index
 from rare_assets.catalog import definition_metadata, materialized
 from rare_assets.operators.bm25_hard_neg import MiningStats, bm25_hard_neg
 from rare_assets.partitions import document_shards
-from rare_assets.provenance import hard_negatives_from
+from rare_assets.provenance import MINED_FROM, hard_negatives_from, options_of
 from rare_assets.resources.configurable import Bm25Retriever, Storage
 from rare_assets.resources.io_manager import ShardTable
 from rare_assets.resources.retriever.interface import IndexMissing, IndexState
+from rare_assets.resources.tables import ParquetTables
 
 
 class HardNegativesConfig(dg.Config):
@@ -48,6 +49,13 @@ class HardNegativesConfig(dg.Config):
         "top", description="top: the best that are left; random: a seeded choice among them."
     )
     seed: int = Field(0, description="Seed of the random choice.")
+    remine_after_growth: float = Field(
+        0.2,
+        ge=0,
+        description="Negatives mined earlier with these options are kept, where they still hold, "
+        "while the corpus has grown by at most this share since: new ones would be new prompts to "
+        "pay for. 0: mine every question anew.",
+    )
 
 
 def require_shard(state: IndexState, shard: str, content_hash: str) -> None:
@@ -66,6 +74,7 @@ def require_shard(state: IndexState, shard: str, content_hash: str) -> None:
 def mining_metadata(stats: MiningStats) -> dict[str, Any]:
     """How mining came out, the same keys on every run."""
     metadata: dict[str, Any] = {
+        "negatives_kept": stats.kept,
         "slots_unfilled": stats.slots_unfilled,
         "questions_without_negatives": stats.found.get(0, 0),
         "gold_not_found": stats.gold_not_found,
@@ -77,6 +86,31 @@ def mining_metadata(stats: MiningStats) -> dict[str, Any]:
         metadata["mean_gold_rank"] = stats.gold_rank_mean
         metadata["median_gold_rank"] = stats.gold_rank_median
     return metadata
+
+
+class Earlier(NamedTuple):
+    """Negatives mined before, and how many documents the corpus had then."""
+
+    rows: pl.DataFrame
+    mined_from: str
+
+
+def earlier_negatives(
+    tables: ParquetTables, shard: str, config: HardNegativesConfig, state: IndexState
+) -> Earlier | None:
+    """The shard's stored negatives, if they were mined with the same options from a corpus of
+    about the same size and with the same ranking."""
+    stored = tables.provenance("hard_negatives", shard)
+    if stored is None or stored.made_from.get("options") != options_of(config):
+        return None
+    if stored.made_from.get("bm25") != state.bm25.fingerprint:
+        return None
+    mined_from = int(stored.made_from[MINED_FROM])
+    if abs(state.n_documents - mined_from) > config.remine_after_growth * mined_from:
+        return None
+    if not config.remine_after_growth:
+        return None
+    return Earlier(tables.scan("hard_negatives", shard).collect(), str(mined_from))
 
 
 @dg.asset(
@@ -101,8 +135,8 @@ def hard_negatives(
     passage of the same text, and what the options say (`relative_margin`, `range_min`, ...).
     Where fewer than `num_neg` are found, the row keeps what there is.
 
-    **Cost:** none, no model is asked. **Rerun** freely, but note that changed negatives are a new
-    prompt for `reasoning`.
+    **Cost:** none, no model is asked. **Rerun** freely: negatives that still hold are kept, since
+    changed ones are a new prompt to pay for in `reasoning` (`remine_after_growth=0` mines all anew).
     """
     content_hash = storage.content_hash("documents", context.partition_key)
     with retriever.open() as engine:
@@ -111,13 +145,19 @@ def hard_negatives(
         except IndexMissing as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         require_shard(state, context.partition_key, content_hash)
-        mined = bm25_hard_neg(questions.collect(), engine, **config.model_dump())
+        options = config.model_dump(exclude={"remine_after_growth"})
+        earlier = earlier_negatives(storage.tables(), context.partition_key, config, state)
+        mined = bm25_hard_neg(
+            questions.collect(), engine, **options, earlier=earlier.rows if earlier else None
+        )
     made_from = hard_negatives_from(
         storage.content_hash("questions", context.partition_key),
         config,
-        state.fingerprint,
-        state.n_documents,
+        state,
     )
+    if earlier and mined.stats.kept:
+        # Small growths must not add up unnoticed.
+        made_from[MINED_FROM] = earlier.mined_from
     return materialized(
         "hard_negatives",
         mined.produced,

@@ -29,6 +29,7 @@ class MiningStats(NamedTuple):
 
     Attributes:
         questions: rows made.
+        kept: rows among them that were kept from an earlier mining; `dropped` does not count theirs.
         found: number of negatives -> number of questions that got so many.
         slots_unfilled: negatives wanted and not found, all questions together.
         dropped: rule -> candidates it left out, among those looked at before a question had its
@@ -42,6 +43,7 @@ class MiningStats(NamedTuple):
     """
 
     questions: int
+    kept: int
     found: dict[int, int]
     slots_unfilled: int
     dropped: dict[str, int]
@@ -74,6 +76,7 @@ def bm25_hard_neg(
     sampling_strategy: Literal["top", "random"] = "top",
     seed: int = 0,
     near_duplicate_threshold: float | None = None,
+    earlier: pl.DataFrame | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> MinedNegatives:
     """Mine up to `num_neg` hard negatives a question from the ranking of the whole corpus.
@@ -104,6 +107,11 @@ def bm25_hard_neg(
         near_duplicate_threshold: leave out a candidate whose words (the set of them) and those of
             the gold, or of a negative chosen before it, overlap by at least this share of the
             smaller set. 0: off. None: 0.8 while `relative_margin` is on, else off.
+        earlier: `schemas.HardNegatives` mined with the same options from an earlier state of the
+            corpus. Its rows that still hold are kept, and only the other questions are mined: rows
+            with all their negatives, searched with the same words, every negative still in the index
+            with the same text. So a corpus that grows by a little leaves prompts made from them,
+            and paid answers to those, as they are. None: all are mined.
         progress: called with (questions done, questions in all) after each batch of 1,000.
 
     Returns:
@@ -127,7 +135,12 @@ def bm25_hard_neg(
         near_duplicate_threshold=_threshold(near_duplicate_threshold, relative_margin),
     )
     _check(options, query)
-    rows: list[pl.DataFrame] = [HardNegatives.create_empty()]
+    kept: pl.DataFrame = HardNegatives.create_empty()
+    if earlier is not None:
+        kept = _still_holding(earlier, _queries(questions, query), num_neg, retriever)
+    order = questions.select("question_id")
+    questions = questions.join(kept, on="question_id", how="anti", maintain_order="left")
+    rows: list[pl.DataFrame] = [kept]
     rejects: list[pl.DataFrame] = [HardNegativesRejects.create_empty()]
     dropped: Counter[str] = Counter()
     for batch in questions.iter_slices(_BATCH):
@@ -135,11 +148,12 @@ def bm25_hard_neg(
         rows.append(mined)
         rejects.append(missing)
         if progress is not None:
-            progress(sum(map(len, rows)) + sum(map(len, rejects)), len(questions))
-    mined = HardNegatives.validate(pl.concat(rows))
+            progress(sum(map(len, rows)) + sum(map(len, rejects)), len(order))
+    in_order = order.join(pl.concat(rows), on="question_id", maintain_order="left")
+    mined = HardNegatives.validate(in_order)
     return MinedNegatives(
         Produced(mined, HardNegativesRejects.validate(pl.concat(rejects))),
-        _stats(mined, options, dropped),
+        _stats(mined, options, dropped, len(kept)),
     )
 
 
@@ -219,6 +233,31 @@ def _check(options: _Options, query: str) -> None:
     )
 
 
+def _queries(questions: pl.DataFrame, query: str) -> pl.DataFrame:
+    """`question_id, doc_id, query`: what each question is searched with."""
+    text = pl.col("question")
+    if query == "scenario_question":
+        text = pl.concat_str("scenario", "question", separator=" ")
+    return questions.select("question_id", "doc_id", query=text)
+
+
+def _still_holding(
+    earlier: pl.DataFrame, queries: pl.DataFrame, num_neg: int, retriever: Retriever
+) -> pl.DataFrame:
+    """The rows of an earlier mining that need not be mined anew."""
+    whole = earlier.filter(pl.col("hard_negatives").list.len() == num_neg).join(
+        queries, on=["question_id", "doc_id", "query"], how="semi"
+    )
+    said = whole.select(
+        "question_id",
+        doc_id=pl.col("negatives").list.eval(pl.element().struct.field("doc_id")),
+        text=pl.col("hard_negatives"),
+    ).explode("doc_id", "text")
+    held = retriever.texts(said["doc_id"].unique(maintain_order=True))
+    gone = said.join(held, on=["doc_id", "text"], how="anti")
+    return whole.join(gone, on="question_id", how="anti", maintain_order="left")
+
+
 class _Batch:
     """Some questions mined together, so that hits, scores and texts are asked for in bulk."""
 
@@ -227,10 +266,7 @@ class _Batch:
     ) -> None:
         self._retriever = retriever
         self._options = options
-        text = pl.col("question")
-        if query == "scenario_question":
-            text = pl.concat_str("scenario", "question", separator=" ")
-        self._queries = questions.select("question_id", "doc_id", query=text)
+        self._queries = _queries(questions, query)
         columns = questions.select("question_id", "doc_id", "text_hash")
         self._golds = {
             question_id: _Gold(doc_id, text_hash, None, None)
@@ -399,10 +435,12 @@ class _Batch:
             )
 
     def _rows(self) -> pl.DataFrame:
+        queries = dict(self._queries.select("question_id", "query").iter_rows())
         rows = [
             {
                 "question_id": question_id,
                 "doc_id": gold.doc_id,
+                "query": queries[question_id],
                 "hard_negatives": [self._texts[hit.doc_id] for hit in self._chosen[question_id]],
                 "negatives": [
                     {"doc_id": hit.doc_id, "score": hit.score, "rank": hit.rank}
@@ -462,7 +500,7 @@ def _overlap(words: frozenset[str], others: frozenset[str]) -> float:
     return len(words & others) / smaller if smaller else 0.0
 
 
-def _stats(mined: pl.DataFrame, options: _Options, dropped: Counter[str]) -> MiningStats:
+def _stats(mined: pl.DataFrame, options: _Options, dropped: Counter[str], kept: int) -> MiningStats:
     n_found = mined["negatives"].list.len()
     found = dict(sorted(Counter(n_found.to_list()).items()))
     ranks = mined["gold_rank"]
@@ -473,6 +511,7 @@ def _stats(mined: pl.DataFrame, options: _Options, dropped: Counter[str]) -> Min
     )["gap"]
     return MiningStats(
         questions=len(mined),
+        kept=kept,
         found=found,
         slots_unfilled=sum((options.num_neg - n) * count for n, count in found.items()),
         dropped=dict(sorted(dropped.items())),

@@ -127,6 +127,8 @@ class TeacherModel(dg.ConfigurableResource):
                 if batch:
                     raise ValueError("mode=batch needs an endpoint: set RARE_MODEL.")
                 slots = concurrency or EMBEDDED_CONCURRENCY
+                # What has no price can't reach a cost.
+                limits["max_cost_usd"] = None
                 with EmbeddedServer(slots=slots) as server:
                     async with OpenAITeacher(
                         model=server.model,

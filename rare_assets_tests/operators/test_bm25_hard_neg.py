@@ -47,6 +47,7 @@ def test_a_row_has_texts_best_first_with_their_place_in_the_ranking():
         {
             "question_id": "q",
             "doc_id": "gold",
+            "query": "why",
             "hard_negatives": ["onlya", "onlyb", "onlyc"],
             "negatives": [
                 {"doc_id": "a", "score": 9.0, "rank": 1},
@@ -174,6 +175,7 @@ def test_a_query_without_hits_keeps_an_empty_row():
         {
             "question_id": "q",
             "doc_id": "gold",
+            "query": "unheard of",
             "hard_negatives": [],
             "negatives": [],
             "gold_score": 0.0,
@@ -278,6 +280,7 @@ def test_stats_say_what_was_found_and_what_each_rule_left_out():
     stats = mine(retriever, *asked, num_neg=2).stats
     assert stats._replace(score_gap={}) == (
         3,
+        0,
         {1: 2, 2: 1},
         2,
         {"relative_margin": 2},
@@ -390,6 +393,7 @@ def expected_row(retriever, asked, options):
     return {
         "question_id": asked["question_id"],
         "doc_id": gold,
+        "query": asked["question"],
         "hard_negatives": [retriever.texts_by_id[d] for d in chosen],
         "negatives": [{"doc_id": d, "score": hits[d], "rank": order.index(d) + 1} for d in chosen],
         "gold_score": gold_score,
@@ -440,3 +444,43 @@ def test_the_depth_of_the_search_never_shows_in_the_result(seed):
     rows = mine(retriever, *asked, **options).produced.rows
     expected = [expected_row(retriever, one, options) for one in asked]
     assert rows.to_dicts() == pl.DataFrame(expected, schema=rows.schema).to_dicts()
+
+
+def test_negatives_that_still_hold_are_kept_though_the_corpus_ranks_anew():
+    before = mine(ranking(*FOUR), **PLAIN).produced.rows
+    grown = ranking(("new", 9.5), *FOUR)
+    mined = mine(grown, earlier=before, **PLAIN)
+    assert mined.produced.rows.to_dicts() == before.to_dicts()
+    assert (mined.stats.kept, grown.depths) == (1, [])
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["a negative left the corpus", "a negative has another text", "another question", "too few"],
+)
+def test_negatives_that_no_longer_hold_are_mined_anew(change):
+    before = mine(ranking(*FOUR), **PLAIN).produced.rows
+    asked, options, now = question(), PLAIN, ranking(("new", 9.5), *FOUR)
+    if change == "a negative left the corpus":
+        now = ranking(("new", 9.5), *[pair for pair in FOUR if pair[0] != "b"])
+        now.forgotten = frozenset("b")
+        now.texts_by_id["b"] = ""
+    elif change == "a negative has another text":
+        now.texts_by_id["b"] = "rewritten"
+    elif change == "another question":
+        asked = question(query="how")
+        now.scores["how"] = now.scores["why"]
+    else:
+        options = PLAIN | {"num_neg": 4}
+    mined = mine(now, asked, earlier=before, **options)
+    assert mined.stats.kept == 0
+    assert mined.produced.rows["negatives"][0][0]["doc_id"] == "new"
+
+
+def test_kept_and_mined_rows_stand_in_the_order_of_the_questions():
+    retriever = ranking(*FOUR)
+    before = mine(retriever, question(question_id="q2"), **PLAIN).produced.rows
+    asked = [question(question_id=q) for q in ("q1", "q2", "q3")]
+    mined = mine(retriever, *asked, earlier=before, **PLAIN)
+    assert mined.produced.rows["question_id"].to_list() == ["q1", "q2", "q3"]
+    assert (mined.stats.kept, mined.stats.questions) == (1, 3)

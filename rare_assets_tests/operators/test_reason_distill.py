@@ -24,6 +24,7 @@ def mined(question_id, doc_id, negatives):
     return {
         "question_id": question_id,
         "doc_id": doc_id,
+        "query": "Why?",
         "hard_negatives": [f"text of {negative}" for negative in negatives],
         "negatives": [
             {"doc_id": negative, "score": 9.0 - rank, "rank": rank}

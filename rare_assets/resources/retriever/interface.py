@@ -34,6 +34,11 @@ class Bm25(NamedTuple):
     b: float = 0.4
     analyzer: str = "english"
 
+    @property
+    def fingerprint(self) -> str:
+        """The three as one short text."""
+        return f"k1={self.k1} b={self.b} {self.analyzer}"
+
 
 class ShardContent(NamedTuple):
     """What a shard of the documents table holds, as its file tells without reading the rows."""
