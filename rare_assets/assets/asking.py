@@ -21,6 +21,7 @@ TEACHER_STOPPED = "teacher_stopped"
 
 
 def ask(
+    context: dg.AssetExecutionContext,
     teacher: TeacherModel,
     operator: Callable[[Teacher], Coroutine[Any, Any, Produced]],
     *,
@@ -29,11 +30,16 @@ def ask(
 ) -> tuple[Produced, dict[str, Any]]:
     """Run an operator with an opened teacher. Returns what it produced, and the usage as metadata.
 
+    What it will cost is estimated and logged before the first request.
+
     Raises:
         dg.Failure: the teacher stopped (endpoint dead, limit reached); its metadata has the usage.
     """
 
     async def work() -> tuple[Produced, dict[str, Any]]:
+        async with teacher.estimating(refresh=refresh, batch=mode == "batch") as estimating:
+            await operator(estimating)
+            context.log.info(f"{context.partition_key}: {describe_estimate(estimating.usage)}")
         async with teacher.open(refresh=refresh, batch=mode == "batch") as model:
             try:
                 produced = await operator(model)
@@ -45,6 +51,16 @@ def ask(
             return produced, usage_metadata(teacher.name, model.usage)
 
     return wait_for(work())
+
+
+def describe_estimate(usage: Usage) -> str:
+    """An estimate in one line: what is stored, what will be sent, what that costs."""
+    cost = "unknown, no price" if usage.cost_usd is None else f"about ${usage.cost_usd:.4f}"
+    return (
+        f"{usage.answers_reused} answers are stored, {usage.requests} requests to send: about "
+        f"{usage.prompt_tokens:,} prompt and {usage.completion_tokens:,} completion tokens, "
+        f"cost {cost}"
+    )
 
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:

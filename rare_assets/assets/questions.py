@@ -66,6 +66,7 @@ def questions(
     rows = documents.collect()
     templates = load_templates(teacher.prompts_folder)
     produced, usage = ask(
+        context,
         teacher,
         lambda model: doc2query(
             rows,

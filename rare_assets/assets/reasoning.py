@@ -71,6 +71,7 @@ def reasoning(
     asked = questions.collect()
     templates = load_templates(teacher.prompts_folder)
     produced, usage = ask(
+        context,
         teacher,
         lambda model: reason_distill(
             asked,

@@ -17,6 +17,7 @@ from rare_assets.settings import Settings
 
 if TYPE_CHECKING:
     from rare_assets.resources.retriever.interface import Retriever
+    from rare_assets.resources.teacher.estimate import EstimatingTeacher
     from rare_assets.resources.teacher.interface import Teacher
 
 # Requests in flight where RARE_MAX_CONCURRENCY is not set.
@@ -95,6 +96,23 @@ class TeacherModel(dg.ConfigurableResource):
         return given or (EMBEDDED_MAX_TOKENS if embedded else None)
 
     @asynccontextmanager
+    async def estimating(
+        self, *, refresh: bool = False, batch: bool = False
+    ) -> AsyncIterator["EstimatingTeacher"]:
+        """A teacher that asks nothing and counts what would be asked and what it would cost."""
+        from rare_assets.resources.teacher.answers import AnswerStore
+        from rare_assets.resources.teacher.estimate import EstimatingTeacher
+        from rare_assets.resources.teacher.pricing import Prices
+
+        prices = Prices.load(self.prices or Settings().prices)
+        async with AnswerStore(self._answers) as store:
+            yield EstimatingTeacher(self.name, store, prices, refresh=refresh, batch=batch)
+
+    @property
+    def _answers(self) -> str:
+        return str(self.storage.tables().root / "teacher_answers")
+
+    @asynccontextmanager
     async def open(self, *, refresh: bool = False, batch: bool = False) -> AsyncIterator["Teacher"]:
         """A teacher for one step; its answers are stored under the storage root.
 
@@ -122,7 +140,7 @@ class TeacherModel(dg.ConfigurableResource):
             "prices": Prices.load(self.prices or settings.prices),
             "refresh": refresh,
         }
-        async with AnswerStore(str(self.storage.tables().root / "teacher_answers")) as store:
+        async with AnswerStore(self._answers) as store:
             if model is None:
                 if batch:
                     raise ValueError("mode=batch needs an endpoint: set RARE_MODEL.")
