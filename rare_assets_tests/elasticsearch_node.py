@@ -455,11 +455,12 @@ def elasticsearch_index(elasticsearch_url: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":  # start a node by hand: python -m rare_assets_tests.elasticsearch_node
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     started = ElasticsearchNode()
     try:
         started.start()
         print(started.url, flush=True)
-        signal.sigwait([signal.SIGINT, signal.SIGTERM])
+        signal.pause()
     except Unavailable as error:
         sys.exit(str(error))
     finally:

@@ -321,7 +321,7 @@ class ElasticsearchRetriever:
             for bucket in page["buckets"]:
                 key = bucket["key"]
                 counts[key["shard"], key["content_hash"]] = bucket["doc_count"]
-            if "after_key" not in page:
+            if len(page["buckets"]) < versions["size"]:
                 return counts
             versions["after"] = page["after_key"]
 
@@ -415,7 +415,8 @@ class ElasticsearchRetriever:
                 "track_total_hits": False,
                 "sort": ["_doc"],
             }
-            while hits := self._connection.search("find removed documents", target.name, body):
+            while True:
+                hits = self._connection.search("find removed documents", target.name, body)
                 actions = [
                     {
                         "_op_type": "delete",
@@ -431,6 +432,8 @@ class ElasticsearchRetriever:
                     pass
                 removed += len(hits)
                 self._alias.refresh(target.name)
+                if len(hits) < MAX_HITS:
+                    break
         return removed
 
     def _check(

@@ -613,6 +613,25 @@ def test_a_server_that_dies_and_comes_back_loses_nothing(
     retriever.close()
 
 
+def test_a_server_that_hangs_is_asked_again(elasticsearch_node, elasticsearch_index, corpus):
+    node = elasticsearch_node
+    retriever = ElasticsearchRetriever(node.url, elasticsearch_index, request_timeout=1)
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    asked = queries(*corpus.documents["a"])
+    expected = retriever.search(asked, depth=3)
+
+    with ThreadPoolExecutor(1) as pool:
+        node.kill(signal.SIGSTOP)
+        try:
+            searching = pool.submit(retriever.search, asked, depth=3)
+            time.sleep(1.5)
+            assert not searching.done()
+        finally:
+            node.kill(signal.SIGCONT)
+        assert searching.result().equals(expected)
+    retriever.close()
+
+
 @pytest.fixture(scope="module")
 def secure_cluster(tmp_path_factory):
     """Three nodes that speak TLS and ask for a password."""
