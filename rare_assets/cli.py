@@ -38,12 +38,16 @@ def main() -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="YAML of Dagster run config, as in the Launchpad (ops: {questions: {config: {...}}}).",
 )
+@click.option(
+    "--dry-run", is_flag=True, help="Only say what would be made, with requests, tokens and cost."
+)
 def run(
     source: str | None,
     storage: str | None,
     shards: tuple[str, ...],
     redo_all: bool,
     config: Path | None,
+    dry_run: bool,
 ) -> None:
     """Register shards and materialize what is missing or has changed, in the right order.
 
@@ -53,6 +57,7 @@ def run(
       rare-assets run --source ./corpus --storage s3://bucket/rare
       rare-assets run --shard biology.jsonl            one shard (documents and index: all)
       rare-assets run --all                            everything anew; stored answers are free
+      rare-assets run --dry-run                        what it would ask, and what that costs
 
     Every answer of the teacher is stored: a run that was stopped goes on where it was.
     Exits 1 if anything failed, 2 on wrong usage.
@@ -64,13 +69,39 @@ def run(
     run_config = _read_config(config)
     try:
         job = MainJob(run_config, shards, redo_all)
-        succeeded = job.execute()
+        succeeded = job.estimate() if dry_run else job.execute()
     except (SourceError, NothingToDo) as error:
         raise click.ClickException(str(error)) from error
     sys.exit(0 if succeeded else 1)
 
 
-@main.command(context_settings={**CONTEXT, "ignore_unknown_options": True})
+@main.command(context_settings=CONTEXT)
+@click.option("--source", metavar="S", help="Folder, file, pattern or URL of the corpus.")
+@click.option("--storage", metavar="T", help="Folder or URL where the tables go.")
+def status(source: str | None, storage: str | None) -> None:
+    """What is made, what is missing or has changed, and what the teacher has cost so far.
+
+    \b
+    Example:
+      rare-assets status --storage s3://bucket/rare
+    """
+    _print_status(source, storage, each_shard=False)
+
+
+@main.command(context_settings=CONTEXT)
+@click.option("--source", metavar="S", help="Folder, file, pattern or URL of the corpus.")
+@click.option("--storage", metavar="T", help="Folder or URL where the tables go.")
+def shards(source: str | None, storage: str | None) -> None:
+    """Each shard of the source with the state of every stage: rows, rejects, what has changed.
+
+    \b
+    Example:
+      rare-assets shards --source ./corpus
+    """
+    _print_status(source, storage, each_shard=True)
+
+
+@main.command(context_settings=CONTEXT)
 @click.option("--source", metavar="S", help="Folder, file, pattern or URL of the corpus.")
 @click.option("--storage", metavar="T", help="Folder or URL where the tables go.")
 @click.option("--host", default="127.0.0.1", show_default=True)
@@ -89,6 +120,17 @@ def dev(source: str | None, storage: str | None, host: str, port: int) -> None:
     command = [sys.executable, "-m", "dagster", "dev", "-m", "rare_assets.definitions"]
     # The UI replaces this process, so that signals reach it and nothing is left behind.
     os.execv(sys.executable, [*command, "-h", host, "-p", str(port)])
+
+
+def _print_status(source: str | None, storage: str | None, *, each_shard: bool) -> None:
+    _set(RARE_SOURCE=source, RARE_STORAGE=storage)
+    from rare_assets.main_job import MainJob
+    from rare_assets.resources.source_formats import SourceError
+
+    try:
+        MainJob({}).print_status(each_shard)
+    except SourceError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _set(**values: str | None) -> None:

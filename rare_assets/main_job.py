@@ -16,15 +16,17 @@ import dagster as dg
 from rich.console import Console
 
 from rare_assets.build import build_resources
+from rare_assets.estimate import estimate
 from rare_assets.instance import end_dead_runs, prepare_home
 from rare_assets.partitions import document_shards
 from rare_assets.planning import ASKED_STAGES, Options, Planner, Stale
 from rare_assets.progress import RunProgress
 from rare_assets.registration import Scan, scan_source
-from rare_assets.report import print_report
+from rare_assets.report import print_estimate, print_report, print_shards, print_status
 from rare_assets.resources.configurable import Corpus, Storage, TeacherModel
 from rare_assets.runs import Request, Result, execute_all
 from rare_assets.settings import Settings
+from rare_assets.status import shard_states, spent
 
 SHARDS_NAMED = 5
 LOG_WIDTH = 120
@@ -87,7 +89,32 @@ class MainJob:
         print_report(self.console, self.tables, asked, self.failures, self.home, Path.cwd())
         return not self.failures
 
-    def _register(self, instance: dg.DagsterInstance) -> Scan:
+    def estimate(self) -> bool:
+        """Say what `execute` would make, with the requests it would send and their cost.
+
+        Exact for shards whose documents (for reasoning: whose negatives) are current; for the
+        others a bound: one request a row of the source, or a question, with prompts of usual size.
+        Returns True.
+        """
+        with dg.DagsterInstance.get() as instance:
+            scan = self._scan(instance)
+        asked = [shard for shard in scan.shards if not self.only or shard.key in self.only]
+        print_estimate(self.console, estimate(self.planner, self.teacher, asked))
+        return True
+
+    def print_status(self, each_shard: bool) -> None:
+        """Print the state of every stage, in sum or for each shard. Registers and makes nothing."""
+        with dg.DagsterInstance.get() as instance:
+            scan = self._scan(instance)
+        states = shard_states(self.planner, scan.shards, self.planner.index_state())
+        if each_shard:
+            print_shards(self.console, scan.shards, states)
+            return
+        keys = [shard.key for shard in scan.shards]
+        costs = spent(self.tables, keys, self.teacher.load_prices())
+        print_status(self.console, states, costs, scan)
+
+    def _scan(self, instance: dg.DagsterInstance) -> Scan:
         scan = scan_source(self.source, self.tables, instance)
         keys = {shard.key for shard in scan.shards}
         unknown = [key for key in self.only if key not in keys]
@@ -96,6 +123,10 @@ class MainJob:
                 f"The source {self.source.url} has no shard {', '.join(unknown)}. "
                 f"It has: {_some(sorted(keys))}."
             )
+        return scan
+
+    def _register(self, instance: dg.DagsterInstance) -> Scan:
+        scan = self._scan(instance)
         if scan.new:
             instance.add_dynamic_partitions(document_shards.name or "", scan.new)
         self.console.print(

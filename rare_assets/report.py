@@ -13,7 +13,11 @@ from rich.table import Table
 from rare_assets.schemas import TABLES
 
 if TYPE_CHECKING:
+    from rare_assets.estimate import StageEstimate
+    from rare_assets.registration import Scan
+    from rare_assets.resources.corpus_source import Shard
     from rare_assets.resources.tables import ParquetTables
+    from rare_assets.status import Spent, StageState
 
 SHOWN_CHARS = 600
 
@@ -52,6 +56,86 @@ def print_report(
             soft_wrap=True,
         )
     console.print("\nOpen the UI on these runs:  [bold]rare-assets dev[/]")
+
+
+def print_estimate(console: Console, stages: list[StageEstimate]) -> None:
+    """Print what a run would ask, and what that costs."""
+    table = Table(title="A run would ask", title_justify="left", header_style="bold")
+    for column in (
+        "stage",
+        "shards",
+        "requests",
+        "stored",
+        "prompt tok.",
+        "completion tok.",
+        "cost",
+    ):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for stage in stages:
+        about = "at most " if stage.bound else ""
+        table.add_row(
+            stage.stage,
+            f"{stage.shards:,}",
+            f"{about}{stage.requests:,}",
+            f"{stage.reused:,}",
+            f"{stage.prompt_tokens:,}",
+            f"{stage.completion_tokens:,}",
+            _dollars(stage.cost_usd),
+        )
+    console.print(table)
+    console.print(
+        "Tokens are estimated (four characters a token, answers as long as the stored ones). "
+        "RARE_MAX_COST_USD and RARE_MAX_REQUESTS bound a step.",
+        soft_wrap=True,
+    )
+
+
+def print_status(
+    console: Console, states: dict[str, dict[str, StageState]], costs: Spent, scan: Scan
+) -> None:
+    """Print each table's state over all shards, and what was spent."""
+    table = Table(title=f"{len(states):,} shards", title_justify="left", header_style="bold")
+    for column in ("table", "current", "changed", "missing", "rows", "rejects"):
+        table.add_column(column, justify="left" if column == "table" else "right")
+    for name in TABLES:
+        stages = [shard[name] for shard in states.values()]
+        current = sum(stage.state == "current" for stage in stages)
+        missing = sum(stage.state == "missing" for stage in stages)
+        counts = (current, len(stages) - current - missing, missing)
+        rows = (sum(stage.rows for stage in stages), sum(stage.rejects for stage in stages))
+        table.add_row(name, *(f"{count:,}" for count in (*counts, *rows)))
+    console.print(table)
+    console.print(
+        f"Spent on what is stored: {costs.prompt_tokens:,} prompt and {costs.completion_tokens:,} "
+        f"completion tokens, {_dollars(costs.cost_usd)}.",
+        soft_wrap=True,
+    )
+    if scan.new:
+        console.print(f"{len(scan.new)} shards are not registered yet: rare-assets run does it.")
+    if scan.gone:
+        console.print(f"{len(scan.gone)} registered shards are not in this source.")
+
+
+def print_shards(
+    console: Console, shards: list[Shard], states: dict[str, dict[str, StageState]]
+) -> None:
+    """Print a line a shard: what each of its tables holds and whether it is current."""
+    table = Table(header_style="bold")
+    for column in ("shard", "source rows", *TABLES):
+        table.add_column(column, justify="right" if column == "source rows" else "left")
+    for shard in shards:
+        cells = []
+        for stage in states[shard.key].values():
+            rejects = f", {stage.rejects} rejects" if stage.rejects else ""
+            held = "" if stage.state == "missing" else f"{stage.rows:,} rows{rejects}; "
+            cells.append(f"{held}{stage.state}")
+        table.add_row(shard.key, f"{shard.n_rows:,}", *cells)
+    console.print(table)
+
+
+def _dollars(cost: float | None) -> str:
+    """A cost for people; an unknown one is not zero."""
+    return "cost unknown" if cost is None else f"${cost:,.4f}"
 
 
 def _by_error(failures: dict[str, str]) -> dict[str, list[str]]:

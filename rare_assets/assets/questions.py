@@ -1,6 +1,6 @@
 """The questions: Doc2Query, a teacher's question and scenario for each document."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 import polars as pl
@@ -38,6 +38,11 @@ class QuestionsConfig(dg.Config):
         "online", description="batch: the endpoint's Batch API, at half the price, within a day."
     )
 
+    def operator_options(self, teacher: TeacherModel) -> dict[str, Any]:
+        """The options as `doc2query` takes them; the embedded teacher bounds its own answers."""
+        options = self.model_dump(exclude={"refresh", "mode"})
+        return options | {"max_tokens": teacher.max_tokens(self.max_tokens)}
+
 
 @dg.asset(
     partitions_def=document_shards,
@@ -72,12 +77,7 @@ def questions(
             rows,
             model,
             templates=templates,
-            num_questions=config.num_questions,
-            max_attempts=config.max_attempts,
-            min_words=config.min_words,
-            temperature=config.temperature,
-            seed=config.seed,
-            max_tokens=teacher.max_tokens(config.max_tokens),
+            **config.operator_options(teacher),
             progress=log_progress(context, rows.height * config.num_questions),
         ),
         refresh=config.refresh,

@@ -1,6 +1,6 @@
 """The reasoning: ReasonDistill, the teacher's way from the shuffled documents to the answer."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 import polars as pl
@@ -41,6 +41,11 @@ class ReasoningConfig(dg.Config):
         "online", description="batch: the endpoint's Batch API, at half the price, within a day."
     )
 
+    def operator_options(self, teacher: TeacherModel) -> dict[str, Any]:
+        """The options as `reason_distill` takes them; the embedded teacher bounds its own answers."""
+        options = self.model_dump(exclude={"refresh", "mode"})
+        return options | {"max_tokens": teacher.max_tokens(self.max_tokens)}
+
 
 @dg.asset(
     partitions_def=document_shards,
@@ -79,12 +84,7 @@ def reasoning(
             hard_negatives.collect(),
             model,
             templates=templates,
-            seed=config.seed,
-            n=config.n,
-            temperature=config.temperature,
-            max_tokens=teacher.max_tokens(config.max_tokens),
-            max_attempts=config.max_attempts,
-            rejection_samples=config.rejection_samples,
+            **config.operator_options(teacher),
             progress=log_progress(context, asked.height * config.n),
         ),
         refresh=config.refresh,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rare_assets.resources.retriever.interface import Retriever
     from rare_assets.resources.teacher.estimate import EstimatingTeacher
     from rare_assets.resources.teacher.interface import Teacher
+    from rare_assets.resources.teacher.pricing import Prices
 
 # Requests in flight where RARE_MAX_CONCURRENCY is not set.
 ENDPOINT_CONCURRENCY = 64
@@ -102,11 +103,17 @@ class TeacherModel(dg.ConfigurableResource):
         """A teacher that asks nothing and counts what would be asked and what it would cost."""
         from rare_assets.resources.teacher.answers import AnswerStore
         from rare_assets.resources.teacher.estimate import EstimatingTeacher
+
+        async with AnswerStore(self._answers) as store:
+            yield EstimatingTeacher(
+                self.name, store, self.load_prices(), refresh=refresh, batch=batch
+            )
+
+    def load_prices(self) -> "Prices":
+        """The shipped prices, with those of RARE_PRICES over them. Raises ValueError."""
         from rare_assets.resources.teacher.pricing import Prices
 
-        prices = Prices.load(self.prices or Settings().prices)
-        async with AnswerStore(self._answers) as store:
-            yield EstimatingTeacher(self.name, store, prices, refresh=refresh, batch=batch)
+        return Prices.load(self.prices or Settings().prices)
 
     @property
     def _answers(self) -> str:
@@ -126,7 +133,6 @@ class TeacherModel(dg.ConfigurableResource):
         from rare_assets.resources.teacher.answers import AnswerStore
         from rare_assets.resources.teacher.client import OpenAITeacher
         from rare_assets.resources.teacher.embedded import EmbeddedServer
-        from rare_assets.resources.teacher.pricing import Prices
 
         settings = Settings()
         model = self.model or settings.model
@@ -137,7 +143,7 @@ class TeacherModel(dg.ConfigurableResource):
             "request_timeout": self.request_timeout or settings.request_timeout,
             "max_cost_usd": self.max_cost_usd or settings.max_cost_usd,
             "max_requests": self.max_requests or settings.max_requests,
-            "prices": Prices.load(self.prices or settings.prices),
+            "prices": self.load_prices(),
             "refresh": refresh,
         }
         async with AnswerStore(self._answers) as store:

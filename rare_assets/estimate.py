@@ -1,0 +1,138 @@
+"""What a run would ask of the teacher and what that costs, without a run."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from rare_assets.operators.doc2query import doc2query
+from rare_assets.operators.reason_distill import reason_distill
+from rare_assets.planning import Planner
+from rare_assets.resources.configurable import TeacherModel
+from rare_assets.resources.corpus_source import Shard
+from rare_assets.resources.teacher.estimate import COMPLETION_TOKENS
+from rare_assets.resources.teacher.interface import Usage
+
+# Where a shard's texts are not known yet: tokens of a document, and of a prompt's own wording.
+DOCUMENT_TOKENS = 200
+PROMPT_TOKENS = 400
+
+
+class StageEstimate(NamedTuple):
+    """What one stage would ask, all shards together. `bound` is set where some of it is a guess
+    upwards, since what is asked about has not been made yet. `cost_usd` is None without a price."""
+
+    stage: str
+    shards: int
+    requests: int
+    reused: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+    bound: bool
+
+
+def estimate(planner: Planner, teacher: TeacherModel, shards: list[Shard]) -> list[StageEstimate]:
+    """What the questions and the reasoning of these shards would ask, if they were run now."""
+    totals = {stage: _Total(stage, teacher) for stage in ("questions", "reasoning")}
+    index = planner.index_state()
+    for shard in shards:
+        stale_documents = planner.documents(shard) is not None
+        stages = [] if index is None else [each.stage for each in planner.asked(shard.key, index)]
+        if stale_documents or index is None or not planner.tables.exists("questions", shard.key):
+            stages = ["questions", "hard_negatives", "reasoning"]
+        if "questions" in stages:
+            if stale_documents:
+                totals["questions"].guess(
+                    shard.n_rows * planner.options.questions.num_questions,
+                    DOCUMENT_TOKENS + PROMPT_TOKENS,
+                )
+            else:
+                totals["questions"].count(asyncio.run(_questions(planner, teacher, shard.key)))
+        if stages == ["reasoning"]:
+            totals["reasoning"].count(asyncio.run(_reasoning(planner, teacher, shard.key)))
+        elif "reasoning" in stages:
+            shown = 1 + planner.options.hard_negatives.num_neg
+            questions = planner.tables.provenance("questions", shard.key)
+            asked = (
+                shard.n_rows * planner.options.questions.num_questions
+                if questions is None or "questions" in stages
+                else questions.n_rows
+            )
+            totals["reasoning"].guess(
+                asked * planner.options.reasoning.n, shown * DOCUMENT_TOKENS + PROMPT_TOKENS
+            )
+    return [total.result() for total in totals.values()]
+
+
+async def _questions(planner: Planner, teacher: TeacherModel, shard: str) -> Usage:
+    options = planner.options.questions
+    async with teacher.estimating(
+        refresh=options.refresh, batch=options.mode == "batch"
+    ) as estimating:
+        await doc2query(
+            planner.tables.scan("documents", shard).collect(),
+            estimating,
+            templates=planner.templates,
+            **options.operator_options(teacher),
+        )
+        return estimating.usage
+
+
+async def _reasoning(planner: Planner, teacher: TeacherModel, shard: str) -> Usage:
+    options = planner.options.reasoning
+    async with teacher.estimating(
+        refresh=options.refresh, batch=options.mode == "batch"
+    ) as estimating:
+        await reason_distill(
+            planner.tables.scan("questions", shard).collect(),
+            planner.tables.scan("documents", shard).collect(),
+            planner.tables.scan("hard_negatives", shard).collect(),
+            estimating,
+            templates=planner.templates,
+            **options.operator_options(teacher),
+        )
+        return estimating.usage
+
+
+class _Total:
+    """The sum over the shards of one stage."""
+
+    def __init__(self, stage: str, teacher: TeacherModel) -> None:
+        self.stage = stage
+        self.teacher = teacher
+        self.usage = Usage()
+        self.shards = 0
+        self.bound = False
+
+    def count(self, usage: Usage) -> None:
+        self.shards += 1
+        self.usage.requests += usage.requests
+        self.usage.answers_reused += usage.answers_reused
+        self.usage.prompt_tokens += usage.prompt_tokens
+        self.usage.completion_tokens += usage.completion_tokens
+
+    def guess(self, requests: int, prompt_tokens: int) -> None:
+        self.bound = True
+        self.count(
+            Usage(
+                requests=requests,
+                prompt_tokens=requests * prompt_tokens,
+                completion_tokens=requests * COMPLETION_TOKENS,
+            )
+        )
+
+    def result(self) -> StageEstimate:
+        usage = self.usage
+        return StageEstimate(
+            self.stage,
+            self.shards,
+            usage.requests,
+            usage.answers_reused,
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            self.teacher.load_prices().cost(
+                self.teacher.name, usage.prompt_tokens, usage.completion_tokens
+            ),
+            self.bound,
+        )

@@ -1,0 +1,89 @@
+"""The state of each shard in each stage, rejects, tokens and cost so far, from the stored tables alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import polars as pl
+
+from rare_assets.planning import Planner
+from rare_assets.resources.corpus_source import Shard
+from rare_assets.resources.retriever.interface import IndexState
+from rare_assets.resources.tables import ParquetTables
+from rare_assets.resources.teacher.pricing import Prices
+from rare_assets.schemas import TABLES
+
+ASKED_TABLES = ("questions", "reasoning")
+
+
+class StageState(NamedTuple):
+    """One table of one shard. `state` is `current`, `missing`, or what has changed since."""
+
+    state: str
+    rows: int
+    rejects: int
+
+
+class Spent(NamedTuple):
+    """What the answers in stored tables took; `cost_usd` is None if a model's price is unknown."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+
+
+def shard_states(
+    planner: Planner, shards: list[Shard], index: IndexState | None
+) -> dict[str, dict[str, StageState]]:
+    """For each shard key, the state of each table. Without an index, only documents and questions
+    can be current."""
+    return {shard.key: _stages(planner, shard, index) for shard in shards}
+
+
+def spent(tables: ParquetTables, shards: list[str], prices: Prices) -> Spent:
+    """Tokens and cost of everything stored for the shards, rejects too. Answers that several rows
+    share count for each of them."""
+    by_model: dict[str, tuple[int, int]] = {}
+    for table in ASKED_TABLES:
+        for shard in shards:
+            if not tables.exists(table, shard):
+                continue
+            for frame in (tables.scan(table, shard), tables.scan_rejects(table, shard)):
+                sums = frame.group_by("model").agg(
+                    pl.col("prompt_tokens").sum(), pl.col("completion_tokens").sum()
+                )
+                for model, prompt, completion in sums.collect().iter_rows():
+                    so_far = by_model.get(model, (0, 0))
+                    by_model[model] = (so_far[0] + prompt, so_far[1] + completion)
+    costs = [
+        prices.cost(model, prompt, completion)
+        for model, (prompt, completion) in by_model.items()
+        if prompt or completion
+    ]
+    known = [cost for cost in costs if cost is not None]
+    return Spent(
+        sum(prompt for prompt, _ in by_model.values()),
+        sum(completion for _, completion in by_model.values()),
+        sum(known) if len(known) == len(costs) else None,
+    )
+
+
+def _stages(planner: Planner, shard: Shard, index: IndexState | None) -> dict[str, StageState]:
+    stale = {}
+    documents = planner.documents(shard)
+    if documents is not None:
+        stale["documents"] = documents.why
+    elif index is not None:
+        stale = {each.stage: each.why for each in planner.asked(shard.key, index)}
+    states = {}
+    for table in TABLES:
+        stored = planner.tables.provenance(table, shard.key)
+        if stored is None:
+            states[table] = StageState("missing", 0, 0)
+            continue
+        why = stale.get(table)
+        if why is None and "documents" in stale and table != "documents":
+            why = "documents"
+        state = "current" if why is None else f"changed: {why}"
+        states[table] = StageState(state, stored.n_rows, stored.n_rejects)
+    return states
