@@ -1,0 +1,278 @@
+"""How busy the teacher's client keeps an endpoint, beside a thread pool that retries at the end.
+
+Run by hand: `python -m rare_assets_tests.benchmarks.teacher [pipeline|run|memory ...]`. The endpoint is
+a local server with a fixed latency in a process of its own; nothing leaves this machine.
+
+- `pipeline`: wall time over the ideal `asks x latency / in flight`, without faults and with 5 %
+  unusable answers and 5 % 429, at 64 and 256 in flight. Beside it a plain thread pool that waits for
+  its first pass before it retries unusable answers one by one, as DataFlow's RARE operators do.
+- `run`: the whole of `rare-assets run`, 600 documents in 20 shards, 48 in flight (4 shards at once,
+  12 each), 4 s latency, over the ideal of both LLM stages.
+- `memory`: peak resident memory of asking about 100,000 short documents, with stored answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from rare_assets.resources.teacher.interface import Ask
+
+UNUSABLE = "broken_json"
+FAULTS = {UNUSABLE: 0.05, "throttled": 0.05}
+ATTEMPTS = 3
+
+
+@contextmanager
+def endpoint(latency: float, faults: dict[str, float]) -> Iterator[str]:
+    """A fake endpoint in its own process; its URL."""
+    command = [sys.executable, "-m", "rare_assets_tests.fake_endpoint", "--latency", str(latency)]
+    for name, share in faults.items():
+        command += ["--fault", f"{name}={share}"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        yield server.stdout.readline().strip()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def asks(count: int) -> Iterator[Ask]:
+    """Distinct short asks for a structured answer."""
+    from rare_assets.operators.doc2query import HardQuestion
+
+    for number in range(count):
+        text = f"Write a question and a scenario on fact {number}: rivers carry gravel in spring."
+        yield Ask(f"ask-{number}", ({"role": "user", "content": text},), HardQuestion)
+
+
+def with_our_client(url: str, count: int, in_flight: int, folder: str) -> tuple[float, int]:
+    """Seconds and usable answers of the teacher's client with its durable store."""
+    from rare_assets.operators.doc2query import HardQuestion
+    from rare_assets.resources.teacher.answers import AnswerStore
+    from rare_assets.resources.teacher.client import OpenAITeacher
+    from rare_assets.resources.teacher.structured import structured_value
+
+    async def work() -> int:
+        usable = 0
+        async with (
+            AnswerStore(folder) as store,
+            OpenAITeacher(
+                model="fake", base_url=url, store=store, max_concurrency=in_flight
+            ) as teacher,
+        ):
+            outcomes = teacher.ask_all(
+                asks(count),
+                lambda _, answer: structured_value(answer, HardQuestion),
+                max_attempts=ATTEMPTS,
+            )
+            async for outcome in outcomes:
+                usable += outcome.value is not None
+        return usable
+
+    started = time.perf_counter()
+    usable = asyncio.run(work())
+    return time.perf_counter() - started, usable
+
+
+def with_thread_pool(url: str, count: int, in_flight: int) -> tuple[float, int]:
+    """Seconds and usable answers of a thread pool that retries what is unusable at the end."""
+    from openai import OpenAI
+
+    from rare_assets.operators.doc2query import HardQuestion
+
+    # The SDK's own retries take care of 429, as they do for most users.
+    client = OpenAI(base_url=url, api_key="none", max_retries=5)
+
+    def once(ask: Ask) -> bool:
+        response = client.chat.completions.create(
+            model="fake",
+            messages=[dict(message) for message in ask.messages],  # type: ignore[misc]
+            response_format={
+                "type": "json_schema",
+                "json_schema": {"name": "q", "schema": HardQuestion.model_json_schema()},
+            },
+        )
+        try:
+            HardQuestion.model_validate_json(response.choices[0].message.content or "")
+        except ValueError:
+            return False
+        return True
+
+    started = time.perf_counter()
+    asked = list(asks(count))
+    with ThreadPoolExecutor(in_flight) as pool:
+        good = list(pool.map(once, asked))
+    for index, ask in enumerate(asked):
+        for _ in range(ATTEMPTS - 1):
+            if not good[index]:
+                good[index] = once(ask)
+    client.close()
+    return time.perf_counter() - started, sum(good)
+
+
+def pipeline(console: Console, latency: float, rounds: int) -> None:
+    """The client and the thread pool, over the ideal."""
+    table = Table(title=f"{latency:g} s latency, {rounds} full rounds of requests")
+    for column in (
+        "in flight",
+        "asks",
+        "faults",
+        "client",
+        "over ideal",
+        "thread pool",
+        "over ideal",
+    ):
+        table.add_column(column, justify="right")
+    for in_flight in (64, 256):
+        count = in_flight * rounds
+        ideal = rounds * latency
+        for name, faults in (("none", {}), ("5 % unusable, 5 % 429", FAULTS)):
+            with endpoint(latency, faults) as url, tempfile.TemporaryDirectory() as folder:
+                ours, usable = with_our_client(url, count, in_flight, folder)
+                theirs, _ = with_thread_pool(url, count, in_flight)
+            assert usable >= count * 0.99, f"only {usable} of {count} usable"
+            table.add_row(
+                str(in_flight),
+                f"{count:,}",
+                name,
+                f"{ours:.1f} s",
+                f"{ours / ideal:.2f}",
+                f"{theirs:.1f} s",
+                f"{theirs / ideal:.2f}",
+            )
+    console.print(table)
+
+
+def write_corpus(folder: Path, documents: int, files: int, words: int = 60) -> None:
+    """A corpus of distinct documents from a seeded vocabulary, spread over JSONL files."""
+    rng = random.Random(0)
+    vocabulary = [
+        "".join(rng.choices("abcdefghilmnoprstu", k=rng.randint(4, 9))) for _ in range(3000)
+    ]
+    weights = [1 / (rank + 1) for rank in range(len(vocabulary))]
+    folder.mkdir(parents=True)
+    for file in range(files):
+        with (folder / f"part-{file:03d}.jsonl").open("w") as out:
+            for number in range(file, documents, files):
+                text = " ".join(rng.choices(vocabulary, weights, k=words))
+                out.write(json.dumps({"id": f"d{number}", "text": text}) + "\n")
+
+
+def whole_run(console: Console, latency: float, at_once: int = 4, in_flight: int = 48) -> None:
+    """`rare-assets run` from nothing, over the ideal of both LLM stages."""
+    documents, shards = 600, 20
+    ideal = 2 * documents * latency / in_flight
+    with tempfile.TemporaryDirectory() as folder, endpoint(latency, {}) as url:
+        write_corpus(Path(folder) / "corpus", documents, shards)
+        environment = {
+            **os.environ,
+            "RARE_MODEL": "fake",
+            "OPENAI_BASE_URL": url,
+            "OPENAI_API_KEY": "none",
+            "RARE_SOURCE": f"{folder}/corpus",
+            "RARE_STORAGE": f"{folder}/storage",
+            "DAGSTER_HOME": f"{folder}/dagster",
+            "RARE_SHARDS_AT_ONCE": str(at_once),
+            "RARE_MAX_CONCURRENCY": str(in_flight // at_once),
+        }
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "rare_assets.cli", "run"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        wall = time.perf_counter() - started
+        if done.returncode:
+            raise SystemExit(done.stdout + done.stderr)
+    console.print(
+        f"rare-assets run, {documents} documents in {shards} shards, {latency:g} s latency, "
+        f"{at_once} shards at once of {in_flight // at_once} in flight: {wall:.0f} s, "
+        f"ideal {ideal:.0f} s, [bold]{wall / ideal:.2f}[/] of it"
+    )
+
+
+def memory(console: Console, documents: int) -> None:
+    """Peak memory of the questions of one shard of many short documents, in a fresh process."""
+    with tempfile.TemporaryDirectory() as folder, endpoint(0.0, {}) as url:
+        for label in ("asked", "from stored answers"):
+            command = [sys.executable, "-m", "rare_assets_tests.benchmarks.teacher", "--child"]
+            started = time.perf_counter()
+            done = subprocess.run(
+                [*command, url, folder, str(documents)], capture_output=True, text=True, check=True
+            )
+            wall = time.perf_counter() - started
+            rows, peak = done.stdout.split()
+            console.print(
+                f"{int(rows):,} questions {label}: {wall:.0f} s, peak {int(peak) / 1024:.0f} MB"
+            )
+
+
+def memory_child(url: str, folder: str, documents: int) -> None:
+    """Ask about many short documents and print rows and peak memory in KiB."""
+    import polars as pl
+
+    from rare_assets.operators.doc2query import doc2query
+    from rare_assets.operators.read_documents import read_documents
+    from rare_assets.operators.templates import load_templates
+    from rare_assets.resources.source_formats import SourceRow
+    from rare_assets.resources.teacher.answers import AnswerStore
+    from rare_assets.resources.teacher.client import OpenAITeacher
+
+    rng = random.Random(0)
+    words = ["".join(rng.choices("abcdefghilmnoprstu", k=7)) for _ in range(500)]
+    rows = (
+        SourceRow(n, {"text": f"{n} " + " ".join(rng.choices(words, k=30))})
+        for n in range(1, documents + 1)
+    )
+    table: pl.DataFrame = read_documents(rows, file="generated").rows
+
+    async def work() -> int:
+        async with (
+            AnswerStore(f"{folder}/answers") as store,
+            OpenAITeacher(model="fake", base_url=url, store=store) as teacher,
+        ):
+            produced = await doc2query(table, teacher, templates=load_templates())
+            assert produced.rows.height > 0.99 * documents, produced.rejects["reason"].value_counts()
+            return produced.rows.height
+
+    made = asyncio.run(work())
+    print(made, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=[], help="pipeline, run, memory; default all")
+    parser.add_argument("--latency", type=float, default=4.0, help="seconds until an answer")
+    parser.add_argument("--rounds", type=int, default=20, help="full rounds of requests")
+    parser.add_argument("--documents", type=int, default=100_000, help="of the memory part")
+    parser.add_argument("--child", nargs=3, metavar=("URL", "FOLDER", "DOCUMENTS"))
+    given = parser.parse_args()
+    if given.child:
+        memory_child(given.child[0], given.child[1], int(given.child[2]))
+        return
+    console = Console(width=120)
+    parts = given.parts or ["pipeline", "run", "memory"]
+    if "pipeline" in parts:
+        pipeline(console, given.latency, given.rounds)
+    if "run" in parts:
+        whole_run(console, given.latency)
+    if "memory" in parts:
+        memory(console, given.documents)
+
+
+if __name__ == "__main__":
+    main()
