@@ -8,7 +8,12 @@ from pydantic import Field
 
 from rare_assets.assets.corpus_index import corpus_index
 from rare_assets.catalog import definition_metadata, materialized
-from rare_assets.operators.bm25_hard_neg import MiningStats, bm25_hard_neg
+from rare_assets.operators.bm25_hard_neg import (
+    DEFAULT_FALLBACK_RANGE_MIN,
+    DEFAULT_RELATIVE_MARGIN,
+    MiningStats,
+    bm25_hard_neg,
+)
 from rare_assets.partitions import document_shards
 from rare_assets.provenance import MINED_FROM, hard_negatives_from, options_of
 from rare_assets.resources.configurable import Bm25Retriever, Storage
@@ -32,10 +37,16 @@ class HardNegativesConfig(dg.Config):
         None, description="How far below the gold document's score a negative must be."
     )
     relative_margin: float = Field(
-        0.05,
+        DEFAULT_RELATIVE_MARGIN,
         ge=0,
         description="A negative scores at most (1 - relative_margin) of the gold document's score. "
         "0: no bound.",
+    )
+    fallback_range_min: int | None = Field(
+        DEFAULT_FALLBACK_RANGE_MIN,
+        ge=0,
+        description="Where margins leave too few, as for a gold document that itself ranks low, "
+        "passages ranked from here on make up for it. None: such slots stay empty.",
     )
     near_duplicate_threshold: float | None = Field(
         None,
@@ -76,6 +87,7 @@ def mining_metadata(stats: MiningStats) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "negatives_kept": stats.kept,
         "slots_unfilled": stats.slots_unfilled,
+        "filled_beyond_margin": stats.filled_beyond_margin,
         "questions_without_negatives": stats.found.get(0, 0),
         "gold_not_found": stats.gold_not_found,
         "margin_not_applicable": stats.margin_not_applicable,

@@ -62,8 +62,75 @@ def test_a_row_has_texts_best_first_with_their_place_in_the_ranking():
 
 
 def test_the_default_leaves_out_what_scores_near_the_gold_or_above():
-    scored = [("a", 11.0), ("gold", 10.0), ("b", 9.51), ("c", 9.5), ("d", 9.0), ("e", 8.0)]
+    scored = [("a", 11.0), ("gold", 10.0), ("b", 8.01), ("c", 8.0), ("d", 7.0), ("e", 6.0)]
     assert negatives(ranking(*scored)) == ["c", "d", "e"]
+
+
+LOW = [(f"d{n:02}", 50.0 - n) for n in range(30)] + [("gold", 19.5)]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ["d20", "d21", "d22"]),
+        ({"fallback_range_min": 4}, ["d04", "d05", "d06"]),
+        ({"fallback_range_min": 4, "range_min": 10}, ["d10", "d11", "d12"]),
+        ({"fallback_range_min": 28}, ["d28", "d29"]),
+        ({"fallback_range_min": 0, "range_max": 10}, ["d00", "d01", "d02"]),
+        ({"fallback_range_min": 20, "range_max": 10}, []),
+        ({"fallback_range_min": None}, []),
+        ({"relative_margin": 0, "absolute_margin": 0.0}, ["d20", "d21", "d22"]),
+        ({"max_score": 28.0}, ["d22", "d23", "d24"]),
+        ({"relative_margin": 0, "max_score": 10.0}, []),
+        ({"relative_margin": 0}, ["d00", "d01", "d02"]),
+    ],
+)
+def test_slots_that_margins_leave_empty_are_filled_from_lower_ranks(options, expected):
+    assert negatives(ranking(*LOW), **options) == expected
+
+
+def test_what_a_margin_lets_pass_is_taken_before_lower_ranks_fill_up():
+    scored = [(f"d{n:02}", 50.0 - n) for n in range(30)] + [("gold", 45.5)]
+    options = {"relative_margin": 0.5, "absolute_margin": 24.0}
+    assert negatives(ranking(*scored), fallback_range_min=12, **options) == ["d12", "d13", "d29"]
+    assert negatives(ranking(*scored), fallback_range_min=None, **options) == ["d29"]
+
+
+def test_a_gold_without_a_score_gets_what_ranks_low_before_what_ranks_high():
+    scored = [(f"d{n:02}", 50.0 - n) for n in range(22)]
+    retriever = ranking(*scored, texts={"gold": "onlygold"})
+    assert negatives(retriever) == ["d00", "d20", "d21"]
+    assert negatives(retriever, fallback_range_min=None) == ["d00", "d01", "d02"]
+    assert negatives(retriever, **PLAIN) == ["d00", "d01", "d02"]
+
+
+def test_random_choices_fill_up_from_lower_ranks_too():
+    options = {"sampling_strategy": "random", "fallback_range_min": 20}
+    drawn = {tuple(negatives(ranking(*LOW), **options, seed=seed)) for seed in range(9)}
+    assert len(drawn) > 3
+    assert {doc_id for ids in drawn for doc_id in ids} <= {f"d{n}" for n in range(20, 30)}
+    assert {len(set(ids)) for ids in drawn} == {3}
+
+
+def test_stats_count_negatives_that_no_margin_let_pass():
+    scored = [(f"d{n:02}", 50.0 - n) for n in range(30)]
+    retriever = GivenRanking(
+        {doc_id: f"only{doc_id}" for doc_id in [*dict(scored), "low", "near", "none"]},
+        {
+            "one": dict([*scored, ("low", 27.5)]),
+            "two": dict([*scored, ("near", 60.0)]),
+            "three": dict(scored),
+        },
+    )
+    asked = [
+        question("low", "q1", "one"),
+        question("near", "q2", "two"),
+        question("none", "q3", "three"),
+    ]
+    stats = mine(retriever, *asked).stats
+    # At most 22.0 beside a gold of 27.5: d28 and d29, and one from rank 20 on.
+    assert (stats.found, stats.filled_beyond_margin) == ({3: 3}, 1 + 0 + 3)
+    assert mine(retriever, *asked, **PLAIN).stats.filled_beyond_margin == 0
 
 
 def test_documents_with_the_golds_text_are_never_negatives():
@@ -277,12 +344,13 @@ def test_stats_say_what_was_found_and_what_each_rule_left_out():
         question("g2", "q2", "two"),
         question("g3", "q3", "three"),
     ]
-    stats = mine(retriever, *asked, num_neg=2).stats
+    stats = mine(retriever, *asked, num_neg=2, relative_margin=0.05).stats
     assert stats._replace(score_gap={}) == (
         3,
         0,
         {1: 2, 2: 1},
         2,
+        1,
         {"relative_margin": 2},
         1,
         2.0,
@@ -338,6 +406,7 @@ def test_progress_is_told_after_every_batch(monkeypatch):
         ({"range_min": -1}, "range_min=-1"),
         ({"range_max": 10_001}, "range_max=10001"),
         ({"relative_margin": 1.5}, "relative_margin must be between 0 and 1"),
+        ({"fallback_range_min": -1}, "fallback_range_min must be at least 0, not -1"),
         ({"near_duplicate_threshold": -0.1}, "near_duplicate_threshold must be between 0 and 1"),
         ({"query": "scenario"}, "query must be"),
         ({"sampling_strategy": "best"}, "sampling_strategy must be"),
@@ -360,27 +429,36 @@ def expected_row(retriever, asked, options):
             seen.add(retriever.texts_by_id[doc_id])
             remaining.append(doc_id)
     window = remaining[options["range_min"] : options["range_max"]]
+    has_margin = options["absolute_margin"] is not None or options["relative_margin"]
+    fallback = options["fallback_range_min"]
+    low = set() if fallback is None else set(remaining[fallback:])
     if options["max_score"] is not None:
         window = [d for d in window if hits[d] <= options["max_score"]]
     if options["min_score"] is not None:
         window = [d for d in window if hits[d] >= options["min_score"]]
+    bounded = window
     if gold_score > 0:
         if options["absolute_margin"] is not None:
             window = [d for d in window if hits[d] <= gold_score - options["absolute_margin"]]
         if options["relative_margin"]:
             window = [d for d in window if hits[d] <= gold_score * (1 - options["relative_margin"])]
+    filling = [d for d in bounded if d in low and d not in window]
     threshold = options["near_duplicate_threshold"]
     if threshold is None:
         threshold = 0.8 if options["relative_margin"] else 0
     if options["sampling_strategy"] == "random":
-        random.Random(f"{options['seed']}:{asked['question_id']}").shuffle(window)
+        draw = random.Random(f"{options['seed']}:{asked['question_id']}")
+        draw.shuffle(window)
+        draw.shuffle(filling)
+    if has_margin and gold_score == 0:
+        window = [d for d in window if d in low] + [d for d in window if d not in low]
 
     def near(one, other):
         a, b = set(re.findall(r"\w+", one)), set(re.findall(r"\w+", other))
         return len(a & b) / min(len(a), len(b)) >= threshold
 
     chosen = []
-    for doc_id in window:
+    for doc_id in window + filling:
         others = [gold, *chosen]
         text = retriever.texts_by_id[doc_id]
         if threshold and any(near(text, retriever.texts_by_id[other]) for other in others):
@@ -436,6 +514,7 @@ def test_the_depth_of_the_search_never_shows_in_the_result(seed):
         "sampling_strategy": rng.choice(["top", "top", "random"]),
         "seed": rng.randint(0, 3),
         "near_duplicate_threshold": rng.choice([None, 0, 0.5, 1.0]),
+        "fallback_range_min": rng.choice([None, 0, 4, 20, 60]),
     }
     asked = [
         question(doc_id, f"q{n}", rng.choice(sorted(scores)), texts[doc_id])

@@ -1,0 +1,70 @@
+"""The benchmarks on tiny inputs: that they run, and that figures which are no times are right."""
+
+import json
+
+import pytest
+
+from rare_assets_tests.benchmarks import false_negatives
+from rare_assets_tests.benchmarks.corpora import read_judged
+
+
+def judged_folder(folder, qrels="qrels.tsv"):
+    """Thirty documents ranked d00, d01, ... for the one question; four are relevant, two titled."""
+    documents = [
+        {"_id": f"d{n:02}", "text": f"other{n} " * n + "keel " * (40 - n)} for n in range(30)
+    ]
+    documents[3] = {"_id": "d03", "title": "Keel", "text": documents[3]["text"]}
+    documents[4]["title"] = ""
+    documents.append({"_id": "blank", "title": "", "text": " "})
+    folder.joinpath("corpus.jsonl").write_text("\n".join(map(json.dumps, documents)))
+    folder.joinpath("queries.jsonl").write_text('{"_id": "1", "text": "keel", "metadata": {}}\n')
+    judgments = [("d00", 1), ("d01", 2), ("d03", 1), ("d21", 1), ("d02", 0), ("gone", 1)]
+    rows = ["query-id\tcorpus-id\tscore", *(f"1\t{doc_id}\t{score}" for doc_id, score in judgments)]
+    file = folder / qrels
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("\n".join(rows))
+    return folder
+
+
+@pytest.mark.parametrize("qrels", ["qrels.tsv", "qrels/test.tsv"])
+def test_a_judged_collection_is_read_in_the_common_form(tmp_path, qrels):
+    collection = read_judged(judged_folder(tmp_path, qrels))
+    texts = dict(collection.documents.select("doc_id", "text").iter_rows())
+    assert len(texts) == 30
+    assert texts["d03"].startswith("Keel\nother3 ")
+    assert texts["d04"].startswith("other4 ")
+    assert collection.queries.rows() == [("1", "keel")]
+    assert collection.relevant.rows() == [("1", "d00"), ("1", "d01"), ("1", "d03"), ("1", "d21")]
+
+
+def test_a_missing_file_or_judgments_of_nothing_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"corpus\.jsonl is missing"):
+        read_judged(tmp_path)
+    folder = judged_folder(tmp_path)
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n2\td00\t1\n")
+    with pytest.raises(ValueError, match=r"qrels\.tsv judges no document"):
+        read_judged(folder)
+
+
+def test_false_negatives_are_counted_for_every_gold_and_slot(tmp_path):
+    figures = dict(false_negatives.measure(read_judged(judged_folder(tmp_path))))
+    assert set(figures) == set(false_negatives.SETTINGS)
+    plain = figures["plain top 3"]
+    # Golds d00, d01, d03, d21: of d01 d02 d03, d00 d02 d03, d00 d01 d02, d00 d01 d02.
+    assert plain.questions == 4
+    assert plain.false == pytest.approx(8 / 12)
+    assert plain.false_by_slot == pytest.approx([1.0, 0.5, 0.5])
+    assert (plain.found, plain.whole) == (3.0, 1.0)
+    assert plain.rank == pytest.approx((2 + 3 + 4 + 1 + 3 + 4 + 1 + 2 + 3 + 1 + 2 + 3) / 12)
+    # Ranks 20 to 22, without the gold: d21 d22 d23 thrice, once d20 d22 d23.
+    assert figures["range_min=20"].false == pytest.approx(3 / 12)
+
+    best = dict(false_negatives.measure(read_judged(tmp_path), within=10))["plain top 3"]
+    assert (best.questions, best.false) == (3, pytest.approx(6 / 9))
+
+
+def test_the_false_negatives_benchmark_prints_a_row_a_setting(tmp_path, capsys):
+    false_negatives.main([str(judged_folder(tmp_path))])
+    printed = capsys.readouterr().out
+    for setting in false_negatives.SETTINGS:
+        assert printed.count(f"│ {setting} ") == 2
