@@ -27,6 +27,10 @@ from rare_assets.schemas import TABLES
 from rare_assets.settings import Settings
 
 
+FEW_REJECTS = 5
+NO_FAILURE = ("too_short", "wrong_answer_retried")
+
+
 class StoredShard:
     """A shard as the checks see it: its table's rows and rejects, and the tables around it."""
 
@@ -115,17 +119,22 @@ def columns_have_text(*columns: str) -> Callable[[StoredShard], Judgement]:
 
 
 def reject_rate_below_threshold(stored: StoredShard) -> Judgement:
-    """Over RARE_MAX_REJECT_RATE a warning; over RARE_BLOCK_REJECT_RATE an error, which blocks."""
+    """Over RARE_MAX_REJECT_RATE a warning; over RARE_BLOCK_REJECT_RATE an error, which blocks.
+
+    A handful of rejects in a small shard says little, so fewer than five never block. Rows that the
+    options leave out on purpose, and answers that a later one replaced, are no failures.
+    """
     settings = Settings()
-    total = stored.rows.height + stored.rejects.height
-    rate = stored.rejects.height / total if total else 0.0
+    failed = stored.rejects.filter(~pl.col("reason").is_in(NO_FAILURE))
+    total = stored.rows.height + failed.height
+    rate = failed.height / total if total else 0.0
     reasons = dict(stored.rejects["reason"].value_counts(sort=True).iter_rows())
-    error = rate > settings.block_reject_rate
+    error = rate > settings.block_reject_rate and failed.height >= FEW_REJECTS
     return Judgement(
         rate <= settings.max_reject_rate and not error,
         {
             "reject_rate": rate,
-            "rejects": stored.rejects.height,
+            "rejects": failed.height,
             "reasons": reasons,
             "threshold": settings.max_reject_rate,
             "blocking_threshold": settings.block_reject_rate,

@@ -142,7 +142,7 @@ def _failure(request: Request, result: dg.ExecuteInProcessResult) -> Result:
             while error is not None and error.cause is not None:
                 error = error.cause
             if error is not None:
-                return Result(request, error.message.strip())
+                return Result(request, error.message.strip().removeprefix("dagster._core.errors."))
     return Result(request, "failed; its log is in the UI")
 
 

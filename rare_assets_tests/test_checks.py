@@ -150,7 +150,11 @@ def test_many_rejects_fail_and_most_rejects_block(tables, table):
     assert not warned.passed
     assert warned.severity is dg.AssetCheckSeverity.WARN
     assert (warned.metadata["reject_rate"], warned.metadata["threshold"]) == (0.2, 0.1)
-    tables.write(table, "a", rows(table, {}), rejects(table, {}, {}))
+    tables.write(table, "a", rows(table, {}), rejects(table, *[{}] * 4))
+    assert (
+        judge(tables, table, "reject_rate_below_threshold").severity is dg.AssetCheckSeverity.WARN
+    )
+    tables.write(table, "a", rows(table, {}), rejects(table, *[{}] * 5))
     blocked = judge(tables, table, "reject_rate_below_threshold")
     assert not blocked.passed
     assert blocked.severity is dg.AssetCheckSeverity.ERROR
@@ -160,8 +164,17 @@ def test_reject_thresholds_are_settings(tables, monkeypatch):
     tables.write("questions", "a", rows("questions", {}), rejects("questions", {}))
     monkeypatch.setenv("RARE_MAX_REJECT_RATE", "0.5")
     assert judge(tables, "questions", "reject_rate_below_threshold").passed
-    monkeypatch.setenv("RARE_BLOCK_REJECT_RATE", "0.4")
+    monkeypatch.setenv("RARE_MAX_REJECT_RATE", "0.4")
     assert not judge(tables, "questions", "reject_rate_below_threshold").passed
+
+
+def test_what_is_left_out_on_purpose_is_no_reject(tables):
+    left_out = rejects("questions", {"reason": "too_short"}, {"reason": "wrong_answer_retried"})
+    tables.write("questions", "a", rows("questions", {}), left_out)
+    judgement = judge(tables, "questions", "reject_rate_below_threshold")
+    assert judgement.passed
+    assert judgement.metadata["reject_rate"] == 0
+    assert judgement.metadata["reasons"] == {"too_short": 1, "wrong_answer_retried": 1}
 
 
 def test_a_file_with_other_columns_fails_the_schema_check(tables):
