@@ -1,5 +1,6 @@
 """The graph in one screen: which assets, checks, jobs and sensors there are, and what they talk to."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,14 @@ def build_resources(overrides: Mapping[str, Any] | None = None) -> dict[str, Any
     }
 
 
+def linked_to_code(assets: list[Any]) -> list[Any]:
+    """The assets, each with a link in the UI to the lines that define it."""
+    with warnings.catch_warnings():
+        # The links are a beta in this Dagster; nothing but the UI depends on them.
+        warnings.filterwarnings("ignore", category=dg.BetaWarning)
+        return list(dg.with_source_code_references(assets))
+
+
 def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """The whole code location.
 
@@ -42,7 +51,9 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
             `corpus`, `teacher`, `retriever`, `io_manager`): other settings, or other classes.
     """
     return dg.Definitions(
-        assets=[corpus_files, documents, corpus_index, questions, hard_negatives, reasoning],
+        assets=linked_to_code(
+            [corpus_files, documents, corpus_index, questions, hard_negatives, reasoning]
+        ),
         asset_checks=asset_checks,
         jobs=jobs,
         sensors=sensors,

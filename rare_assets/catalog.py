@@ -18,6 +18,7 @@ from rare_assets.resources.io_manager import ShardTable
 from rare_assets.resources.tables import content_hash
 from rare_assets.schemas import TABLES, Produced
 
+OWNERS = ["team:data-platform"]
 PREVIEW_ROWS = 5
 PREVIEW_CHARS = 160
 
@@ -33,11 +34,7 @@ def table_schema(schema: type[dy.Schema]) -> dg.TableSchema:
                 constraints=dg.TableColumnConstraints(
                     nullable=column.nullable,
                     unique=column.primary_key and len(schema.primary_key()) == 1,
-                    other=sorted(
-                        rule
-                        for rule in column.validation_rules(pl.col(name))
-                        if rule not in ("nullability", "nan", "inf")
-                    ),
+                    other=_constraints(name, column),
                 ),
             )
             for name, column in schema.columns().items()
@@ -117,6 +114,18 @@ def mean_words(texts: pl.Series) -> float:
 def share(flags: pl.Series) -> float:
     """Share of true values; 0 without values."""
     return float(flags.sum()) / len(flags) if len(flags) else 0.0
+
+
+def _constraints(name: str, column: dy.Column) -> list[str]:
+    """What else holds for a column's values, as `min 1` or `not blank`."""
+    rules = set(column.validation_rules(pl.col(name))) - {"nullability", "nan", "inf"}
+    return sorted(
+        f"{rule.replace('_', ' ')} {getattr(column, rule)}"
+        if hasattr(column, rule)
+        else rule.removeprefix("check__").replace("_", " ")
+        for rule in rules
+        if not rule.startswith("inner")
+    )
 
 
 def _sources(column: dy.Column) -> list[str]:

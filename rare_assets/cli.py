@@ -114,10 +114,10 @@ def dev(source: str | None, storage: str | None, host: str, port: int) -> None:
       rare-assets dev --port 3333
     """
     _set(RARE_SOURCE=source, RARE_STORAGE=storage)
-    from rare_assets.instance import prepare_home
+    from rare_assets.instance import WORKSPACE, prepare_home
 
     prepare_home()
-    command = [sys.executable, "-m", "dagster", "dev", "-m", "rare_assets.definitions"]
+    command = [sys.executable, "-m", "dagster", "dev", "-w", str(WORKSPACE)]
     # The UI replaces this process, so that signals reach it and nothing is left behind.
     os.execv(sys.executable, [*command, "-h", host, "-p", str(port)])
 

@@ -5,10 +5,15 @@ import socket
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
 from rare_assets.settings import Settings
 
 SHIPPED_YAML = Path(__file__).with_name("dagster.yaml")
+# Gives the code location the same name wherever the UI is started: runs and sensors are kept by it.
+WORKSPACE = Path(__file__).with_name("workspace.yaml")
+LOCATION = "rare_assets"
 PROCESS_TAG = "rare_assets/process"
 
 
@@ -26,9 +31,15 @@ def prepare_home() -> Path:
     return home
 
 
-def process_tag() -> dict[str, str]:
-    """Marks a run with the process that works on it."""
-    return {PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}"}
+def run_tags() -> dict[str, str]:
+    """Mark a run with the process that works on it, and with the code location that its job is of.
+
+    Without the latter, the UI shows the run, but not on its job's pages.
+    """
+    return {
+        PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}",
+        REPOSITORY_LABEL_TAG: f"{SINGLETON_REPOSITORY_NAME}@{LOCATION}",
+    }
 
 
 def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:

@@ -44,7 +44,7 @@ def execute(request: Request) -> Result:
     import dagster as dg
 
     from rare_assets.definitions import defs
-    from rare_assets.instance import process_tag
+    from rare_assets.instance import run_tags
 
     with dg.DagsterInstance.get() as instance:
         job = defs.resolve_job_def(request.job)
@@ -54,7 +54,7 @@ def execute(request: Request) -> Result:
             partition_key=request.shard,
             asset_selection=_selection(request),
             run_config=_config_for(request),
-            tags=process_tag(),
+            tags=run_tags(),
             raise_on_error=False,
         )
         return Result(request, None) if result.success else _failure(request, result)

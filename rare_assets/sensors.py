@@ -15,10 +15,11 @@ NEW_SHARDS_SECONDS = 60
     job=questions_job,
     default_status=dg.DefaultSensorStatus.STOPPED,
     minimum_interval_seconds=NEW_SHARDS_SECONDS,
-    description="**Costs money once it is on:** registers the shards of new source files and requests "
+    # The UI shows a sensor's description as plain text.
+    description="Costs money once it is on: registers the shards of new source files and requests "
     "documents and questions for them and for changed files, one teacher request per document that "
     "was never asked about. The index, hard negatives and reasoning follow from a backfill or "
-    "`rare-assets run`. Off by default.",
+    "'rare-assets run'. Off by default.",
 )
 def new_shards(
     context: dg.SensorEvaluationContext, corpus: Corpus, storage: Storage

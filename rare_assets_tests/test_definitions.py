@@ -1,5 +1,6 @@
 """The code location: what is in it, that it loads with nothing set, and quickly because of what it leaves out."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from rare_assets.build import build_defs
 from rare_assets.definitions import defs
+from rare_assets.operators.templates import PACKAGED
 from rare_assets.resources.configurable import Storage
 from rare_assets.schemas import TABLES
 
@@ -27,6 +29,10 @@ def describe(defs: dg.Definitions) -> dict:
             **{field: getattr(spec, field) for field in SHOWN},
         }
         assets[name]["kinds"] = sorted(spec.kinds)
+        # The part after the sign is the prompt's fingerprint, which any edit of a prompt changes.
+        assets[name]["code_version"] = (spec.code_version or "").partition("+")[0] or None
+        policy = spec.freshness_policy
+        assets[name]["freshness"] = type(policy).__name__ if policy else None
         assets[name]["tags"] = {k: v for k, v in spec.tags.items() if "kind/" not in k}
     checks = {
         f"{key.asset_key.to_user_string()}/{key.name}": {
@@ -76,6 +82,40 @@ def test_every_asset_says_what_a_row_costs_and_how_to_rerun():
         if spec.key.to_user_string() != "corpus_files":
             assert "**Cost:**" in spec.description
             assert "**Rerun**" in spec.description
+
+
+def code_versions(**environment: str) -> dict[str, str]:
+    """The code versions that a fresh process with these settings loads."""
+    code = (
+        "import json; from rare_assets.definitions import defs; print(json.dumps("
+        "{s.key.to_user_string(): s.code_version for s in defs.resolve_all_asset_specs()}))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=True,
+    )
+    return json.loads(run.stdout)
+
+
+def test_another_prompt_is_another_code_version_of_its_asset_alone(tmp_path):
+    mine = (
+        (PACKAGED / "reason_distill.md").read_text().replace("# System\n", "# System\nBe brief.\n")
+    )
+    (tmp_path / "reason_distill.md").write_text(mine)
+    before, after = code_versions(), code_versions(RARE_PROMPTS=str(tmp_path))
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"reasoning"}
+
+
+@pytest.mark.parametrize(
+    "setting", [{"RARE_PROMPTS": "/no/such/folder"}, {"RARE_ROWS_PER_SHARD": "many"}]
+)
+def test_settings_that_no_run_can_use_do_not_keep_definitions_from_loading(setting):
+    versions = code_versions(**setting)
+    assert versions["questions"] == "1+unusable"
 
 
 def test_a_resource_given_replaces_the_shipped_one_for_all_that_use_it():

@@ -4,20 +4,35 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import dagster as dg
 import polars as pl
 
+from rare_assets.operators.templates import load_templates
 from rare_assets.resources.configurable import TeacherModel
 from rare_assets.resources.teacher.interface import Progress, Teacher, TeacherStopped, Usage
 from rare_assets.schemas import Produced
+from rare_assets.settings import Settings
 
 T = TypeVar("T")
 
 LOG_SECONDS = 10
 # Marks a failure that the next shard would meet as well.
 TEACHER_STOPPED = "teacher_stopped"
+
+
+def code_version(version: str, prompt: Literal["doc2query", "reason_distill"]) -> str:
+    """An asset's code version with its prompt's fingerprint, so that another prompt shows as unsynced.
+
+    Read once, when definitions load. Settings or templates that can't be used fail the run, with
+    their own error, and never the loading.
+    """
+    try:
+        templates = load_templates(Settings().prompts)
+    except ValueError:
+        return f"{version}+unusable"
+    return f"{version}+{getattr(templates, prompt).fingerprint}"
 
 
 def ask(

@@ -1,12 +1,14 @@
 """The index: BM25 over the documents of all shards."""
 
 import time
+from datetime import timedelta
 
 import dagster as dg
 import polars as pl
 from pydantic import Field
 
 from rare_assets.assets.documents import documents
+from rare_assets.catalog import OWNERS
 from rare_assets.partitions import document_shards
 from rare_assets.resources.configurable import Bm25Retriever, Storage
 from rare_assets.resources.retriever.interface import Bm25, IndexConflict, ShardContent, SyncReport
@@ -41,8 +43,14 @@ def shards_to_index(
 
 @dg.asset(
     deps=[dg.AssetDep(documents, partition_mapping=dg.AllPartitionMapping())],
-    group_name="retrieval",
+    group_name="corpus",
     kinds={"elasticsearch"},
+    owners=OWNERS,
+    tags={"cost": "none"},
+    # A sync is free and finds what a shard's own runs can't see: documents made anew since.
+    freshness_policy=dg.FreshnessPolicy.time_window(
+        warn_window=timedelta(days=7), fail_window=timedelta(days=30)
+    ),
     code_version="1",
     pool="elasticsearch",
 )
@@ -52,7 +60,7 @@ def corpus_index(
     retriever: Bm25Retriever,
     storage: Storage,
 ) -> dg.MaterializeResult:
-    """BM25 index over the documents of **all** registered shards; negatives come from the whole corpus.
+    """BM25 index over the documents of all registered shards; negatives come from the whole corpus.
 
     It *syncs*: only shards whose content changed are indexed again, shards that are no longer
     registered leave the index, the rest is left alone.

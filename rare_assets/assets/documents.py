@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from rare_assets.catalog import definition_metadata, materialized, mean_words
+from rare_assets.catalog import OWNERS, definition_metadata, materialized, mean_words
 from rare_assets.operators.read_documents import READER_VERSION, read_documents
 from rare_assets.partitions import document_shards
 from rare_assets.provenance import documents_from
@@ -13,12 +13,13 @@ from rare_assets.resources.source_formats import SourceError
 
 corpus_files = dg.AssetSpec(
     "corpus_files",
-    description="""The source files (`RARE_SOURCE`): .jsonl, .ndjson, .json (a list), .parquet, .csv, .txt, .md.
+    description="""The source files: .jsonl, .ndjson, .json (a list), .parquet, .csv, .txt, .md.
 
-One file is one shard; a file of more rows than `RARE_ROWS_PER_SHARD` is several.
+They lie where `RARE_SOURCE` says. One file is one shard; a file of more rows than `RARE_ROWS_PER_SHARD` is several.
 The sensor `new_shards` and `rare-assets run` register the shards of new files.""",
     group_name="corpus",
     kinds={"file"},
+    owners=OWNERS,
 )
 
 
@@ -27,6 +28,8 @@ The sensor `new_shards` and `rare-assets run` register the shards of new files."
     deps=[corpus_files],
     group_name="corpus",
     kinds={"polars", "parquet"},
+    owners=OWNERS,
+    tags={"cost": "none"},
     code_version=READER_VERSION,
     metadata=definition_metadata("documents"),
 )

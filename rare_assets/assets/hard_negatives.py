@@ -7,7 +7,7 @@ import polars as pl
 from pydantic import Field
 
 from rare_assets.assets.corpus_index import corpus_index
-from rare_assets.catalog import definition_metadata, materialized
+from rare_assets.catalog import OWNERS, definition_metadata, materialized
 from rare_assets.operators.bm25_hard_neg import (
     DEFAULT_FALLBACK_RANGE_MIN,
     DEFAULT_RELATIVE_MARGIN,
@@ -128,8 +128,10 @@ def earlier_negatives(
 @dg.asset(
     partitions_def=document_shards,
     deps=[corpus_index],
-    group_name="retrieval",
+    group_name="rare_data",
     kinds={"elasticsearch", "parquet"},
+    owners=OWNERS,
+    tags={"cost": "none", "operator": "bm25_hard_neg"},
     code_version="1",
     pool="elasticsearch",
     metadata=definition_metadata("hard_negatives"),

@@ -6,8 +6,8 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from rare_assets.assets.asking import ask, log_progress
-from rare_assets.catalog import definition_metadata, materialized, mean_words
+from rare_assets.assets.asking import ask, code_version, log_progress
+from rare_assets.catalog import OWNERS, definition_metadata, materialized, mean_words
 from rare_assets.operators.doc2query import doc2query
 from rare_assets.operators.templates import load_templates
 from rare_assets.partitions import document_shards
@@ -46,9 +46,11 @@ class QuestionsConfig(dg.Config):
 
 @dg.asset(
     partitions_def=document_shards,
-    group_name="questions",
+    group_name="rare_data",
     kinds={"openai", "parquet"},
-    code_version="1",
+    owners=OWNERS,
+    tags={"cost": "teacher", "operator": "doc2query"},
+    code_version=code_version("1", "doc2query"),
     pool="teacher",
     metadata=definition_metadata("questions"),
 )

@@ -6,8 +6,8 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from rare_assets.assets.asking import ask, log_progress
-from rare_assets.catalog import definition_metadata, materialized, mean_words, share
+from rare_assets.assets.asking import ask, code_version, log_progress
+from rare_assets.catalog import OWNERS, definition_metadata, materialized, mean_words, share
 from rare_assets.operators.reason_distill import reason_distill
 from rare_assets.operators.templates import load_templates
 from rare_assets.partitions import document_shards
@@ -49,9 +49,11 @@ class ReasoningConfig(dg.Config):
 
 @dg.asset(
     partitions_def=document_shards,
-    group_name="reasoning",
+    group_name="rare_data",
     kinds={"openai", "parquet"},
-    code_version="1",
+    owners=OWNERS,
+    tags={"cost": "teacher", "operator": "reason_distill"},
+    code_version=code_version("1", "reason_distill"),
     pool="teacher",
     metadata=definition_metadata("reasoning"),
 )

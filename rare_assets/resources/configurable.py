@@ -30,7 +30,9 @@ EMBEDDED_MAX_TOKENS = 256
 
 def setting(name: str, **constraints: Any) -> Any:
     """An optional field that falls back to the setting of that name, described by it."""
-    return Field(default=None, description=Settings.model_fields[name].description, **constraints)
+    field = Settings.model_fields[name]
+    description = f"{field.description} In the environment: {field.validation_alias}."
+    return Field(default=None, description=description, **constraints)
 
 
 class Storage(dg.ConfigurableResource):
