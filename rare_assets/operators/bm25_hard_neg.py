@@ -18,8 +18,6 @@ DEFAULT_FALLBACK_RANGE_MIN = 20
 DEFAULT_NEAR_DUPLICATE_THRESHOLD = 0.8
 
 _BATCH = 1_000
-# Texts fetched beyond those wanted, for near-duplicates among them.
-_SPARE_TEXTS = 2
 # Elasticsearch's index.max_result_window: no engine is asked for more hits than that.
 _MAX_DEPTH = 10_000
 _MARGINS = ("absolute_margin", "relative_margin")
@@ -445,7 +443,7 @@ class _Batch:
         for position, (hit, rule, _) in enumerate(order):
             if rule is None and options.near_duplicate_threshold is not None:
                 if hit.doc_id not in self._texts or gold.doc_id not in self._texts:
-                    missing = options.num_neg - len(chosen) + _SPARE_TEXTS
+                    missing = options.num_neg - len(chosen)
                     ahead = [hit.doc_id for hit, rule, _ in order[position:] if rule is None]
                     wanted = [gold.doc_id, *ahead[:missing]]
                     return _Picked(chosen, dropped, [q for q in wanted if q not in self._texts])

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
+
+from rare_assets.resources.retriever.interface import ShardContent
 
 
 class Judged(NamedTuple):
@@ -75,3 +79,90 @@ def read_judged(folder: Path) -> Judged:
 
 def text_hashes(texts: pl.Series) -> pl.Series:
     return pl.Series([hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts])
+
+
+class Shards(NamedTuple):
+    """Documents as Parquet files, in the form that an index sync takes them."""
+
+    folder: Path
+    contents: dict[str, ShardContent]
+
+    @classmethod
+    def write(cls, folder: Path, documents: pl.DataFrame, rows_per_shard: int) -> Shards:
+        folder.mkdir(parents=True)
+        contents = {}
+        for number, part in enumerate(documents.iter_slices(rows_per_shard)):
+            key = f"shard-{number:05}"
+            part.write_parquet(folder / f"{key}.parquet")
+            content = hashlib.sha256("".join(part["text_hash"]).encode()).hexdigest()[:16]
+            contents[key] = ShardContent(content, len(part))
+        return cls(folder, contents)
+
+    def read(self, key: str) -> pl.LazyFrame:
+        return pl.scan_parquet(self.folder / f"{key}.parquet")
+
+
+def passages(count: int, seed: int = 0) -> pl.DataFrame:
+    """Made-up passages: doc_id, text, text_hash.
+
+    Words are drawn from 200,000 made-up ones and English stop words with frequencies after Zipf and
+    Mandelbrot; lengths are log-normal, 88 words on average, as passages of English prose have them.
+    """
+    rng = np.random.default_rng([seed, count])
+    words, weights = _vocabulary(seed)
+    lengths = np.maximum(rng.lognormal(np.log(88) - 0.125, 0.5, count).astype(int), 5)
+    drawn = np.searchsorted(np.cumsum(weights), rng.random(lengths.sum()))
+    ends = np.cumsum(lengths)
+    texts = pl.Series(
+        [
+            " ".join(words[drawn[end - length : end]])
+            for end, length in zip(ends, lengths, strict=True)
+        ]
+    )
+    doc_ids = pl.Series([f"p{number:08}" for number in range(count)])
+    return pl.DataFrame({"doc_id": doc_ids, "text": texts, "text_hash": text_hashes(texts)})
+
+
+def with_changes(documents: pl.DataFrame, share: float) -> pl.DataFrame:
+    """The documents, the first of them with another last word."""
+    changed = pl.int_range(pl.len()) < round(share * len(documents))
+    texts = documents.select(pl.when(changed).then(pl.col("text") + " changed").otherwise("text"))
+    return documents.with_columns(text=texts.to_series(), text_hash=text_hashes(texts.to_series()))
+
+
+def questions_about(documents: pl.DataFrame, count: int, seed: int = 0) -> pl.DataFrame:
+    """Questions of 25 words, 15 from their gold document and 10 drawn from the vocabulary."""
+    rng = np.random.default_rng([seed, count, len(documents)])
+    words, weights = _vocabulary(seed)
+    golds = documents[rng.integers(0, len(documents), count)]
+    drawn = words[np.searchsorted(np.cumsum(weights), rng.random((count, 10)))]
+    asked = [
+        " ".join(rng.permutation([*rng.choice(text.split(), 15), *others]))
+        for text, others in zip(golds["text"], drawn, strict=True)
+    ]
+    return golds.select("doc_id", "text_hash").with_columns(
+        question_id=pl.Series([f"q{number:06}" for number in range(count)]),
+        question=pl.Series(asked),
+    )
+
+
+@cache
+def _vocabulary(seed: int) -> tuple[Any, Any]:
+    """Words by falling frequency, and their probabilities."""
+    rng = np.random.default_rng(seed)
+    syllables = np.array([a + b for a in "bcdfghjklmnprstvwz" for b in "aeiou"])
+    made = {
+        "".join(of[: 2 + length])
+        for of, length in zip(
+            rng.choice(syllables, (220_000, 5)), rng.integers(0, 4, 220_000), strict=True
+        )
+    }
+    words = [*_FREQUENT.split(), *rng.permutation(sorted(made))[:200_000]]
+    weights = 1 / (np.arange(len(words)) + 3.7) ** 1.2
+    return np.array(words, dtype=object), weights / weights.sum()
+
+
+_FREQUENT = (
+    "the of and to a in is it that for was as on with be by at this are or not but have from they "
+    "which will there their if no into such then these"
+)

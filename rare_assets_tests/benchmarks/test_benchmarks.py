@@ -2,10 +2,14 @@
 
 import json
 
+import polars as pl
 import pytest
+from elasticsearch import Elasticsearch
 
-from rare_assets_tests.benchmarks import false_negatives
+from rare_assets.resources.retriever.interface import Bm25
+from rare_assets_tests.benchmarks import corpora, false_negatives, retrieval
 from rare_assets_tests.benchmarks.corpora import read_judged
+from rare_assets_tests.elasticsearch_node import Unavailable
 
 
 def judged_folder(folder, qrels="qrels.tsv"):
@@ -68,3 +72,64 @@ def test_the_false_negatives_benchmark_prints_a_row_a_setting(tmp_path, capsys):
     printed = capsys.readouterr().out
     for setting in false_negatives.SETTINGS:
         assert printed.count(f"│ {setting} ") == 2
+
+
+def test_made_up_passages_are_the_same_for_a_seed_and_as_prose_is():
+    documents = corpora.passages(2_000)
+    assert documents.equals(corpora.passages(2_000))
+    assert not documents["text"].equals(corpora.passages(2_000, seed=1)["text"])
+    words = documents["text"].str.split(" ")
+    assert 80 < words.list.len().mean() < 96
+    counts = words.explode().value_counts(sort=True)
+    assert counts[0, 0] == "the"
+    assert 0.04 < counts["count"][0] / counts["count"].sum() < 0.08
+    assert counts.filter(pl.col("count") == 1).height > 0.4 * counts.height
+
+    changed = corpora.with_changes(documents, 0.01)
+    differs = documents["text_hash"] != changed["text_hash"]
+    assert differs.arg_true().to_list() == list(range(20))
+
+    asked = corpora.questions_about(documents, 50).join(documents, on=["doc_id", "text_hash"])
+    shared = [
+        len(set(question.split()) & set(text.split())) / len(set(question.split()))
+        for question, text in asked.select("question", "text").iter_rows()
+    ]
+    assert len(shared) == 50
+    assert min(shared) > 0.4
+
+
+def test_the_sorting_miner_ranks_as_its_formula_says():
+    documents = pl.DataFrame(
+        {"doc_id": ["a", "b", "c", "d"], "text": ["keel", "keel mast", "mast sail sail", "oar"]}
+    )
+    miner = retrieval.SortingMiner(documents, Bm25(k1=0.9, b=0.4))
+    assert miner.mine("keel unheard", gold="b") == ["a", "c", "d"]
+    # Both terms are in two of four documents; twice in five words counts more in c than in b.
+    assert miner.mine("sail sail mast", gold="", num_neg=2) == ["c", "b"]
+
+
+def test_the_retrieval_benchmark_prints_a_table_with_both_engines(elasticsearch_url, capsys):
+    arguments = ["--passages", "300", "--questions", "40", "--elasticsearch", elasticsearch_url]
+    retrieval.main(arguments)
+    printed = capsys.readouterr().out
+    assert "300 passages" in printed
+    for what in [
+        *("embedded: load", "embedded: mining, defaults", "embedded: sync after 1 % changed"),
+        *("whole-corpus sort: mining", "bare client: parallel_bulk", "bare client: msearch"),
+        *("Elasticsearch: load", "Elasticsearch: mining, defaults", "Elasticsearch: sync after"),
+    ]:
+        assert what in printed
+    with Elasticsearch(elasticsearch_url.split(",")) as client:
+        assert not client.indices.get(index="rare-benchmark-*")
+
+
+def test_the_retrieval_benchmark_runs_without_elasticsearch(monkeypatch, capsys):
+    def unavailable(**options):
+        raise Unavailable("no JDK")
+
+    monkeypatch.setattr(retrieval, "ElasticsearchNode", unavailable)
+    retrieval.main(["--passages", "200", "--questions", "20"])
+    printed = capsys.readouterr()
+    assert "embedded: mining, defaults" in printed.out
+    assert "Elasticsearch" not in printed.out
+    assert "without Elasticsearch: no JDK" in printed.err

@@ -373,7 +373,7 @@ def test_texts_are_fetched_once_and_only_where_they_are_needed():
     retriever = ranking(*scored)
     mine(retriever, question(question_id="q1"), question(question_id="q2"))
     assert len(retriever.fetched) == len(set(retriever.fetched))
-    assert set(retriever.fetched) == {"gold", "d00", "d01", "d02", "d03", "d04"}
+    assert set(retriever.fetched) == {"gold", "d00", "d01", "d02"}
 
 
 def test_only_questions_that_lack_something_are_searched_deeper():
