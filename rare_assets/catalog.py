@@ -8,6 +8,7 @@ column lineage as JSON only.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import indent, wrap
 from typing import Any
 
 import dagster as dg
@@ -20,7 +21,16 @@ from rare_assets.schemas import TABLES, Produced
 
 OWNERS = ["team:data-platform"]
 PREVIEW_ROWS = 5
-PREVIEW_CHARS = 160
+PREVIEW_CHARS = 90
+# The UI gives a table little width and cuts what goes beyond it.
+PREVIEW_COLUMNS = {
+    "documents": ("doc_id", "text", "source"),
+    "questions": ("question_id", "scenario", "question"),
+    "hard_negatives": ("question_id", "query", "hard_negatives"),
+    "reasoning": ("question_id", "question", "reasoning"),
+}
+EXAMPLE_CHARS = 1500
+EXAMPLE_WIDTH = 100
 
 
 def table_schema(schema: type[dy.Schema]) -> dg.TableSchema:
@@ -66,15 +76,31 @@ def definition_metadata(table: str) -> dict[str, Any]:
     }
 
 
-def preview(rows: pl.DataFrame) -> dg.MetadataValue:
-    """The first rows as a table, long texts shortened."""
-    head = rows.head(PREVIEW_ROWS)
+def preview(table: str, rows: pl.DataFrame) -> dg.MetadataValue:
+    """The first rows as a small table: the columns to look at, long texts shortened."""
+    head = rows.select(PREVIEW_COLUMNS[table]).head(PREVIEW_ROWS)
     records = [
-        dg.TableRecord({name: _short(value) for name, value in row.items()})
+        dg.TableRecord({name: _cell(value) for name, value in row.items()})
         for row in head.iter_rows(named=True)
     ]
     columns = [dg.TableColumn(name, str(dtype)) for name, dtype in head.schema.items()]
     return dg.MetadataValue.table(records=records, schema=dg.TableSchema(columns))
+
+
+def example(rows: pl.DataFrame) -> dg.MetadataValue:
+    """The first row whole, as Markdown.
+
+    Values stand in code blocks: no formatting, link or image in a text of the corpus is rendered.
+    """
+    if rows.is_empty():
+        return dg.MetadataValue.md("No rows.")
+    parts = []
+    for name, value in rows.row(0, named=True).items():
+        texts = [str(part) for part in value] if isinstance(value, list) else [str(value)]
+        short = _short("\n\n".join(texts), EXAMPLE_CHARS)
+        lines = [part for line in short.splitlines() for part in wrap(line, EXAMPLE_WIDTH) or [""]]
+        parts += [f"**{name}**", indent("\n".join(lines), " " * 4, lambda _: True)]
+    return dg.MetadataValue.md("\n\n".join(parts))
 
 
 def materialized(
@@ -101,7 +127,8 @@ def materialized(
             },
             "content_hash": version,
             **metadata,
-            "preview": preview(rows),
+            "preview": preview(table, rows),
+            "example": example(rows),
         },
     )
 
@@ -138,8 +165,12 @@ def _description(column: dy.Column) -> str:
     return f"{column.description}{lineage}"
 
 
-def _short(value: Any) -> str | int | float | bool | None:
+def _cell(value: Any) -> str | int | float | bool | None:
     if value is None or isinstance(value, bool | int | float):
         return value
-    text = value if isinstance(value, str) else str(value)
-    return text if len(text) <= PREVIEW_CHARS else f"{text[: PREVIEW_CHARS - 1]}…"
+    text = f"{len(value)}: {' | '.join(value)}" if isinstance(value, list) else str(value)
+    return _short(text, PREVIEW_CHARS)
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
