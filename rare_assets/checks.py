@@ -26,7 +26,6 @@ from rare_assets.resources.tables import ParquetTables
 from rare_assets.schemas import TABLES
 from rare_assets.settings import Settings
 
-
 FEW_REJECTS = 5
 NO_FAILURE = ("too_short", "wrong_answer_retried")
 

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from rare_assets.resources.teacher import wire
-from rare_assets.resources.teacher.interface import Ask, Answer, Outcome, Progress, Unusable, Usage
+from rare_assets.resources.teacher.interface import Answer, Ask, Outcome, Progress, Unusable, Usage
 from rare_assets.resources.teacher.pricing import Prices
 
 if TYPE_CHECKING:
