@@ -36,7 +36,7 @@ INDEXED_FROM = 256 * 1024
 FRAME_BYTES = 128 * 1024
 READ_BYTES = 8 * 1024 * 1024
 _NAME = re.compile(
-    r"(?P<kind>journal|part|segment)-(?P<time>\d{8}T\d{6})-[^/]+(\.jsonl\.gz|\.keys\.npz)(\.tmp)?"
+    r"(?P<kind>journal|part|segment)-(?P<time>\d{8}T\d{6})-[^/]+(\.jsonl\.gz|\.keys\.npz)(\.[0-9a-f]{8}\.tmp)?"
 )
 # The first bytes of every frame `pack` writes: gzip, deflate, no flags, no time.
 _FRAME_START = bytes.fromhex("1f8b080000000000")
@@ -271,13 +271,18 @@ class Folder:
         from fsspec.implementations.local import LocalFileSystem
 
         self.root = root
+        self._storage_options = storage_options
         self._fs, self._path = url_to_fs(root, **(storage_options or {}))
         self.local = Path(self._path) if isinstance(self._fs, LocalFileSystem) else None
 
-    def sizes(self) -> dict[str, int]:
-        """Every file of ours, with its size in bytes."""
+    def folder(self, name: str) -> Folder:
+        """A folder in this one."""
+        return Folder(f"{self.root.rstrip('/')}/{name}", self._storage_options)
+
+    def sizes(self, wanted: Callable[[str], object] = kind_of) -> dict[str, int]:
+        """Every file whose name is wanted (default: those of answers), with its size in bytes."""
         if self.local is not None:
-            return self._local_sizes(self.local)
+            return self._local_sizes(self.local, wanted)
         self._fs.invalidate_cache(self._path)
         try:
             entries = self._fs.ls(self._path, detail=True)
@@ -286,15 +291,15 @@ class Folder:
         named = {
             str(entry["name"]).rsplit("/", 1)[-1]: int(entry["size"] or 0) for entry in entries
         }
-        return {name: size for name, size in named.items() if kind_of(name)}
+        return {name: size for name, size in named.items() if wanted(name)}
 
     @staticmethod
-    def _local_sizes(path: Path) -> dict[str, int]:
+    def _local_sizes(path: Path, wanted: Callable[[str], object]) -> dict[str, int]:
         found: dict[str, int] = {}
         try:
             with os.scandir(path) as entries:
                 for entry in entries:
-                    if kind_of(entry.name):
+                    if wanted(entry.name):
                         with contextlib.suppress(FileNotFoundError):  # merged away meanwhile
                             found[entry.name] = entry.stat().st_size
         except FileNotFoundError:
@@ -338,7 +343,7 @@ class Folder:
                 self._fs.put_file(out.name, f"{self._path}/{name}")
             return
         self.local.mkdir(parents=True, exist_ok=True)
-        temporary = self.local / f"{name}{TEMPORARY}"
+        temporary = self.local / f"{name}.{secrets.token_hex(4)}{TEMPORARY}"
         try:
             with open(temporary, "xb") as out:
                 yield out

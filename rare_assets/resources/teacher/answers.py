@@ -166,6 +166,10 @@ class AnswerStore:
         """Make what is waiting durable, and tidy up what this process has written."""
         await asyncio.to_thread(self._close)
 
+    def folder(self, name: str) -> files.Folder:
+        """A folder beside the answers, for what belongs to them."""
+        return self._folder.folder(name)
+
     async def stats(self) -> AnswerStats:
         """What the folder holds now."""
         return await asyncio.to_thread(self._stats)

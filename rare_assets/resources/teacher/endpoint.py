@@ -85,6 +85,7 @@ class Endpoint:
 
     Args:
         halt: called with one message for people when no request may or can be sent any more.
+        batch: requests are collected into batches, at the price of those.
 
     The others are those of `OpenAITeacher`.
     """
@@ -104,8 +105,10 @@ class Endpoint:
         prices: Prices,
         patience: Patience,
         halt: Callable[[str], None],
+        batch: bool = False,
     ) -> None:
         self.model = model
+        self._batch = batch
         self._base_url = base_url or OPENAI_URL
         self._key = api_key.get_secret_value().strip() if api_key else ""
         if not self._key and base_url is None:
@@ -128,7 +131,7 @@ class Endpoint:
         self._limit = AdaptiveLimit(max_concurrency)
         self._requests = _pace(requests_per_minute)
         self._tokens = _pace(tokens_per_minute)
-        self._dialect = wire.Dialect()
+        self.dialect = wire.Dialect()
         self._lanes: list[_Lane] = []
         self._rng = random.Random()
         self._paused_until = 0.0
@@ -144,7 +147,7 @@ class Endpoint:
         parts = urlsplit(self._base_url)
         host = parts.netloc.rpartition("@")[2]  # without user and password
         url = urlunsplit((parts.scheme, host, parts.path, "", ""))
-        return self._redact(f"the endpoint {url} (model {self.model})")
+        return self.redact(f"the endpoint {url} (model {self.model})")
 
     @property
     def limit(self) -> int:
@@ -178,7 +181,14 @@ class Endpoint:
                 )
                 return None
             expected = usage.cost_usd + self._reserved_usd + self._expected_cost(ask)
-            if expected > self._max_cost_usd and self._limit.in_flight:
+            if expected > self._max_cost_usd and (self._limit.in_flight or self._batch):
+                if not self._limit.in_flight:  # a batch of one would be a day for one answer
+                    self._halt(
+                        f"The limit of ${self._max_cost_usd:g} (max_cost_usd) at {self} leaves no "
+                        f"room: new answers cost ${usage.cost_usd:.6g} so far, the next is "
+                        f"expected to cost ${self._expected_cost(ask):.6g}. Everything answered "
+                        "is kept; the next run goes on from there."
+                    )
                 return None
         delay = self._paused_until - time.monotonic()
         for pace in (self._requests, self._tokens):
@@ -219,27 +229,30 @@ class Endpoint:
 
     def _expected_cost(self, ask: Ask) -> float:
         prompt = wire.estimated_prompt_tokens(ask)
-        return self._prices.cost(self.model, prompt, self._expected_completion(ask)) or 0.0
+        return self._cost(prompt, self._expected_completion(ask)) or 0.0
+
+    def _cost(self, prompt_tokens: float, completion_tokens: float) -> float | None:
+        return self._prices.cost(self.model, prompt_tokens, completion_tokens, batch=self._batch)
 
     # ---- a request
 
     async def send(self, slot: Slot, ask: Ask, attempt: int) -> Answer | Fault:
         """Send one request. An answer returned has been counted in `usage`."""
-        body = self._dialect.body(self.model, ask, attempt)
+        body = self.dialect.body(self.model, ask, attempt)
         result = await self._request(body, attempt)
         self._give_back(slot)
         overload = isinstance(result, Fault) and result.overload
         if self._limit.finish(slot.ticket, throttled=overload):
             self._slow_down(result)
         if isinstance(result, Answer):
-            self._count(result)
+            self.count(result)
             used = result.prompt_tokens + result.completion_tokens
             self._correct(used - slot.tokens if used else 0.0)
             return result
         self._correct(-slot.tokens)
         if result.kind is Kind.THROTTLED:
             self.usage.rate_limited += 1
-        if self._dialect.adapt(body, result.status, result.text):
+        if self.dialect.adapt(body, result.status, result.text):
             logger.info("%s does not support all that was sent, adapting: %s", self, result)
             return replace(result, kind=Kind.ADAPTED)
         return result
@@ -254,14 +267,14 @@ class Endpoint:
                 if isinstance(response, str):  # the content type was not JSON
                     response = json.loads(response)
         except Exception as error:
-            return fault_of(error, self._redact)
+            return fault_of(error, self.redact)
         finally:
             lane.in_flight -= 1
         latency = round(time.monotonic() - started, 3)
         try:
             answer = wire.read_answer(response, attempt=attempt, latency_s=latency)
         except ValueError:
-            return body_fault(response, self._redact)
+            return body_fault(response, self.redact)
         return answer if answer.model else replace(answer, model=self.model)
 
     def _lane(self) -> _Lane:
@@ -287,7 +300,13 @@ class Endpoint:
         self._lanes.append(_Lane(client))
         return self._lanes[-1]
 
-    def _redact(self, text: str) -> str:
+    @property
+    def client(self) -> openai.AsyncOpenAI:
+        """A client for what is not a chat completion; it tries nothing twice."""
+        return self._lane().client
+
+    def redact(self, text: str) -> str:
+        """A text without the API key."""
         return text.replace(self._key, "[API key]") if self._key else text
 
     def _slow_down(self, result: Answer | Fault) -> None:
@@ -300,13 +319,14 @@ class Endpoint:
         if self._tokens is not None:
             self._tokens.correct(difference)
 
-    def _count(self, answer: Answer) -> None:
+    def count(self, answer: Answer) -> None:
+        """Count a new answer."""
         usage = self.usage
         self._answered += 1
         usage.retries += answer.attempt > 0
         usage.prompt_tokens += answer.prompt_tokens
         usage.completion_tokens += answer.completion_tokens
-        cost = self._prices.cost(self.model, answer.prompt_tokens, answer.completion_tokens)
+        cost = self._cost(answer.prompt_tokens, answer.completion_tokens)
         if usage.cost_usd is not None and cost is not None:
             usage.cost_usd += cost
         if len(usage.latencies_s) < _LATENCIES_KEPT:
@@ -316,7 +336,7 @@ class Endpoint:
             if place < _LATENCIES_KEPT:
                 usage.latencies_s[place] = answer.latency_s
         self._refused_in_a_row = self._given_up_in_a_row = 0
-        self._unreachable_since = self._throttled_since = None
+        self.reached()
 
     def count_reused(self, answer: Answer) -> None:
         """Count an answer that came from storage."""
@@ -324,9 +344,13 @@ class Endpoint:
         usage.answers_reused += 1
         usage.reused_prompt_tokens += answer.prompt_tokens
         usage.reused_completion_tokens += answer.completion_tokens
-        cost = self._prices.cost(self.model, answer.prompt_tokens, answer.completion_tokens)
+        cost = self._cost(answer.prompt_tokens, answer.completion_tokens)
         if usage.reused_cost_usd is not None and cost is not None:
             usage.reused_cost_usd += cost
+
+    def reached(self) -> None:
+        """The endpoint did what it was asked, so whatever was wrong with it is over."""
+        self._unreachable_since = self._throttled_since = None
 
     # ---- after a fault
 

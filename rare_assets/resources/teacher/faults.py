@@ -111,6 +111,11 @@ def status_fault(status: int, text: str, retry_after: float | None = None) -> Fa
     return fault(Kind.REFUSED, "refused_by_endpoint")
 
 
+def response_fault(status: int, body: Any, redact: Callable[[str], str]) -> Fault:
+    """Classify an HTTP error by its status and body."""
+    return status_fault(status, _said(body, redact))
+
+
 def body_fault(body: Any, redact: Callable[[str], str]) -> Fault:
     """Classify a response of status 200 that isn't a chat completion.
 

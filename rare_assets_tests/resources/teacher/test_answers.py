@@ -340,12 +340,12 @@ def test_leftovers_of_killed_mergers_go_after_a_day_and_not_before(tmp_path):
     put_all(tmp_path, [1])
     old, new = "segment-20200101T000000-h-1-00000000", answer_files.new_name("segment")[:-9]
     for stem in (old, new):
-        (tmp_path / f"{stem}.jsonl.gz.tmp").touch()
+        (tmp_path / f"{stem}.jsonl.gz.0a1b2c3d.tmp").touch()
         (tmp_path / f"{stem}.keys.npz").touch()
     (tmp_path / "notes.txt").touch()
     put_all(tmp_path, [2])
     left = {path.name for path in tmp_path.iterdir()} - set(data_files(tmp_path))
-    assert left == {f"{new}.jsonl.gz.tmp", f"{new}.keys.npz", "notes.txt"}
+    assert left == {f"{new}.jsonl.gz.0a1b2c3d.tmp", f"{new}.keys.npz", "notes.txt"}
 
 
 def test_a_full_disk_says_so_and_harms_nothing(tmp_path):
