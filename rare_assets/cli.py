@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import ValidationError
 
 from rare_assets.settings import Settings
 
@@ -60,18 +64,14 @@ def run(
       rare-assets run --dry-run                        what it would ask, and what that costs
 
     Every answer of the teacher is stored: a run that was stopped goes on where it was.
-    Exits 1 if anything failed, 2 on wrong usage.
+    Exits 1 if anything failed, 2 on wrong usage, 130 if it was interrupted.
     """
     _set(RARE_SOURCE=source, RARE_STORAGE=storage)
-    from rare_assets.main_job import MainJob, NothingToDo
-    from rare_assets.resources.source_formats import SourceError
+    with _one_message():
+        from rare_assets.main_job import MainJob
 
-    run_config = _read_config(config)
-    try:
-        job = MainJob(run_config, shards, redo_all)
+        job = MainJob(_read_config(config), shards, redo_all)
         succeeded = job.estimate() if dry_run else job.execute()
-    except (SourceError, NothingToDo) as error:
-        raise click.ClickException(str(error)) from error
     sys.exit(0 if succeeded else 1)
 
 
@@ -124,12 +124,44 @@ def dev(source: str | None, storage: str | None, host: str, port: int) -> None:
 
 def _print_status(source: str | None, storage: str | None, *, each_shard: bool) -> None:
     _set(RARE_SOURCE=source, RARE_STORAGE=storage)
-    from rare_assets.main_job import MainJob
-    from rare_assets.resources.source_formats import SourceError
+    with _one_message():
+        from rare_assets.main_job import MainJob
 
-    try:
         MainJob({}).print_status(each_shard)
-    except SourceError as error:
+
+
+@contextmanager
+def _one_message() -> Iterator[None]:
+    """What a user can mend, and a stop, end the command with one message; all else is a bug."""
+    from rare_assets.main_job import NothingToDo
+    from rare_assets.operators.templates import TemplateError
+    from rare_assets.planning import OptionsError
+    from rare_assets.resources.retriever.elasticsearch_connection import ElasticsearchError
+    from rare_assets.resources.source_formats import SourceError
+    from rare_assets.resources.teacher.pricing import PriceError
+
+    def stop(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    # A service manager's stop ends the runs in order, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        click.echo(
+            "\nStopped. What was made and every answer received is stored: run the same command "
+            "again to go on.",
+            err=True,
+        )
+        sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
+    except (
+        ElasticsearchError,
+        NothingToDo,
+        OptionsError,
+        PriceError,
+        SourceError,
+        TemplateError,
+    ) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -139,7 +171,11 @@ def _set(**values: str | None) -> None:
         if value is not None:
             os.environ[name] = value
     # Runs may have another working directory: a local folder is made absolute once.
-    settings = Settings()
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        problems = "; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())
+        raise click.ClickException(problems) from error
     for name, value in (("RARE_SOURCE", settings.source), ("RARE_STORAGE", settings.storage)):
         if "://" not in value:
             os.environ[name] = str(Path(value).expanduser().absolute())
@@ -150,7 +186,14 @@ def _read_config(path: Path | None) -> dict[str, Any]:
         return {}
     import yaml
 
-    content = yaml.safe_load(path.read_text())
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"{path}: not YAML: {error}") from error
     if content is not None and not isinstance(content, dict):
         raise click.UsageError(f"{path}: not a mapping of Dagster run config")
     return content or {}
+
+
+if __name__ == "__main__":
+    main()

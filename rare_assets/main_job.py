@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 from rich.console import Console
+from rich.markup import escape
 
 from rare_assets.build import build_resources
 from rare_assets.estimate import estimate
@@ -68,6 +69,8 @@ class MainJob:
             redo_all,
         )
         self.failures: dict[str, str] = {}
+        # A price file that can't be used is told now, not by every run.
+        self.teacher.load_prices()
 
     def execute(self) -> bool:
         """Do it all. Returns whether everything that was asked for succeeded.
@@ -130,15 +133,15 @@ class MainJob:
         if scan.new:
             instance.add_dynamic_partitions(document_shards.name or "", scan.new)
         self.console.print(
-            f"[bold]{self.source.url}[/]: {len(scan.shards)} shards "
+            f"[bold]{escape(self.source.url)}[/]: {len(scan.shards)} shards "
             f"({len(scan.new)} new, {len(scan.changed)} changed); "
-            f"teacher [bold]{self.teacher.name}[/]",
+            f"teacher [bold]{escape(self.teacher.name)}[/]",
             soft_wrap=True,
         )
         if scan.gone:
             self.console.print(
                 f"[yellow]{len(scan.gone)} registered shards are not in this source: "
-                f"{_some(scan.gone)}. They stay in the index until their partitions are deleted.[/]"
+                f"{escape(_some(scan.gone))}. They stay in the index until their partitions are deleted.[/]"
             )
         return scan
 

@@ -1,16 +1,20 @@
 """What is missing or has changed: which stages of which shards `rare-assets run` materializes, and why.
 
-Everything is read from the tables' footers; no rows, no event log.
+Everything is read from the tables' footers (rows only of a shard that has rejects), no event log.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import dagster as dg
+from pydantic import ValidationError
 
 from rare_assets.assets.corpus_index import CorpusIndexConfig, shards_to_index
 from rare_assets.assets.hard_negatives import HardNegativesConfig
 from rare_assets.assets.questions import QuestionsConfig
 from rare_assets.assets.reasoning import ReasoningConfig
+from rare_assets.checks import StoredShard, reject_rate_below_threshold
 from rare_assets.operators.templates import load_templates
 from rare_assets.provenance import (
     documents_from,
@@ -28,7 +32,13 @@ if TYPE_CHECKING:
     from rare_assets.resources.corpus_source import Shard
     from rare_assets.resources.tables import ParquetTables
 
+ConfigT = TypeVar("ConfigT", bound=dg.Config)
+
 ASKED_STAGES = ("questions", "hard_negatives", "reasoning")
+
+
+class OptionsError(ValueError):
+    """The run config can't be used; the message names asset and field."""
 
 
 class Stale(NamedTuple):
@@ -48,17 +58,23 @@ class Options(NamedTuple):
 
     @classmethod
     def from_run_config(cls, run_config: Mapping[str, Any]) -> Options:
-        """Options from Dagster run config (`ops: {questions: {config: {...}}}`); the rest default."""
-        ops = run_config.get("ops", {})
+        """Options from Dagster run config (`ops: {questions: {config: {...}}}`); the rest default.
 
-        def given(name: str) -> dict[str, Any]:
-            return (ops.get(name) or {}).get("config") or {}
-
+        Raises:
+            OptionsError: an asset or a field that is not there, or a value that does not fit.
+        """
+        ops = run_config.get("ops") or {}
+        unknown = sorted(set(ops) - set(cls._fields))
+        if unknown:
+            raise OptionsError(
+                f"ops: no asset {', '.join(unknown)} takes options; those that do are "
+                f"{', '.join(cls._fields)}."
+            )
         return cls(
-            CorpusIndexConfig(**given("corpus_index")),
-            QuestionsConfig(**given("questions")),
-            HardNegativesConfig(**given("hard_negatives")),
-            ReasoningConfig(**given("reasoning")),
+            _options(CorpusIndexConfig, "corpus_index", ops),
+            _options(QuestionsConfig, "questions", ops),
+            _options(HardNegativesConfig, "hard_negatives", ops),
+            _options(ReasoningConfig, "reasoning", ops),
         )
 
 
@@ -154,10 +170,42 @@ class Planner:
         return [stale] if stale else []
 
     def _compare(self, table: str, shard: str, now: Mapping[str, str]) -> Stale | None:
+        """Whether a stored table is missing, made from something else, or was stopped by its check.
+
+        The latter is made again, from stored answers, so that its check stops what follows again.
+        """
         stored = self.tables.provenance(table, shard)
         if stored is None:
             return Stale(table, "missing")
         if self.redo_all:
             return Stale(table, "asked for")
         changed = what_differs(stored.made_from, now)
-        return Stale(table, ", ".join(changed)) if changed else None
+        if changed:
+            return Stale(table, ", ".join(changed))
+        if stored.n_rejects and self._is_blocked(table, shard):
+            return Stale(table, "rejects")
+        return None
+
+    def _is_blocked(self, table: str, shard: str) -> bool:
+        judgement = reject_rate_below_threshold(
+            StoredShard(table, shard, self.tables, self.retriever)
+        )
+        return not judgement.passed and judgement.severity is dg.AssetCheckSeverity.ERROR
+
+
+def _options(kind: type[ConfigT], asset: str, ops: Mapping[str, Any]) -> ConfigT:
+    """An asset's options from the `ops` of a run config."""
+    given = (ops.get(asset) or {}).get("config") or {}
+    unknown = sorted(set(given) - set(kind.model_fields))
+    if unknown:
+        raise OptionsError(
+            f"ops.{asset}.config: no option {', '.join(unknown)}; there are "
+            f"{', '.join(kind.model_fields)}."
+        )
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        )
+        raise OptionsError(f"ops.{asset}.config: {problems}") from error

@@ -41,7 +41,7 @@ def print_report(
             f"{len(stored)} of {len(shards)}",
             f"{sum(p.n_rows for p in stored):,}",
             f"{sum(p.n_rejects for p in stored):,}",
-            f"{_shown_path(str(tables.root / name), cwd)}/",
+            f"{escape(_shown_path(str(tables.root / name), cwd))}/",
         )
     console.print(summary)
     _print_example(console, tables, shards)

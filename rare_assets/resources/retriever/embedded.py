@@ -150,7 +150,7 @@ class EmbeddedRetriever:
             else:
                 manifest = before
             self._remove_others(manifest.name, set(folders.values()))
-            duplicates = pl.read_ipc(self._states / manifest.name / "duplicates.arrow")
+            duplicates = _read_arrow(self._states / manifest.name / "duplicates.arrow")
         self.close()
         state = manifest.state
         if state.n_documents > LIMIT:
@@ -485,9 +485,14 @@ class _Shard(NamedTuple):
         import numpy as np
 
         return cls(
-            pl.read_ipc(folder / "documents.arrow"),
+            _read_arrow(folder / "documents.arrow"),
             *(np.load(folder / f"{name}.npy", mmap_mode="r") for name in cls._fields[1:]),
         )
+
+
+def _read_arrow(file: Path) -> pl.DataFrame:
+    # read_ipc would take a bracket in the path for a pattern.
+    return pl.scan_ipc(file, glob=False).collect()
 
 
 class _Snapshot:
@@ -501,7 +506,7 @@ class _Snapshot:
         import numpy as np
 
         self.state = state
-        self.documents = pl.read_ipc(folder / "documents.arrow")
+        self.documents = _read_arrow(folder / "documents.arrow")
         self._texts = [
             np.memmap(file, np.uint8, "r") if file.stat().st_size else np.empty(0, np.uint8)
             for file in sorted((folder / "texts").iterdir())

@@ -13,6 +13,10 @@ _SHIPPED = Path(__file__).with_name("prices.json")
 _DATE_SUFFIX = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 
+class PriceError(ValueError):
+    """A price file can't be used; the message names it and what is wrong in it."""
+
+
 class Price(BaseModel):
     """One model's price, in US dollars per million tokens."""
 
@@ -51,7 +55,7 @@ class Prices:
         """The shipped table, with the prices of `file` (a path or URL) over it.
 
         Raises:
-            ValueError: if the file can't be read or isn't a price file.
+            PriceError: the file can't be read or isn't a price file.
         """
         shipped = PriceTable.model_validate_json(_SHIPPED.read_bytes())
         own = _read(file) if file else PriceTable(models={})
@@ -86,13 +90,13 @@ def _read(file: str) -> PriceTable:
         with fsspec.open(file, "rb") as source:
             return PriceTable.model_validate_json(source.read())
     except OSError as error:
-        raise ValueError(f"price file {file} can't be read: {error}") from error
+        raise PriceError(f"price file {file} can't be read: {error}") from error
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'file'}: {problem['msg']}"
             for problem in error.errors()
         )
-        raise ValueError(
+        raise PriceError(
             f"price file {file}: {problems}. Expected JSON like "
             '{"models": {"my-model": {"prompt_usd_per_million": 0.2, '
             '"completion_usd_per_million": 0.8}}}'

@@ -1,0 +1,299 @@
+"""`rare-assets run` as a user meets it: exit codes, what it prints, what it asks and what it keeps."""
+
+import json
+import os
+
+import dagster as dg
+import pytest
+
+from rare_assets.operators.templates import PACKAGED
+from rare_assets_tests.command import Command
+from rare_assets_tests.fake_endpoint import FakeEndpoint
+from rare_assets_tests.graph import API_KEY, MODEL
+from rare_assets_tests.passages import row, write_json_list, write_jsonl
+
+TABLES = ("documents", "questions", "hard_negatives", "reasoning")
+# Shards and their documents: 40 in four files, one of them in a folder and in DataFlow's form.
+CORPUS = {"a.jsonl": 12, "b.jsonl": 10, "c.jsonl": 10, "more/d.json": 8}
+KEYS = {"a.jsonl": 12, "b.jsonl": 10, "c.jsonl": 10, "more__d.json": 8}
+
+
+def write_corpus(folder):
+    first = 0
+    for name, size in CORPUS.items():
+        write = write_json_list if name.endswith(".json") else write_jsonl
+        write(folder / name, range(first, first + size))
+        first += size
+
+
+def stages(requests):
+    """How many requests were for questions, and how many for reasoning."""
+    questions = sum("response_format" in request.body for request in requests)
+    return questions, len(requests) - questions
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    with FakeEndpoint(key=API_KEY, models=[MODEL]) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(autouse=True)
+def forget(endpoint):
+    """Each test sees its own requests alone."""
+    endpoint.requests.clear()
+
+
+class Finished:
+    """A finished run of the command: its exit code, what it printed, the requests it sent."""
+
+    def __init__(self, command, endpoint, *arguments, **settings):
+        endpoint.requests.clear()
+        done = command.run(*arguments, **settings)
+        self.code, self.said = done.returncode, done.stdout
+        self.sent = list(endpoint.requests)
+
+
+@pytest.fixture(scope="module")
+def command(endpoint, tmp_path_factory):
+    """A workplace whose every name has blanks and letters beyond ASCII, one of them brackets."""
+    folder = tmp_path_factory.mktemp("workplace") / "Größe & Maß 日本"
+    settings = {"RARE_SOURCE": "Korpus № 1", "RARE_STORAGE": "Ablage [neu] über"}
+    command = Command(folder, endpoint.url, **settings)
+    command.corpus = folder / "Korpus № 1"
+    write_corpus(command.corpus)
+    return command
+
+
+@pytest.fixture(scope="module")
+def one_shard(command, endpoint):
+    return Finished(command, endpoint, "run", "--shard", "b.jsonl")
+
+
+@pytest.fixture(scope="module")
+def whole(command, endpoint, one_shard):
+    return Finished(command, endpoint, "run")
+
+
+@pytest.fixture(scope="module")
+def again(command, endpoint, whole):
+    return Finished(command, endpoint, "run")
+
+
+@pytest.fixture(scope="module")
+def redone(command, endpoint, again):
+    return Finished(command, endpoint, "run", "--all")
+
+
+@pytest.fixture(scope="module")
+def grown(command, endpoint, redone):
+    """A run after one document came to the end of a file."""
+    with (command.corpus / "c.jsonl").open("a") as lines:
+        lines.write(json.dumps(row(40)) + "\n")
+    return Finished(command, endpoint, "run")
+
+
+def test_one_shard_is_asked_about_alone_with_negatives_of_the_whole_corpus(command, one_shard):
+    assert one_shard.code == 0, one_shard.said
+    assert stages(one_shard.sent) == (10, 10)
+    indexed = command.tables.scan_file(command.tables.root / "corpus_index" / "shards.parquet")
+    assert indexed.collect()["shard"].to_list() == list(KEYS)
+    mined = command.tables.scan("hard_negatives", "b.jsonl").collect()["negatives"]
+    ids = {negative["doc_id"] for negatives in mined for negative in negatives}
+    assert ids - {f"p{number:03}" for number in range(12, 22)}
+
+
+def test_the_whole_corpus_gives_a_row_a_document_in_every_table(command, whole):
+    assert whole.code == 0, whole.said
+    # The shard that was made before is not asked about again.
+    assert stages(whole.sent) == (30, 30)
+    for table in TABLES:
+        assert command.n_rows(table) == KEYS
+
+
+def test_the_end_shows_what_was_made_where_and_one_example(command, whole):
+    lines = whole.said.splitlines()
+    for table in TABLES:
+        (line,) = (line for line in lines if line.startswith(f"│ {table} "))
+        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        assert cells == [table, "4 of 4", "40", "0", f"Ablage [neu] über/{table}/"]
+    for label in ("scenario", "question", "gold document", "hard negative 3", "reasoning"):
+        assert any(line.startswith(f"  {label}") for line in lines), label
+    assert "rare-assets dev" in lines[-1]
+
+
+def test_progress_is_told_line_by_line_where_there_is_no_terminal(whole):
+    assert "questions: 3 to make (missing)" in whole.said
+    assert "questions: a.jsonl: 12 rows" in whole.said
+    assert "reasoning: more__d.json: 8 rows" in whole.said
+
+
+def test_a_second_run_makes_and_asks_nothing(again):
+    assert (again.code, again.sent) == (0, [])
+    assert "to make" not in again.said
+
+
+def test_all_makes_everything_anew_from_stored_answers(redone):
+    assert (redone.code, redone.sent) == (0, [])
+    for table, count in (("documents", 4), ("corpus_index", 1), ("questions", 4)):
+        assert f"{table}: {count} to make (asked for)" in redone.said
+    assert "reasoning: more__d.json: 8 rows" in redone.said
+
+
+def test_one_document_more_costs_one_request_a_stage(command, grown):
+    assert grown.code == 0, grown.said
+    assert stages(grown.sent) == (1, 1)
+    for table in TABLES:
+        assert command.n_rows(table) == {**KEYS, "c.jsonl": 11}
+
+
+def test_the_instance_holds_every_run_of_the_command(command, grown):
+    runs = command.runs()
+    assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
+    made = [(run.job_name, run.tags.get("dagster/partition")) for run in reversed(runs)]
+    first_run = [*(("documents_job", key) for key in KEYS), ("corpus_index_job", None)]
+    assert sorted(made[:4]) == sorted(first_run[:4])
+    assert made[4:6] == [first_run[4], ("rare_job", "b.jsonl")]
+    with dg.DagsterInstance.from_config(str(command.home)) as instance:
+        made = instance.get_materialized_partitions(dg.AssetKey("reasoning"))
+    assert made == set(KEYS)
+
+
+def test_the_api_key_is_in_no_file_and_no_output(command, grown):
+    assert API_KEY not in command.printed
+    files = [path for path in command.folder.rglob("*") if path.is_file()]
+    assert any(command.home in path.parents for path in files)
+    assert any("teacher_answers" in path.parts for path in files)
+    assert [path for path in files if API_KEY.encode() in path.read_bytes()] == []
+
+
+# ---- options and settings; each test makes one shard of a small corpus
+
+
+@pytest.fixture
+def small(endpoint, tmp_path):
+    command = Command(tmp_path, endpoint.url)
+    write_jsonl(command.corpus / "a.jsonl", range(8))
+    return command
+
+
+def test_config_reaches_the_assets_and_prompts_of_ones_own_are_asked_with(small, endpoint):
+    options = small.folder / "options.yaml"
+    options.write_text("ops: {hard_negatives: {config: {num_neg: 2}}}")
+    first = Finished(small, endpoint, "run", "--config", str(options))
+    assert first.code == 0, first.said
+    mined = small.tables.scan("hard_negatives", "a.jsonl").collect()
+    assert mined["hard_negatives"].list.len().to_list() == [2] * 8
+
+    prompts = small.folder / "prompts"
+    prompts.mkdir()
+    wording = (PACKAGED / "reason_distill.md").read_text()
+    (prompts / "reason_distill.md").write_text(f"{wording}\nWrite in the style of a dry logbook.\n")
+    changed = Finished(small, endpoint, "run", "--config", str(options), RARE_PROMPTS=str(prompts))
+    assert changed.code == 0, changed.said
+    assert "reasoning: 1 to make (prompt)" in changed.said
+    assert stages(changed.sent) == (0, 8)
+    assert all("dry logbook" in request.raw.decode() for request in changed.sent)
+
+
+# what is wrong: YAML of --config, settings, and words that the message must hold
+WRONG = {
+    "a field out of range": (
+        "ops: {hard_negatives: {config: {num_neg: 0}}}",
+        {},
+        ["hard_negatives", "num_neg", "greater than or equal to 1"],
+    ),
+    "a field that does not exist": (
+        "ops: {questions: {config: {num_question: 2}}}",
+        {},
+        ["questions", "num_question"],
+    ),
+    "an asset that does not exist": (
+        "ops: {question: {config: {num_questions: 2}}}",
+        {},
+        ["no asset question ", "questions, hard_negatives, reasoning"],
+    ),
+    "not a mapping": ("[1, 2]", {}, ["options.yaml"]),
+    "not YAML": ("ops: {", {}, ["options.yaml"]),
+    "a setting out of range": (None, {"RARE_SHARDS_AT_ONCE": "0"}, ["RARE_SHARDS_AT_ONCE"]),
+    "a setting of another type": (None, {"RARE_MAX_COST_USD": "ten"}, ["RARE_MAX_COST_USD"]),
+    "a folder without prompts": (None, {"RARE_PROMPTS": "nowhere"}, ["nowhere"]),
+    "prices that are not there": (None, {"RARE_PRICES": "nowhere.json"}, ["nowhere.json"]),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_options_end_the_command_with_one_clear_message(small, endpoint, wrong):
+    config, settings, words = WRONG[wrong]
+    arguments = []
+    if config is not None:
+        (small.folder / "options.yaml").write_text(config)
+        arguments = ["--config", "options.yaml"]
+    run = Finished(small, endpoint, "run", *arguments, **settings)
+    assert run.code in (1, 2), run.said
+    assert "Traceback" not in run.said
+    assert [word for word in words if word not in run.said] == [], run.said
+    assert run.sent == []
+
+
+def test_an_unknown_shard_is_refused_with_the_shards_there_are(small, endpoint):
+    run = Finished(small, endpoint, "run", "--shard", "z.jsonl")
+    assert (run.code, run.sent) == (1, [])
+    assert "no shard z.jsonl. It has: a.jsonl." in run.said
+
+
+def test_a_missing_source_is_named(small, endpoint):
+    run = Finished(small, endpoint, "run", "--source", "elsewhere")
+    assert (run.code, run.sent) == (1, [])
+    assert str(small.folder / "elsewhere") in run.said
+    assert "Traceback" not in run.said
+
+
+def test_a_file_that_cannot_be_read_fails_its_shard_and_no_other(small, endpoint):
+    (small.corpus / "b.parquet").write_bytes(b"PAR1 this is no Parquet file")
+    run = Finished(small, endpoint, "run")
+    assert run.code == 1
+    assert "b.parquet" in run.said.split("failed", 1)[1]
+    assert stages(run.sent) == (8, 8)
+    assert small.n_rows("reasoning") == {"a.jsonl": 8}
+
+
+def test_a_refused_key_stops_the_command_early_with_one_message(tmp_path):
+    with FakeEndpoint(key="sk-another", latency=0.02) as endpoint:
+        command = Command(tmp_path, endpoint.url)
+        write_corpus(command.corpus)
+        run = Finished(command, endpoint, "run")
+    assert run.code == 1
+    # At most what two shards had in flight when the first refusal came, of 40 documents.
+    assert len(run.sent) <= 16
+    report = run.said.split("RARE data", 1)[1]
+    assert report.count("Incorrect API key") == 1
+    assert "401" in report
+    assert API_KEY not in run.said
+    assert "Traceback" not in run.said
+
+
+def test_a_server_that_is_no_elasticsearch_ends_the_command_with_one_message(small, endpoint):
+    url = endpoint.url.removesuffix("/v1")
+    run = Finished(small, endpoint, "run", ELASTICSEARCH_URL=url)
+    assert (run.code, run.sent) == (1, [])
+    assert url in run.said
+    assert "Elasticsearch" in run.said
+    assert "Traceback" not in run.said
+
+
+def test_source_and_storage_may_lie_in_an_object_store(endpoint, tmp_path, s3_bucket):
+    import s3fs
+
+    store = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    storage = f"{s3_bucket}/made/of rare"
+    command = Command(tmp_path, endpoint.url, RARE_STORAGE=storage, **store)
+    local = write_jsonl(tmp_path / "local.jsonl", range(8))
+    s3fs.S3FileSystem().put(str(local), f"{s3_bucket}/corpus/a.jsonl")
+    first = Finished(command, endpoint, "run", "--source", f"{s3_bucket}/corpus")
+    assert first.code == 0, first.said
+    assert stages(first.sent) == (8, 8)
+    assert command.tables.scan("reasoning", "a.jsonl").collect().height == 8
+    redone = Finished(command, endpoint, "run", "--source", f"{s3_bucket}/corpus", "--all")
+    assert (redone.code, redone.sent) == (0, [])
+    assert not (tmp_path / ".rare" / "storage").exists()
