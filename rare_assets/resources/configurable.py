@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ENDPOINT_CONCURRENCY = 64
 EMBEDDED_CONCURRENCY = 2
 # The embedded model is small: what it has not said by then gets no better by going on.
-EMBEDDED_MAX_TOKENS = 256
+EMBEDDED_MAX_TOKENS = 200
 
 
 def setting(name: str, **constraints: Any) -> Any:
