@@ -246,7 +246,9 @@ def memory_child(url: str, folder: str, documents: int) -> None:
             OpenAITeacher(model="fake", base_url=url, store=store) as teacher,
         ):
             produced = await doc2query(table, teacher, templates=load_templates())
-            assert produced.rows.height > 0.99 * documents, produced.rejects["reason"].value_counts()
+            assert produced.rows.height > 0.99 * documents, produced.rejects[
+                "reason"
+            ].value_counts()
             return produced.rows.height
 
     made = asyncio.run(work())
