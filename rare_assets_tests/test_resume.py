@@ -1,0 +1,126 @@
+"""A run that is killed or stopped at any point goes on with what it has: nothing lost, little asked twice."""
+
+import os
+import signal
+import time
+from collections import Counter
+
+import dagster as dg
+import pytest
+
+from rare_assets_tests.command import TOO_LONG, Command
+from rare_assets_tests.fake_endpoint import FakeEndpoint
+from rare_assets_tests.graph import API_KEY
+from rare_assets_tests.passages import write_jsonl
+
+N_DOCUMENTS = 24
+IN_FLIGHT = 4
+LATENCY = 0.1
+# Much longer than a request takes: who still works would have sent another by then.
+SILENCE = 1.5
+# After a second every answer that came is on disk.
+STORED = 1.0
+FOREVER = 3600.0
+
+
+@pytest.fixture
+def endpoint():
+    with FakeEndpoint(key=API_KEY, latency=LATENCY) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def command(endpoint, tmp_path):
+    command = Command(tmp_path, endpoint.url, RARE_MAX_CONCURRENCY=str(IN_FLIGHT))
+    write_jsonl(command.corpus / "a.jsonl", range(N_DOCUMENTS))
+    return command
+
+
+def start_until(command, endpoint, n_requests):
+    """Start a run and wait until it has sent so many requests; of the last ones, none is answered."""
+    process = command.start("run")
+    deadline = time.monotonic() + TOO_LONG
+    while len(endpoint.requests) < n_requests:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "the run sends no requests"
+        time.sleep(0.01)
+    endpoint.latency = FOREVER
+    time.sleep(STORED)
+    return process
+
+
+def wait_for_silence(endpoint):
+    """Wait until no requests come any more; fails if somebody goes on asking."""
+    deadline = time.monotonic() + 20
+    while True:
+        sent = len(endpoint.requests)
+        time.sleep(SILENCE)
+        if len(endpoint.requests) == sent:
+            return
+        assert time.monotonic() < deadline, "requests are still coming: a worker was left behind"
+
+
+def repeats(endpoint):
+    """Requests that were sent before in the same words."""
+    counts = Counter(request.raw for request in endpoint.requests)
+    return sum(count - 1 for count in counts.values())
+
+
+def finish(command, endpoint):
+    """Run again, check that everything is there, and that a run after that asks nothing."""
+    endpoint.latency = 0.0
+    resumed = command.run("run")
+    assert resumed.returncode == 0, resumed.stdout
+    for table in ("documents", "questions", "hard_negatives", "reasoning"):
+        assert command.n_rows(table) == {"a.jsonl": N_DOCUMENTS}
+        assert command.tables.scan_rejects(table, "a.jsonl").collect().is_empty()
+    sent = len(endpoint.requests)
+    assert sent == 2 * N_DOCUMENTS + repeats(endpoint)
+    assert command.run("run").returncode == 0
+    assert len(endpoint.requests) == sent
+
+
+# where: requests sent when the kill comes, the first or the second stage being under way
+@pytest.mark.parametrize(
+    ("stage", "n_requests", "kill"),
+    [
+        ("questions", 10, os.kill),
+        ("reasoning", N_DOCUMENTS + 10, os.killpg),
+    ],
+)
+def test_a_kill_loses_at_most_what_was_in_flight(command, endpoint, stage, n_requests, kill):
+    process = start_until(command, endpoint, n_requests)
+    kill(process.pid, signal.SIGKILL)
+    process.wait(30)
+    wait_for_silence(endpoint)
+    # Killed within that stage, or this tests nothing.
+    assert command.tables.exists("questions", "a.jsonl") == (stage == "reasoning")
+    assert not command.tables.exists("reasoning", "a.jsonl")
+    finish(command, endpoint)
+    assert repeats(endpoint) <= IN_FLIGHT
+    unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
+    with dg.DagsterInstance.from_config(str(command.home)) as instance:
+        assert list(instance.get_runs(unfinished)) == []
+
+
+# A terminal interrupts the whole group, a service manager terminates the command alone.
+@pytest.mark.parametrize(
+    ("number", "stop"), [(signal.SIGINT, os.killpg), (signal.SIGTERM, os.kill)]
+)
+def test_a_stop_ends_the_runs_in_order_and_keeps_every_answer(command, endpoint, number, stop):
+    process = start_until(command, endpoint, 10)
+    stop(process.pid, number)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Stopped." in printed
+    assert "run the same command again" in printed
+    assert "Traceback" not in printed
+    assert {run.status for run in command.runs()} <= {
+        dg.DagsterRunStatus.SUCCESS,
+        dg.DagsterRunStatus.CANCELED,
+        dg.DagsterRunStatus.FAILURE,
+    }
+    wait_for_silence(endpoint)
+    if stop is os.killpg:
+        finish(command, endpoint)
+        assert repeats(endpoint) <= IN_FLIGHT
