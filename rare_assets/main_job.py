@@ -100,7 +100,7 @@ class MainJob:
         Returns True.
         """
         with dg.DagsterInstance.get() as instance:
-            scan = self._scan(instance)
+            scan = self._scan(instance, remember=False)
         asked = [shard for shard in scan.shards if not self.only or shard.key in self.only]
         print_estimate(self.console, estimate(self.planner, self.teacher, asked))
         return True
@@ -108,7 +108,7 @@ class MainJob:
     def print_status(self, each_shard: bool) -> None:
         """Print the state of every stage, in sum or for each shard. Registers and makes nothing."""
         with dg.DagsterInstance.get() as instance:
-            scan = self._scan(instance)
+            scan = self._scan(instance, remember=False)
         states = shard_states(self.planner, scan.shards, self.planner.index_state())
         if each_shard:
             print_shards(self.console, scan.shards, states)
@@ -117,8 +117,8 @@ class MainJob:
         costs = spent(self.tables, keys, self.teacher.load_prices())
         print_status(self.console, states, costs, scan)
 
-    def _scan(self, instance: dg.DagsterInstance) -> Scan:
-        scan = scan_source(self.source, self.tables, instance)
+    def _scan(self, instance: dg.DagsterInstance, *, remember: bool) -> Scan:
+        scan = scan_source(self.source, self.tables, instance, remember=remember)
         keys = {shard.key for shard in scan.shards}
         unknown = [key for key in self.only if key not in keys]
         if unknown:
@@ -129,7 +129,7 @@ class MainJob:
         return scan
 
     def _register(self, instance: dg.DagsterInstance) -> Scan:
-        scan = self._scan(instance)
+        scan = self._scan(instance, remember=True)
         if scan.new:
             instance.add_dynamic_partitions(document_shards.name or "", scan.new)
         self.console.print(

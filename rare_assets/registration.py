@@ -52,11 +52,22 @@ def known_shards(tables: ParquetTables) -> list[Shard]:
     return [Shard(**row) for row in frame.iter_rows(named=True)]
 
 
-def scan_source(source: CorpusSource, tables: ParquetTables, instance: dg.DagsterInstance) -> Scan:
-    """Scan the source and remember the scan. Raises SourceError; registers nothing."""
+def scan_source(
+    source: CorpusSource,
+    tables: ParquetTables,
+    instance: dg.DagsterInstance,
+    *,
+    remember: bool = True,
+) -> Scan:
+    """Scan the source. Raises SourceError; registers nothing.
+
+    Args:
+        remember: store the scan, so that what is changed now is not found changed by the next one:
+            only for who makes what has changed.
+    """
     known = known_shards(tables)
     shards = source.shards(known)
-    if shards != known:
+    if remember and shards != known:
         frame = pl.DataFrame([shard._asdict() for shard in shards], schema=SCAN_SCHEMA)
         tables.write_file(frame, tables.root / "corpus_files" / "shards.parquet")
     registered = set(instance.get_dynamic_partitions(document_shards.name or ""))

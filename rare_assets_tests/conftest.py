@@ -5,12 +5,15 @@ from rare_assets_tests.elasticsearch_node import (
     elasticsearch_node,
     elasticsearch_url,
 )
+from rare_assets_tests.environment import nothing_set, only_key_set
 from rare_assets_tests.s3_server import s3_bucket, s3_endpoint
 
 __all__ = [
     "elasticsearch_index",
     "elasticsearch_node",
     "elasticsearch_url",
+    "nothing_set",
+    "only_key_set",
     "s3_bucket",
     "s3_endpoint",
 ]

@@ -1,6 +1,5 @@
 """The whole graph on a small corpus, with either engine: complete, exact, and the same on every run."""
 
-import os
 import re
 import uuid
 
@@ -17,7 +16,6 @@ from rare_assets_tests.fake_endpoint import FakeEndpoint
 from rare_assets_tests.graph import (
     API_KEY,
     MODEL,
-    OWN_VARIABLES,
     Graph,
     failed_checks,
     metadata,
@@ -29,17 +27,6 @@ ASKED = ("questions", "reasoning")
 LIST_SHARD, LINES_SHARD = "dataflow.json", "lines.jsonl"
 IN_LIST, IN_LINES = range(6), range(6, 12)
 SHOWN = re.compile(r'<(document-\w+) number="(\d+)">\n(.*?)\n?</\1>', re.DOTALL)
-
-
-@pytest.fixture(scope="module")
-def environment():
-    """Nothing set but the key, for as long as the module's tests run."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in list(os.environ):
-            if name.startswith(OWN_VARIABLES):
-                patch.delenv(name)
-        patch.setenv("OPENAI_API_KEY", API_KEY)
-        yield patch
 
 
 @pytest.fixture(scope="module", params=["embedded", "elasticsearch"])
@@ -69,7 +56,7 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def made(engine, environment, tmp_path_factory):
+def made(engine, only_key_set, tmp_path_factory):
     with FakeEndpoint(key=API_KEY, models=[MODEL]) as endpoint:
         graph = Graph(tmp_path_factory.mktemp("graph"), endpoint.url, engine)
         write_json_list(graph.source / LIST_SHARD, IN_LIST)
@@ -187,7 +174,7 @@ def test_a_rerun_asks_nothing_and_gives_the_same_tables_with_the_same_metadata_k
 
 
 def test_both_engines_find_the_same_negatives_in_the_sample_corpus(
-    environment, elasticsearch_url, tmp_path
+    only_key_set, elasticsearch_url, tmp_path
 ):
     storage = Storage(root=str(tmp_path / "storage"))
     tables = storage.tables()
