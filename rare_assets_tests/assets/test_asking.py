@@ -1,0 +1,185 @@
+"""The assets that ask the teacher: faults of every kind, dead endpoints, limits, and their way downstream."""
+
+import json
+
+import pytest
+
+from rare_assets_tests.fake_endpoint import FakeEndpoint, Fault
+from rare_assets_tests.graph import API_KEY, MODEL, Graph, failed_checks, failure_text, metadata
+from rare_assets_tests.passages import write_jsonl
+
+# Of the answer, of the transport, of the endpoint.
+FAULTS = (
+    *("empty", "null", "cut", "refusal", "filtered", "broken_json", "fenced"),
+    *("dropped", "half_body", "not_json", "error_in_200", "server_error", "bad_gateway"),
+    *(
+        Fault("throttled", 0.05),
+        Fault("throttled", date=True, seconds=1),
+        Fault("unavailable", 0.05),
+    ),
+)
+# Every fifth request meets the next kind of fault.
+A_FIFTH = [fault for _ in range(4) for kind in FAULTS for fault in (None, None, None, None, kind)]
+N_DOCUMENTS = 60
+SHARD = "a.jsonl"
+
+
+def prepared(folder, endpoint, numbers, **teacher):
+    """A graph with documents of one shard and an index."""
+    graph = Graph(folder, endpoint.url, **teacher)
+    write_jsonl(graph.source / SHARD, numbers)
+    graph.register()
+    assert graph.make("documents_job", SHARD).success
+    assert graph.make("corpus_index_job").success
+    return graph
+
+
+@pytest.fixture(scope="module")
+def faulty(only_key_set, tmp_path_factory):
+    """A run of both stages against an endpoint that fails in every way, and for two passages always."""
+    always = {"Specimen pipe 005x": "refusal", "Specimen nerve 007x": "empty"}
+
+    def fault_for(body):
+        if "response_format" not in body:
+            return None
+        prompt = body["messages"][-1]["content"]
+        return next((fault for words, fault in always.items() if words in prompt), None)
+
+    with FakeEndpoint(script=A_FIFTH, fault_for=fault_for) as endpoint:
+        graph = prepared(tmp_path_factory.mktemp("faulty"), endpoint, range(N_DOCUMENTS))
+        result = graph.make("rare_job", SHARD)
+        yield graph, endpoint, result
+
+
+def test_faults_of_every_kind_lose_no_document(faulty):
+    graph, endpoint, result = faulty
+    assert result.success, failure_text(result)
+    met = {kind.name if isinstance(kind, Fault) else kind for kind in FAULTS}
+    assert met <= {request.fault for request in endpoint.requests}
+    documents = graph.rows("documents")["doc_id"].to_list()
+    for table in ("questions", "reasoning"):
+        rows, rejects = graph.rows(table), graph.rejects(table)
+        if table == "questions":
+            assert sorted([*rows["doc_id"], *rejects["doc_id"]]) == documents
+            asked = rows["question_id"].to_list()
+        else:
+            assert sorted([*rows["question_id"], *rejects["question_id"]]) == asked
+    passed = {
+        evaluation.check_name
+        for evaluation in result.get_asset_check_evaluations()
+        if evaluation.passed
+    }
+    assert {
+        "every_document_accounted_for",
+        "every_question_accounted_for",
+        "schema_holds",
+    } <= passed
+
+
+def test_what_never_gave_a_usable_answer_is_rejected_with_the_raw_answer(faulty):
+    graph, endpoint, _ = faulty
+    rejects = {row["doc_id"]: row for row in graph.rejects("questions").iter_rows(named=True)}
+    refused = rejects["p005"]
+    assert (refused["reason"], refused["attempts"]) == ("refused", 3)
+    assert "I can't help with that." in refused["detail"]
+    assert (rejects["p007"]["reason"], rejects["p007"]["attempts"]) == ("empty", 3)
+    sent = [r for r in endpoint.requests if "Specimen pipe 005x" in str(r.body["messages"][-1])]
+    assert sum("response_format" in request.body for request in sent) >= 3
+
+
+def test_a_rerun_after_faults_asks_nothing_and_rejects_the_same(faulty):
+    graph, endpoint, _ = faulty
+    before = [graph.rejects(table) for table in ("questions", "reasoning")]
+    sent = len(endpoint.requests)
+    assert graph.make("rare_job", SHARD).success
+    assert len(endpoint.requests) == sent
+    after = [graph.rejects(table) for table in ("questions", "reasoning")]
+    assert all(first.equals(second) for first, second in zip(before, after, strict=True))
+
+
+def test_a_shard_whose_questions_are_mostly_rejects_goes_no_further(only_key_set, tmp_path):
+    with FakeEndpoint(shares={"refusal": 0.8}) as endpoint:
+        graph = prepared(tmp_path, endpoint, range(12))
+        result = graph.make("rare_job", SHARD, questions={"max_attempts": 1})
+    assert not result.success
+    assert failed_checks(result) == ["questions/reject_rate_below_threshold"]
+    assert len(endpoint.requests) == 12
+    assert graph.tables.exists("questions", SHARD)
+    assert not graph.tables.exists("hard_negatives", SHARD)
+    assert not graph.tables.exists("reasoning", SHARD)
+
+
+def test_a_refused_key_fails_the_step_early_and_is_in_no_message(only_key_set, tmp_path):
+    with FakeEndpoint(key="sk-another") as endpoint:
+        graph = prepared(tmp_path, endpoint, range(40), max_concurrency=4)
+        result = graph.make("rare_job", SHARD)
+    assert not result.success
+    assert len(endpoint.requests) <= 4
+    said = failure_text(result)
+    assert "401" in said
+    assert "OPENAI_API_KEY" in said
+    assert API_KEY not in said
+    events = json.dumps([str(event) for event in result.all_events])
+    assert API_KEY not in events
+    assert not graph.tables.exists("questions", SHARD)
+
+
+def test_a_limit_of_requests_stops_the_step_and_the_next_run_goes_on(only_key_set, tmp_path):
+    with FakeEndpoint() as endpoint:
+        graph = prepared(tmp_path, endpoint, range(12), max_requests=5)
+        stopped = graph.make("rare_job", SHARD, "questions")
+        assert not stopped.success
+        assert "limit of 5 requests (max_requests)" in failure_text(stopped)
+        assert len(endpoint.requests) == 5
+        for _ in range(2):
+            stopped = graph.make("rare_job", SHARD, "questions")
+        assert stopped.success
+        assert len(endpoint.requests) == 12
+        assert metadata(stopped, "questions")["answers_reused"] == 10
+
+
+def test_refresh_asks_again_what_is_stored(only_key_set, tmp_path):
+    with FakeEndpoint() as endpoint:
+        graph = prepared(tmp_path, endpoint, range(6))
+        for refresh, sent in ((False, 6), (False, 6), (True, 12)):
+            result = graph.make("rare_job", SHARD, "questions", questions={"refresh": refresh})
+            assert result.success
+            assert len(endpoint.requests) == sent
+
+
+def test_several_questions_and_samples_make_a_row_each(only_key_set, tmp_path):
+    with FakeEndpoint() as endpoint:
+        graph = prepared(tmp_path, endpoint, range(5))
+        result = graph.make(
+            "rare_job",
+            SHARD,
+            questions={"num_questions": 2, "seed": 7},
+            reasoning={"n": 3, "temperature": 1.0},
+        )
+        assert result.success, failure_text(result)
+    questions = graph.rows("questions")
+    assert questions["question_id"].to_list() == [
+        f"p{number:03}-q{sample}" for number in range(5) for sample in range(2)
+    ]
+    reasoning = graph.rows("reasoning").select("question_id", "sample_index").rows()
+    assert reasoning == [(each, index) for each in questions["question_id"] for index in range(3)]
+    assert failed_checks(result) == []
+    assert {request.body["model"] for request in endpoint.requests} == {MODEL}
+
+
+def test_documents_too_short_to_reason_on_are_not_paid_for(only_key_set, tmp_path):
+    with FakeEndpoint() as endpoint:
+        graph = Graph(tmp_path, endpoint.url)
+        source = write_jsonl(graph.source / SHARD, range(3))
+        with source.open("a") as lines:
+            lines.write('{"id": "short", "text": "Five words and no more."}\n')
+        graph.register()
+        assert graph.make("documents_job", SHARD).success
+        assert graph.make("rare_job", SHARD, "questions").success
+    assert len(endpoint.requests) == 3
+    (reject,) = graph.rejects("questions").to_dicts()
+    assert (reject["doc_id"], reject["reason"], reject["prompt_tokens"]) == (
+        "short",
+        "too_short",
+        0,
+    )
