@@ -45,7 +45,8 @@ def run_tags() -> dict[str, str]:
 def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark runs as failed whose process on this machine is gone (killed, or the machine restarted).
 
-    Returns their ids. Their answers are kept; running again goes on from there.
+    Returns their ids. Their answers are kept; running again goes on from there. Their places in
+    pools become free.
     """
     unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
     dead = []
@@ -54,7 +55,20 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
         if host == socket.gethostname() and not _alive(int(pid)):
             instance.report_run_failed(run, "The process that worked on this run is gone.")
             dead.append(run.run_id)
+    free_pool_slots(instance)
     return dead
+
+
+def free_pool_slots(instance: dg.DagsterInstance) -> None:
+    """Give back the places in pools that killed runs have left taken.
+
+    The daemon does so, but without one the steps that need a place would wait for it forever.
+    """
+    storage = instance.event_log_storage
+    for run_id in storage.get_concurrency_run_ids():
+        run = instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            storage.free_concurrency_slots_for_run(run_id)
 
 
 def _alive(pid: int) -> bool:

@@ -25,7 +25,7 @@ from rare_assets.progress import RunProgress
 from rare_assets.registration import Scan, scan_source
 from rare_assets.report import print_estimate, print_report, print_shards, print_status
 from rare_assets.resources.configurable import Corpus, Storage, TeacherModel
-from rare_assets.runs import Request, Result, execute_all
+from rare_assets.runs import Request, Result, RunPool
 from rare_assets.settings import Settings
 from rare_assets.status import shard_states, spent
 
@@ -84,11 +84,14 @@ class MainJob:
             scan = self._register(instance)
             keys = [shard.key for shard in scan.shards]
             asked = self.only or keys
-            with RunProgress(instance, self.console, len(asked)) as progress:
-                self._documents(instance, scan, progress)
-                indexed = self._index(instance, progress)
-                if indexed:
-                    self._ask(instance, asked, progress)
+            with (
+                RunProgress(instance, self.console, len(asked)) as progress,
+                RunPool(instance) as runs,
+            ):
+                self._documents(runs, scan, progress)
+                registered = list(instance.get_dynamic_partitions(document_shards.name or ""))
+                if self._index(runs, registered, progress):
+                    self._ask(runs, asked, progress)
         print_report(self.console, self.tables, asked, self.failures, self.home, Path.cwd())
         return not self.failures
 
@@ -145,27 +148,26 @@ class MainJob:
             )
         return scan
 
-    def _documents(self, instance: dg.DagsterInstance, scan: Scan, progress: RunProgress) -> None:
+    def _documents(self, runs: RunPool, scan: Scan, progress: RunProgress) -> None:
         stale = [
             (shard.key, [why])
             for shard in scan.shards
             if (why := self.planner.documents(shard)) is not None
         ]
-        self._execute(instance, "documents_job", stale, progress)
+        self._execute(runs, "documents_job", stale, progress)
 
-    def _index(self, instance: dg.DagsterInstance, progress: RunProgress) -> bool:
-        registered = list(instance.get_dynamic_partitions(document_shards.name or ""))
+    def _index(self, runs: RunPool, registered: list[str], progress: RunProgress) -> bool:
         why = self.planner.index(registered)
         if why is None:
             return True
         request = self._request("corpus_index_job", ["corpus_index"], None)
         progress.announce("corpus_index", why, 1)
-        results = execute_all(
-            [request], instance, at_once=1, tick=progress.tick, done=self._done(progress)
+        results = runs.execute_all(
+            [request], at_once=1, tick=progress.tick, done=self._done(progress)
         )
         return all(result.error is None for result in results)
 
-    def _ask(self, instance: dg.DagsterInstance, shards: list[str], progress: RunProgress) -> None:
+    def _ask(self, runs: RunPool, shards: list[str], progress: RunProgress) -> None:
         state = self.planner.index_state()
         assert state is not None
         stale = [
@@ -173,11 +175,11 @@ class MainJob:
             for shard in shards
             if shard not in self.failures and (stages := self.planner.asked(shard, state))
         ]
-        self._execute(instance, "rare_job", stale, progress)
+        self._execute(runs, "rare_job", stale, progress)
 
     def _execute(
         self,
-        instance: dg.DagsterInstance,
+        runs: RunPool,
         job: str,
         stale: list[tuple[str, list[Stale]]],
         progress: RunProgress,
@@ -191,10 +193,9 @@ class MainJob:
         requests = [
             self._request(job, [stage.stage for stage in stages], shard) for shard, stages in stale
         ]
-        execute_all(
+        runs.execute_all(
             requests,
-            instance,
-            at_once=min(self._at_once(job), len(requests)),
+            at_once=self._at_once(job),
             tick=progress.tick,
             done=self._done(progress),
         )

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -90,86 +91,115 @@ def _execute(request: Request) -> Result:
         return Result(request, None) if result.success else _failure(request, result)
 
 
-def execute_all(
-    requests: Iterable[Request],
-    instance: dg.DagsterInstance,
-    *,
-    at_once: int,
-    tick: Callable[[list[Request]], None],
-    done: Callable[[Result], None],
-) -> list[Result]:
-    """Make all runs, at most `at_once` side by side; one that fails doesn't stop the others.
+class RunPool:
+    """Worker processes that make runs. They are kept between calls: each takes seconds to start.
 
-    Only if others would fail alike (`Result.stops_others`) no further ones are started.
-    An interrupt (or any other exception of this process) ends the runs that are under way, in
-    order, before it goes on.
-
-    Args:
-        tick: called about once a second with the runs that are under way.
-        done: called with each result as it comes.
+    A context manager: at its end the workers end, after an exception (an interrupt, say) having
+    ended the runs that are under way, in order.
     """
-    results: list[Result] = []
-    waiting = list(requests)
-    context = multiprocessing.get_context("spawn")
-    stopping = context.Event()
 
-    def processes() -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
-            at_once, mp_context=context, initializer=_start_worker, initargs=(stopping,)
-        )
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._instance = instance
+        self._context = multiprocessing.get_context("spawn")
+        self._stopping = self._context.Event()
+        # Executors of one process each: the death of a process breaks its whole executor.
+        self._idle: list[ProcessPoolExecutor] = []
+        self._running: dict[Future[Result], tuple[Request, ProcessPoolExecutor]] = {}
 
-    pool = processes()
-    running: dict[Future[Result], Request] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                request = waiting.pop(0)
-                with _interrupts_ignored():
-                    running[pool.submit(execute, request)] = request
-            finished, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
-            broken = False
+    def __enter__(self) -> RunPool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._stopping.set()
+            self._stop()
+        for worker in self._idle:
+            worker.shutdown()
+
+    def execute_all(
+        self,
+        requests: Iterable[Request],
+        *,
+        at_once: int,
+        tick: Callable[[list[Request]], None],
+        done: Callable[[Result], None],
+    ) -> list[Result]:
+        """Make all runs, at most `at_once` side by side; one that fails doesn't stop the others.
+
+        Only if others would fail alike (`Result.stops_others`) no further ones are started.
+
+        Args:
+            tick: called about once a second with the runs that are under way.
+            done: called with each result as it comes.
+        """
+        results: list[Result] = []
+        waiting = deque(requests)
+        while waiting or self._running:
+            while waiting and len(self._running) < at_once:
+                self._start(waiting.popleft())
+            finished, _ = wait(self._running, timeout=1, return_when=FIRST_COMPLETED)
             for future in finished:
-                request = running.pop(future)
-                try:
-                    result = future.result()
-                except BrokenProcessPool:
-                    broken = True
-                    result = Result(request, "its process was killed (out of memory?)")
-                    _report_killed(instance, request)
+                result = self._result(future)
                 results.append(result)
                 done(result)
                 if result.stops_others:
                     waiting.clear()
-            tick(list(running.values()))
-            if broken and not running:
-                pool.shutdown(wait=False)
-                pool = processes()
-    except BaseException:
-        stopping.set()
-        killed = _stop(running)
-        pool.shutdown(wait=True, cancel_futures=True)
-        for request in killed:
-            _report_killed(instance, request)
-        raise
-    pool.shutdown(wait=True)
-    return results
+            tick([request for request, _ in self._running.values()])
+        return results
 
+    def _start(self, request: Request) -> None:
+        with _interrupts_ignored():
+            while True:
+                worker = self._idle.pop() if self._idle else self._worker()
+                try:
+                    self._running[worker.submit(execute, request)] = request, worker
+                    return
+                except BrokenProcessPool:
+                    # It was killed while it had nothing to do.
+                    worker.shutdown(wait=False)
 
-def _stop(running: dict[Future[Result], Request]) -> list[Request]:
-    """Have the runs end, and kill what doesn't. Returns the runs that were killed."""
-    workers = multiprocessing.active_children()
-    try:
-        for worker in workers:
-            if worker.pid is not None:
-                os.kill(worker.pid, signal.SIGINT)
-        wait(running, timeout=STOP_SECONDS)
-    finally:
-        # Also at a second interrupt, by somebody who doesn't want to wait.
-        killed = [request for future, request in running.items() if not future.done()]
-        if killed:
-            for worker in workers:
-                worker.kill()
-    return killed
+    def _worker(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            1, self._context, initializer=_start_worker, initargs=(self._stopping,)
+        )
+
+    def _result(self, future: Future[Result]) -> Result:
+        request, worker = self._running.pop(future)
+        try:
+            result = future.result()
+        except BrokenProcessPool:
+            worker.shutdown(wait=False)
+            self._report_killed(request)
+            return Result(request, "its process was killed (out of memory?)")
+        self._idle.append(worker)
+        return result
+
+    def _stop(self) -> None:
+        """Have the runs end, and kill what doesn't."""
+        processes = multiprocessing.active_children()
+        try:
+            for process in processes:
+                if process.pid is not None:
+                    os.kill(process.pid, signal.SIGINT)
+            wait(self._running, timeout=STOP_SECONDS)
+        finally:
+            # Also at a second interrupt, by somebody who doesn't want to wait.
+            left = [request for future, (request, _) in self._running.items() if not future.done()]
+            if left:
+                for process in processes:
+                    process.kill()
+            for _, worker in self._running.values():
+                worker.shutdown()
+            for request in left:
+                self._report_killed(request)
+
+    def _report_killed(self, request: Request) -> None:
+        from rare_assets.instance import free_pool_slots
+
+        run = self._instance.get_run_by_id(request.run_id)
+        if run is not None and not run.is_finished:
+            self._instance.report_run_failed(run, "The process that worked on this run was killed.")
+        free_pool_slots(self._instance)
 
 
 @contextmanager
@@ -215,12 +245,6 @@ def _failure(request: Request, result: dg.ExecuteInProcessResult) -> Result:
             if error is not None:
                 return Result(request, error.message.strip().removeprefix("dagster._core.errors."))
     return Result(request, "failed; its log is in the UI")
-
-
-def _report_killed(instance: dg.DagsterInstance, request: Request) -> None:
-    run = instance.get_run_by_id(request.run_id)
-    if run is not None and not run.is_finished:
-        instance.report_run_failed(run, "The process that worked on this run was killed.")
 
 
 def _start_worker(stopping: Event) -> None:

@@ -1,0 +1,104 @@
+"""The instance of the command: its folder and settings, and what killed runs leave behind."""
+
+import os
+import socket
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from rare_assets.instance import (
+    PROCESS_TAG,
+    SHIPPED_YAML,
+    end_dead_runs,
+    prepare_home,
+    run_tags,
+)
+
+STARTED, FAILURE = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.FAILURE
+
+
+@pytest.fixture
+def home(nothing_set, tmp_path):
+    nothing_set.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    return prepare_home()
+
+
+@pytest.fixture
+def instance(home):
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+@pytest.fixture
+def dead_pid():
+    """Id of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def started_run(instance, process):
+    """A run that counts as started, by that process."""
+    run = dg.DagsterRun("a_job", str(uuid.uuid4()), status=STARTED, tags={PROCESS_TAG: process})
+    instance.add_run(run)
+    return run.run_id
+
+
+def test_the_home_is_made_with_the_shipped_settings(nothing_set, tmp_path):
+    nothing_set.chdir(tmp_path)
+    # prepare_home sets it for the processes that are started from this one.
+    nothing_set.setenv("DAGSTER_HOME", "")
+    home = prepare_home()
+    assert home == tmp_path / ".rare" / "dagster"
+    assert os.environ["DAGSTER_HOME"] == str(home)
+    assert (home / "dagster.yaml").read_text() == SHIPPED_YAML.read_text()
+
+
+def test_settings_of_the_users_own_stay(home):
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    prepare_home()
+    assert (home / "dagster.yaml").read_text() == "telemetry: {enabled: false}\n"
+
+
+def test_dagster_takes_the_shipped_settings(instance):
+    assert not instance.telemetry_enabled
+    assert instance.run_monitoring_enabled
+    assert instance.get_concurrency_config().pool_config.default_pool_limit == 4
+
+
+def test_runs_of_processes_that_are_gone_are_ended_and_no_others(instance, dead_pid):
+    host = socket.gethostname()
+    dead = started_run(instance, f"{host}:{dead_pid}")
+    alive = started_run(instance, run_tags()[PROCESS_TAG])
+    elsewhere = started_run(instance, f"not-{host}:{dead_pid}")
+    of_the_ui = dg.DagsterRun("a_job", str(uuid.uuid4()), status=STARTED)
+    instance.add_run(of_the_ui)
+    assert end_dead_runs(instance) == [dead]
+    assert instance.get_run_by_id(dead).status is FAILURE
+    for run_id in (alive, elsewhere, of_the_ui.run_id):
+        assert instance.get_run_by_id(run_id).status is STARTED
+    assert end_dead_runs(instance) == []
+
+
+def test_places_in_pools_of_killed_runs_become_free(instance, dead_pid):
+    storage = instance.event_log_storage
+    storage.initialize_concurrency_limit_to_default("teacher")
+    dead = [started_run(instance, f"{socket.gethostname()}:{dead_pid}") for _ in range(4)]
+    alive = started_run(instance, run_tags()[PROCESS_TAG])
+    for run_id in [*dead[:3], alive]:
+        assert storage.claim_concurrency_slot("teacher", run_id, "questions").is_claimed
+    assert not storage.claim_concurrency_slot("teacher", dead[3], "questions").is_claimed
+    end_dead_runs(instance)
+    assert storage.get_concurrency_info("teacher").active_run_ids == {alive}
+
+
+def test_a_run_is_tagged_with_its_process_and_code_location():
+    tags = run_tags()
+    assert tags[PROCESS_TAG] == f"{socket.gethostname()}:{os.getpid()}"
+    assert "__repository__@rare_assets" in tags.values()
+    workspace = Path(SHIPPED_YAML).with_name("workspace.yaml").read_text()
+    assert "location_name: rare_assets" in workspace
