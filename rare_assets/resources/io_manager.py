@@ -43,7 +43,9 @@ class ParquetIOManager(dg.ConfigurableIOManager, UPathIOManager):
         table = context.asset_key.path[-1]
         self._tables.write(table, context.partition_key, *shard)
 
-    def load_from_path(self, context: dg.InputContext, path: "UPath") -> pl.LazyFrame | pl.DataFrame:
+    def load_from_path(
+        self, context: dg.InputContext, path: "UPath"
+    ) -> pl.LazyFrame | pl.DataFrame:
         if not path.exists():
             table = context.asset_key.to_user_string()
             raise FileNotFoundError(f"{path} is missing: materialize {table} for this shard first.")
