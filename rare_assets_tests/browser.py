@@ -1,0 +1,174 @@
+"""A real browser on a real `rare-assets dev`: Chromium driven by Playwright, the server in a process group.
+
+Required where RARE_TESTS_REQUIRE_BROWSER=1; elsewhere tests that need it are skipped with the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+REQUIRED = "RARE_TESTS_REQUIRE_BROWSER"
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SIZE = {"width": 1280, "height": 800}
+START_SECONDS = 180
+STOP_SECONDS = 30
+
+
+class DevServer:
+    """`rare-assets dev` in a folder of its own, with its webserver, daemon and code server.
+
+    A context manager; the whole process group is gone afterwards.
+
+    Args:
+        folder: working directory; storage and instance lie in it.
+        environment: all that the server's processes get.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.environment = environment
+        self.port = free_port()
+        self.log = folder / "dev.log"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        rare_assets = str(Path(sys.executable).with_name("rare-assets"))
+        command = [rare_assets, "dev", "--port", str(self.port)]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=dict(self.environment),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            self._wait_until_loaded()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the server as a terminal's Ctrl-C does; what is left of the group is killed."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(STOP_SECONDS)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        """The data of a GraphQL query."""
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(
+            f"{self.url}/graphql", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            content = json.load(response)
+        assert "errors" not in content, content["errors"]
+        return content["data"]
+
+    def _wait_until_loaded(self) -> None:
+        query = "{workspaceOrError{... on Workspace{locationEntries{name loadStatus}}}}"
+        deadline = time.monotonic() + START_SECONDS
+        entries: list[dict[str, str]] = []
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+                entries = self.ask(query)["workspaceOrError"]["locationEntries"]
+                if entries == [{"name": "rare_assets", "loadStatus": "LOADED"}]:
+                    return
+            time.sleep(0.5)
+        raise RuntimeError(f"no page, or no code location ({entries}):\n{self.log.read_text()}")
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def find_chromium() -> str:
+    """The installed browser's path. Skips the test where there is none, or fails if it is required."""
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        _unavailable("no Chromium is installed: `apt-get install chromium`")
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a window, for the whole session."""
+    if os.environ.get(REQUIRED) != "1":
+        pytest.skip(
+            f"browser tests take minutes: {REQUIRED}=1 runs them (`apt-get install chromium`)"
+        )
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        _unavailable("no Playwright is installed: `pip install -e '.[test]'`")
+    path = find_chromium()
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@contextlib.contextmanager
+def open_tab(browser: Any) -> Iterator[Any]:
+    """A tab of a fresh profile; an error in the page's own scripts fails the test."""
+    context = browser.new_context(viewport=SIZE)
+    context.set_default_timeout(60_000)
+    errors: list[str] = []
+    tab = context.new_page()
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    yield tab
+    context.close()
+    assert errors == []
+
+
+@pytest.fixture
+def page(browser):
+    """A tab for one test."""
+    with open_tab(browser) as tab:
+        yield tab
+
+
+def _unavailable(reason: str) -> None:
+    if os.environ.get(REQUIRED) == "1":
+        pytest.fail(f"{REQUIRED}=1, and {reason}", pytrace=False)
+    pytest.skip(f"{reason} ({REQUIRED}=1 makes this an error)")

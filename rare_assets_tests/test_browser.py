@@ -1,0 +1,383 @@
+"""The Dagster UI in a real browser: what a user does there, and what lies in the storage afterwards.
+
+With RARE_TESTS_SCREENSHOTS=1 the pictures of the README are made anew.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import dagster as dg
+import polars as pl
+import pytest
+from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
+
+from rare_assets.checks import CHECKS
+from rare_assets.partitions import document_shards
+from rare_assets.resources.tables import ParquetTables
+from rare_assets.schemas import TABLES
+from rare_assets.settings import SAMPLE_CORPUS
+from rare_assets_tests.browser import DevServer, open_tab
+from rare_assets_tests.fake_endpoint import FakeEndpoint
+from rare_assets_tests.graph import API_KEY, MODEL, clean_environment
+from rare_assets_tests.passages import write_jsonl
+
+SCREENSHOTS = Path(__file__).parent / "screenshots"
+SHARDS = ("electrochemistry.jsonl", "nerve-and-heart.json", "ocean-and-weather.csv")
+ASSETS = ("corpus_files", "documents", "corpus_index", "questions", "hard_negatives", "reasoning")
+ASKED = ("questions", "reasoning")
+WIDE = {"width": 2200, "height": 1000}
+GRAPH = {"x": 540, "y": 110, "width": 1660, "height": 800}
+SLOW = "slow.jsonl"
+SLOW_MARK = b"Specimen "
+SLOW_ROWS = 8
+RUN_SECONDS = 180
+BACKFILL_SECONDS = 480
+ADD_SHARD = """mutation($key: String!) {
+  addDynamicPartition(partitionsDefName: "rare_document_shards", partitionKey: $key,
+    repositorySelector: {repositoryName: "__repository__", repositoryLocationName: "rare_assets"})
+  { __typename }
+}"""
+
+
+class Deployment(NamedTuple):
+    """A server with the UI, its teacher, and what it works on."""
+
+    server: DevServer
+    endpoint: FakeEndpoint
+    source: Path
+    home: Path
+    tables: ParquetTables
+
+    def register(self, shard: str) -> None:
+        added = self.server.ask(ADD_SHARD, key=shard)["addDynamicPartition"]["__typename"]
+        assert added in ("AddDynamicPartitionSuccess", "DuplicateDynamicPartitionError")
+
+    def instance(self) -> dg.DagsterInstance:
+        return dg.DagsterInstance.from_config(str(self.home))
+
+    def wait_for_run(self, run_id: str) -> dg.DagsterRunStatus:
+        """The status in which a run ends."""
+        deadline = time.monotonic() + RUN_SECONDS
+        with self.instance() as instance:
+            while time.monotonic() < deadline:
+                run = instance.get_run_by_id(run_id)
+                assert run is not None
+                if run.is_finished:
+                    return run.status
+                time.sleep(0.5)
+        raise TimeoutError(f"run {run_id} is still {run.status}")
+
+    def wait_for_backfill(self, backfill_id: str) -> None:
+        """Until a backfill has ended; its daemon looks every 30 seconds, several times for a graph."""
+        deadline = time.monotonic() + BACKFILL_SECONDS
+        with self.instance() as instance:
+            while time.monotonic() < deadline:
+                backfill = instance.get_backfill(backfill_id)
+                if backfill is not None and backfill.status in BULK_ACTION_TERMINAL_STATUSES:
+                    return
+                time.sleep(1)
+        raise TimeoutError(f"backfill {backfill_id} has not ended:\n{self.server.log.read_text()}")
+
+    def materializations(self, asset: str) -> list[dg.EventLogRecord]:
+        """All materializations of an asset, oldest first."""
+        with self.instance() as instance:
+            records = instance.fetch_materializations(dg.AssetKey(asset), limit=1000).records
+        return list(reversed(records))
+
+
+@pytest.fixture(scope="module")
+def deployment(browser, tmp_path_factory):
+    """Three files of the sample corpus, registered; nothing is materialized."""
+    folder = tmp_path_factory.mktemp("deployment")
+    source = folder / "corpus"
+    source.mkdir()
+    for shard in SHARDS:
+        shutil.copy(SAMPLE_CORPUS / shard, source)
+    with FakeEndpoint(key=API_KEY) as endpoint:
+        environment = clean_environment() | {
+            "RARE_SOURCE": str(source),
+            "RARE_STORAGE": str(folder / "storage"),
+            "RARE_MODEL": MODEL,
+            "RARE_MAX_CONCURRENCY": "2",
+            "OPENAI_BASE_URL": endpoint.url,
+            "OPENAI_API_KEY": API_KEY,
+            "DAGSTER_HOME": str(folder / "home"),
+        }
+        with DevServer(folder, environment) as server:
+            tables = ParquetTables(str(folder / "storage"))
+            made = Deployment(server, endpoint, source, folder / "home", tables)
+            for shard in SHARDS:
+                made.register(shard)
+            yield made
+
+
+class Backfill(NamedTuple):
+    id: str
+    started: float
+
+
+@pytest.fixture(scope="module")
+def backfill(browser, deployment):
+    """A finished backfill of the three shards over the whole graph, launched from its page."""
+    started = time.time()
+    with open_tab(browser) as page:
+        page.goto(f"{deployment.server.url}/asset-groups")
+        page.get_by_role("button", name="Materialize all").click()
+        dialog = page.get_by_role("dialog")
+        choose(page, dialog, *SHARDS)
+        dialog.get_by_role("button", name="Launch backfill").click()
+        page.get_by_text("Created backfill").wait_for()
+        page.get_by_text("View", exact=True).click()
+        page.wait_for_url("**/runs/b/*")
+        backfill_id = page.url.split("/runs/b/")[1].split("?")[0].split("/")[0]
+        deployment.wait_for_backfill(backfill_id)
+        page.get_by_text("100% completed").nth(len(ASSETS) - 2).wait_for()
+        see(page, "Succeeded", exact=True)
+        picture(page, "backfill")
+    return Backfill(backfill_id, started)
+
+
+def choose(page, dialog, *shards):
+    """Pick partitions in the launch dialog."""
+    dialog.get_by_text("Select a partition or create one").click()
+    for shard in shards:
+        page.get_by_role("menuitem", name=shard).click()
+    page.keyboard.press("Escape")
+
+
+def launch(page, deployment, asset, shard):
+    """Materialize a shard from the asset's page; ends on the run's page. Returns the run's id."""
+    page.goto(f"{deployment.server.url}/assets/{asset}")
+    page.get_by_role("button", name="Materialize").first.click()
+    dialog = page.get_by_role("dialog")
+    choose(page, dialog, shard)
+    dialog.get_by_role("button", name="Launch 1 run").click()
+    page.get_by_text("Launched run").wait_for()
+    page.get_by_text("View", exact=True).click()
+    page.wait_for_url("**/runs/*")
+    return page.url.split("/runs/")[1].split("?")[0]
+
+
+def see(page, text, *, exact=False):
+    """Wait until a text can be seen; pages hold some texts twice, once hidden to measure them."""
+    page.get_by_text(text, exact=exact).filter(visible=True).first.wait_for()
+
+
+def picture(page, name, **options):
+    """A picture for the README, made only on request, so that tests leave the tree as it is."""
+    if os.environ.get("RARE_TESTS_SCREENSHOTS") == "1":
+        page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(2000)
+        page.screenshot(path=SCREENSHOTS / f"{name}.png", **options)
+
+
+def attempts(deployment, asset):
+    """Answers that a table's rows and rejects took."""
+    frames = [
+        scan(asset, shard).select("attempts").collect()
+        for shard in SHARDS
+        for scan in (deployment.tables.scan, deployment.tables.scan_rejects)
+    ]
+    return pl.concat(frames)["attempts"].sum()
+
+
+def test_a_shard_is_materialized_from_its_page_and_its_checks_show_as_passed(page, deployment):
+    shard = SHARDS[0]
+    asked = len(deployment.endpoint.requests)
+    run_id = launch(page, deployment, "documents", shard)
+    assert deployment.wait_for_run(run_id) is dg.DagsterRunStatus.SUCCESS
+    see(page, "Success", exact=True)
+    see(page, "RUN_SUCCESS")
+
+    rows = deployment.tables.scan("documents", shard).collect()
+    source_rows = (deployment.source / shard).read_text().splitlines()
+    assert rows.height == len(source_rows)
+    assert deployment.materializations("documents")[-1].partition_key == shard
+    assert len(deployment.endpoint.requests) == asked
+
+    for check in CHECKS["documents"]:
+        page.goto(f"{deployment.server.url}/assets/documents?view=checks&checkDetail={check.name}")
+        see(page, "Passed", exact=True)
+        see(page, check.description[:40])
+        see(page, shard)
+
+
+def test_a_backfill_from_the_graph_makes_every_table_and_syncs_the_index_once(deployment, backfill):
+    with deployment.instance() as instance:
+        runs = instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill.id}))
+        assert instance.get_backfill(backfill.id).status.value == "COMPLETED_SUCCESS"
+    assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
+    run_ids = {run.run_id for run in runs}
+    made = {
+        asset: [record for record in deployment.materializations(asset) if record.run_id in run_ids]
+        for asset in ASSETS[1:]
+    }
+    assert len(made["corpus_index"]) == 1
+    for asset in TABLES:
+        assert sorted(record.partition_key for record in made[asset]) == sorted(SHARDS)
+    [synced] = made["corpus_index"]
+    assert all(record.timestamp < synced.timestamp for record in made["documents"])
+    assert all(record.timestamp > synced.timestamp for record in made["hard_negatives"])
+
+    for shard in SHARDS:
+        heights = {
+            asset: deployment.tables.scan(asset, shard).collect().height
+            + deployment.tables.scan_rejects(asset, shard).collect().height
+            for asset in TABLES
+        }
+        assert heights["questions"] == deployment.tables.scan("documents", shard).collect().height
+        assert (
+            heights["hard_negatives"] == deployment.tables.scan("questions", shard).collect().height
+        )
+        assert deployment.tables.scan("reasoning", shard).collect().height > 0
+
+
+def test_every_answer_of_the_backfill_was_asked_for_once(deployment, backfill):
+    requests = [
+        request.raw for request in deployment.endpoint.requests if SLOW_MARK not in request.raw
+    ]
+    assert len(requests) == sum(attempts(deployment, asset) for asset in ASKED)
+
+
+def test_the_graph_shows_every_asset_in_its_group(page, deployment, backfill):
+    page.goto(f"{deployment.server.url}/asset-groups")
+    for group in ("corpus", "rare_data"):
+        see(page, group, exact=True)
+    page.keyboard.press("Alt+e")
+    for asset in ASSETS:
+        see(page, asset, exact=True)
+    # At this width the graph fits with all that its nodes say.
+    page.set_viewport_size(WIDE)
+    page.reload()
+    for kind in ("File", "Polars", "Parquet", "Elasticsearch", "OpenAI"):
+        see(page, kind, exact=True)
+    picture(page, "lineage", clip=GRAPH)
+
+
+@pytest.mark.parametrize("asset", TABLES)
+def test_the_page_of_a_table_says_what_its_columns_and_its_last_rows_are(
+    page, deployment, backfill, asset
+):
+    page.goto(f"{deployment.server.url}/assets/{asset}?view=overview")
+    for text in ("data-platform", "Parquet", "rare_assets"):
+        see(page, text)
+    page.get_by_title(f"{asset}.py").wait_for()
+    for name, column in TABLES[asset].schema.columns().items():
+        see(page, name, exact=True)
+        see(page, column.description.partition("`")[0])
+    if asset == "reasoning":
+        picture(page, "asset")
+    page.goto(f"{deployment.server.url}/assets/{asset}?view=partitions&partition={SHARDS[1]}")
+    for key in ("rows", "reject_rate", "content_hash", "preview", "example", "path"):
+        see(page, key, exact=True)
+    path = deployment.tables.path(asset, SHARDS[1])
+    see(page, str(path))
+    first = deployment.tables.scan(asset, SHARDS[1]).head(1).collect().to_series(0)[0]
+    see(page, first, exact=True)
+    if asset == "questions":
+        picture(page, "partition")
+
+
+def test_plots_of_a_table_are_drawn_over_its_shards(page, deployment, backfill):
+    page.goto(f"{deployment.server.url}/assets/questions?view=overview")
+    page.get_by_role("button", name="Plots").click()
+    for key in ("reject_rate", "latency_p50_s", "prompt_tokens", "mean_question_words"):
+        page.get_by_text(key, exact=True).first.scroll_into_view_if_needed()
+    assert page.locator("canvas").count() >= 10
+    picture(page, "plots")
+
+
+def test_checks_of_a_table_show_their_state_for_every_shard(page, deployment, backfill):
+    page.goto(
+        f"{deployment.server.url}/assets/hard_negatives?view=checks&checkDetail=gold_not_in_negatives"
+    )
+    see(page, "Passed", exact=True)
+    picture(page, "checks")
+    page.get_by_role("tab", name="Partitions").last.click()
+    for shard in SHARDS:
+        see(page, shard, exact=True)
+
+
+def test_a_run_of_the_command_shows_on_its_jobs_page_and_costs_nothing_anew(
+    page, deployment, backfill
+):
+    asked = len(deployment.endpoint.requests)
+    command = [str(Path(sys.executable).with_name("rare-assets")), "run"]
+    subprocess.run(
+        [*command, "--all", "--shard", SHARDS[0]],
+        cwd=deployment.server.folder,
+        env=dict(deployment.server.environment),
+        check=True,
+        capture_output=True,
+    )
+    assert len(deployment.endpoint.requests) == asked
+    with deployment.instance() as instance:
+        run = instance.get_runs(dg.RunsFilter(job_name="rare_job"), limit=1)[0]
+    page.goto(f"{deployment.server.url}/locations/rare_assets/jobs/rare_job/runs")
+    page.get_by_text(run.run_id[:8]).first.click()
+    see(page, "Success", exact=True)
+    page.get_by_role("button", name="Re-execute all").wait_for()
+    picture(page, "run")
+
+
+@pytest.fixture
+def slow_shard(deployment):
+    """A shard whose answers take five seconds; it is gone afterwards."""
+    write_jsonl(deployment.source / SLOW, range(SLOW_ROWS))
+    deployment.register(SLOW)
+    deployment.endpoint.latency = 5
+    yield SLOW
+    deployment.endpoint.latency = 0
+    with deployment.instance() as instance:
+        instance.delete_dynamic_partition(document_shards.name, SLOW)
+    (deployment.source / SLOW).unlink()
+
+
+def test_a_run_terminated_on_its_page_ends_before_its_work_is_done_and_keeps_its_answers(
+    page, deployment, slow_shard
+):
+    def asked():
+        return [r for r in deployment.endpoint.requests if SLOW_MARK in r.raw]
+
+    documents = launch(page, deployment, "documents", slow_shard)
+    assert deployment.wait_for_run(documents) is dg.DagsterRunStatus.SUCCESS
+    run_id = launch(page, deployment, "questions", slow_shard)
+    page.get_by_text(f"{SLOW_ROWS} requests to send").wait_for(timeout=RUN_SECONDS * 1000)
+    while len(asked()) < 3:
+        time.sleep(0.2)
+    answered = sum(request.answered is not None for request in asked())
+    page.get_by_role("button", name="Terminate").click()
+    page.get_by_role("dialog").get_by_role("button", name="Terminate").click()
+    assert deployment.wait_for_run(run_id) is dg.DagsterRunStatus.CANCELED
+    see(page, "Canceled", exact=True)
+    before = len(asked())
+    assert answered > 0
+    assert before < SLOW_ROWS
+
+    deployment.endpoint.latency = 0
+    again = launch(page, deployment, "questions", slow_shard)
+    assert deployment.wait_for_run(again) is dg.DagsterRunStatus.SUCCESS
+    stored = deployment.tables.scan("questions", slow_shard).collect()
+    assert stored.height == SLOW_ROWS
+    assert len(asked()) - before <= SLOW_ROWS - answered
+
+
+def test_no_page_and_no_file_of_the_instance_holds_the_key(page, deployment, backfill):
+    location = f"{deployment.server.url}/locations/rare_assets"
+    for url in (
+        f"{deployment.server.url}/config",
+        f"{location}/resources/teacher",
+        f"{location}/jobs/rare_job/playground",
+    ):
+        page.goto(url)
+        page.wait_for_load_state("networkidle")
+        assert API_KEY not in page.content()
+    folders = (deployment.home, Path(str(deployment.tables.root)), deployment.server.log)
+    files = [file for f in folders for file in (f.rglob("*") if f.is_dir() else [f])]
+    holding = [file for file in files if file.is_file() and API_KEY.encode() in file.read_bytes()]
+    assert holding == []
