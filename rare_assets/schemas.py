@@ -225,7 +225,7 @@ class Reasoning(dy.Schema):
     )
     raw_answer = dy.String(
         nullable=False,
-        description="The teacher's answer as it came; a chain sent apart stands in <think> tags.",
+        description="The teacher's answer as it came; a chain sent apart stands in `<think>` tags.",
     )
     context_doc_ids = dy.List(
         dy.String(nullable=False),

@@ -31,7 +31,7 @@ SHARDS = ("electrochemistry.jsonl", "nerve-and-heart.json", "ocean-and-weather.c
 ASSETS = ("corpus_files", "documents", "corpus_index", "questions", "hard_negatives", "reasoning")
 ASKED = ("questions", "reasoning")
 WIDE = {"width": 2200, "height": 1000}
-GRAPH = {"x": 540, "y": 110, "width": 1660, "height": 800}
+GRAPH = {"x": 540, "y": 110, "width": 1660, "height": 890}
 SLOW = "slow.jsonl"
 SLOW_MARK = b"Specimen "
 SLOW_ROWS = 8
@@ -299,8 +299,8 @@ def test_checks_of_a_table_show_their_state_for_every_shard(page, deployment, ba
     see(page, "Passed", exact=True)
     picture(page, "checks")
     page.get_by_role("tab", name="Partitions").last.click()
-    for shard in SHARDS:
-        see(page, shard, exact=True)
+    see(page, f"Passed ({len(SHARDS)})")
+    see(page, "Missing (0)")
 
 
 def test_a_run_of_the_command_shows_on_its_jobs_page_and_costs_nothing_anew(

@@ -4,16 +4,20 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from rare_assets.build import build_defs
 from rare_assets.definitions import defs
+from rare_assets.instance import LOCATION, WORKSPACE
 from rare_assets.operators.templates import PACKAGED
 from rare_assets.resources.configurable import Storage
 from rare_assets.schemas import TABLES
 
+ROOT = Path(__file__).parent.parent
 SHOWN = ("group_name", "kinds", "owners", "tags", "code_version")
 
 
@@ -116,6 +120,34 @@ def test_another_prompt_is_another_code_version_of_its_asset_alone(tmp_path):
 def test_settings_that_no_run_can_use_do_not_keep_definitions_from_loading(setting):
     versions = code_versions(**setting)
     assert versions["questions"] == "1+unusable"
+
+
+@pytest.mark.parametrize("options", [[], ["-w", "workspace.yaml"]])
+def test_dagster_finds_the_code_location_from_the_project_root(options):
+    """Through pyproject.toml alone, and through the workspace file; under the same name, which
+    runs, sensors and the shipped workspace of `rare-assets dev` go by."""
+    run = subprocess.run(
+        [sys.executable, "-m", "dagster", "definitions", "validate", *options],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert run.returncode == 0, run.stderr
+    assert f"Validation successful for code location {LOCATION}." in run.stdout + run.stderr
+
+
+def test_the_command_and_the_project_serve_the_same_code_location():
+    assert WORKSPACE.read_text() == (ROOT / "workspace.yaml").read_text()
+    assert yaml.safe_load(WORKSPACE.read_text()) == {
+        "load_from": [
+            {
+                "python_module": {
+                    "module_name": "rare_assets.definitions",
+                    "location_name": LOCATION,
+                }
+            }
+        ]
+    }
 
 
 def test_a_resource_given_replaces_the_shipped_one_for_all_that_use_it():
