@@ -2,11 +2,18 @@
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from rare_assets.settings import Settings
 
@@ -42,6 +49,15 @@ def run_tags() -> dict[str, str]:
     }
 
 
+def job_origin(job: str) -> RemoteJobOrigin:
+    """Where the UI finds the job of a run that it did not launch, so as to launch it again."""
+    target = LoadableTargetOrigin(
+        executable_path=sys.executable, module_name="rare_assets.definitions"
+    )
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(target, LOCATION)
+    return RemoteJobOrigin(RemoteRepositoryOrigin(location, SINGLETON_REPOSITORY_NAME), job)
+
+
 def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark runs as failed whose process on this machine is gone (killed, or the machine restarted).
 
@@ -51,6 +67,9 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
     dead = []
     for run in instance.get_runs(unfinished):
+        if run.parent_run_id is not None:
+            # Launched again from the UI, which copies the tags: the process is not this run's.
+            continue
         host, _, pid = run.tags.get(PROCESS_TAG, "").partition(":")
         if host == socket.gethostname() and not _alive(int(pid)):
             instance.report_run_failed(run, "The process that worked on this run is gone.")

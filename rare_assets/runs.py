@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -71,9 +72,12 @@ def _execute(request: Request) -> Result:
     import dagster as dg
 
     from rare_assets.definitions import defs
-    from rare_assets.instance import run_tags
+    from rare_assets.instance import job_origin, run_tags
 
     with dg.DagsterInstance.get() as instance:
+        # A run made in process is recorded without its origin, and the UI could not re-execute it.
+        create = partial(instance.create_run_for_job, remote_job_origin=job_origin(request.job))
+        instance.create_run_for_job = create  # type: ignore[method-assign]
         job = defs.resolve_job_def(request.job)
         try:
             result = job.execute_in_process(

@@ -84,6 +84,25 @@ def test_runs_of_processes_that_are_gone_are_ended_and_no_others(instance, dead_
     assert end_dead_runs(instance) == []
 
 
+def test_a_run_launched_again_from_the_ui_does_not_end_with_the_process_of_the_first(
+    instance, dead_pid
+):
+    tags = {PROCESS_TAG: f"{socket.gethostname()}:{dead_pid}"}
+    first = dg.DagsterRun("a_job", str(uuid.uuid4()), status=FAILURE, tags=tags)
+    again = dg.DagsterRun(
+        "a_job",
+        str(uuid.uuid4()),
+        status=STARTED,
+        tags=tags,
+        parent_run_id=first.run_id,
+        root_run_id=first.run_id,
+    )
+    for run in (first, again):
+        instance.add_run(run)
+    assert end_dead_runs(instance) == []
+    assert instance.get_run_by_id(again.run_id).status is STARTED
+
+
 def test_places_in_pools_of_killed_runs_become_free(instance, dead_pid):
     storage = instance.event_log_storage
     storage.initialize_concurrency_limit_to_default("teacher")
