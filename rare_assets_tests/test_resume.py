@@ -36,7 +36,7 @@ def command(endpoint, tmp_path):
     return command
 
 
-def start_until(command, endpoint, n_requests):
+def start_until(command, endpoint, n_requests, pause=STORED):
     """Start a run and wait until it has sent so many requests; of the last ones, none is answered."""
     process = command.start("run")
     deadline = time.monotonic() + TOO_LONG
@@ -45,7 +45,7 @@ def start_until(command, endpoint, n_requests):
         assert time.monotonic() < deadline, "the run sends no requests"
         time.sleep(0.01)
     endpoint.latency = FOREVER
-    time.sleep(STORED)
+    time.sleep(pause)
     return process
 
 
@@ -101,6 +101,18 @@ def test_a_kill_loses_at_most_what_was_in_flight(command, endpoint, stage, n_req
     unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
     with dg.DagsterInstance.from_config(str(command.home)) as instance:
         assert list(instance.get_runs(unfinished)) == []
+
+
+# With answers of one latency, the next requests leave just when answers have come: the worst moment.
+@pytest.mark.parametrize("n_requests", [IN_FLIGHT + 1, 3 * IN_FLIGHT + 2])
+def test_a_kill_when_answers_come_loses_at_most_what_was_in_flight(command, endpoint, n_requests):
+    process = start_until(command, endpoint, n_requests, pause=0.0)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(30)
+    wait_for_silence(endpoint)
+    assert not command.tables.exists("questions", "a.jsonl")
+    finish(command, endpoint)
+    assert repeats(endpoint) <= IN_FLIGHT
 
 
 # A terminal interrupts the whole group, a service manager terminates the command alone.

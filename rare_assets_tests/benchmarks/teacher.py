@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,7 +62,7 @@ def asks(count: int) -> Iterator[Ask]:
         yield Ask(f"ask-{number}", ({"role": "user", "content": text},), HardQuestion)
 
 
-def with_our_client(url: str, count: int, in_flight: int, folder: str) -> tuple[float, int]:
+def with_our_client(url: str, count: int, in_flight: int) -> tuple[float, int]:
     """Seconds and usable answers of the teacher's client with its durable store."""
     from rare_assets.operators.doc2query import HardQuestion
     from rare_assets.resources.teacher.answers import AnswerStore
@@ -86,9 +86,10 @@ def with_our_client(url: str, count: int, in_flight: int, folder: str) -> tuple[
                 usable += outcome.value is not None
         return usable
 
-    started = time.perf_counter()
-    usable = asyncio.run(work())
-    return time.perf_counter() - started, usable
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        usable = asyncio.run(work())
+        return time.perf_counter() - started, usable
 
 
 def with_thread_pool(url: str, count: int, in_flight: int) -> tuple[float, int]:
@@ -140,23 +141,25 @@ def pipeline(console: Console, latency: float, rounds: int) -> None:
         "over ideal",
     ):
         table.add_column(column, justify="right")
-    for in_flight in (64, 256):
-        count = in_flight * rounds
-        ideal = rounds * latency
-        for name, faults in (("none", {}), ("5 % unusable, 5 % 429", FAULTS)):
-            with endpoint(latency, faults) as url, tempfile.TemporaryDirectory() as folder:
-                ours, usable = with_our_client(url, count, in_flight, folder)
-                theirs, _ = with_thread_pool(url, count, in_flight)
+    ideal = rounds * latency
+    cases = [
+        (in_flight, name, faults)
+        for in_flight in (64, 256)
+        for name, faults in (("none", {}), ("5 % unusable, 5 % 429", FAULTS))
+    ]
+
+    def seconds(ask: Callable[[str, int, int], tuple[float, int]]) -> Iterator[float]:
+        for in_flight, _, faults in cases:
+            count = in_flight * rounds
+            with endpoint(latency, faults) as url:
+                wall, usable = ask(url, count, in_flight)
             assert usable >= count * 0.99, f"only {usable} of {count} usable"
-            table.add_row(
-                str(in_flight),
-                f"{count:,}",
-                name,
-                f"{ours:.1f} s",
-                f"{ours / ideal:.2f}",
-                f"{theirs:.1f} s",
-                f"{theirs / ideal:.2f}",
-            )
+            yield wall
+
+    ours, theirs = list(seconds(with_our_client)), list(seconds(with_thread_pool))
+    for (in_flight, name, _), own, other in zip(cases, ours, theirs, strict=True):
+        walls = [cell for wall in (own, other) for cell in (f"{wall:.1f} s", f"{wall / ideal:.2f}")]
+        table.add_row(str(in_flight), f"{in_flight * rounds:,}", name, *walls)
     console.print(table)
 
 

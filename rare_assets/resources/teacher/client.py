@@ -1,8 +1,8 @@
 """A teacher behind an OpenAI-compatible endpoint: one bounded pipeline that keeps it busy.
 
 Asks are read a chunk at a time and looked up in the store of answers; what was never answered is
-sent, at most so many at once. A request's place is free as soon as its response is there; the
-answer counts once the store has it. Further attempts at an ask go before asks not yet begun.
+sent, at most so many at once. A request's place is free once its answer is stored, so that a kill loses no
+more than what has a place (with a slow store, as soon as the response is there). Further attempts at an ask go before asks not yet begun.
 """
 
 from __future__ import annotations
@@ -48,7 +48,14 @@ logger = logging.getLogger(__name__)
 
 
 class Answers(Protocol):
-    """The durable answers as a teacher needs them."""
+    """The durable answers as a teacher needs them.
+
+    `quick` says that a put takes milliseconds, so that an answer may keep its place in flight
+    until it is stored.
+    """
+
+    @property
+    def quick(self) -> bool: ...
 
     async def get(self, keys: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
         """The records stored under these keys; of several under one, the one put last."""
@@ -471,14 +478,21 @@ class _Run(Generic[T]):
             self._sending.discard(task)
             self._storing.add(task)
         if isinstance(result, Answer):
+            places = int(self._store.quick)
+            self._endpoint.unstored += places
             self._teacher._pump()
-            await self._store.put(work.key, wire.answer_to_record(result, answered_at=time.time()))
+            record = wire.answer_to_record(result, answered_at=time.time())
+            try:
+                await self._store.put(work.key, record)
+            finally:
+                self._endpoint.unstored -= places
             waiting = self._teacher._release(self, work.key)
             self._take(work, result)
             reused = replace(result, reused=True)
             for other in waiting:
                 self._endpoint.count_reused(reused)
                 other.run._take(other, reused)
+            self._teacher._pump()
             return
         fate = self._endpoint.after(result, work.tries)
         if isinstance(fate, str):

@@ -141,6 +141,8 @@ class Endpoint:
         self._given_up_in_a_row = 0
         self._unreachable_since: float | None = None
         self._throttled_since: float | None = None
+        # Answers that came and are not on durable storage yet: they keep their places.
+        self.unstored = 0
         self.usage = Usage(cost_usd=0.0 if known else None, reused_cost_usd=0.0 if known else None)
 
     def __str__(self) -> str:
@@ -163,7 +165,7 @@ class Endpoint:
 
     def wait(self, ask: Ask) -> float | None:
         """Seconds until this ask may be sent: 0.0 now, None not before something in flight ends."""
-        if not self._limit.may_start():
+        if not self._limit.may_start(self.unstored):
             return None
         usage = self.usage
         if self._max_requests is not None and usage.requests >= self._max_requests:

@@ -37,9 +37,9 @@ class AdaptiveLimit:
         self._results = 0
         self._throttled = 0
 
-    def may_start(self) -> bool:
-        """Whether one more request fits."""
-        return self.in_flight < self.limit
+    def may_start(self, others: int = 0) -> bool:
+        """Whether one more request fits beside those in flight and `others`."""
+        return self.in_flight + others < self.limit
 
     def start(self) -> int:
         """Count a request as in flight; the ticket returned goes to `finish` or `abandon`."""

@@ -45,9 +45,10 @@ class Note(BaseModel):
 class MemoryAnswers:
     """Answers in a dict; `gate`, if there is one, holds every put back until it is set."""
 
-    def __init__(self):
+    def __init__(self, *, quick=True):
         self.records = {}
         self.gate = None
+        self.quick = quick
 
     async def get(self, keys):
         await asyncio.sleep(0)
@@ -150,9 +151,27 @@ def test_as_many_requests_are_in_flight_as_allowed():
     assert endpoint.high_water == 8
 
 
-def test_answers_waiting_for_storage_keep_no_place_at_the_endpoint_and_do_not_count():
+def test_an_answer_keeps_its_place_until_it_is_stored():
     async def main():
         store = MemoryAnswers()
+        store.gate = asyncio.Event()
+        with FakeEndpoint() as endpoint:
+            async with teacher_at(endpoint, store, max_concurrency=2) as teacher:
+                stream = teacher.ask_all(asks(5), note)
+                first = asyncio.ensure_future(anext(stream))
+                await until(lambda: teacher.usage.completion_tokens > 0)
+                await asyncio.sleep(0.2)
+                assert len(endpoint.requests) == 2
+                store.gate.set()
+                outcomes = [await first] + [outcome async for outcome in stream]
+        assert len(outcomes) == len(store.records) == len(endpoint.requests) == 5
+
+    asyncio.run(main())
+
+
+def test_answers_waiting_for_a_slow_store_keep_no_place_and_do_not_count():
+    async def main():
+        store = MemoryAnswers(quick=False)
         store.gate = asyncio.Event()
         with FakeEndpoint() as endpoint:
             async with teacher_at(endpoint, store, max_concurrency=1) as teacher:
