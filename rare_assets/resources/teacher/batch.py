@@ -42,11 +42,11 @@ from rare_assets.resources.teacher.interface import (
     Outcome,
     Progress,
     TeacherStopped,
-    Unusable,
     Usage,
 )
 from rare_assets.resources.teacher.pricing import Prices
 from rare_assets.resources.teacher.submissions import Submission, Submissions
+from rare_assets.resources.teacher.work import Work, reusable
 
 if TYPE_CHECKING:
     from openai.types import Batch
@@ -238,16 +238,10 @@ class BatchTeacher:
 
 
 @dataclass(slots=True, eq=False)
-class _Work:
-    """One ask on its way to an outcome; `key` is that of its present attempt."""
+class _Work(Work):
+    """A work with the number of batches that its present attempt has failed in."""
 
-    ask: Ask
-    key: bytes
-    attempt: int = 0
-    answer: Answer | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    failed: int = 0
+    batches_failed: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -420,12 +414,7 @@ class _Run(Generic[T]):
                         self._todo[key] = None
 
     def _reusable(self, record: Mapping[str, Any] | None) -> Answer | None:
-        if record is None or record.get("answered_at", 0.0) < self._teacher._ignore_before:
-            return None
-        try:
-            return wire.answer_from_record(record)
-        except KeyError:
-            return None
+        return reusable(record, self._teacher._ignore_before)
 
     async def _recall(self) -> None:
         """Learn which batches are out, of earlier runs and of others that go on at this moment."""
@@ -748,48 +737,21 @@ class _Run(Generic[T]):
 
     def _judge(self, work: _Work, answer: Answer) -> bool:
         """Whether the work has its outcome with this answer; else it is ready for one more."""
-        work.answer = answer
-        work.prompt_tokens += answer.prompt_tokens
-        work.completion_tokens += answer.completion_tokens
-        work.attempt += 1
-        work.failed = 0
-        try:
-            value = self._use(work.ask, answer)
-        except Unusable as unusable:
-            if work.attempt >= self._max_attempts:
-                self._finish(work, reason=unusable.reason, detail=unusable.detail)
-                return True
-            work.key = wire.answer_key(self._teacher.model, work.ask, work.attempt)
+        work.batches_failed = 0
+        outcome = work.judge(answer, self._use, self._teacher.model, self._max_attempts)
+        if outcome is None:
             return False
-        self._finish(work, value=value)
+        self._finish(outcome)
         return True
 
     def _reject(self, key: bytes, reason: str, detail: str) -> None:
         for work in self._waiting.pop(key, ()):
-            self._finish(work, reason=reason, detail=detail)
+            self._finish(work.failed(reason, detail))
 
-    def _finish(
-        self,
-        work: _Work,
-        *,
-        value: T | None = None,
-        reason: str | None = None,
-        detail: str | None = None,
-    ) -> None:
+    def _finish(self, outcome: Outcome[T]) -> None:
         self._pending -= 1
         self._done += 1
-        self._ready.append(
-            Outcome(
-                ask=work.ask,
-                value=value,
-                answer=work.answer,
-                attempts=work.attempt,
-                prompt_tokens=work.prompt_tokens,
-                completion_tokens=work.completion_tokens,
-                reason=reason,
-                detail=detail,
-            )
-        )
+        self._ready.append(outcome)
         self._changed.set()
 
     # ---- faults
@@ -808,8 +770,8 @@ class _Run(Generic[T]):
                 self._reject(key, str(fate), str(fault))
             return
         for work in works:
-            work.failed += 1
-        if works[0].failed >= LINE_TRIES:
+            work.batches_failed += 1
+        if works[0].batches_failed >= LINE_TRIES:
             throttled = fault.kind is Kind.THROTTLED
             self._reject(key, "rate_limited" if throttled else "endpoint_error", str(fault))
 

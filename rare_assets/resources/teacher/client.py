@@ -37,10 +37,10 @@ from rare_assets.resources.teacher.interface import (
     Outcome,
     Progress,
     TeacherStopped,
-    Unusable,
     Usage,
 )
 from rare_assets.resources.teacher.pricing import Prices
+from rare_assets.resources.teacher.work import Work, reusable
 
 T = TypeVar("T")
 
@@ -249,17 +249,11 @@ class OpenAITeacher:
         return [work for work in self._claims.pop(key, ()) if not work.run.closed]
 
 
-@dataclass(slots=True, eq=False)
-class _Work:
-    """One ask on its way to an outcome; `key` is that of its present attempt."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Work(Work):
+    """A work of a run, with the faults that its present attempt has met."""
 
     run: _Run[Any]
-    ask: Ask
-    key: bytes
-    attempt: int = 0
-    answer: Answer | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
     tries: Tries = field(default_factory=Tries)
 
 
@@ -406,8 +400,8 @@ class _Run(Generic[T]):
                 break
             self._open += len(chunk)
             self._pending += len(chunk)
-            key = wire.answer_key
-            await self._admit([_Work(self, ask, key(self._teacher.model, ask, 0)) for ask in chunk])
+            key = partial(wire.answer_key, self._teacher.model, attempt=0)
+            await self._admit([_Work(ask=ask, key=key(ask), run=self) for ask in chunk])
 
     @property
     def _has_room(self) -> bool:
@@ -426,7 +420,7 @@ class _Run(Generic[T]):
                 break
             found = await self._store.get([work.key for work in mine])
             for work in mine:
-                answer = self._reusable(found.get(work.key))
+                answer = reusable(found.get(work.key), self._teacher._ignore_before)
                 if answer is None:
                     (self._again if work.attempt else self._fresh).append(work)
                     continue
@@ -437,14 +431,6 @@ class _Run(Generic[T]):
                     elif not self._judge(other, answer):
                         works.append(other)
         self.pump()
-
-    def _reusable(self, record: Mapping[str, Any] | None) -> Answer | None:
-        if record is None or record.get("answered_at", 0.0) < self._teacher._ignore_before:
-            return None
-        try:
-            return wire.answer_from_record(record)
-        except KeyError:
-            return None
 
     def pump(self) -> None:
         """Send what may be sent now."""
@@ -499,7 +485,7 @@ class _Run(Generic[T]):
             for other in self._teacher._release(self, work.key):
                 other.run._spawn(other.run._admit([other]))
             if self._going or result.kind is Kind.REFUSED:
-                self._finish(work, reason=fate, detail=str(result))
+                self._finish(work.failed(fate, str(result)))
         elif self._going:
             self._later(work, fate)
         self._teacher._pump()
@@ -529,42 +515,15 @@ class _Run(Generic[T]):
 
     def _judge(self, work: _Work, answer: Answer) -> bool:
         """Whether the work has its outcome with this answer; else it is ready for one more."""
-        work.answer = answer
-        work.prompt_tokens += answer.prompt_tokens
-        work.completion_tokens += answer.completion_tokens
-        work.attempt += 1
-        try:
-            value = self._use(work.ask, answer)
-        except Unusable as unusable:
-            if work.attempt >= self._max_attempts:
-                self._finish(work, reason=unusable.reason, detail=unusable.detail)
-                return True
+        outcome = work.judge(answer, self._use, self._teacher.model, self._max_attempts)
+        if outcome is None:
             work.tries = Tries()
-            work.key = wire.answer_key(self._teacher.model, work.ask, work.attempt)
             return False
-        self._finish(work, value=value)
+        self._finish(outcome)
         return True
 
-    def _finish(
-        self,
-        work: _Work,
-        *,
-        value: T | None = None,
-        reason: str | None = None,
-        detail: str | None = None,
-    ) -> None:
+    def _finish(self, outcome: Outcome[T]) -> None:
         self._pending -= 1
         self._done += 1
-        self._ready.append(
-            Outcome(
-                ask=work.ask,
-                value=value,
-                answer=work.answer,
-                attempts=work.attempt,
-                prompt_tokens=work.prompt_tokens,
-                completion_tokens=work.completion_tokens,
-                reason=reason,
-                detail=detail,
-            )
-        )
+        self._ready.append(outcome)
         self._changed.set()

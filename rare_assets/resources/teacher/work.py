@@ -1,0 +1,68 @@
+"""One ask on its way to an outcome, attempt by attempt: the same whether asked online or in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from rare_assets.resources.teacher import wire
+from rare_assets.resources.teacher.interface import Answer, Ask, Outcome, Unusable
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """An ask with what it has come to so far; `key` is that of its present attempt."""
+
+    ask: Ask
+    key: bytes
+    attempt: int = 0
+    answer: Answer | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def judge(
+        self, answer: Answer, use: Callable[[Ask, Answer], T], model: str, max_attempts: int
+    ) -> Outcome[T] | None:
+        """The outcome with this answer; None if it can't be used and one more attempt is left,
+        whose key is then set. Errors of `use` but Unusable pass through."""
+        self.answer = answer
+        self.prompt_tokens += answer.prompt_tokens
+        self.completion_tokens += answer.completion_tokens
+        self.attempt += 1
+        try:
+            value = use(self.ask, answer)
+        except Unusable as unusable:
+            if self.attempt >= max_attempts:
+                return self.failed(unusable.reason, unusable.detail)
+            self.key = wire.answer_key(model, self.ask, self.attempt)
+            return None
+        return self._outcome(value, None, None)
+
+    def failed(self, reason: str, detail: str) -> Outcome[Any]:
+        """The outcome without a value."""
+        return self._outcome(None, reason, detail)
+
+    def _outcome(self, value: T | None, reason: str | None, detail: str | None) -> Outcome[T]:
+        return Outcome(
+            ask=self.ask,
+            value=value,
+            answer=self.answer,
+            attempts=self.attempt,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            reason=reason,
+            detail=detail,
+        )
+
+
+def reusable(record: Mapping[str, Any] | None, since: float) -> Answer | None:
+    """A stored answer, unless there is none, it is older than `since`, or it can't be read."""
+    if record is None or record.get("answered_at", 0.0) < since:
+        return None
+    try:
+        return wire.answer_from_record(record)
+    except KeyError:
+        return None
