@@ -1,14 +1,13 @@
 """The main job of `rare-assets run`: register shards, materialize what is stale, tell what was made.
 
-Three rounds of Dagster runs: documents per shard, the index once, then questions, hard negatives and
-reasoning per shard, so that the endpoint is busy with all shards and never waits for one.
+Every run is an ordinary Dagster run of one shard, or of the index; `schedule` says which may start.
 """
 
 from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from rare_assets.registration import Scan, scan_source
 from rare_assets.report import print_estimate, print_report, print_shards, print_status
 from rare_assets.resources.configurable import Corpus, Storage, TeacherModel
 from rare_assets.runs import Request, Result, RunPool
+from rare_assets.schedule import Schedule, Task
 from rare_assets.settings import Settings
 from rare_assets.status import shard_states, spent
 
@@ -88,10 +88,8 @@ class MainJob:
                 RunProgress(instance, self.console, len(asked)) as progress,
                 RunPool(instance) as runs,
             ):
-                self._documents(runs, scan, progress)
                 registered = list(instance.get_dynamic_partitions(document_shards.name or ""))
-                if self._index(runs, registered, progress):
-                    self._ask(runs, asked, progress)
+                self._execute(runs, scan, registered, asked, progress)
         print_report(self.console, self.tables, asked, self.failures, self.home, Path.cwd())
         return not self.failures
 
@@ -148,75 +146,88 @@ class MainJob:
             )
         return scan
 
-    def _documents(self, runs: RunPool, scan: Scan, progress: RunProgress) -> None:
-        stale = [
-            (shard.key, [why])
-            for shard in scan.shards
-            if (why := self.planner.documents(shard)) is not None
-        ]
-        self._execute(runs, "documents_job", stale, progress)
-
-    def _index(self, runs: RunPool, registered: list[str], progress: RunProgress) -> bool:
-        why = self.planner.index(registered)
-        if why is None:
-            return True
-        request = self._request("corpus_index_job", ["corpus_index"], None)
-        progress.announce("corpus_index", why, 1)
-        results = runs.execute_all(
-            [request], at_once=1, tick=progress.tick, done=self._done(progress)
-        )
-        return all(result.error is None for result in results)
-
-    def _ask(self, runs: RunPool, shards: list[str], progress: RunProgress) -> None:
-        state = self.planner.index_state()
-        assert state is not None
-        stale = [
-            (shard, stages)
-            for shard in shards
-            if shard not in self.failures and (stages := self.planner.asked(shard, state))
-        ]
-        self._execute(runs, "rare_job", stale, progress)
-
     def _execute(
         self,
         runs: RunPool,
-        job: str,
-        stale: list[tuple[str, list[Stale]]],
+        scan: Scan,
+        registered: list[str],
+        asked: list[str],
         progress: RunProgress,
     ) -> None:
-        if not stale:
-            return
-        for stage in ("documents", *ASKED_STAGES):
-            reasons = [s.why for _, stages in stale for s in stages if s.stage == stage]
-            if reasons:
-                progress.announce(stage, ", ".join(sorted(set(reasons))), len(reasons))
-        requests = [
-            self._request(job, [stage.stage for stage in stages], shard) for shard, stages in stale
-        ]
-        runs.execute_all(
-            requests,
-            at_once=self._at_once(job),
-            tick=progress.tick,
-            done=self._done(progress),
+        expected = self._announce(scan, registered, asked, progress)
+
+        def decided(shard: str, stages: Sequence[str], stale: list[Stale]) -> None:
+            """Correct what was announced before documents and index were there."""
+            reasons = {each.stage: each.why for each in stale}
+            for stage in stages:
+                if stage in reasons and (shard, stage) not in expected:
+                    progress.announce(stage, reasons[stage], 1)
+                elif stage not in reasons and (shard, stage) in expected:
+                    progress.retract(stage)
+
+        schedule = Schedule(
+            self.planner,
+            scan.shards,
+            registered,
+            asked,
+            asking_at_once=self._asking_at_once(),
+            at_once=Settings().shards_at_once,
+            decided=decided,
         )
 
-    def _request(self, job: str, assets: list[str], shard: str | None) -> Request:
-        return Request(str(uuid.uuid4()), job, tuple(assets), shard, self.run_config)
+        def start(under_way: list[Request]) -> Request | None:
+            task = schedule.next([_task(request) for request in under_way])
+            return Request(str(uuid.uuid4()), *task, self.run_config) if task else None
 
-    def _at_once(self, job: str) -> int:
+        def done(result: Result) -> None:
+            progress.finished(result)
+            failed = result.error is not None
+            if result.error is not None:
+                self.failures[result.request.shard or "corpus_index"] = result.error
+            schedule.finished(
+                _task(result.request), failed=failed, stops_others=result.stops_others
+            )
+
+        runs.execute_all(start, tick=progress.tick, done=done)
+
+    def _announce(
+        self, scan: Scan, registered: list[str], asked: list[str], progress: RunProgress
+    ) -> set[tuple[str, str]]:
+        """Say what is to be made, as far as it can be told now. Returns (shard, stage) of it all."""
+        planner = self.planner
+        documents = {s.key: why for s in scan.shards if (why := planner.documents(s)) is not None}
+        index = "documents" if documents else planner.index(registered)
+        state = planner.index_state()
+        stale = list(documents.items())
+        for shard in asked:
+            if shard in documents or state is None:
+                again = "asked for" if planner.redo_all else "documents"
+                stale += [
+                    (
+                        shard,
+                        Stale(stage, again if planner.tables.exists(stage, shard) else "missing"),
+                    )
+                    for stage in ASKED_STAGES
+                ]
+            else:
+                stale += [(shard, found) for found in planner.asked(shard, state)]
+        for stage in ("documents", "corpus_index", *ASKED_STAGES):
+            if stage == "corpus_index" and index is not None:
+                progress.announce(stage, planner.index(registered) or index, 1)
+            if reasons := [each.why for _, each in stale if each.stage == stage]:
+                progress.announce(stage, ", ".join(sorted(set(reasons))), len(reasons))
+        return {(shard, each.stage) for shard, each in stale}
+
+    def _asking_at_once(self) -> int:
         settings = Settings()
-        if job == "rare_job" and not (self.teacher.model or settings.model):
+        if not (self.teacher.model or settings.model):
             # The embedded teacher uses every core for one shard already.
             return 1
         return settings.shards_at_once
 
-    def _done(self, progress: RunProgress) -> Any:
-        def done(result: Result) -> None:
-            progress.finished(result)
-            if result.error is not None:
-                self.failures[result.request.shard or "corpus_index"] = result.error
 
-        return done
+def _task(request: Request) -> Task:
+    return Task(request.job, request.assets, request.shard)
 
 
 def _some(names: list[str]) -> str:

@@ -128,28 +128,37 @@ class Planner:
         A stage that is made again may change what the next ones are made from, so the rest
         follows it; where nothing changes, stored answers make that free.
         """
+        stale = self.questions(shard)
+        if stale:
+            return [stale, *(Stale(stage, "questions") for stage in ASKED_STAGES[1:])]
+        return self.after_questions(shard, index)
+
+    def questions(self, shard: str) -> Stale | None:
+        """Whether a shard's questions must be asked for, given its documents (None without them)."""
         documents = self.tables.provenance("documents", shard)
         if documents is None:
-            return []
-        options = self.options
-        stale = self._compare(
+            return None
+        return self._compare(
             "questions",
             shard,
             questions_from(
                 documents.content_hash,
-                options.questions,
+                self.options.questions,
                 self.templates.doc2query.fingerprint,
                 self.teacher_name,
             ),
         )
-        if stale:
-            return [stale, *(Stale(stage, "questions") for stage in ASKED_STAGES[1:])]
+
+    def after_questions(self, shard: str, index: IndexState) -> list[Stale]:
+        """The stages after the questions that must be made for a shard, given those and the index."""
+        documents = self.tables.provenance("documents", shard)
         questions = self.tables.provenance("questions", shard)
-        assert questions is not None
+        if documents is None or questions is None:
+            return []
         stale = self._compare(
             "hard_negatives",
             shard,
-            hard_negatives_from(questions.content_hash, options.hard_negatives, index),
+            hard_negatives_from(questions.content_hash, self.options.hard_negatives, index),
         )
         if stale:
             return [stale, Stale("reasoning", "hard_negatives")]
@@ -162,7 +171,7 @@ class Planner:
                 documents.content_hash,
                 questions.content_hash,
                 hard_negatives.content_hash,
-                options.reasoning,
+                self.options.reasoning,
                 self.templates.reason_distill.fingerprint,
                 self.teacher_name,
             ),

@@ -58,10 +58,21 @@ class RunProgress:
         self._bars.stop()
 
     def announce(self, asset: str, why: str, runs: int) -> None:
-        """Say that an asset is about to be made in so many runs, and why."""
-        self._tasks[asset] = self._bars.add_task(asset, total=runs, line=why)
+        """Say that an asset is about to be made in so many runs more, and why."""
+        if asset in self._tasks:
+            self._grow(asset, runs)
+        else:
+            self._tasks[asset] = self._bars.add_task(asset, total=runs, line=why)
         if self._bars.disable:
             self.console.print(f"{asset}: {runs} to make ({why})", soft_wrap=True)
+
+    def retract(self, asset: str) -> None:
+        """Take one announced run back: what it would make turned out to be current."""
+        self._grow(asset, -1)
+
+    def _grow(self, asset: str, runs: int) -> None:
+        task = self._bars.tasks[self._tasks[asset]]
+        self._bars.update(task.id, total=(task.total or 0) + runs)
 
     def tick(self, running: list[Request]) -> None:
         """Read the new events of the runs that are under way."""

@@ -10,8 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -122,34 +121,33 @@ class RunPool:
 
     def execute_all(
         self,
-        requests: Iterable[Request],
+        start: Callable[[list[Request]], Request | None],
         *,
-        at_once: int,
         tick: Callable[[list[Request]], None],
         done: Callable[[Result], None],
     ) -> list[Result]:
-        """Make all runs, at most `at_once` side by side; one that fails doesn't stop the others.
-
-        Only if others would fail alike (`Result.stops_others`) no further ones are started.
+        """Make runs until none is under way and none may start; one that fails stops no other.
 
         Args:
+            start: called with the runs under way; a run that may start beside them, or None.
             tick: called about once a second with the runs that are under way.
             done: called with each result as it comes.
         """
         results: list[Result] = []
-        waiting = deque(requests)
-        while waiting or self._running:
-            while waiting and len(self._running) < at_once:
-                self._start(waiting.popleft())
+        while True:
+            while (request := start(self._under_way())) is not None:
+                self._start(request)
+            if not self._running:
+                return results
             finished, _ = wait(self._running, timeout=1, return_when=FIRST_COMPLETED)
             for future in finished:
                 result = self._result(future)
                 results.append(result)
                 done(result)
-                if result.stops_others:
-                    waiting.clear()
-            tick([request for request, _ in self._running.values()])
-        return results
+            tick(self._under_way())
+
+    def _under_way(self) -> list[Request]:
+        return [request for request, _ in self._running.values()]
 
     def _start(self, request: Request) -> None:
         with _interrupts_ignored():
