@@ -22,6 +22,7 @@ SHIPPED_YAML = Path(__file__).with_name("dagster.yaml")
 WORKSPACE = Path(__file__).with_name("workspace.yaml")
 LOCATION = "rare_assets"
 PROCESS_TAG = "rare_assets/process"
+COMMAND_TAG = "rare_assets/command"
 
 
 def prepare_home() -> Path:
@@ -38,12 +39,14 @@ def prepare_home() -> Path:
     return home
 
 
-def run_tags() -> dict[str, str]:
-    """Mark a run with the process that works on it, and with the code location that its job is of.
+def run_tags(command: str) -> dict[str, str]:
+    """Mark a run with the `rare-assets run` that it is part of, the process that works on it, and the
+    code location that its job is of.
 
-    Without the latter, the UI shows the run, but not on its job's pages.
+    Without the last one the UI shows the run, but not on its job's pages.
     """
     return {
+        COMMAND_TAG: command,
         PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}",
         REPOSITORY_LABEL_TAG: f"{SINGLETON_REPOSITORY_NAME}@{LOCATION}",
     }

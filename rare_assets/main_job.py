@@ -155,6 +155,7 @@ class MainJob:
         progress: RunProgress,
     ) -> None:
         expected = self._announce(scan, registered, asked, progress)
+        command = str(uuid.uuid4())
 
         def decided(shard: str, stages: Sequence[str], stale: list[Stale]) -> None:
             """Correct what was announced before documents and index were there."""
@@ -177,7 +178,7 @@ class MainJob:
 
         def start(under_way: list[Request]) -> Request | None:
             task = schedule.next([_task(request) for request in under_way])
-            return Request(str(uuid.uuid4()), *task, self.run_config) if task else None
+            return Request(command, str(uuid.uuid4()), *task, self.run_config) if task else None
 
         def done(result: Result) -> None:
             progress.finished(result)

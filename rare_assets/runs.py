@@ -31,8 +31,12 @@ _stopping: Event | None = None
 
 
 class Request(NamedTuple):
-    """A run to be made: a job, restricted to some of its assets, for one shard or for none."""
+    """A run to be made: a job, restricted to some of its assets, for one shard or for none.
 
+    `command` is the same for all runs of one `rare-assets run`: limits hold for them together.
+    """
+
+    command: str
     run_id: str
     job: str
     assets: tuple[str, ...]
@@ -85,7 +89,7 @@ def _execute(request: Request) -> Result:
                 partition_key=request.shard,
                 asset_selection=_selection(request),
                 run_config=_config_for(request),
-                tags=run_tags(),
+                tags=run_tags(request.command),
                 raise_on_error=False,
             )
         except dg.DagsterInvalidConfigError as error:

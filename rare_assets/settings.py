@@ -76,13 +76,14 @@ class Settings(BaseSettings):
         None,
         gt=0,
         validation_alias="RARE_MAX_COST_USD",
-        description="Stop a step cleanly once its new answers cost this much. Default: no limit.",
+        description="Stop cleanly once new answers cost this much: all of a `rare-assets run`, of a backfill, "
+        "or of a single run together, on one machine. Default: no limit.",
     )
     max_requests: int | None = Field(
         None,
         ge=1,
         validation_alias="RARE_MAX_REQUESTS",
-        description="Stop a step cleanly after this many new requests. Default: no limit.",
+        description="Stop cleanly after this many new requests, counted likewise. Default: no limit.",
     )
     prices: str | None = Field(
         None,

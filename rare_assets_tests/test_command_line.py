@@ -251,6 +251,18 @@ def test_a_missing_source_is_named(small, endpoint):
     assert "Traceback" not in run.said
 
 
+def test_a_limit_holds_for_all_shards_together(small, endpoint):
+    write_jsonl(small.corpus / "b.jsonl", range(8, 16))
+    run = Finished(small, endpoint, "run", RARE_MAX_REQUESTS="5", RARE_MAX_CONCURRENCY="1")
+    assert run.code == 1
+    assert "limit of 5 requests (max_requests)" in run.said
+    # Two steps may both see room for the last one.
+    assert len(run.sent) in (5, 6)
+    rest = Finished(small, endpoint, "run")
+    assert rest.code == 0, rest.said
+    assert len(run.sent) + len(rest.sent) == 32
+
+
 def test_a_file_that_cannot_be_read_fails_its_shard_and_no_other(small, endpoint):
     (small.corpus / "b.parquet").write_bytes(b"PAR1 this is no Parquet file")
     run = Finished(small, endpoint, "run")

@@ -73,7 +73,7 @@ def test_dagster_takes_the_shipped_settings(instance):
 def test_runs_of_processes_that_are_gone_are_ended_and_no_others(instance, dead_pid):
     host = socket.gethostname()
     dead = started_run(instance, f"{host}:{dead_pid}")
-    alive = started_run(instance, run_tags()[PROCESS_TAG])
+    alive = started_run(instance, run_tags("one")[PROCESS_TAG])
     elsewhere = started_run(instance, f"not-{host}:{dead_pid}")
     of_the_ui = dg.DagsterRun("a_job", str(uuid.uuid4()), status=STARTED)
     instance.add_run(of_the_ui)
@@ -107,7 +107,7 @@ def test_places_in_pools_of_killed_runs_become_free(instance, dead_pid):
     storage = instance.event_log_storage
     storage.initialize_concurrency_limit_to_default("teacher")
     dead = [started_run(instance, f"{socket.gethostname()}:{dead_pid}") for _ in range(4)]
-    alive = started_run(instance, run_tags()[PROCESS_TAG])
+    alive = started_run(instance, run_tags("one")[PROCESS_TAG])
     for run_id in [*dead[:3], alive]:
         assert storage.claim_concurrency_slot("teacher", run_id, "questions").is_claimed
     assert not storage.claim_concurrency_slot("teacher", dead[3], "questions").is_claimed
@@ -116,7 +116,7 @@ def test_places_in_pools_of_killed_runs_become_free(instance, dead_pid):
 
 
 def test_a_run_is_tagged_with_its_process_and_code_location():
-    tags = run_tags()
+    tags = run_tags("one")
     assert tags[PROCESS_TAG] == f"{socket.gethostname()}:{os.getpid()}"
     assert "__repository__@rare_assets" in tags.values()
     workspace = Path(SHIPPED_YAML).with_name("workspace.yaml").read_text()

@@ -45,7 +45,7 @@ def instance(nothing_set, tmp_path):
 
 def request_for(shard, **config):
     ops = {"questions": {"config": config}} if config else {}
-    return Request(str(uuid.uuid4()), "rare_job", ("questions",), shard, {"ops": ops})
+    return Request("test", str(uuid.uuid4()), "rare_job", ("questions",), shard, {"ops": ops})
 
 
 def in_turn(requests, at_once):

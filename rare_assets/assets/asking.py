@@ -4,14 +4,18 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import dagster as dg
 import polars as pl
+from dagster._core.storage.tags import BACKFILL_ID_TAG
 
+from rare_assets.instance import COMMAND_TAG
 from rare_assets.operators.templates import load_templates
 from rare_assets.resources.configurable import TeacherModel
 from rare_assets.resources.teacher.interface import Progress, Teacher, TeacherStopped, Usage
+from rare_assets.resources.teacher.ledger import Ledger
 from rare_assets.schemas import Produced
 from rare_assets.settings import Settings
 
@@ -55,7 +59,9 @@ def ask(
         async with teacher.estimating(refresh=refresh, batch=mode == "batch") as estimating:
             await operator(estimating)
             context.log.info(f"{context.partition_key}: {describe_estimate(estimating.usage)}")
-        async with teacher.open(refresh=refresh, batch=mode == "batch") as model:
+        async with teacher.open(
+            refresh=refresh, batch=mode == "batch", ledger=ledger_of(context.run, context.instance)
+        ) as model:
             try:
                 produced = await operator(model)
             except TeacherStopped as stopped:
@@ -66,6 +72,13 @@ def ask(
             return produced, usage_metadata(teacher.name, model.usage)
 
     return wait_for(work())
+
+
+def ledger_of(run: dg.DagsterRun, instance: dg.DagsterInstance) -> Ledger:
+    """Where the limits on requests and cost are counted for a run: together with all runs of the
+    same `rare-assets run` or backfill on this machine, or by itself."""
+    scope = run.tags.get(COMMAND_TAG) or run.tags.get(BACKFILL_ID_TAG) or run.run_id
+    return Ledger(Path(instance.storage_directory()) / "rare_assets_spent.sqlite3", scope)
 
 
 def describe_estimate(usage: Usage) -> str:
@@ -136,9 +149,9 @@ def usage_metadata(model: str, usage: Usage) -> dict[str, Any]:
         "completion_tokens": usage.completion_tokens,
         "requests_per_second": asked / usage.seconds if usage.seconds else 0.0,
     }
-    if len(latencies):
-        metadata["latency_p50_s"] = latencies.quantile(0.5)
-        metadata["latency_p95_s"] = latencies.quantile(0.95)
+    # Without a new answer there is no latency, which null says and zero would not.
+    metadata["latency_p50_s"] = latencies.quantile(0.5)
+    metadata["latency_p95_s"] = latencies.quantile(0.95)
     # An unknown price is no cost shown: zero would be a wrong number.
     if usage.cost_usd is not None:
         metadata["cost_usd"] = usage.cost_usd

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rare_assets.resources.retriever.interface import Retriever
     from rare_assets.resources.teacher.estimate import EstimatingTeacher
     from rare_assets.resources.teacher.interface import Teacher
+    from rare_assets.resources.teacher.ledger import Ledger
     from rare_assets.resources.teacher.pricing import Prices
 
 # Requests in flight where RARE_MAX_CONCURRENCY is not set.
@@ -122,12 +123,15 @@ class TeacherModel(dg.ConfigurableResource):
         return str(self.storage.tables().root / "teacher_answers")
 
     @asynccontextmanager
-    async def open(self, *, refresh: bool = False, batch: bool = False) -> AsyncIterator["Teacher"]:
+    async def open(
+        self, *, refresh: bool = False, batch: bool = False, ledger: "Ledger | None" = None
+    ) -> AsyncIterator["Teacher"]:
         """A teacher for one step; its answers are stored under the storage root.
 
         Args:
             refresh: ask anew, whatever is stored.
             batch: through the endpoint's Batch API, at half the price and within a day.
+            ledger: counts what the limits hold for, default this step's own requests.
 
         Raises:
             ValueError: the embedded teacher was asked for batches.
@@ -146,6 +150,7 @@ class TeacherModel(dg.ConfigurableResource):
             "max_cost_usd": self.max_cost_usd or settings.max_cost_usd,
             "max_requests": self.max_requests or settings.max_requests,
             "prices": self.load_prices(),
+            "ledger": ledger,
             "refresh": refresh,
         }
         async with AnswerStore(self._answers) as store:

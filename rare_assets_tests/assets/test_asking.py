@@ -138,6 +138,18 @@ def test_a_limit_of_requests_stops_the_step_and_the_next_run_goes_on(only_key_se
         assert metadata(stopped, "questions")["answers_reused"] == 10
 
 
+def test_a_limit_holds_for_all_steps_of_a_run_together(only_key_set, tmp_path):
+    with FakeEndpoint() as endpoint:
+        graph = prepared(tmp_path, endpoint, range(12), max_requests=15)
+        stopped = graph.make("rare_job", SHARD)
+        assert not stopped.success
+        assert "limit of 15 requests" in failure_text(stopped)
+        assert len(endpoint.requests) == 15
+        assert graph.tables.exists("questions", SHARD)
+        assert graph.make("rare_job", SHARD).success
+        assert len(endpoint.requests) == 24
+
+
 def test_refresh_asks_again_what_is_stored(only_key_set, tmp_path):
     with FakeEndpoint() as endpoint:
         graph = prepared(tmp_path, endpoint, range(6))

@@ -44,6 +44,7 @@ from rare_assets.resources.teacher.interface import (
     TeacherStopped,
     Usage,
 )
+from rare_assets.resources.teacher.ledger import Ledger
 from rare_assets.resources.teacher.pricing import Prices
 from rare_assets.resources.teacher.submissions import Submission, Submissions
 from rare_assets.resources.teacher.work import Work, reusable
@@ -83,7 +84,7 @@ class BatchTeacher:
     early, or cancelling it, cancels the batches; what they had finished is fetched by the next run.
 
     Args:
-        model, base_url, api_key, prices, refresh: as for `OpenAITeacher`. Costs count by the Batch
+        model, base_url, api_key, prices, ledger, refresh: as for `OpenAITeacher`. Costs count by the Batch
             API's price.
         store: where answers are looked up and kept, and submissions beside them; the caller
             closes it.
@@ -114,6 +115,7 @@ class BatchTeacher:
         requests_per_minute: int | None = None,
         tokens_per_minute: int | None = None,
         prices: Prices | None = None,
+        ledger: Ledger | None = None,
         refresh: bool | datetime = False,
         max_batch_requests: int = MAX_REQUESTS,
         max_batch_bytes: int = MAX_BYTES,
@@ -138,6 +140,7 @@ class BatchTeacher:
             prices=prices or Prices.load(),
             patience=patience or Patience(),
             halt=self._stop,
+            ledger=ledger,
             batch=True,
         )
         self._store = store

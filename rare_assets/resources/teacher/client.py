@@ -39,6 +39,7 @@ from rare_assets.resources.teacher.interface import (
     TeacherStopped,
     Usage,
 )
+from rare_assets.resources.teacher.ledger import Ledger
 from rare_assets.resources.teacher.pricing import Prices
 from rare_assets.resources.teacher.work import Work, reusable
 
@@ -81,6 +82,8 @@ class OpenAITeacher:
         request_timeout: seconds until a request counts as lost.
         max_cost_usd: stop once new answers cost this much; the model needs a price.
         max_requests: stop after this many requests sent to the endpoint.
+        ledger: counts for these two limits, so that they can hold for several teachers together;
+            default, what this teacher spends.
         prices: for costs, default the shipped table; without the model's price they are None.
         refresh: ask anew. True ignores answers stored before this teacher was made; a time
             ignores those from before it, so that a refresh that was interrupted can be resumed by
@@ -106,6 +109,7 @@ class OpenAITeacher:
         max_cost_usd: float | None = None,
         max_requests: int | None = None,
         prices: Prices | None = None,
+        ledger: Ledger | None = None,
         refresh: bool | datetime = False,
         patience: Patience | None = None,
         progress_every_s: float = 5.0,
@@ -123,6 +127,7 @@ class OpenAITeacher:
             prices=prices or Prices.load(),
             patience=patience or Patience(),
             halt=self._stop,
+            ledger=ledger,
         )
         self._store = store
         self._max_concurrency = max_concurrency

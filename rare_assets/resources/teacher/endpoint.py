@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from rare_assets.resources.teacher import wire
 from rare_assets.resources.teacher.faults import Fault, Kind, body_fault, fault_of
 from rare_assets.resources.teacher.interface import Answer, Ask, Usage
+from rare_assets.resources.teacher.ledger import Ledger
 from rare_assets.resources.teacher.pacing import AdaptiveLimit, Pace, full_jitter
 from rare_assets.resources.teacher.pricing import Prices
 
@@ -34,6 +35,9 @@ GIVEN_UP_IN_A_ROW = 10
 _LANE_WIDTH = 32
 _LATENCIES_KEPT = 10_000
 _GUESSED_COMPLETION_TOKENS = 256
+# Rounding leaves less than this of reservations given back.
+_NO_MONEY = 1e-9
+_LOOK_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,7 @@ class Endpoint:
     Args:
         halt: called with one message for people when no request may or can be sent any more.
         batch: requests are collected into batches, at the price of those.
+        ledger: where what the limits hold for is counted; default, this endpoint's own requests.
 
     The others are those of `OpenAITeacher`.
     """
@@ -106,6 +111,7 @@ class Endpoint:
         patience: Patience,
         halt: Callable[[str], None],
         batch: bool = False,
+        ledger: Ledger | None = None,
     ) -> None:
         self.model = model
         self._batch = batch
@@ -128,6 +134,9 @@ class Endpoint:
         self._request_timeout = request_timeout
         self._max_cost_usd = max_cost_usd
         self._max_requests = max_requests
+        self._ledger: Ledger | None = None
+        if max_requests is not None or max_cost_usd is not None:
+            self._ledger = ledger or Ledger()
         self._limit = AdaptiveLimit(max_concurrency)
         self._requests = _pace(requests_per_minute)
         self._tokens = _pace(tokens_per_minute)
@@ -135,7 +144,6 @@ class Endpoint:
         self._lanes: list[_Lane] = []
         self._rng = random.Random()
         self._paused_until = 0.0
-        self._reserved_usd = 0.0
         self._answered = 0
         self._refused_in_a_row = 0
         self._given_up_in_a_row = 0
@@ -160,6 +168,8 @@ class Endpoint:
         """Close the connections."""
         while self._lanes:
             await self._lanes.pop().client.close()
+        if self._ledger is not None:
+            self._ledger.close()
 
     # ---- before a request
 
@@ -167,36 +177,47 @@ class Endpoint:
         """Seconds until this ask may be sent: 0.0 now, None not before something in flight ends."""
         if not self._limit.may_start(self.unstored):
             return None
-        usage = self.usage
-        if self._max_requests is not None and usage.requests >= self._max_requests:
-            self._halt(
-                f"The limit of {self._max_requests} requests (max_requests) to {self} is reached. "
-                "Everything answered is kept; the next run goes on from there."
-            )
-            return None
-        if self._max_cost_usd is not None and usage.cost_usd is not None:
-            if usage.cost_usd >= self._max_cost_usd:
-                self._halt(
-                    f"The limit of ${self._max_cost_usd:g} (max_cost_usd) at {self} is reached: new "
-                    f"answers cost ${usage.cost_usd:.6g}. Everything answered is kept; the next "
-                    "run goes on from there."
-                )
-                return None
-            expected = usage.cost_usd + self._reserved_usd + self._expected_cost(ask)
-            if expected > self._max_cost_usd and (self._limit.in_flight or self._batch):
-                if not self._limit.in_flight:  # a batch of one would be a day for one answer
-                    self._halt(
-                        f"The limit of ${self._max_cost_usd:g} (max_cost_usd) at {self} leaves no "
-                        f"room: new answers cost ${usage.cost_usd:.6g} so far, the next is "
-                        f"expected to cost ${self._expected_cost(ask):.6g}. Everything answered "
-                        "is kept; the next run goes on from there."
-                    )
-                return None
+        if self._ledger is not None and (wait := self._wait_for_money(self._ledger, ask)) != 0.0:
+            return wait
         delay = self._paused_until - time.monotonic()
         for pace in (self._requests, self._tokens):
             if pace is not None:
                 delay = max(delay, pace.delay())
         return max(0.0, delay)
+
+    def _wait_for_money(self, ledger: Ledger, ask: Ask) -> float | None:
+        """As `wait`, for what the limits on requests and cost leave."""
+        spent = ledger.spent()
+        kept = "Everything answered is kept; the next run goes on from there."
+        if self._max_requests is not None and spent.requests >= self._max_requests:
+            self._halt(
+                f"The limit of {self._max_requests} requests (max_requests) to {self} is reached. "
+                f"{kept}"
+            )
+            return None
+        if self._max_cost_usd is None:
+            return 0.0
+        if spent.cost_usd >= self._max_cost_usd:
+            self._halt(
+                f"The limit of ${self._max_cost_usd:g} (max_cost_usd) at {self} is reached: new "
+                f"answers cost ${spent.cost_usd:.6g}. {kept}"
+            )
+            return None
+        expected = self._expected_cost(ask)
+        if spent.cost_usd + spent.reserved_usd + expected <= self._max_cost_usd:
+            return 0.0
+        if self._limit.in_flight:
+            return None
+        if ledger.shared and spent.reserved_usd > _NO_MONEY:
+            return _LOOK_AGAIN_S  # another step's answers may cost less than expected
+        if not self._batch:
+            return 0.0  # one may show that answers cost less than expected
+        self._halt(
+            f"The limit of ${self._max_cost_usd:g} (max_cost_usd) at {self} leaves no room: new "
+            f"answers cost ${spent.cost_usd:.6g} so far, the next is expected to cost "
+            f"${expected:.6g}. {kept}"
+        )
+        return None
 
     def take(self, ask: Ask) -> Slot:
         """Take a place for a request that `wait` allowed; `send` or `free` gives it back."""
@@ -207,7 +228,8 @@ class Endpoint:
             cost=self._expected_cost(ask),
         )
         self.usage.requests += 1
-        self._reserved_usd += slot.cost
+        if self._ledger is not None:
+            self._ledger.add(requests=1, reserved_usd=slot.cost)
         if self._requests is not None:
             self._requests.take()
         if self._tokens is not None:
@@ -222,7 +244,8 @@ class Endpoint:
 
     def _give_back(self, slot: Slot) -> None:
         slot.taken = False
-        self._reserved_usd -= slot.cost
+        if self._ledger is not None:
+            self._ledger.add(reserved_usd=-slot.cost)
 
     def _expected_completion(self, ask: Ask) -> float:
         if self._answered:
@@ -331,6 +354,8 @@ class Endpoint:
         cost = self._cost(answer.prompt_tokens, answer.completion_tokens)
         if usage.cost_usd is not None and cost is not None:
             usage.cost_usd += cost
+            if self._ledger is not None:
+                self._ledger.add(cost_usd=cost)
         if len(usage.latencies_s) < _LATENCIES_KEPT:
             usage.latencies_s.append(answer.latency_s)
         else:  # reservoir sampling: every answer so far has the same chance to be in the sample

@@ -19,6 +19,7 @@ from rare_assets.resources.teacher.interface import (
     Unusable,
     Usage,
 )
+from rare_assets.resources.teacher.ledger import Ledger
 from rare_assets.resources.teacher.pricing import Price, Prices
 from rare_assets.resources.teacher.structured import structured_value
 from rare_assets_tests.fake_endpoint import FakeEndpoint, Fault, answer_to
@@ -708,6 +709,31 @@ def test_max_cost_stops_cleanly_and_the_next_run_goes_on():
         second = run(endpoint, asks(200), store=store, prices=PRICES)
     assert len(second.good) == 200
     assert len(endpoint.requests) == 201
+
+
+def test_a_cost_limit_holds_for_teachers_that_share_a_ledger(tmp_path):
+    async def main(endpoint, limit):
+        def teacher(number):
+            ledger = Ledger(tmp_path / "spent.sqlite3", "a")
+            options = {"prices": PRICES, "max_cost_usd": limit, "ledger": ledger}
+            return teacher_at(endpoint, max_concurrency=4, **options), number
+
+        async def drain(teacher, number):
+            async with teacher:
+                wanted = [ask(1000 * number + i) for i in range(100)]
+                with pytest.raises(TeacherStopped, match="max_cost_usd"):
+                    async for _ in teacher.ask_all(wanted, note):
+                        pass
+                return teacher.usage.cost_usd
+
+        return await asyncio.gather(*(drain(*teacher(number)) for number in (1, 2)))
+
+    with FakeEndpoint(latency=0.01) as endpoint:
+        each = run(endpoint, [ask(9000)], prices=PRICES).usage.cost_usd
+        limit = 20 * each
+        costs = asyncio.run(main(endpoint, limit))
+    assert min(costs) > 0
+    assert limit <= sum(costs) < 1.3 * limit
 
 
 def test_a_cost_limit_without_a_price_is_refused():

@@ -1,0 +1,87 @@
+"""What has been spent, by one step alone or by all steps that a limit holds for together."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+# So long after its last entry nobody counts in a scope any more.
+FORGOTTEN_S = 30 * 86400.0
+_BUSY_S = 30.0
+
+
+class Spent(NamedTuple):
+    """Requests sent, dollars that answers have cost, and dollars expected for what is in flight."""
+
+    requests: int
+    cost_usd: float
+    reserved_usd: float
+
+
+class Ledger:
+    """Counts requests and dollars, in memory or in a SQLite file that several processes share.
+
+    Args:
+        path: the file, on a disk of this machine; made at the first entry. None: in memory.
+        scope: what is counted together, as the id of a run or of a backfill.
+    """
+
+    def __init__(self, path: Path | None = None, scope: str = "") -> None:
+        self._path = path
+        self._scope = scope
+
+    def __repr__(self) -> str:
+        return f"Ledger({str(self._path)!r}, {self._scope!r})"
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may count in it."""
+        return self._path is not None
+
+    def spent(self) -> Spent:
+        """The sums so far."""
+        return self.add()
+
+    def add(self, *, requests: int = 0, cost_usd: float = 0.0, reserved_usd: float = 0.0) -> Spent:
+        """Enter amounts (a reservation is given back by a negative one); the sums with them."""
+        row = self._connection.execute(
+            "INSERT INTO spent VALUES (:scope, :requests, :cost, :reserved, :now) "
+            "ON CONFLICT (scope) DO UPDATE SET requests = requests + :requests, "
+            "cost_usd = cost_usd + :cost, reserved_usd = reserved_usd + :reserved, at = :now "
+            "RETURNING requests, cost_usd, reserved_usd",
+            {
+                "scope": self._scope,
+                "requests": requests,
+                "cost": cost_usd,
+                "reserved": reserved_usd,
+                "now": time.time(),
+            },
+        ).fetchone()
+        return Spent(*row)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if "_connection" in self.__dict__:
+            self.__dict__.pop("_connection").close()
+
+    @cached_property
+    def _connection(self) -> sqlite3.Connection:
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        # Statements commit one by one; what a power failure takes back was spent in a run that it ended.
+        connection = sqlite3.connect(
+            self._path or ":memory:",
+            timeout=_BUSY_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS spent (scope TEXT PRIMARY KEY, requests INTEGER, "
+            "cost_usd REAL, reserved_usd REAL, at REAL)"
+        )
+        connection.execute("DELETE FROM spent WHERE at < ?", (time.time() - FORGOTTEN_S,))
+        return connection
