@@ -12,6 +12,7 @@ import polars as pl
 
 from rare_assets.operators.agreement import answers_agree
 from rare_assets.operators.answers import costs, free_reject, is_refusal, reject, require_whole
+from rare_assets.operators.judge import Judge
 from rare_assets.operators.templates import PromptTemplate, Templates, quote
 from rare_assets.resources.teacher.interface import (
     Answer,
@@ -35,7 +36,7 @@ async def reason_distill(
     n: int = 1,
     max_attempts: int = 3,
     rejection_samples: int = 0,
-    agree: Callable[[str, str], bool] = answers_agree,
+    judge: Judge | None = None,
     temperature: float | None = None,
     sampling_seed: int | None = None,
     max_tokens: int | None = None,
@@ -60,7 +61,8 @@ async def reason_distill(
         rejection_samples: for questions whose document has a gold `answer`: answers a sample at
             most, in place of `max_attempts`, until one agrees with it. 0: off, a disagreeing
             answer is kept with `answer_correct` false.
-        agree: whether an answer (first) agrees with the gold one (second); another judge goes here.
+        judge: asked whether an answer agrees with the gold one where the two differ in more than
+            their form; None: then they disagree.
         sampling_seed: sample number i of a question is asked with `sampling_seed + i`.
         temperature, max_tokens: sent as they are; None leaves the endpoint's default.
         progress: handed to the teacher.
@@ -91,16 +93,16 @@ async def reason_distill(
         group = tasks.filter(~unasked, has_gold == sampled)
         if group.is_empty():
             continue
-        judge = _Judge(group, agree, must_agree=sampled)
+        reader = _Reader(group, judge, must_agree=sampled)
         asks = _asks(group, templates.reason_distill, n, temperature, sampling_seed, max_tokens)
         async for outcome in teacher.ask_all(
-            asks, judge.use, max_attempts=attempts, progress=progress
+            asks, reader.use, max_attempts=attempts, progress=progress
         ):
             # Only what the tables need is kept: an outcome holds its whole prompt.
             question_id, sample = _question_and_sample(outcome.ask.key)
             if outcome.value is not None and outcome.answer is not None:
                 made.append(_row(question_id, sample, outcome, outcome.value, outcome.answer))
-            rejects += [(question_id, sample, row) for row in judge.rejects(outcome, teacher.model)]
+            rejects += [(question_id, sample, row) for row in reader.rejects(outcome, teacher.model)]
     return Produced(
         Reasoning.validate(_reasoning(tasks, made)),
         TeacherRejects.validate(_rejects(tasks, rejects)),
@@ -179,28 +181,36 @@ _WRONG = "wrong_answer"
 _RETRIED = "wrong_answer_retried"
 
 
-class _Judge:
+class _Reader:
     """Turns answers into reasoning, and in rejection sampling keeps those that were wrong."""
 
-    def __init__(
-        self, group: pl.DataFrame, agree: Callable[[str, str], bool], *, must_agree: bool
-    ) -> None:
-        self._gold = dict(group.select("question_id", "gold_answer").iter_rows())
-        self._agree = agree
+    def __init__(self, group: pl.DataFrame, judge: Judge | None, *, must_agree: bool) -> None:
+        self._of = {
+            question_id: (question, gold)
+            for question_id, question, gold in group.select(
+                "question_id", "question", "gold_answer"
+            ).iter_rows()
+        }
+        self._judge = judge
         self._must_agree = must_agree
         self._wrong: dict[str, list[Answer]] = defaultdict(list)
 
-    def use(self, ask: Ask, answer: Answer) -> _Distilled:
+    async def use(self, ask: Ask, answer: Answer) -> _Distilled:
         """For `Teacher.ask_all`."""
         reasoning, final = distil(answer)
-        gold = self._gold[_question_and_sample(ask.key)[0]]
+        question, gold = self._of[_question_and_sample(ask.key)[0]]
         if gold is None:
             return _Distilled(reasoning, final)
-        correct = final is not None and self._agree(final, gold)
+        correct = final is not None and await self._agrees(question, final, gold)
         if self._must_agree and not correct:
             self._wrong[ask.key].append(answer)
             raise Unusable(_WRONG, final or "no answer set apart from the reasoning")
         return _Distilled(reasoning, final, correct)
+
+    async def _agrees(self, question: str, given: str, gold: str) -> bool:
+        if self._judge is None:
+            return answers_agree(given, gold)
+        return await self._judge.agreement(question, given, gold)
 
     def rejects(self, outcome: Outcome[Any], model: str) -> Iterator[dict[str, Any]]:
         """The rejects' rows that an outcome leaves: its wrong answers in order, then its failure."""

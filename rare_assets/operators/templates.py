@@ -8,8 +8,11 @@ sign; values are put in once and all together, so a `$question` inside a documen
 |---|---|---|
 | doc2query.md | `$document` | `$boundary` |
 | reason_distill.md | `$question`, `$documents` | `$scenario`, `$num_documents`, `$boundary` |
+| judge_relevance.md | `$question`, `$passage` | `$scenario`, `$boundary` |
+| judge_answer.md | `$answers` | `$question`, `$boundary` |
 
-`$document` and `$documents` come with the tags around each document, `$boundary` is the code in them.
+`$document`, `$documents`, `$passage` and `$answers` come with the tags around each of them, `$boundary` is
+the code in the tags.
 """
 
 from __future__ import annotations
@@ -43,6 +46,10 @@ _PLACEHOLDERS = {
     "reason_distill": _Placeholders(
         frozenset({"question", "documents"}), frozenset({"scenario", "num_documents", "boundary"})
     ),
+    "judge_relevance": _Placeholders(
+        frozenset({"question", "passage"}), frozenset({"scenario", "boundary"})
+    ),
+    "judge_answer": _Placeholders(frozenset({"answers"}), frozenset({"question", "boundary"})),
 }
 
 
@@ -80,12 +87,8 @@ class Templates:
 
     doc2query: PromptTemplate
     reason_distill: PromptTemplate
-
-    @property
-    def fingerprint(self) -> str:
-        """Short hash that changes whenever the wording of a prompt does."""
-        content = self.doc2query.fingerprint + self.reason_distill.fingerprint
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+    judge_relevance: PromptTemplate
+    judge_answer: PromptTemplate
 
 
 def load_templates(folder: str | None = None) -> Templates:
@@ -104,14 +107,16 @@ def load_templates(folder: str | None = None) -> Templates:
 
 
 class Quoted(NamedTuple):
-    """Documents between tags, and the code in the tags."""
+    """Texts between tags, and the code in the tags."""
 
     text: str
     boundary: str
 
 
-def quote(documents: Sequence[str], others: Iterable[str] = (), *, numbered: bool) -> Quoted:
-    """Put each document between tags that nothing inside can close.
+def quote(
+    documents: Sequence[str], others: Iterable[str] = (), *, numbered: bool, tag: str = "document"
+) -> Quoted:
+    """Put each document (or what else `tag` says) between tags that nothing inside can close.
 
     The tags' code is a hash of the documents, so equal requests stay equal; it stands in none of the
     documents nor in `others` (further texts of the same prompt).
@@ -125,7 +130,7 @@ def quote(documents: Sequence[str], others: Iterable[str] = (), *, numbered: boo
     blocks = []
     for number, document in enumerate(documents, start=1):
         attribute = f' number="{number}"' if numbered else ""
-        blocks.append(f"<document-{boundary}{attribute}>\n{document}\n</document-{boundary}>")
+        blocks.append(f"<{tag}-{boundary}{attribute}>\n{document}\n</{tag}-{boundary}>")
     return Quoted("\n\n".join(blocks), boundary)
 
 

@@ -15,6 +15,7 @@ from rare_assets.resources.teacher.interface import (
     Unusable,
     Usage,
 )
+from rare_assets.resources.teacher.work import settled
 
 
 def answer(content="", **fields) -> Answer:
@@ -53,9 +54,9 @@ class ScriptedTeacher:
         for done, ask in enumerate(batch):
             if done == self.stop_after:
                 raise TeacherStopped("the budget is spent")
-            yield self._outcome(ask, use, max_attempts)
+            yield await self._outcome(ask, use, max_attempts)
 
-    def _outcome(self, ask, use, max_attempts):
+    async def _outcome(self, ask, use, max_attempts):
         prompt_tokens = completion_tokens = attempts = 0
         given = value = reason = detail = None
         for attempt in range(max_attempts):
@@ -68,7 +69,7 @@ class ScriptedTeacher:
             prompt_tokens += given.prompt_tokens
             completion_tokens += given.completion_tokens
             try:
-                value, reason, detail = use(ask, given), None, None
+                value, reason, detail = await settled(use(ask, given)), None, None
                 break
             except Unusable as unusable:
                 reason, detail = unusable.reason, unusable.detail

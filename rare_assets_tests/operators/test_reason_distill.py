@@ -1,9 +1,11 @@
 import asyncio
+import json
 import re
 
 import polars as pl
 import pytest
 
+from rare_assets.operators.judge import Judge
 from rare_assets.operators.reason_distill import distil, reason_distill
 from rare_assets.operators.templates import load_templates
 from rare_assets.resources.teacher.interface import TeacherStopped, Unusable
@@ -307,16 +309,22 @@ def test_rejection_sampling_leaves_questions_without_a_gold_answer_alone():
     ]
 
 
-def test_another_judge_of_agreement_can_be_given():
-    asked = []
+def test_with_a_judge_answers_that_differ_in_words_alone_are_taken():
+    verdicts = {"a kilometre": True, "a mile": False}
 
-    def agree(given, gold):
-        asked.append((given, gold))
-        return True
+    def judging(ask, _):
+        prompt = ask.messages[-1]["content"]
+        (said,) = (answer for answer in verdicts if answer in prompt)
+        return json.dumps({"explanation": "Compared.", "verdict": verdicts[said]})
 
-    [row], _ = one("Hm. <answer>C</answer>", gold="B", rejection_samples=2, agree=agree)
-    assert (row["answer"], row["answer_correct"]) == ("C", True)
-    assert asked == [("C", "B")]
+    judge = Judge(ScriptedTeacher(judging), TEMPLATES)
+    said = [f"Hm. <answer>{answer}</answer>" for answer in verdicts]
+    [row], rejects = one(said[1], said[0], gold="1000 m", rejection_samples=3, judge=judge)
+    assert (row["answer"], row["answer_correct"], row["attempts"]) == ("a kilometre", True, 2)
+    assert [(r["reason"], r["detail"]) for r in rejects] == [("wrong_answer_retried", said[1])]
+    # Without sampling an answer is kept either way; the judge tells whether it is right.
+    [row], rejects = one(said[1], gold="1000 m", judge=judge)
+    assert (row["answer"], row["answer_correct"], rejects) == ("a mile", False, [])
 
 
 def test_no_sample_is_lost_among_faults():

@@ -18,10 +18,10 @@ import re
 import tempfile
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import islice
+from itertools import islice, starmap
 from typing import IO, TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from pydantic import SecretStr
@@ -43,6 +43,7 @@ from rare_assets.resources.teacher.interface import (
     Progress,
     TeacherStopped,
     Usage,
+    Use,
 )
 from rare_assets.resources.teacher.ledger import Ledger
 from rare_assets.resources.teacher.pricing import Prices
@@ -194,7 +195,7 @@ class BatchTeacher:
     async def ask_all(
         self,
         asks: Iterable[Ask],
-        use: Callable[[Ask, Answer], T],
+        use: Use[T],
         *,
         max_attempts: int = 3,
         progress: Callable[[Progress], None] | None = None,
@@ -273,7 +274,7 @@ class _Run(Generic[T]):
         self,
         teacher: BatchTeacher,
         asks: Iterable[Ask],
-        use: Callable[[Ask, Answer], T],
+        use: Use[T],
         max_attempts: int,
         progress: Callable[[Progress], None] | None,
     ) -> None:
@@ -407,14 +408,16 @@ class _Run(Generic[T]):
             for start in range(0, len(first), _LOOKUP):
                 keys = first[start : start + _LOOKUP]
                 found = await self._store.get(keys)
+                given: list[tuple[_Work, Answer]] = []
                 for key in keys:
                     answer = self._reusable(found.get(key))
                     if answer is not None:
-                        works += self._deliver(key, answer)
+                        given += self._deliver(key, answer)
                     elif key in self._held:
                         self._follow(_Out(self._held[key], wire.Dialect()))
                     else:
                         self._todo[key] = None
+                works += await self._judge_all(given)
 
     def _reusable(self, record: Mapping[str, Any] | None) -> Answer | None:
         return reusable(record, self._teacher._ignore_before)
@@ -684,18 +687,18 @@ class _Run(Generic[T]):
                 for key, answer in fresh.items()
             )
         )
-        again: list[_Work] = []
+        given: list[tuple[_Work, Answer]] = []
         for key, result in results.items():
             if key in fresh:
                 self._endpoint.count(fresh[key])
-                again += self._deliver(key, fresh[key], new=True)
+                given += self._deliver(key, fresh[key], new=True)
             elif isinstance(result, Answer):
                 reused = self._reusable(stored.get(key))
                 assert reused is not None
-                again += self._deliver(key, reused)
+                given += self._deliver(key, reused)
             elif isinstance(result, Fault):
                 self._after_fault(out, key, result)
-        await self._admit(again)
+        await self._admit(await self._judge_all(given))
         self._changed.set()
         return sum(result is not None for result in results.values())
 
@@ -725,23 +728,27 @@ class _Run(Generic[T]):
             return key, body_fault(body, redact)
         return key, answer if answer.model else replace(answer, model=self._teacher.model)
 
-    def _deliver(self, key: bytes, answer: Answer, *, new: bool = False) -> list[_Work]:
-        """Give an answer to all that wait for it; returns those that need another attempt."""
-        again = []
+    def _deliver(
+        self, key: bytes, answer: Answer, *, new: bool = False
+    ) -> Iterator[tuple[_Work, Answer]]:
+        """Give an answer to all that wait for it: each with the answer as it gets it."""
         self._todo.pop(key, None)
         for work in self._waiting.pop(key, ()):
             given = answer if new else replace(answer, reused=True)
             if not new:
                 self._endpoint.count_reused(given)
             new = False  # it was paid for once
-            if not self._judge(work, given):
-                again.append(work)
-        return again
+            yield work, given
 
-    def _judge(self, work: _Work, answer: Answer) -> bool:
+    async def _judge_all(self, given: list[tuple[_Work, Answer]]) -> list[_Work]:
+        """Judge answers side by side; returns the works that need another attempt."""
+        done = await asyncio.gather(*starmap(self._judge, given))
+        return [work for (work, _), settled in zip(given, done, strict=True) if not settled]
+
+    async def _judge(self, work: _Work, answer: Answer) -> bool:
         """Whether the work has its outcome with this answer; else it is ready for one more."""
         work.batches_failed = 0
-        outcome = work.judge(answer, self._use, self._teacher.model, self._max_attempts)
+        outcome = await work.judge(answer, self._use, self._teacher.model, self._max_attempts)
         if outcome is None:
             return False
         self._finish(outcome)

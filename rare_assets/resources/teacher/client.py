@@ -23,7 +23,7 @@ from collections.abc import (
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from itertools import islice
+from itertools import islice, starmap
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from pydantic import SecretStr
@@ -38,6 +38,7 @@ from rare_assets.resources.teacher.interface import (
     Progress,
     TeacherStopped,
     Usage,
+    Use,
 )
 from rare_assets.resources.teacher.ledger import Ledger
 from rare_assets.resources.teacher.pricing import Prices
@@ -175,7 +176,7 @@ class OpenAITeacher:
     async def ask_all(
         self,
         asks: Iterable[Ask],
-        use: Callable[[Ask, Answer], T],
+        use: Use[T],
         *,
         max_attempts: int = 3,
         progress: Callable[[Progress], None] | None = None,
@@ -269,7 +270,7 @@ class _Run(Generic[T]):
         self,
         teacher: OpenAITeacher,
         asks: Iterable[Ask],
-        use: Callable[[Ask, Answer], T],
+        use: Use[T],
         max_attempts: int,
         progress: Callable[[Progress], None] | None,
     ) -> None:
@@ -297,6 +298,7 @@ class _Run(Generic[T]):
         self._error: BaseException | None = None
         self._sending: set[asyncio.Task[None]] = set()
         self._storing: set[asyncio.Task[None]] = set()
+        self._judging: set[asyncio.Task[None]] = set()
         self._others: set[asyncio.Task[None]] = set()
         self._timers: set[asyncio.TimerHandle] = set()
         self._alarm: asyncio.TimerHandle | None = None
@@ -322,7 +324,7 @@ class _Run(Generic[T]):
                 raise self._error
             if self._exhausted and self._pending == 0:
                 return None
-            if self.stopped is not None and not self._sending and not self._storing:
+            if self.stopped is not None and not (self._sending or self._storing or self._judging):
                 return None
             if self.closed:
                 raise TeacherStopped("The teacher was closed while it was being asked.")
@@ -339,7 +341,7 @@ class _Run(Generic[T]):
             timer.cancel()
         if self._alarm is not None:
             self._alarm.cancel()
-        cancelled = self._sending | self._others
+        cancelled = self._sending | self._judging | self._others
         for task in cancelled:
             task.cancel()
         try:
@@ -377,7 +379,7 @@ class _Run(Generic[T]):
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        for group in (self._sending, self._storing, self._others):
+        for group in (self._sending, self._storing, self._judging, self._others):
             group.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fail(error)
@@ -424,6 +426,7 @@ class _Run(Generic[T]):
             if not mine:
                 break
             found = await self._store.get([work.key for work in mine])
+            reused: list[tuple[_Work, Answer]] = []
             for work in mine:
                 answer = reusable(found.get(work.key), self._teacher._ignore_before)
                 if answer is None:
@@ -431,10 +434,13 @@ class _Run(Generic[T]):
                     continue
                 for other in (work, *self._teacher._release(self, work.key)):
                     self._endpoint.count_reused(answer)
-                    if other.run is not self:
+                    if other.run is self:
+                        reused.append((other, answer))
+                    else:
                         other.run._take(other, answer)
-                    elif not self._judge(other, answer):
-                        works.append(other)
+            self.pump()
+            done = await asyncio.gather(*starmap(self._judge, reused))
+            works = [work for (work, _), settled in zip(reused, done, strict=True) if not settled]
         self.pump()
 
     def pump(self) -> None:
@@ -509,18 +515,19 @@ class _Run(Generic[T]):
         self._timers.add(timer)
 
     def _take(self, work: _Work, answer: Answer) -> None:
-        """Judge an answer, and see to the next attempt if there is one."""
-        try:
-            done = self._judge(work, answer)
-        except Exception as error:
-            self._fail(error)
-            return
-        if not done and self._going:
-            self._spawn(self._admit([work]))
+        """Have an answer judged, beside all else that goes on."""
+        if not self.closed:
+            task = asyncio.create_task(self._settle(work, answer))
+            self._judging.add(task)
+            task.add_done_callback(self._ended)
 
-    def _judge(self, work: _Work, answer: Answer) -> bool:
+    async def _settle(self, work: _Work, answer: Answer) -> None:
+        if not await self._judge(work, answer) and self._going:
+            await self._admit([work])
+
+    async def _judge(self, work: _Work, answer: Answer) -> bool:
         """Whether the work has its outcome with this answer; else it is ready for one more."""
-        outcome = work.judge(answer, self._use, self._teacher.model, self._max_attempts)
+        outcome = await work.judge(answer, self._use, self._teacher.model, self._max_attempts)
         if outcome is None:
             work.tries = Tries()
             return False

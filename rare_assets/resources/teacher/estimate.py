@@ -7,8 +7,17 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from rare_assets.resources.teacher import wire
-from rare_assets.resources.teacher.interface import Answer, Ask, Outcome, Progress, Unusable, Usage
+from rare_assets.resources.teacher.interface import (
+    NOT_ASKED,
+    Ask,
+    Outcome,
+    Progress,
+    Unusable,
+    Usage,
+    Use,
+)
 from rare_assets.resources.teacher.pricing import Prices
+from rare_assets.resources.teacher.work import settled
 
 if TYPE_CHECKING:
     from rare_assets.resources.teacher.client import Answers
@@ -54,7 +63,7 @@ class EstimatingTeacher:
     async def ask_all(
         self,
         asks: Iterable[Ask],
-        use: Callable[[Ask, Answer], T],
+        use: Use[T],
         *,
         max_attempts: int = 3,
         progress: Callable[[Progress], None] | None = None,
@@ -67,7 +76,7 @@ class EstimatingTeacher:
                     bounds.append(ask.max_tokens)
                     self.usage.requests += 1
                     self.usage.prompt_tokens += wire.estimated_prompt_tokens(ask)
-                    yield Outcome(ask, None, None, 0, 0, 0, "not_asked")
+                    yield Outcome(ask, None, None, 0, 0, 0, NOT_ASKED)
                 else:
                     yield outcome
         self.usage.completion_tokens += sum(map(self._completion_tokens, bounds))
@@ -76,7 +85,7 @@ class EstimatingTeacher:
         )
 
     async def _stored(
-        self, asks: list[Ask], use: Callable[[Ask, Answer], T], max_attempts: int
+        self, asks: list[Ask], use: Use[T], max_attempts: int
     ) -> list[tuple[Ask, Outcome[T] | None]]:
         """Each ask with its Outcome as far as stored answers decide it, else None."""
         found: dict[int, Outcome[T] | None] = dict.fromkeys(range(len(asks)))
@@ -99,7 +108,7 @@ class EstimatingTeacher:
                 )
                 ask, so_far = asks[i], (attempt + 1, *tokens[i])
                 try:
-                    found[i] = Outcome(ask, use(ask, answer), answer, *so_far)
+                    found[i] = Outcome(ask, await settled(use(ask, answer)), answer, *so_far)
                 except Unusable as unusable:
                     if attempt + 1 < max_attempts:
                         open_asks.append(i)

@@ -7,13 +7,16 @@ was paid for is in durable storage before it counts.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
 T = TypeVar("T")
+
+# Reason of an Outcome that only an estimate has: the ask would have been sent.
+NOT_ASKED = "not_asked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Answer:
 
 
 class Unusable(Exception):
-    """Raised by `use` for an answer that can't be used: another attempt is worth its price.
+    """Raised by a `Use` for an answer that can't be used: another attempt is worth its price.
 
     `reason` is one of a few fixed snake_case words, `detail` says more for a person.
     """
@@ -70,6 +73,10 @@ class Unusable(Exception):
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+
+
+# Turns an answer into a value, at once or after asking elsewhere (another model's judgement, say).
+Use: TypeAlias = Callable[[Ask, Answer], T | Awaitable[T]]
 
 
 class TeacherStopped(Exception):
@@ -143,7 +150,7 @@ class Teacher(Protocol):
     def ask_all(
         self,
         asks: Iterable[Ask],
-        use: Callable[[Ask, Answer], T],
+        use: Use[T],
         *,
         max_attempts: int = 3,
         progress: Callable[[Progress], None] | None = None,
@@ -152,7 +159,8 @@ class Teacher(Protocol):
 
         `asks` is read lazily, so memory is bounded by the number in flight. `use` turns an answer
         into a value or raises `Unusable`, which asks again (attempts run alongside the others) up
-        to `max_attempts` answers; after the last, the Outcome carries its reason.
+        to `max_attempts` answers; after the last, the Outcome carries its reason. A `use` that gives
+        an awaitable may ask this very teacher; the other asks go on meanwhile.
 
         Raises:
             TeacherStopped: see there; raised once what is in flight has been stored.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
+from inspect import isawaitable
 from typing import Any, TypeVar
 
 from rare_assets.resources.teacher import wire
-from rare_assets.resources.teacher.interface import Answer, Ask, Outcome, Unusable
+from rare_assets.resources.teacher.interface import Answer, Ask, Outcome, Unusable, Use
 
 T = TypeVar("T")
 
@@ -23,8 +24,8 @@ class Work:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def judge(
-        self, answer: Answer, use: Callable[[Ask, Answer], T], model: str, max_attempts: int
+    async def judge(
+        self, answer: Answer, use: Use[T], model: str, max_attempts: int
     ) -> Outcome[T] | None:
         """The outcome with this answer; None if it can't be used and one more attempt is left,
         whose key is then set. Errors of `use` but Unusable pass through."""
@@ -33,7 +34,7 @@ class Work:
         self.completion_tokens += answer.completion_tokens
         self.attempt += 1
         try:
-            value = use(self.ask, answer)
+            value = await settled(use(self.ask, answer))
         except Unusable as unusable:
             if self.attempt >= max_attempts:
                 return self.failed(unusable.reason, unusable.detail)
@@ -56,6 +57,11 @@ class Work:
             reason=reason,
             detail=detail,
         )
+
+
+async def settled(value: T | Awaitable[T]) -> T:
+    """What a `Use` gave, once it is there."""
+    return await value if isawaitable(value) else value
 
 
 def reusable(record: Mapping[str, Any] | None, since: float) -> Answer | None:

@@ -1,0 +1,110 @@
+"""A judge: the teacher's word on whether a passage answers a question, or whether two answers agree.
+
+A passage may answer a question in none of its words, and two answers may say the same in different
+ones. Verdicts are answers like any other: stored, and paid for once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import polars as pl
+from pydantic import BaseModel, Field
+
+from rare_assets.operators.agreement import answers_agree
+from rare_assets.operators.templates import PromptTemplate, Templates, quote
+from rare_assets.resources.teacher.interface import NOT_ASKED, Answer, Ask, Teacher
+from rare_assets.resources.teacher.structured import structured_value
+
+MAX_ATTEMPTS = 3
+
+
+class Verdict(BaseModel):
+    """What a judge is asked for, as the endpoint's JSON schema."""
+
+    # Before the verdict, so that a model without a chain of its own reasons first.
+    explanation: str = Field(max_length=600, description="One sentence that leads to the verdict.")
+    verdict: bool
+
+
+class Judge:
+    """Asks a teacher for verdicts.
+
+    Args:
+        teacher: may be the one whose answers are judged: their requests take turns.
+        templates: of these the prompts `judge_relevance` and `judge_answer`.
+        max_tokens: longest verdict, sent as it is; None leaves the endpoint's default.
+    """
+
+    def __init__(
+        self, teacher: Teacher, templates: Templates, *, max_tokens: int | None = None
+    ) -> None:
+        self._teacher = teacher
+        self._templates = templates
+        self._max_tokens = max_tokens
+
+    async def relevance(self, pairs: pl.DataFrame) -> list[bool | None]:
+        """For each pair, whether the passage answers the question; None without a usable verdict.
+
+        In an estimate, passages that were never judged count as not relevant.
+
+        Args:
+            pairs: `question, scenario, text`, a row a question and passage.
+
+        Raises:
+            TeacherStopped: the teacher can't go on; its finished verdicts are kept.
+        """
+        rows = pairs.select("question", "scenario", "text").iter_rows()
+        asks = (
+            self._ask(
+                self._templates.judge_relevance,
+                str(number),
+                {"question": question, "scenario": scenario},
+                "passage",
+                [text],
+            )
+            for number, (question, scenario, text) in enumerate(rows)
+        )
+        verdicts = await self._verdicts(asks, in_estimate=False)
+        return [verdicts[str(number)] for number in range(pairs.height)]
+
+    async def agreement(self, question: str, given: str, gold: str) -> bool:
+        """Whether an answer says what the gold answer says; without a usable verdict it does not.
+
+        Answers that are equal but for their form (`answers_agree`) are not asked about. In an
+        estimate, those that were never judged count as agreeing.
+
+        Raises:
+            TeacherStopped: the teacher can't go on; its finished verdicts are kept.
+        """
+        if answers_agree(given, gold):
+            return True
+        template = self._templates.judge_answer
+        ask = self._ask(template, "", {"question": question}, "answers", [gold, given])
+        verdicts = await self._verdicts([ask], in_estimate=True)
+        return bool(verdicts[""])
+
+    def _ask(
+        self,
+        template: PromptTemplate,
+        key: str,
+        values: Mapping[str, str],
+        placeholder: str,
+        texts: Sequence[str],
+    ) -> Ask:
+        """An ask about texts that are quoted in place of the placeholder."""
+        tag = placeholder.removesuffix("s")
+        quoted = quote(texts, values.values(), numbered=len(texts) > 1, tag=tag)
+        filled = {**values, placeholder: quoted.text, "boundary": quoted.boundary}
+        return Ask(key, template.messages(filled), schema=Verdict, max_tokens=self._max_tokens)
+
+    async def _verdicts(self, asks: Iterable[Ask], *, in_estimate: bool) -> dict[str, bool | None]:
+        outcomes = self._teacher.ask_all(asks, _verdict, max_attempts=MAX_ATTEMPTS)
+        return {
+            outcome.ask.key: in_estimate if outcome.reason == NOT_ASKED else outcome.value
+            async for outcome in outcomes
+        }
+
+
+def _verdict(_: Ask, answer: Answer) -> bool:
+    return structured_value(answer, Verdict).verdict
