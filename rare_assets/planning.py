@@ -172,7 +172,7 @@ class Planner:
                 questions.content_hash,
                 hard_negatives.content_hash,
                 self.options.reasoning,
-                self.templates.reason_distill.fingerprint,
+                self.templates,
                 self.teacher_name,
             ),
         )

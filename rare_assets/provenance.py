@@ -16,6 +16,8 @@ from rare_assets.operators.read_documents import READER_VERSION
 if TYPE_CHECKING:
     import dagster as dg
 
+    from rare_assets.assets.reasoning import ReasoningConfig
+    from rare_assets.operators.templates import Templates
     from rare_assets.resources.corpus_source import Shard
     from rare_assets.resources.retriever.interface import IndexState
 
@@ -73,19 +75,22 @@ def reasoning_from(
     documents_hash: str,
     questions_hash: str,
     hard_negatives_hash: str,
-    config: dg.Config,
-    prompt_fingerprint: str,
+    config: ReasoningConfig,
+    templates: Templates,
     teacher: str,
 ) -> dict[str, str]:
-    """What `reasoning[shard]` is made from."""
-    return {
+    """What `reasoning[shard]` is made from; a judge's prompt only where a judge was asked."""
+    made_from = {
         "documents": documents_hash,
         "questions": questions_hash,
         "hard_negatives": hard_negatives_hash,
         "options": options_of(config),
-        "prompt": prompt_fingerprint,
+        "prompt": templates.reason_distill.fingerprint,
         "teacher": teacher,
     }
+    if config.judge_answers:
+        made_from["judge_prompt"] = templates.judge_answer.fingerprint
+    return made_from
 
 
 def what_differs(stored: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -1,22 +1,24 @@
-"""What the two assets that ask the teacher share: their progress in the log, their usage as metadata."""
+"""What the assets that ask the teacher share: options, progress in the log, usage as metadata."""
 
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import dagster as dg
 import polars as pl
 from dagster._core.storage.tags import BACKFILL_ID_TAG
+from pydantic import Field
 
 from rare_assets.instance import COMMAND_TAG
+from rare_assets.operators.judge import Judge
 from rare_assets.operators.templates import load_templates
 from rare_assets.resources.configurable import TeacherModel
 from rare_assets.resources.teacher.interface import Progress, Teacher, TeacherStopped, Usage
 from rare_assets.resources.teacher.ledger import Ledger
-from rare_assets.schemas import Produced
 from rare_assets.settings import Settings
 
 T = TypeVar("T")
@@ -24,6 +26,27 @@ T = TypeVar("T")
 LOG_SECONDS = 10
 # Marks a failure that the next shard would meet as well.
 TEACHER_STOPPED = "teacher_stopped"
+
+
+class AskingConfig(dg.Config):
+    """How the teacher is asked, whatever is asked of it."""
+
+    max_attempts: int = Field(
+        3, ge=1, description="Answers asked for until one can be used; then there is a reject."
+    )
+    temperature: float | None = Field(None, description="Default: the endpoint's own.")
+    max_tokens: int | None = Field(None, description="Longest answer. Default: the endpoint's own.")
+    refresh: bool = Field(
+        False, description="Ask anew, whatever is stored. Every request is paid for again."
+    )
+    mode: Literal["online", "batch"] = Field(
+        "online", description="batch: the endpoint's Batch API, at half the price, within a day."
+    )
+
+    def operator_options(self, teacher: TeacherModel) -> dict[str, Any]:
+        """The options as an operator takes them; the embedded teacher bounds its own answers."""
+        options = self.model_dump(exclude={"refresh", "mode"})
+        return options | {"max_tokens": teacher.max_tokens(self.max_tokens)}
 
 
 def code_version(version: str, prompt: Literal["doc2query", "reason_distill"]) -> str:
@@ -42,36 +65,53 @@ def code_version(version: str, prompt: Literal["doc2query", "reason_distill"]) -
 def ask(
     context: dg.AssetExecutionContext,
     teacher: TeacherModel,
-    operator: Callable[[Teacher], Coroutine[Any, Any, Produced]],
+    operator: Callable[[Teacher, Judge], Coroutine[Any, Any, T]],
     *,
-    refresh: bool,
-    mode: str,
-) -> tuple[Produced, dict[str, Any]]:
-    """Run an operator with an opened teacher. Returns what it produced, and the usage as metadata.
+    refresh: bool = False,
+    mode: str = "online",
+) -> tuple[T, dict[str, Any]]:
+    """Run an operator with an opened teacher and a judge. Returns what it gave, and the usage as
+    metadata, that of the judge included.
 
-    What it will cost is estimated and logged before the first request.
+    What it will cost is estimated and logged before the first request. The judge is always asked
+    online: a batch would make its verdicts wait for a day, one after the other.
 
     Raises:
         dg.Failure: the teacher stopped (endpoint dead, limit reached); its metadata has the usage.
     """
+    templates = load_templates(teacher.prompts_folder)
 
-    async def work() -> tuple[Produced, dict[str, Any]]:
+    def judge(model: Teacher) -> Judge:
+        return Judge(model, templates, max_tokens=teacher.max_tokens(None))
+
+    async def work() -> tuple[T, dict[str, Any]]:
         async with teacher.estimating(refresh=refresh, batch=mode == "batch") as estimating:
-            await operator(estimating)
+            await operator(estimating, judge(estimating))
             context.log.info(f"{context.partition_key}: {describe_estimate(estimating.usage)}")
-        async with teacher.open(
-            refresh=refresh, batch=mode == "batch", ledger=ledger_of(context.run, context.instance)
-        ) as model:
+        async with AsyncExitStack() as opened:
+            ledger = ledger_of(context.run, context.instance)
+            batch = mode == "batch"
+            model = online = await opened.enter_async_context(
+                teacher.open(refresh=refresh, batch=batch, ledger=ledger)
+            )
+            if batch:
+                online = await opened.enter_async_context(
+                    teacher.open(refresh=refresh, ledger=ledger)
+                )
             try:
-                produced = await operator(model)
+                produced = await operator(model, judge(online))
             except TeacherStopped as stopped:
-                usage = usage_metadata(teacher.name, model.usage)
+                usage = usage_metadata(teacher.name, _usage(model, online))
                 raise dg.Failure(
                     str(stopped), {TEACHER_STOPPED: True, **usage}, allow_retries=False
                 ) from stopped
-            return produced, usage_metadata(teacher.name, model.usage)
+            return produced, usage_metadata(teacher.name, _usage(model, online))
 
     return wait_for(work())
+
+
+def _usage(model: Teacher, judging: Teacher) -> Usage:
+    return model.usage if judging is model else model.usage + judging.usage
 
 
 def ledger_of(run: dg.DagsterRun, instance: dg.DagsterInstance) -> Ledger:

@@ -1,12 +1,10 @@
 """The questions: Doc2Query, a teacher's question and scenario for each document."""
 
-from typing import Any, Literal
-
 import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from rare_assets.assets.asking import ask, code_version, log_progress
+from rare_assets.assets.asking import AskingConfig, ask, code_version, log_progress
 from rare_assets.catalog import OWNERS, definition_metadata, materialized, mean_words
 from rare_assets.operators.doc2query import doc2query
 from rare_assets.operators.templates import load_templates
@@ -16,32 +14,14 @@ from rare_assets.resources.configurable import Storage, TeacherModel
 from rare_assets.resources.io_manager import ShardTable
 
 
-class QuestionsConfig(dg.Config):
+class QuestionsConfig(AskingConfig):
     """What is asked of the teacher for each document."""
 
     num_questions: int = Field(1, ge=1, description="Questions per document.")
-    max_attempts: int = Field(
-        3,
-        ge=1,
-        description="Answers asked for until one can be used; then the document is rejected.",
-    )
     min_words: int = Field(
         20, ge=0, description="Documents of fewer words get no question: they go to the rejects."
     )
-    temperature: float | None = Field(None, description="Default: the endpoint's own.")
     seed: int | None = Field(None, description="Sampling seed. Default: none is sent.")
-    max_tokens: int | None = Field(None, description="Longest answer. Default: the endpoint's own.")
-    refresh: bool = Field(
-        False, description="Ask anew, whatever is stored. Every request is paid for again."
-    )
-    mode: Literal["online", "batch"] = Field(
-        "online", description="batch: the endpoint's Batch API, at half the price, within a day."
-    )
-
-    def operator_options(self, teacher: TeacherModel) -> dict[str, Any]:
-        """The options as `doc2query` takes them; the embedded teacher bounds its own answers."""
-        options = self.model_dump(exclude={"refresh", "mode"})
-        return options | {"max_tokens": teacher.max_tokens(self.max_tokens)}
 
 
 @dg.asset(
@@ -75,7 +55,7 @@ def questions(
     produced, usage = ask(
         context,
         teacher,
-        lambda model: doc2query(
+        lambda model, _: doc2query(
             rows,
             model,
             templates=templates,

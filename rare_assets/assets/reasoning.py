@@ -1,12 +1,12 @@
 """The reasoning: ReasonDistill, the teacher's way from the shuffled documents to the answer."""
 
-from typing import Any, Literal
+from typing import Any
 
 import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from rare_assets.assets.asking import ask, code_version, log_progress
+from rare_assets.assets.asking import AskingConfig, ask, code_version, log_progress
 from rare_assets.catalog import OWNERS, definition_metadata, materialized, mean_words, share
 from rare_assets.operators.reason_distill import reason_distill
 from rare_assets.operators.templates import load_templates
@@ -16,35 +16,27 @@ from rare_assets.resources.configurable import Storage, TeacherModel
 from rare_assets.resources.io_manager import ShardTable
 
 
-class ReasoningConfig(dg.Config):
+class ReasoningConfig(AskingConfig):
     """What is asked of the teacher for each question."""
 
     seed: int = Field(0, description="Seed of the order in which the documents are shown.")
     n: int = Field(1, ge=1, description="Samples per question.")
-    temperature: float | None = Field(None, description="Default: the endpoint's own.")
-    max_tokens: int | None = Field(None, description="Longest answer. Default: the endpoint's own.")
-    max_attempts: int = Field(
-        3,
-        ge=1,
-        description="Answers asked for until one can be used; then the question is rejected.",
-    )
     rejection_samples: int = Field(
         0,
         ge=0,
         description="Where the source has a gold `answer`: answers asked for until one agrees with "
         "it. 0: any answer is kept, `answer_correct` tells.",
     )
-    refresh: bool = Field(
-        False, description="Ask anew, whatever is stored. Every request is paid for again."
-    )
-    mode: Literal["online", "batch"] = Field(
-        "online", description="batch: the endpoint's Batch API, at half the price, within a day."
+    judge_answers: bool = Field(
+        False,
+        description="Where the source has a gold `answer`: ask the teacher whether an answer in "
+        "other words agrees with it, one short request each. Off: only equal answers agree.",
     )
 
     def operator_options(self, teacher: TeacherModel) -> dict[str, Any]:
-        """The options as `reason_distill` takes them; the embedded teacher bounds its own answers."""
-        options = self.model_dump(exclude={"refresh", "mode"})
-        return options | {"max_tokens": teacher.max_tokens(self.max_tokens)}
+        options = super().operator_options(teacher)
+        del options["judge_answers"]
+        return options
 
 
 @dg.asset(
@@ -80,12 +72,13 @@ def reasoning(
     produced, usage = ask(
         context,
         teacher,
-        lambda model: reason_distill(
+        lambda model, judge: reason_distill(
             asked,
             documents.collect(),
             hard_negatives.collect(),
             model,
             templates=templates,
+            judge=judge if config.judge_answers else None,
             **config.operator_options(teacher),
             progress=log_progress(context, asked.height * config.n),
         ),
@@ -98,7 +91,7 @@ def reasoning(
         storage.content_hash("questions", shard),
         storage.content_hash("hard_negatives", shard),
         config,
-        templates.reason_distill.fingerprint,
+        templates,
         teacher.name,
     )
     rows = produced.rows

@@ -21,6 +21,7 @@ from rare_assets.resources.teacher.interface import (
     Progress,
     Teacher,
     Unusable,
+    Use,
 )
 from rare_assets.schemas import Produced, Reasoning, TeacherRejects
 
@@ -94,15 +95,16 @@ async def reason_distill(
         if group.is_empty():
             continue
         reader = _Reader(group, judge, must_agree=sampled)
+        use: Use[_Distilled] = reader.use
         asks = _asks(group, templates.reason_distill, n, temperature, sampling_seed, max_tokens)
-        async for outcome in teacher.ask_all(
-            asks, reader.use, max_attempts=attempts, progress=progress
-        ):
+        async for outcome in teacher.ask_all(asks, use, max_attempts=attempts, progress=progress):
             # Only what the tables need is kept: an outcome holds its whole prompt.
             question_id, sample = _question_and_sample(outcome.ask.key)
             if outcome.value is not None and outcome.answer is not None:
                 made.append(_row(question_id, sample, outcome, outcome.value, outcome.answer))
-            rejects += [(question_id, sample, row) for row in reader.rejects(outcome, teacher.model)]
+            rejects += [
+                (question_id, sample, row) for row in reader.rejects(outcome, teacher.model)
+            ]
     return Produced(
         Reasoning.validate(_reasoning(tasks, made)),
         TeacherRejects.validate(_rejects(tasks, rejects)),

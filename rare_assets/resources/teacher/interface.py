@@ -8,8 +8,8 @@ was paid for is in durable storage before it counts.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
@@ -125,6 +125,18 @@ class Usage:
     reused_cost_usd: float | None = None
     latencies_s: list[float] = field(default_factory=list)
     seconds: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        """Both together; `seconds` are the longer of the two, since they go on side by side."""
+        sums = {
+            each.name: _sum(getattr(self, each.name), getattr(other, each.name))
+            for each in fields(self)
+        }
+        return Usage(**sums | {"seconds": max(self.seconds, other.seconds)})
+
+
+def _sum(one: Any, other: Any) -> Any:
+    return None if one is None or other is None else one + other
 
 
 @dataclass(frozen=True, slots=True)
