@@ -58,13 +58,13 @@ class Settings(BaseSettings):
         None,
         ge=1,
         validation_alias="RARE_REQUESTS_PER_MINUTE",
-        description="Requests started per minute at most, per step. Default: no limit.",
+        description="Requests started per minute at most, all steps on one machine together. Default: no limit.",
     )
     tokens_per_minute: int | None = Field(
         None,
         ge=1,
         validation_alias="RARE_TOKENS_PER_MINUTE",
-        description="Prompt and completion tokens per minute at most, per step. Default: no limit.",
+        description="Prompt and completion tokens per minute at most, likewise. Default: no limit.",
     )
     request_timeout: float = Field(
         600.0,

@@ -527,7 +527,12 @@ class _Run(Generic[T]):
 
     async def _judge(self, work: _Work, answer: Answer) -> bool:
         """Whether the work has its outcome with this answer; else it is ready for one more."""
-        outcome = await work.judge(answer, self._use, self._teacher.model, self._max_attempts)
+        try:
+            outcome = await work.judge(answer, self._use, self._teacher.model, self._max_attempts)
+        except TeacherStopped as stopped:
+            # Whoever judges can't go on; what else is in flight is paid for and must be stored.
+            self._teacher._stop(str(stopped))
+            return True
         if outcome is None:
             work.tries = Tries()
             return False

@@ -90,7 +90,8 @@ class Endpoint:
     Args:
         halt: called with one message for people when no request may or can be sent any more.
         batch: requests are collected into batches, at the price of those.
-        ledger: where what the limits hold for is counted; default, this endpoint's own requests.
+        ledger: where what the limits and rates hold for is counted; default, this endpoint's own
+            requests.
 
     The others are those of `OpenAITeacher`.
     """
@@ -134,12 +135,13 @@ class Endpoint:
         self._request_timeout = request_timeout
         self._max_cost_usd = max_cost_usd
         self._max_requests = max_requests
-        self._ledger: Ledger | None = None
-        if max_requests is not None or max_cost_usd is not None:
-            self._ledger = ledger or Ledger()
+        self._books = ledger or Ledger()
+        # Without a limit nothing has to be entered.
+        limited = max_requests is not None or max_cost_usd is not None
+        self._ledger = self._books if limited else None
         self._limit = AdaptiveLimit(max_concurrency)
-        self._requests = _pace(requests_per_minute)
-        self._tokens = _pace(tokens_per_minute)
+        self._requests = self._pace(requests_per_minute, "requests")
+        self._tokens = self._pace(tokens_per_minute, "tokens")
         self.dialect = wire.Dialect()
         self._lanes: list[_Lane] = []
         self._rng = random.Random()
@@ -152,6 +154,11 @@ class Endpoint:
         # Answers that came and are not on durable storage yet: they keep their places.
         self.unstored = 0
         self.usage = Usage(cost_usd=0.0 if known else None, reused_cost_usd=0.0 if known else None)
+
+    def _pace(self, per_minute: int | None, unit: str) -> Pace | None:
+        if per_minute is None:
+            return None
+        return Pace(per_minute, time.time, self._books, f"{unit} a minute of {self}")
 
     def __str__(self) -> str:
         parts = urlsplit(self._base_url)
@@ -168,8 +175,7 @@ class Endpoint:
         """Close the connections."""
         while self._lanes:
             await self._lanes.pop().client.close()
-        if self._ledger is not None:
-            self._ledger.close()
+        self._books.close()
 
     # ---- before a request
 
@@ -465,7 +471,3 @@ def _remedy(fault: Fault) -> str:
         "quota": "The account has no quota left: add credit or use another key.",
         "not_found": "Check RARE_MODEL and OPENAI_BASE_URL (it usually ends in /v1).",
     }.get(fault.reason, "Check OPENAI_BASE_URL and OPENAI_API_KEY.")
-
-
-def _pace(per_minute: int | None) -> Pace | None:
-    return None if per_minute is None else Pace(per_minute, time.monotonic)

@@ -172,7 +172,8 @@ class Teacher(Protocol):
         `asks` is read lazily, so memory is bounded by the number in flight. `use` turns an answer
         into a value or raises `Unusable`, which asks again (attempts run alongside the others) up
         to `max_attempts` answers; after the last, the Outcome carries its reason. A `use` that gives
-        an awaitable may ask this very teacher; the other asks go on meanwhile.
+        an awaitable may ask this very teacher; the other asks go on meanwhile. TeacherStopped
+        raised by it stops them all.
 
         Raises:
             TeacherStopped: see there; raised once what is in flight has been stored.

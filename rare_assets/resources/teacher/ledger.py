@@ -1,4 +1,4 @@
-"""What has been spent, by one step alone or by all steps that a limit holds for together."""
+"""What steps that work side by side count together: what has been spent, and when a rate is free again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Ledger:
 
     Args:
         path: the file, on a disk of this machine; made at the first entry. None: in memory.
-        scope: what is counted together, as the id of a run or of a backfill.
+        scope: what is spent together, as the id of a run or of a backfill. Rates have names of
+            their own, since an endpoint's hold for whatever asks it.
     """
 
     def __init__(self, path: Path | None = None, scope: str = "") -> None:
@@ -62,6 +63,19 @@ class Ledger:
         ).fetchone()
         return Spent(*row)
 
+    def free_at(self, rate: str) -> float:
+        """When what is limited by a rate may be used again, in Unix time; 0.0 if it never was."""
+        row = self._connection.execute("SELECT free_at FROM rates WHERE rate = ?", (rate,))
+        return float((row.fetchone() or (0.0,))[0])
+
+    def postpone(self, rate: str, seconds: float, *, since: float = 0.0) -> None:
+        """Move `free_at` by so many seconds, counted from `since` if that is later."""
+        self._connection.execute(
+            "INSERT INTO rates VALUES (:rate, :since + :seconds, :now) ON CONFLICT (rate) "
+            "DO UPDATE SET free_at = max(free_at, :since) + :seconds, at = :now",
+            {"rate": rate, "seconds": seconds, "since": since, "now": time.time()},
+        )
+
     def close(self) -> None:
         """Let go of the file."""
         if "_connection" in self.__dict__:
@@ -83,5 +97,9 @@ class Ledger:
             "CREATE TABLE IF NOT EXISTS spent (scope TEXT PRIMARY KEY, requests INTEGER, "
             "cost_usd REAL, reserved_usd REAL, at REAL)"
         )
-        connection.execute("DELETE FROM spent WHERE at < ?", (time.time() - FORGOTTEN_S,))
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS rates (rate TEXT PRIMARY KEY, free_at REAL, at REAL)"
+        )
+        for table in ("spent", "rates"):
+            connection.execute(f"DELETE FROM {table} WHERE at < ?", (time.time() - FORGOTTEN_S,))
         return connection

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
+from rare_assets.resources.teacher.ledger import Ledger
+
 Clock = Callable[[], float]
 
 
@@ -75,26 +77,35 @@ class Pace:
     """A rate per minute, evenly spaced: any span of t seconds starts at most rate * t + 1 units.
 
     An amount larger than what has come free (one long prompt) may start and delays the next.
+
+    Args:
+        per_minute: units a minute.
+        clock: Unix time, in seconds.
+        ledger: where it is kept until when the rate is used up. Processes that share one keep the
+            rate together, each ahead of it by one amount at most.
+        name: the rate's name there.
     """
 
-    def __init__(self, per_minute: float, clock: Clock) -> None:
+    def __init__(self, per_minute: float, clock: Clock, ledger: Ledger, name: str) -> None:
         if per_minute <= 0:
             raise ValueError(f"a rate per minute must be above 0, not {per_minute}")
         self._seconds_per_unit = 60.0 / per_minute
         self._clock = clock
-        self._free_at = clock()
+        self._ledger = ledger
+        self._name = name
 
     def delay(self) -> float:
         """Seconds until the next amount may start, 0.0 if now."""
-        return max(0.0, self._free_at - self._clock())
+        return max(0.0, self._ledger.free_at(self._name) - self._clock())
 
     def take(self, amount: float = 1.0) -> None:
         """Use an amount now."""
-        self._free_at = max(self._free_at, self._clock()) + amount * self._seconds_per_unit
+        seconds = amount * self._seconds_per_unit
+        self._ledger.postpone(self._name, seconds, since=self._clock())
 
     def correct(self, difference: float) -> None:
         """Add what an amount was estimated too low by (negative: too high)."""
-        self._free_at += difference * self._seconds_per_unit
+        self._ledger.postpone(self._name, difference * self._seconds_per_unit)
 
 
 def full_jitter(tries: int, *, base: float, cap: float, rng: random.Random) -> float:

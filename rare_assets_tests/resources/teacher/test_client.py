@@ -759,6 +759,84 @@ def test_tokens_per_minute_holds_requests_back():
     assert endpoint.requests[-1].arrived - begun >= sum(used[:3]) / 1000 > 0.1
 
 
+def test_rates_hold_for_all_that_share_a_ledger(tmp_path):
+    async def main(endpoint):
+        async def one(name):
+            ledger = Ledger(tmp_path / "rates.sqlite3", name)
+            async with teacher_at(endpoint, requests_per_minute=600, ledger=ledger) as teacher:
+                wanted = [ask(f"{name} {number}") for number in range(3)]
+                return [outcome async for outcome in teacher.ask_all(wanted, note)]
+
+        return await asyncio.gather(one("a"), one("b"))
+
+    with FakeEndpoint() as endpoint:
+        outcomes = asyncio.run(main(endpoint))
+    assert [len(each) for each in outcomes] == [3, 3]
+    arrived = sorted(recorded.arrived for recorded in endpoint.requests)
+    # Each of the two is ahead of the rate by one request at most: of five gaps of 0.1 s, four.
+    assert arrived[-1] - arrived[0] >= 0.4
+
+
+def test_a_use_may_ask_the_teacher_itself_within_the_same_bounds():
+    async def main(endpoint):
+        async with teacher_at(endpoint, max_concurrency=4) as teacher:
+
+            async def judged(first, answer):
+                note(first, answer)
+                second = [o async for o in teacher.ask_all([ask(f"judge {first.key}")], content)]
+                if answer.attempt == 0 and first.key.endswith(("1", "3")):
+                    raise Unusable("wrong")
+                return second[0].value
+
+            outcomes = [o async for o in teacher.ask_all(asks(40), judged)]
+            return outcomes, teacher.usage
+
+    with FakeEndpoint(latency=0.02) as endpoint:
+        outcomes, usage = asyncio.run(main(endpoint))
+    assert {o.ask.key: o.attempts for o in outcomes} == {
+        f"ask-{n}": 2 if n % 10 in (1, 3) else 1 for n in range(40)
+    }
+    assert all(o.value for o in outcomes)
+    # 48 answers; the verdicts on two answers to one ask are of equal content, and asked for once.
+    assert len(endpoint.requests) == usage.requests == 88
+    assert usage.answers_reused == 8
+    assert endpoint.high_water == 4
+
+
+def test_a_limit_reached_while_a_use_asks_stops_all_and_keeps_what_was_answered():
+    store = MemoryAnswers()
+
+    async def main(endpoint):
+        async with teacher_at(endpoint, store, max_requests=7) as teacher:
+
+            async def judged(first, answer):
+                return [o async for o in teacher.ask_all([ask(f"judge {first.key}")], content)]
+
+            return [o async for o in teacher.ask_all(asks(5), judged)]
+
+    with FakeEndpoint(latency=0.02) as endpoint:
+        with pytest.raises(TeacherStopped, match="limit of 7 requests"):
+            asyncio.run(main(endpoint))
+        assert len(endpoint.requests) == len(store.records) == 7
+
+
+def test_leaving_early_ends_what_a_use_waits_for():
+    async def main(endpoint):
+        async with teacher_at(endpoint) as teacher:
+
+            async def never(first, answer):
+                await asyncio.Event().wait()
+
+            async with asyncio.timeout(5):
+                async with contextlib.aclosing(teacher.ask_all(asks(3), never)) as outcomes:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(anext(outcomes), 0.5)
+
+    with FakeEndpoint() as endpoint:
+        asyncio.run(main(endpoint))
+        assert len(endpoint.requests) == 3
+
+
 def test_refresh_asks_anew_and_replaces_and_a_given_time_resumes_it():
     store = MemoryAnswers()
     with FakeEndpoint() as endpoint:

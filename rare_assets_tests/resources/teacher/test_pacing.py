@@ -2,6 +2,7 @@ import random
 
 import pytest
 
+from rare_assets.resources.teacher.ledger import Ledger
 from rare_assets.resources.teacher.pacing import (
     AdaptiveLimit,
     Pace,
@@ -89,14 +90,16 @@ def starts(pace, clock, amounts):
 
 def test_a_rate_spaces_its_units_evenly():
     clock = Clock()
-    assert starts(Pace(60, clock), clock, [1, 1, 1, 1]) == [0, 1, 2, 3]
+    assert starts(Pace(60, clock, Ledger(), "r"), clock, [1, 1, 1, 1]) == [0, 1, 2, 3]
     clock = Clock()
-    assert starts(Pace(6000, clock), clock, [50, 300, 10]) == pytest.approx([0, 0.5, 3.5])
+    assert starts(Pace(6000, clock, Ledger(), "r"), clock, [50, 300, 10]) == pytest.approx(
+        [0, 0.5, 3.5]
+    )
 
 
 def test_a_pause_saves_nothing_up():
     clock = Clock()
-    pace = Pace(60, clock)
+    pace = Pace(60, clock, Ledger(), "r")
     pace.take()
     clock.now += 600
     assert starts(pace, clock, [1, 1, 1]) == [600, 601, 602]
@@ -104,7 +107,7 @@ def test_a_pause_saves_nothing_up():
 
 def test_an_estimate_is_corrected_both_ways():
     clock = Clock()
-    pace = Pace(60, clock)
+    pace = Pace(60, clock, Ledger(), "r")
     pace.take(10)
     assert pace.delay() == pytest.approx(10)
     pace.correct(-6)
@@ -115,10 +118,24 @@ def test_an_estimate_is_corrected_both_ways():
     assert pace.delay() == 0
 
 
+def test_paces_of_one_name_keep_a_rate_together(tmp_path):
+    clock = Clock()
+    one, other, apart = (
+        Pace(60, clock, Ledger(tmp_path / "rates.sqlite3", scope), name)
+        for scope, name in (("run 1", "r"), ("run 2", "r"), ("run 1", "s"))
+    )
+    one.take(2)
+    assert (one.delay(), other.delay(), apart.delay()) == (2, 2, 0)
+    other.take()
+    assert one.delay() == 3
+    one.correct(-1)
+    assert other.delay() == 2
+
+
 @pytest.mark.parametrize("rate", [0, -1])
 def test_a_rate_must_be_positive(rate):
     with pytest.raises(ValueError, match="above 0"):
-        Pace(rate, Clock())
+        Pace(rate, Clock(), Ledger(), "r")
     with pytest.raises(ValueError, match="at least 1"):
         AdaptiveLimit(rate)
 
