@@ -22,12 +22,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice, starmap
-from typing import IO, TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import SecretStr
 
 from rare_assets.resources.teacher import wire
 from rare_assets.resources.teacher.endpoint import Endpoint, Patience, Slot, Tries
+from rare_assets.resources.teacher.endpoint_teacher import EndpointTeacher
 from rare_assets.resources.teacher.faults import (
     Fault,
     Kind,
@@ -42,7 +43,6 @@ from rare_assets.resources.teacher.interface import (
     Outcome,
     Progress,
     TeacherStopped,
-    Usage,
     Use,
 )
 from rare_assets.resources.teacher.ledger import Ledger
@@ -78,7 +78,7 @@ _QUEUE_FULL = re.compile(r"token_limit|enqueued|too[_ ]many|limit.{0,20}(reached
 _CANCEL_S = 15.0
 
 
-class BatchTeacher:
+class BatchTeacher(EndpointTeacher["_Run[Any]"]):
     """Asks a model through the endpoint's Batch API.
 
     Use it in one event loop, and close it (`async with`) there. Leaving the loop over `ask_all`
@@ -128,7 +128,7 @@ class BatchTeacher:
     ) -> None:
         if min(max_batch_requests, max_batch_bytes, max_open_requests) < 1:
             raise ValueError("The limits of a batch must be at least 1.")
-        self._endpoint = Endpoint(
+        endpoint = Endpoint(
             model=model,
             base_url=base_url,
             api_key=api_key,
@@ -144,6 +144,7 @@ class BatchTeacher:
             ledger=ledger,
             batch=True,
         )
+        super().__init__(endpoint, refresh=refresh, progress_every_s=progress_every_s)
         self._store = store
         self._submissions = Submissions(store.folder("batches"))
         self._max_batch_requests = max_batch_requests
@@ -151,23 +152,7 @@ class BatchTeacher:
         self._max_open_requests = max_open_requests
         self._poll_s = poll_s
         self._poll_cap_s = poll_cap_s
-        self._progress_every_s = progress_every_s
-        if isinstance(refresh, datetime):
-            self._ignore_before = refresh.timestamp()
-        else:
-            self._ignore_before = time.time() if refresh else 0.0
-        self._runs: list[_Run[Any]] = []
         self._halts = 0
-        self._busy_since: float | None = None
-
-    def __repr__(self) -> str:
-        return f"<BatchTeacher at {self._endpoint}>"
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Cancel what is still waited for, and end the connections."""
@@ -175,22 +160,6 @@ class BatchTeacher:
             run.stop("The teacher was closed while it was being asked.")
             await run.cancel()
         await self._endpoint.aclose()
-
-    @property
-    def model(self) -> str:
-        """The model's name, as configured."""
-        return self._endpoint.model
-
-    @property
-    def usage(self) -> Usage:
-        """Totals since this teacher was made. `requests` are those handed in by it; tokens and
-        costs are of the answers fetched by it, which an earlier run may have handed in."""
-        usage = self._endpoint.usage
-        if self._busy_since is not None:
-            now = time.monotonic()
-            usage.seconds += now - self._busy_since
-            self._busy_since = now
-        return usage
 
     async def ask_all(
         self,
@@ -211,9 +180,7 @@ class BatchTeacher:
         if max_attempts < 1:
             raise ValueError(f"max_attempts must be at least 1, not {max_attempts}")
         run = _Run(self, asks, use, max_attempts, progress)
-        self._runs.append(run)
-        if self._busy_since is None:
-            self._busy_since = time.monotonic()
+        self._begin(run)
         try:
             async for outcome in run.outcomes():
                 yield outcome
@@ -222,23 +189,13 @@ class BatchTeacher:
             raise
         finally:
             await run.close()
-            self._runs = [other for other in self._runs if other is not run]
-            if not self._runs:
-                _ = self.usage  # brings `seconds` up to date
-                self._busy_since = None
-            run.report()
+            self._end(run)
         if run.stopped is not None:
             raise TeacherStopped(run.stopped)
 
     def _stop(self, message: str) -> None:
-        """Hand nothing more in."""
         self._halts += 1
-        message = message[0].upper() + message[1:]
-        going = [run for run in self._runs if run.stopped is None]
-        if going:
-            logger.error("%s", message)
-        for run in going:
-            run.stop(message)
+        super()._stop(message)
 
 
 @dataclass(slots=True, eq=False)

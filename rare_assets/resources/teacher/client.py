@@ -24,12 +24,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from itertools import islice, starmap
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import SecretStr
 
 from rare_assets.resources.teacher import wire
 from rare_assets.resources.teacher.endpoint import Endpoint, Patience, Slot, Tries
+from rare_assets.resources.teacher.endpoint_teacher import EndpointTeacher
 from rare_assets.resources.teacher.faults import Kind
 from rare_assets.resources.teacher.interface import (
     Answer,
@@ -37,7 +38,6 @@ from rare_assets.resources.teacher.interface import (
     Outcome,
     Progress,
     TeacherStopped,
-    Usage,
     Use,
 )
 from rare_assets.resources.teacher.ledger import Ledger
@@ -66,7 +66,7 @@ class Answers(Protocol):
         """Store a record; returns once it is durable."""
 
 
-class OpenAITeacher:
+class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
     """Asks a model behind an OpenAI-compatible chat completions endpoint.
 
     Use it in one event loop, and close it (`async with`) there.
@@ -115,7 +115,7 @@ class OpenAITeacher:
         patience: Patience | None = None,
         progress_every_s: float = 5.0,
     ) -> None:
-        self._endpoint = Endpoint(
+        endpoint = Endpoint(
             model=model,
             base_url=base_url,
             api_key=api_key,
@@ -130,48 +130,16 @@ class OpenAITeacher:
             halt=self._stop,
             ledger=ledger,
         )
+        super().__init__(endpoint, refresh=refresh, progress_every_s=progress_every_s)
         self._store = store
         self._max_concurrency = max_concurrency
-        self._progress_every_s = progress_every_s
-        if isinstance(refresh, datetime):
-            self._ignore_before = refresh.timestamp()
-        else:
-            self._ignore_before = time.time() if refresh else 0.0
-        self._runs: list[_Run[Any]] = []
         # Keys being looked up or asked, each with the works of equal content that wait for it.
         self._claims: dict[bytes, list[_Work]] = {}
-        self._busy_since: float | None = None
-
-    def __repr__(self) -> str:
-        return f"<OpenAITeacher at {self._endpoint}>"
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
-        """End what still runs, and the connections. What was answered is kept."""
         for run in list(self._runs):
             await run.close()
         await self._endpoint.aclose()
-
-    @property
-    def model(self) -> str:
-        """The model's name, as configured."""
-        return self._endpoint.model
-
-    @property
-    def usage(self) -> Usage:
-        """Totals since this teacher was made. `requests` are all that were sent, whatever came of
-        them; `retries` are new answers after an unusable one."""
-        usage = self._endpoint.usage
-        if self._busy_since is not None:
-            now = time.monotonic()
-            usage.seconds += now - self._busy_since
-            self._busy_since = now
-        return usage
 
     async def ask_all(
         self,
@@ -210,34 +178,18 @@ class OpenAITeacher:
             raise TeacherStopped(run.stopped)
 
     def _begin(self, run: _Run[Any]) -> None:
-        if self._busy_since is None:
-            self._busy_since = time.monotonic()
-        self._runs.append(run)
+        super()._begin(run)
         run.begin()
 
     def _end(self, run: _Run[Any]) -> None:
-        if run in self._runs:
-            self._runs.remove(run)
-        if not self._runs:
-            _ = self.usage  # brings `seconds` up to date
-            self._busy_since = None
+        super()._end(run)
         self._pump()
-        run.report()
 
     def _pump(self) -> None:
         if len(self._runs) > 1:  # runs that share the endpoint take turns
             self._runs.append(self._runs.pop(0))
         for run in list(self._runs):
             run.pump()
-
-    def _stop(self, message: str) -> None:
-        """Send nothing more; every run ends once what is in flight is stored."""
-        message = message[0].upper() + message[1:]
-        going = [run for run in self._runs if run.stopped is None]
-        if going:
-            logger.error("%s", message)
-        for run in going:
-            run.stop(message)
 
     def _claim(self, work: _Work) -> bool:
         """Whether the work may be looked up and asked; else it waits for one of equal content."""

@@ -1,0 +1,106 @@
+"""What a teacher behind an endpoint is, whether it asks online or in batches: its books and its runs."""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from datetime import datetime
+from typing import Generic, Protocol, Self, TypeVar
+
+from rare_assets.resources.teacher.endpoint import Endpoint
+from rare_assets.resources.teacher.interface import Usage
+
+logger = logging.getLogger(__name__)
+
+
+class Run(Protocol):
+    """One `ask_all` that goes on."""
+
+    stopped: str | None
+
+    def stop(self, message: str) -> None:
+        """Send nothing more; end once what is out has come back."""
+
+    def report(self) -> None:
+        """Call `progress` with the present state."""
+
+
+RunT = TypeVar("RunT", bound=Run)
+
+
+class EndpointTeacher(ABC, Generic[RunT]):
+    """Holds the endpoint and the runs that ask it at present.
+
+    Args:
+        endpoint: where it asks; calls `_stop` when no request may be sent any more.
+        refresh: ask anew. True ignores answers stored before this teacher was made; a time
+            ignores those from before it.
+        progress_every_s: least time between two calls of `ask_all`'s `progress`.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, *, refresh: bool | datetime, progress_every_s: float
+    ) -> None:
+        self._endpoint = endpoint
+        self._progress_every_s = progress_every_s
+        if isinstance(refresh, datetime):
+            self._ignore_before = refresh.timestamp()
+        else:
+            self._ignore_before = time.time() if refresh else 0.0
+        self._runs: list[RunT] = []
+        self._busy_since: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {self._endpoint}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.aclose()
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """End what still runs, and the connections. What was answered is kept."""
+
+    @property
+    def model(self) -> str:
+        """The model's name, as configured."""
+        return self._endpoint.model
+
+    @property
+    def usage(self) -> Usage:
+        """Totals since this teacher was made; `retries` are new answers after an unusable one.
+
+        Online, `requests` are all that were sent, whatever came of them. In batches they are those
+        handed in by it; tokens and costs are of the answers that it has fetched, which an earlier
+        run may have handed in.
+        """
+        usage = self._endpoint.usage
+        if self._busy_since is not None:
+            now = time.monotonic()
+            usage.seconds += now - self._busy_since
+            self._busy_since = now
+        return usage
+
+    def _begin(self, run: RunT) -> None:
+        if self._busy_since is None:
+            self._busy_since = time.monotonic()
+        self._runs.append(run)
+
+    def _end(self, run: RunT) -> None:
+        self._runs = [other for other in self._runs if other is not run]
+        if not self._runs:
+            _ = self.usage  # brings `seconds` up to date
+            self._busy_since = None
+        run.report()
+
+    def _stop(self, message: str) -> None:
+        """Send nothing more; every run ends once what is out has come back."""
+        message = message[0].upper() + message[1:]
+        going = [run for run in self._runs if run.stopped is None]
+        if going:
+            logger.error("%s", message)
+        for run in going:
+            run.stop(message)
