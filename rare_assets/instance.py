@@ -15,6 +15,7 @@ from dagster._core.remote_origin import (
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
+from rare_assets.processes import is_running
 from rare_assets.settings import Settings
 
 SHIPPED_YAML = Path(__file__).with_name("dagster.yaml")
@@ -74,7 +75,7 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
             # Launched again from the UI, which copies the tags: the process is not this run's.
             continue
         host, _, pid = run.tags.get(PROCESS_TAG, "").partition(":")
-        if host == socket.gethostname() and not _alive(int(pid)):
+        if host == socket.gethostname() and not is_running(int(pid)):
             instance.report_run_failed(run, "The process that worked on this run is gone.")
             dead.append(run.run_id)
     free_pool_slots(instance)
@@ -91,13 +92,3 @@ def free_pool_slots(instance: dg.DagsterInstance) -> None:
         run = instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             storage.free_concurrency_slots_for_run(run_id)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

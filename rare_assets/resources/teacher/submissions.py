@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
+from rare_assets.processes import is_running
 from rare_assets.resources.teacher.answer_files import Folder
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class Submission:
             return True
         if self.pid == os.getpid():
             return self.name in _IN_CREATION
-        return _runs(self.pid)
+        return is_running(self.pid)
 
 
 class Submissions:
@@ -109,13 +110,3 @@ class Submissions:
 
 
 _FIELDS = ("name", "model", "endpoint", "created_at", "host", "pid", "batch_id")
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
