@@ -47,7 +47,11 @@ def endpoint(latency: float, faults: dict[str, float]) -> Iterator[str]:
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
-        yield server.stdout.readline().strip()
+        url = server.stdout.readline().strip()
+        if not url:
+            # An empty URL would mean OpenAI's own endpoint.
+            raise RuntimeError("the local endpoint did not start")
+        yield url
     finally:
         server.terminate()
         server.wait()
