@@ -8,7 +8,7 @@ a local server with a fixed latency in a process of its own; nothing leaves this
   its first pass before it retries unusable answers one by one, as DataFlow's RARE operators do.
 - `run`: the whole of `rare-assets run`, 600 documents in 20 shards, 48 in flight (4 shards at once,
   12 each), 4 s latency, over the ideal of both LLM stages.
-- `memory`: peak resident memory of asking about 100,000 short documents, with stored answers.
+- `memory`: peak resident memory of both stages over 100,000 short documents, asked and from stored answers.
 """
 
 from __future__ import annotations
@@ -213,53 +213,75 @@ def whole_run(console: Console, latency: float, at_once: int = 4, in_flight: int
 
 
 def memory(console: Console, documents: int) -> None:
-    """Peak memory of the questions of one shard of many short documents, in a fresh process."""
+    """Peak memory of both stages over one shard of many short documents, each in a fresh process."""
     with tempfile.TemporaryDirectory() as folder, endpoint(0.0, {}) as url:
-        for label in ("asked", "from stored answers"):
-            command = [sys.executable, "-m", "rare_assets_tests.benchmarks.teacher", "--child"]
-            started = time.perf_counter()
-            done = subprocess.run(
-                [*command, url, folder, str(documents)], capture_output=True, text=True, check=True
-            )
-            wall = time.perf_counter() - started
-            rows, peak = done.stdout.split()
-            console.print(
-                f"{int(rows):,} questions {label}: {wall:.0f} s, peak {int(peak) / 1024:.0f} MB"
-            )
+        for stage in ("questions", "reasoning"):
+            for label in ("asked", "from stored answers"):
+                command = [sys.executable, "-m", "rare_assets_tests.benchmarks.teacher", "--child"]
+                started = time.perf_counter()
+                done = subprocess.run(
+                    [*command, stage, url, folder, str(documents)],
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                )
+                wall = time.perf_counter() - started
+                rows, peak = done.stdout.split()
+                console.print(
+                    f"{int(rows):,} {stage} {label}: {wall:.0f} s, peak {int(peak) / 1024:.0f} MB"
+                )
 
 
-def memory_child(url: str, folder: str, documents: int) -> None:
-    """Ask about many short documents and print rows and peak memory in KiB."""
+def memory_child(stage: str, url: str, folder: str, count: int) -> None:
+    """Make one table of many short documents and print its rows and the peak memory in KiB."""
     import polars as pl
 
     from rare_assets.operators.doc2query import doc2query
     from rare_assets.operators.read_documents import read_documents
+    from rare_assets.operators.reason_distill import reason_distill
     from rare_assets.operators.templates import load_templates
     from rare_assets.resources.source_formats import SourceRow
     from rare_assets.resources.teacher.answers import AnswerStore
     from rare_assets.resources.teacher.client import OpenAITeacher
+    from rare_assets.schemas import Produced
 
     rng = random.Random(0)
     words = ["".join(rng.choices("abcdefghilmnoprstu", k=7)) for _ in range(500)]
     rows = (
         SourceRow(n, {"text": f"{n} " + " ".join(rng.choices(words, k=30))})
-        for n in range(1, documents + 1)
+        for n in range(1, count + 1)
     )
-    table: pl.DataFrame = read_documents(rows, file="generated").rows
+    documents: pl.DataFrame = read_documents(rows, file="generated").rows
+    templates = load_templates()
+    written = Path(folder) / "questions.parquet"
 
-    async def work() -> int:
+    async def work() -> Produced:
         async with (
             AnswerStore(f"{folder}/answers") as store,
             OpenAITeacher(model="fake", base_url=url, store=store) as teacher,
         ):
-            produced = await doc2query(table, teacher, templates=load_templates())
-            assert produced.rows.height > 0.99 * documents, produced.rejects[
-                "reason"
-            ].value_counts()
-            return produced.rows.height
+            if stage == "questions":
+                produced = await doc2query(documents, teacher, templates=templates)
+                produced.rows.write_parquet(written)
+                return produced
+            questions = pl.read_parquet(written)
+            # Which negatives a question has does not matter here: it has the next three documents.
+            following = documents.select(
+                "doc_id",
+                hard_negatives=pl.concat_list(
+                    pl.col("text").shift(-n, fill_value="end") for n in (1, 2, 3)
+                ),
+                negatives=pl.concat_list(
+                    pl.struct(doc_id=pl.col("doc_id").shift(-n, fill_value="end"))
+                    for n in (1, 2, 3)
+                ),
+            )
+            mined = questions.select("question_id", "doc_id").join(following, on="doc_id")
+            return await reason_distill(questions, documents, mined, teacher, templates=templates)
 
-    made = asyncio.run(work())
-    print(made, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    produced = asyncio.run(work())
+    assert produced.rows.height > 0.99 * count, produced.rejects["reason"].value_counts()
+    print(produced.rows.height, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def main() -> None:
@@ -268,10 +290,11 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=4.0, help="seconds until an answer")
     parser.add_argument("--rounds", type=int, default=20, help="full rounds of requests")
     parser.add_argument("--documents", type=int, default=100_000, help="of the memory part")
-    parser.add_argument("--child", nargs=3, metavar=("URL", "FOLDER", "DOCUMENTS"))
+    parser.add_argument("--child", nargs=4, metavar=("STAGE", "URL", "FOLDER", "DOCUMENTS"))
     given = parser.parse_args()
     if given.child:
-        memory_child(given.child[0], given.child[1], int(given.child[2]))
+        *where, count = given.child
+        memory_child(*where, int(count))
         return
     console = Console(width=120)
     parts = given.parts or ["pipeline", "run", "memory"]
