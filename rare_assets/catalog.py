@@ -7,8 +7,7 @@ column lineage as JSON only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from textwrap import indent, wrap
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -18,6 +17,7 @@ import polars as pl
 from rare_assets.resources.io_manager import ShardTable
 from rare_assets.resources.tables import content_hash
 from rare_assets.schemas import TABLES, Produced
+from rare_assets.worked_example import shortened, worked_example
 
 OWNERS = ["team:data-platform"]
 PREVIEW_ROWS = 5
@@ -29,8 +29,6 @@ PREVIEW_COLUMNS = {
     "hard_negatives": ("question_id", "query", "hard_negatives"),
     "reasoning": ("question_id", "question", "reasoning"),
 }
-EXAMPLE_CHARS = 1500
-EXAMPLE_WIDTH = 100
 
 
 def table_schema(schema: type[dy.Schema]) -> dg.TableSchema:
@@ -87,28 +85,40 @@ def preview(table: str, rows: pl.DataFrame) -> dg.MetadataValue:
     return dg.MetadataValue.table(records=records, schema=dg.TableSchema(columns))
 
 
-def example(rows: pl.DataFrame) -> dg.MetadataValue:
-    """The first row whole, as Markdown.
+def counted(column: str, counts: Iterable[tuple[str, int]]) -> dg.MetadataValue:
+    """How often each of several things occurred, most often first, as a table.
 
-    Values stand in code blocks: no formatting, link or image in a text of the corpus is rendered.
+    A number of its own for each would be a key that is there on some runs only.
     """
-    if rows.is_empty():
-        return dg.MetadataValue.md("No rows.")
-    parts = []
-    for name, value in rows.row(0, named=True).items():
-        texts = [str(part) for part in value] if isinstance(value, list) else [str(value)]
-        short = _short("\n\n".join(texts), EXAMPLE_CHARS)
-        lines = [part for line in short.splitlines() for part in wrap(line, EXAMPLE_WIDTH) or [""]]
-        parts += [f"**{name}**", indent("\n".join(lines), " " * 4, lambda _: True)]
-    return dg.MetadataValue.md("\n\n".join(parts))
+    ordered = sorted(counts, key=lambda pair: (-pair[1], pair[0]))
+    records = [dg.TableRecord({column: name, "count": count}) for name, count in ordered]
+    columns = [dg.TableColumn(column), dg.TableColumn("count", "int")]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
 
 
 def materialized(
-    table: str, produced: Produced, made_from: Mapping[str, str], metadata: Mapping[str, Any]
+    table: str,
+    produced: Produced,
+    made_from: Mapping[str, str],
+    metadata: Mapping[str, Any],
+    *,
+    seconds: float,
+    chart: dg.MetadataValue,
+    documents: pl.LazyFrame | None = None,
 ) -> dg.MaterializeResult[ShardTable]:
     """The result of an asset: the shard for storage, its data version, and metadata.
 
-    The same keys on every run, so that plots over runs and partitions mean something.
+    The same keys on every run, so that plots over runs and partitions mean something; what could
+    not be measured is null.
+
+    Args:
+        table: one of `schemas.TABLES`.
+        produced: the table's rows and rejects.
+        made_from: see `rare_assets.provenance`.
+        metadata: what this asset says besides.
+        seconds: how long making it took.
+        chart: a picture of the rows.
+        documents: the shard's documents, where the rows lack the texts that an example shows.
     """
     rows, rejects = produced
     total = rows.height + rejects.height
@@ -121,21 +131,30 @@ def materialized(
             "rows": rows.height,
             "rejects": rejects.height,
             "reject_rate": rejects.height / total if total else 0.0,
-            **{
-                f"rejects/{reason}": count
-                for reason, count in rejects["reason"].value_counts(sort=True).iter_rows()
-            },
+            "rejects_by_reason": counted("reason", rejects["reason"].value_counts().iter_rows()),
+            "chart": chart,
+            "example": worked_example(table, rows, documents),
             "content_hash": version,
             **metadata,
+            "seconds": round(seconds, 3),
+            "rows_per_second": round(total / seconds, 1) if seconds else 0.0,
             "preview": preview(table, rows),
-            "example": example(rows),
         },
     )
 
 
-def mean_words(texts: pl.Series) -> float:
-    """Mean number of words, split at white space; 0 without texts."""
-    return float(texts.str.count_matches(r"\S+").sum()) / len(texts) if len(texts) else 0.0
+def words(texts: pl.Series) -> pl.Series:
+    """Number of words of each text, split at white space."""
+    return texts.str.count_matches(r"\S+")
+
+
+def spread(name: str, values: pl.Series) -> dict[str, float | None]:
+    """Mean, median and 95th percentile of some values, null without values."""
+    return {
+        f"mean_{name}": round(float(values.sum()) / len(values), 2) if len(values) else None,
+        f"{name}_p50": values.quantile(0.5, "linear"),
+        f"{name}_p95": values.quantile(0.95, "linear"),
+    }
 
 
 def share(flags: pl.Series) -> float:
@@ -169,8 +188,4 @@ def _cell(value: Any) -> str | int | float | bool | None:
     if value is None or isinstance(value, bool | int | float):
         return value
     text = f"{len(value)}: {' | '.join(value)}" if isinstance(value, list) else str(value)
-    return _short(text, PREVIEW_CHARS)
-
-
-def _short(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    return shortened(text, PREVIEW_CHARS)

@@ -1,10 +1,10 @@
-"""How a table shows in the UI: constraints, preview and example of a row."""
+"""How a table shows in the UI: constraints, preview, figures."""
 
 import dagster as dg
 import dataframely as dy
+import polars as pl
 
-from rare_assets.catalog import PREVIEW_CHARS, example, preview, table_schema
-from rare_assets.schemas import TABLES
+from rare_assets.catalog import PREVIEW_CHARS, counted, preview, spread, table_schema
 from rare_assets_tests.rows import rows
 
 
@@ -38,18 +38,24 @@ def test_a_preview_shows_five_rows_shortened_and_how_long_a_list_is():
     frame = rows("hard_negatives", *({"query": "why " * 100} for _ in range(7)))
     records = preview("hard_negatives", frame).records
     assert len(records) == 5
-    assert records[0].data["query"] == ("why " * 100)[: PREVIEW_CHARS - 1] + "…"
+    assert records[0].data["query"] == ("why " * 100)[:PREVIEW_CHARS] + "…"
     assert records[0].data["hard_negatives"] == "2: Cells divide. | Charge is conserved."
 
 
-def test_an_example_has_every_column_and_renders_nothing_of_a_text():
-    text = "![pixel](http://example.org/p.png)\n# Not a heading\n\n" + "long " * 1000
-    shown = example(rows("documents", {"text": text})).md_str
-    rendered = [line for line in shown.splitlines() if line and not line.startswith("    ")]
-    assert rendered == [f"**{column}**" for column in TABLES["documents"].schema.column_names()]
-    assert "    ![pixel](http://example.org/p.png)" in shown
-    assert len(shown) < 2500
+def test_counts_are_a_table_most_first_whatever_was_counted():
+    table = counted("reason", [("cut", 1), ("refused", 3), ("blank", 1)])
+    assert [tuple(record.data.values()) for record in table.records] == [
+        ("refused", 3),
+        ("blank", 1),
+        ("cut", 1),
+    ]
+    assert [column.name for column in counted("reason", []).schema.columns] == ["reason", "count"]
 
 
-def test_an_empty_table_has_an_example_too():
-    assert example(rows("documents").clear()).md_str == "No rows."
+def test_a_spread_is_mean_median_and_95th_percentile_and_null_without_values():
+    assert spread("words", pl.Series(range(1, 102))) == {
+        "mean_words": 51.0,
+        "words_p50": 51.0,
+        "words_p95": 96.0,
+    }
+    assert set(spread("words", pl.Series([], dtype=pl.Int64)).values()) == {None}

@@ -172,14 +172,18 @@ def log_progress(context: dg.AssetExecutionContext, total: int) -> Callable[[Pro
 
 
 def usage_metadata(model: str, usage: Usage) -> dict[str, Any]:
-    """A teacher's totals as metadata: dagster-openai's keys where it has them."""
+    """A teacher's totals as metadata: dagster-openai's keys where it has them.
+
+    The same keys whatever happened: what was not measured, or has no price, is null.
+    """
     latencies = pl.Series(usage.latencies_s, dtype=pl.Float64)
     asked = usage.requests
-    metadata: dict[str, Any] = {
+    total = usage.prompt_tokens + usage.completion_tokens
+    return {
         f"openai.{model}.calls": asked,
         f"openai.{model}.prompt_tokens": usage.prompt_tokens,
         f"openai.{model}.completion_tokens": usage.completion_tokens,
-        f"openai.{model}.total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        f"openai.{model}.total_tokens": total,
         "model": model,
         "requests": asked,
         "answers_reused": usage.answers_reused,
@@ -187,14 +191,12 @@ def usage_metadata(model: str, usage: Usage) -> dict[str, Any]:
         "rate_limited": usage.rate_limited,
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
-        "requests_per_second": asked / usage.seconds if usage.seconds else 0.0,
+        "total_tokens": total,
+        "requests_per_second": round(asked / usage.seconds, 3) if usage.seconds else 0.0,
+        # Without a new answer there is no latency, which null says and zero would not.
+        "latency_p50_s": latencies.quantile(0.5),
+        "latency_p95_s": latencies.quantile(0.95),
+        # An unknown price is no cost shown: zero would be a wrong number.
+        "cost_usd": usage.cost_usd,
+        "reused_cost_usd": usage.reused_cost_usd,
     }
-    # Without a new answer there is no latency, which null says and zero would not.
-    metadata["latency_p50_s"] = latencies.quantile(0.5)
-    metadata["latency_p95_s"] = latencies.quantile(0.95)
-    # An unknown price is no cost shown: zero would be a wrong number.
-    if usage.cost_usd is not None:
-        metadata["cost_usd"] = usage.cost_usd
-    if usage.reused_cost_usd is not None:
-        metadata["reused_cost_usd"] = usage.reused_cost_usd
-    return metadata

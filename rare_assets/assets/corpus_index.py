@@ -8,11 +8,12 @@ import polars as pl
 from pydantic import Field
 
 from rare_assets.assets.documents import documents
-from rare_assets.catalog import OWNERS
+from rare_assets.catalog import OWNERS, PREVIEW_CHARS
 from rare_assets.partitions import document_shards
 from rare_assets.resources.configurable import Bm25Retriever, Storage
 from rare_assets.resources.retriever.interface import Bm25, IndexConflict, ShardContent, SyncReport
 from rare_assets.resources.tables import ParquetTables
+from rare_assets.worked_example import shortened
 
 DUPLICATES_SHOWN = 20
 LOG_SECONDS = 10
@@ -129,8 +130,8 @@ def _metadata(report: SyncReport, missing: list[str]) -> dict:
                 dg.TableRecord(
                     {
                         "text_hash": row["text_hash"],
-                        "doc_ids": ", ".join(row["doc_ids"]),
-                        "shards": ", ".join(row["shards"]),
+                        "doc_ids": shortened(", ".join(row["doc_ids"]), PREVIEW_CHARS),
+                        "shards": shortened(", ".join(row["shards"]), PREVIEW_CHARS),
                     }
                 )
                 for row in duplicates.iter_rows(named=True)

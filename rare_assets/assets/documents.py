@@ -1,8 +1,12 @@
 """The documents: a shard of the corpus files, read, checked and made a table."""
 
-import dagster as dg
+import time
 
-from rare_assets.catalog import OWNERS, definition_metadata, materialized, mean_words
+import dagster as dg
+import polars as pl
+
+from rare_assets.catalog import OWNERS, definition_metadata, materialized, spread
+from rare_assets.charts import histogram
 from rare_assets.operators.read_documents import READER_VERSION, read_documents
 from rare_assets.partitions import document_shards
 from rare_assets.provenance import documents_from
@@ -10,6 +14,9 @@ from rare_assets.registration import known_shards
 from rare_assets.resources.configurable import Corpus, Storage
 from rare_assets.resources.io_manager import ShardTable
 from rare_assets.resources.source_formats import SourceError
+
+# Reasons for which a row is left out, since another row of the shard has its text or its id.
+DUPLICATES = ("duplicate_text", "duplicate_id")
 
 corpus_files = dg.AssetSpec(
     "corpus_files",
@@ -44,19 +51,24 @@ def documents(
 
     **Cost:** none, no model is asked. **Rerun** freely: the same file gives the same table.
     """
+    started = time.monotonic()
     source = corpus.source()
     try:
         shard = source.shard(context.partition_key, known_shards(storage.tables()))
         produced = read_documents(source.read(shard), file=shard.file)
     except SourceError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
+    words = produced.rows["n_words"]
     return materialized(
         "documents",
         produced,
         documents_from(shard),
         {
             "file": shard.file,
-            "words": produced.rows["n_words"].sum(),
-            "mean_words": mean_words(produced.rows["text"]),
+            "duplicates": produced.rejects.filter(pl.col("reason").is_in(DUPLICATES)).height,
+            "words": words.sum(),
+            **spread("words", words),
         },
+        seconds=time.monotonic() - started,
+        chart=histogram(words, "words in a document"),
     )

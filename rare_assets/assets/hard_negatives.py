@@ -1,5 +1,6 @@
 """The hard negatives: BM25HardNeg, passages that look relevant to a question and are not its gold document."""
 
+import time
 from typing import Any, Literal, NamedTuple
 
 import dagster as dg
@@ -7,12 +8,15 @@ import polars as pl
 from pydantic import Field
 
 from rare_assets.assets.corpus_index import corpus_index
-from rare_assets.catalog import OWNERS, definition_metadata, materialized
+from rare_assets.catalog import OWNERS, counted, definition_metadata, materialized
+from rare_assets.charts import histogram
 from rare_assets.operators.bm25_hard_neg import (
     DEFAULT_FALLBACK_RANGE_MIN,
     DEFAULT_RELATIVE_MARGIN,
+    GAP_QUANTILES,
     MiningStats,
     bm25_hard_neg,
+    score_gaps,
 )
 from rare_assets.partitions import document_shards
 from rare_assets.provenance import MINED_FROM, hard_negatives_from, options_of
@@ -84,20 +88,27 @@ def require_shard(state: IndexState, shard: str, content_hash: str) -> None:
 
 def mining_metadata(stats: MiningStats) -> dict[str, Any]:
     """How mining came out, the same keys on every run."""
-    metadata: dict[str, Any] = {
+    found = sum(n * questions for n, questions in stats.found.items())
+    return {
+        "negatives_found": found,
+        "negatives_per_question": round(found / stats.questions, 3) if stats.questions else 0.0,
         "negatives_kept": stats.kept,
         "slots_unfilled": stats.slots_unfilled,
         "filled_beyond_margin": stats.filled_beyond_margin,
         "questions_without_negatives": stats.found.get(0, 0),
         "gold_not_found": stats.gold_not_found,
         "margin_not_applicable": stats.margin_not_applicable,
-        **{f"dropped/{rule}": count for rule, count in sorted(stats.dropped.items())},
-        **{f"score_gap/p{quantile * 100:.0f}": gap for quantile, gap in stats.score_gap.items()},
+        "candidates_dropped": sum(stats.dropped.values()),
+        "dropped_by_rule": counted("rule", stats.dropped.items()),
+        "mean_gold_rank": stats.gold_rank_mean,
+        "median_gold_rank": stats.gold_rank_median,
+        **{
+            f"score_gap/p{quantile * 100:.0f}": round(stats.score_gap[quantile], 4)
+            if stats.score_gap
+            else None
+            for quantile in GAP_QUANTILES
+        },
     }
-    if stats.gold_rank_mean is not None and stats.gold_rank_median is not None:
-        metadata["mean_gold_rank"] = stats.gold_rank_mean
-        metadata["median_gold_rank"] = stats.gold_rank_median
-    return metadata
 
 
 class Earlier(NamedTuple):
@@ -152,6 +163,7 @@ def hard_negatives(
     **Cost:** none, no model is asked. **Rerun** freely: negatives that still hold are kept, since
     changed ones are a new prompt to pay for in `reasoning` (`remine_after_growth=0` mines all anew).
     """
+    started = time.monotonic()
     content_hash = storage.content_hash("documents", context.partition_key)
     with retriever.open() as engine:
         try:
@@ -177,4 +189,11 @@ def hard_negatives(
         mined.produced,
         made_from,
         {"engine": state.engine, "index_state": state.fingerprint, **mining_metadata(mined.stats)},
+        seconds=time.monotonic() - started,
+        chart=histogram(
+            100 * score_gaps(mined.produced.rows),
+            "score of the best negative below the gold's",
+            " %",
+        ),
+        documents=storage.tables().scan("documents", context.partition_key),
     )

@@ -1,11 +1,14 @@
 """The questions: Doc2Query, a teacher's question and scenario for each document."""
 
+import time
+
 import dagster as dg
 import polars as pl
 from pydantic import Field
 
 from rare_assets.assets.asking import AskingConfig, ask, code_version, log_progress
-from rare_assets.catalog import OWNERS, definition_metadata, materialized, mean_words
+from rare_assets.catalog import OWNERS, definition_metadata, materialized, spread, words
+from rare_assets.charts import histogram
 from rare_assets.operators.doc2query import doc2query
 from rare_assets.operators.templates import load_templates
 from rare_assets.partitions import document_shards
@@ -50,6 +53,7 @@ def questions(
     **Cost:** one request a document (and one for each answer that could not be used). **Rerun**
     freely: every answer is stored, only what was never asked is paid for; `refresh` asks anew.
     """
+    started = time.monotonic()
     rows = documents.collect()
     templates = load_templates(teacher.prompts_folder)
     produced, usage = ask(
@@ -71,10 +75,19 @@ def questions(
         templates.doc2query.fingerprint,
         teacher.name,
     )
-    words = mean_words(produced.rows["question"])
+    asked = produced.rows["question"]
+    lengths = words(asked)
     return materialized(
         "questions",
         produced,
         made_from,
-        {**usage, "mean_question_words": words},
+        {
+            **usage,
+            "duplicates": len(asked) - asked.n_unique(),
+            **spread("question_words", lengths),
+            "mean_attempts": produced.rows["attempts"].mean(),
+        },
+        seconds=time.monotonic() - started,
+        chart=histogram(lengths, "words in a question"),
+        documents=documents,
     )

@@ -1,5 +1,6 @@
 """The reasoning: ReasonDistill, the teacher's way from the shuffled documents to the answer."""
 
+import time
 from typing import Any
 
 import dagster as dg
@@ -7,7 +8,8 @@ import polars as pl
 from pydantic import Field
 
 from rare_assets.assets.asking import AskingConfig, ask, code_version, log_progress
-from rare_assets.catalog import OWNERS, definition_metadata, materialized, mean_words, share
+from rare_assets.catalog import OWNERS, definition_metadata, materialized, share, spread, words
+from rare_assets.charts import histogram
 from rare_assets.operators.reason_distill import reason_distill
 from rare_assets.operators.templates import load_templates
 from rare_assets.partitions import document_shards
@@ -67,6 +69,7 @@ def reasoning(
     **Cost:** one request a question and sample, the prompt holding all its documents. **Rerun**
     freely: every answer is stored, only what was never asked is paid for; `refresh` asks anew.
     """
+    started = time.monotonic()
     asked = questions.collect()
     templates = load_templates(teacher.prompts_folder)
     produced, usage = ask(
@@ -95,6 +98,7 @@ def reasoning(
         teacher.name,
     )
     rows = produced.rows
+    lengths = words(rows["reasoning"])
     return materialized(
         "reasoning",
         produced,
@@ -102,6 +106,10 @@ def reasoning(
         {
             **usage,
             "gold_shown_first_rate": share(rows["gold_position"] == 0),
-            "mean_reasoning_words": mean_words(rows["reasoning"]),
+            "answer_correct_rate": rows["answer_correct"].mean(),
+            **spread("reasoning_words", lengths),
+            "mean_attempts": rows["attempts"].mean(),
         },
+        seconds=time.monotonic() - started,
+        chart=histogram(lengths, "words in a chain of reasoning"),
     )

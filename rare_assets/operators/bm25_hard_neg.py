@@ -21,7 +21,7 @@ _BATCH = 1_000
 # Elasticsearch's index.max_result_window: no engine is asked for more hits than that.
 _MAX_DEPTH = 10_000
 _MARGINS = ("absolute_margin", "relative_margin")
-_GAP_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+GAP_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
 class MiningStats(NamedTuple):
@@ -558,6 +558,14 @@ def _overlap(words: frozenset[str], others: frozenset[str]) -> float:
     return len(words & others) / smaller if smaller else 0.0
 
 
+def score_gaps(mined: pl.DataFrame) -> pl.Series:
+    """(gold score - best negative's score) / gold score, of each question that has both."""
+    best = pl.col("negatives").list.first().struct.field("score")
+    return mined.filter(pl.col("gold_score") > 0, pl.col("negatives").list.len() > 0).select(
+        gap=(pl.col("gold_score") - best) / pl.col("gold_score")
+    )["gap"]
+
+
 def _stats(mined: pl.DataFrame, options: _Options, dropped: Counter[str], kept: int) -> MiningStats:
     n_found = mined["negatives"].list.len()
     found = dict(sorted(Counter(n_found.to_list()).items()))
@@ -565,10 +573,7 @@ def _stats(mined: pl.DataFrame, options: _Options, dropped: Counter[str], kept: 
     beyond = mined.select(
         "gold_score", score=pl.col("negatives").list.eval(pl.element().struct.field("score"))
     ).explode("score")
-    best = pl.col("negatives").list.first().struct.field("score")
-    gaps = mined.filter(pl.col("gold_score") > 0, n_found > 0).select(
-        gap=(pl.col("gold_score") - best) / pl.col("gold_score")
-    )["gap"]
+    gaps = score_gaps(mined)
     return MiningStats(
         questions=len(mined),
         kept=kept,
@@ -587,7 +592,7 @@ def _stats(mined: pl.DataFrame, options: _Options, dropped: Counter[str], kept: 
         gold_not_found=ranks.null_count(),
         score_gap={
             quantile: value
-            for quantile in _GAP_QUANTILES
+            for quantile in GAP_QUANTILES
             if (value := gaps.quantile(quantile, interpolation="linear")) is not None
         },
     )

@@ -28,9 +28,12 @@ def test_metadata_counts_rows_words_and_each_reason_of_rejects(graph):
     assert (made["rows"], made["rejects"], made["file"]) == (20, 2, "a.jsonl")
     assert made["reject_rate"] == pytest.approx(2 / 22)
     assert made["words"] == sum(len(passage(number).split()) for number in range(20))
-    reasons = {name: value for name, value in made.items() if name.startswith("rejects/")}
-    assert sum(reasons.values()) == 2
-    assert len(reasons) == 2
+    reasons = [record.data for record in made["rejects_by_reason"].records]
+    assert reasons == [
+        {"reason": "duplicate_id", "count": 1},
+        {"reason": "text_not_a_string", "count": 1},
+    ]
+    assert made["duplicates"] == 1
 
 
 def test_a_shard_of_rejects_stops_its_questions_and_no_other_shard(graph):

@@ -1,0 +1,160 @@
+"""One row of a table as a person reads it: a page of Markdown for a run's metadata.
+
+Texts of a corpus and of a teacher are shown as they are: nothing in them is taken for Markdown, so
+none of their images, headings or HTML is rendered.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+LONG, MIDDLE, SHORT = 1500, 800, 400
+NEGATIVES_SHOWN = 3
+# The event log keeps text as JSON, in which a letter beyond ASCII takes 6 bytes or 12.
+BYTES_PER_CHAR = 2
+_PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
+
+
+def shortened(text: str, length: int, render: Callable[[str], str] = str) -> str:
+    """A text of at most `length` characters and twice as many bytes in the event log, rendered.
+
+    Wide characters take more bytes, so fewer of them fit, in width about as many.
+    """
+    budget = BYTES_PER_CHAR * length
+    shown = []
+    for char in text[:length]:
+        part = render(char)
+        budget -= len(json.dumps(part)) - 2
+        if budget < 0:
+            break
+        shown.append(part)
+    return "".join(shown) + ("" if len(shown) == len(text) else "…")
+
+
+def worked_example(
+    table: str, rows: pl.DataFrame, documents: pl.LazyFrame | None = None
+) -> dg.MetadataValue:
+    """The fullest of the first rows, as Markdown: for a question with its document, its negatives.
+
+    Args:
+        table: one of `schemas.TABLES`.
+        rows: the table's rows.
+        documents: the shard's documents, where the rows lack the gold document's text.
+    """
+    if rows.is_empty():
+        return dg.MetadataValue.md("No rows.")
+    row = _fullest(rows)
+    if "text" not in row and documents is not None:
+        gold = documents.filter(pl.col("doc_id") == row["doc_id"]).select("text").head(1).collect()
+        row["text"] = gold["text"].first()
+    return dg.MetadataValue.md("\n\n".join(_PARTS[table](row)))
+
+
+def _fullest(rows: pl.DataFrame) -> dict[str, Any]:
+    """The first row with most negatives, the very first of a table without any."""
+    if "hard_negatives" in rows.columns:
+        return rows.row(rows["hard_negatives"].list.len().arg_max() or 0, named=True)
+    return rows.row(0, named=True)
+
+
+def _document(row: dict[str, Any]) -> list[str]:
+    parts = _part("Document", _said(row["doc_id"], row["title"]), row["text"], LONG)
+    parts += _part("Gold answer", "", row["answer"], SHORT)
+    return [*parts, f"From {_plain(row['source'])}, {row['n_words']:,} words."]
+
+
+def _question(row: dict[str, Any]) -> list[str]:
+    return [
+        *_part("Gold document", _plain(row["doc_id"]), row.get("text"), MIDDLE),
+        *_part("Scenario", "", row["scenario"], MIDDLE),
+        *_part("Question", _plain(row["question_id"]), row["question"], MIDDLE),
+        f"Written by {_plain(row['model'])}, {_attempts(row)}.",
+    ]
+
+
+def _mined(row: dict[str, Any]) -> list[str]:
+    rank = "beyond the ranks searched" if row["gold_rank"] is None else f"rank {row['gold_rank']}"
+    score = "" if row["gold_score"] is None else f", BM25 score {row['gold_score']:.2f}"
+    return [
+        *_part("Searched with", _plain(row["question_id"]), row["query"], MIDDLE),
+        *_part("Gold document", f"{_plain(row['doc_id'])}, {rank}{score}", row.get("text"), MIDDLE),
+        *_negatives(
+            row,
+            [
+                f"{_plain(n['doc_id'])}, rank {n['rank']}, BM25 score {n['score']:.2f}"
+                for n in row["negatives"]
+            ],
+        ),
+    ]
+
+
+def _reasoned(row: dict[str, Any]) -> list[str]:
+    place = f"shown at place {row['gold_position'] + 1} of {len(row['context_doc_ids'])}"
+    by = f"{_plain(row['model'])}, {row['completion_tokens']:,} tokens, {_attempts(row)}"
+    return [
+        *_part("Scenario", "", row["scenario"], SHORT),
+        *_part("Question", _plain(row["question_id"]), row["question"], SHORT),
+        *_part("Gold document", f"{_plain(row['doc_id'])}, {place}", row["text"], MIDDLE),
+        *_negatives(row, [""] * len(row["hard_negatives"])),
+        *_part("Reasoning", by, row["reasoning"], LONG),
+        *_part("Answer", _judged(row["answer_correct"]), row["answer"], SHORT),
+    ]
+
+
+_PARTS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "documents": _document,
+    "questions": _question,
+    "hard_negatives": _mined,
+    "reasoning": _reasoned,
+}
+
+
+def _negatives(row: dict[str, Any], said: list[str]) -> list[str]:
+    texts = row["hard_negatives"]
+    parts = []
+    for number, text in enumerate(texts[:NEGATIVES_SHOWN], start=1):
+        parts += _part(f"Hard negative {number}", said[number - 1], text, SHORT)
+    if not texts:
+        return ["**No hard negative** was found."]
+    more = len(texts) - NEGATIVES_SHOWN
+    return [*parts, f"And {more} more."] if more > 0 else parts
+
+
+def _part(name: str, said: str, text: str | None, length: int) -> list[str]:
+    """A heading and the text as a quotation; nothing where there is no text."""
+    if text is None:
+        return []
+    return [f"**{name}**{': ' if said else ''}{said}", _quotation(text, length)]
+
+
+def _quotation(text: str, length: int) -> str:
+    shown = shortened(text.strip(), length, _literal)
+    # Indented by four, a line would be code.
+    return "\n".join(f"> {line.strip()}" for line in shown.splitlines())
+
+
+def _plain(text: str) -> str:
+    return shortened(" ".join(text.split()), SHORT // 3, _literal)
+
+
+def _literal(text: str) -> str:
+    """A text whose punctuation Markdown takes as it is."""
+    return _PUNCTUATION.sub(r"\\\1", text)
+
+
+def _said(*texts: str | None) -> str:
+    return ", ".join(_plain(text) for text in texts if text)
+
+
+def _attempts(row: dict[str, Any]) -> str:
+    return f"{row['attempts']} attempt{'s' if row['attempts'] > 1 else ''}"
+
+
+def _judged(correct: bool | None) -> str:
+    return "" if correct is None else "agrees with the gold answer" if correct else "does not agree"

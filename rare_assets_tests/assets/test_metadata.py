@@ -1,0 +1,92 @@
+"""What a run says of a table: the same keys whatever happened, and few bytes whatever the texts."""
+
+import json
+
+import dagster as dg
+import pytest
+
+from rare_assets.schemas import TABLES
+from rare_assets_tests.fake_endpoint import FakeEndpoint
+from rare_assets_tests.graph import Graph, failure_text
+
+MOST_BYTES = 20_000
+# Of the event log's JSON a letter takes 1 byte, 3, 6 or 12.
+TEXTS = ("Charge is conserved and so on ", "*_[](#)|<>`~ ", "電池は電荷を蓄える ", "🔋⚡🔌💡cell ")
+
+
+def write(path, texts):
+    path.write_text("".join(f"{json.dumps(text)}\n" for text in texts))
+
+
+def answer(text):
+    """Long answers, of the words that the test's documents are made of."""
+
+    def say(body):
+        if "response_format" in body:
+            return json.dumps({"scenario": f"S {text * 20}", "question": f"Why {text * 20}?"})
+        return f"{text * 500}<answer>{text * 100}</answer>"
+
+    return say
+
+
+def events(graph):
+    """The stored materializations, by asset."""
+    return {
+        asset: graph.instance.fetch_materializations(dg.AssetKey(asset), limit=1).records[0]
+        for asset in (*TABLES, "corpus_index")
+    }
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_materialization_takes_less_than_20_kb_however_long_the_texts(
+    only_key_set, tmp_path, text
+):
+    with FakeEndpoint(answer=answer(text)) as endpoint:
+        graph = Graph(tmp_path, endpoint.url)
+        rows = [
+            {"id": f"{text}{number}" * 20, "title": text * 50, "text": f"{text * 500} {number}"}
+            for number in range(8)
+        ]
+        # The same texts in another shard: duplicates are shown, too.
+        write(graph.source / "a.jsonl", rows)
+        write(graph.source / "b.jsonl", [{**row, "id": f"{row['id']}b"} for row in rows])
+        results = graph.make_all(questions={"min_words": 1})
+    assert all(result.success for result in results), failure_text(results[-1])
+    sizes = {
+        asset: len(dg.serialize_value(record.event_log_entry).encode())
+        for asset, record in events(graph).items()
+    }
+    assert max(sizes.values()) < MOST_BYTES, sizes
+
+
+def test_the_keys_are_the_same_with_and_without_rejects_prices_and_new_answers(
+    only_key_set, tmp_path
+):
+    def write_source(graph):
+        rows = [{"id": str(n), "text": f"Cells number {n} store charge for long"} for n in range(6)]
+        write(graph.source / "a.jsonl", [*rows, {"text": ""}, rows[0]])
+
+    def keys(name, **teacher):
+        with FakeEndpoint(**teacher.pop("endpoint", {})) as endpoint:
+            graph = Graph(tmp_path / name, endpoint.url, **teacher)
+            write_source(graph)
+            options = {"questions": {"min_words": 1}, "reasoning": {"max_attempts": 1}}
+            results = graph.make_all(**options)
+            assert all(result.success for result in results), failure_text(results[-1])
+            found = events(graph)
+        assert graph.rejects("documents").height == 2
+        assert graph.rejects("questions").is_empty() == (name != "rejects")
+        return {
+            asset: [
+                # dagster-openai's keys have the model's name in them.
+                key.replace(teacher.get("model", "fake-teacher"), "MODEL")
+                for key in record.asset_materialization.metadata
+            ]
+            for asset, record in found.items()
+        }
+
+    plain = keys("plain")
+    assert plain == keys("priced", model="gpt-4o-mini")
+    assert plain == keys("rejects", endpoint={"shares": {"refusal": 0.3}})
+    for key in ("rejects_by_reason", "chart", "example", "preview", "seconds"):
+        assert all(key in plain[asset] for asset in TABLES)
