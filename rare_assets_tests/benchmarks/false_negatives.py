@@ -90,7 +90,8 @@ class RankedOnce:
 
     def search(self, queries: pl.DataFrame, *, depth: int) -> pl.DataFrame:
         hits = self._hits.filter(pl.col("rank") <= depth)
-        return queries.join(hits, on="query").select(HITS.keys())
+        found = queries.join(hits, on="query", maintain_order="left_right")
+        return found.select(HITS.keys())
 
     def place(self, pairs: pl.DataFrame) -> pl.DataFrame:
         """The pairs with rank and score of each document, null for those ranked nowhere."""

@@ -214,6 +214,18 @@ def test_near_duplicates_of_the_gold_are_left_out(threshold, expected, dropped):
     assert mined.stats.dropped == dropped
 
 
+def test_words_of_any_script_are_compared():
+    gold = "Größe, naïve façade: 東京 cafe_1"
+    texts = {"gold": gold, "copy": "GRÖSSE größe! (naïve) façade 東京; CAFE_1", "ascii": "cafe_1"}
+    retriever = ranking(("copy", 9.0), ("ascii", 8.0), ("gold", 7.0), ("b", 6.0), texts=texts)
+    options = {"relative_margin": 0, "near_duplicate_threshold": 1.0}
+    mined = mine(retriever, question(text=gold), **options)
+    # Of copy's words "grösse" alone is not the gold's.
+    [row] = mined.produced.rows.to_dicts()
+    assert [n["doc_id"] for n in row["negatives"]] == ["b"]
+    assert mined.stats.dropped == {"near_duplicate_of_gold": 2}
+
+
 def test_near_duplicates_of_a_better_negative_are_left_out_and_others_move_up():
     texts = {"gold": "g1 g2 g3", "a": "b1 b2 b3 b4", "b": "b1 b2 b3 b5", "c": "b1 c2 c3 c4"}
     retriever = ranking(("a", 9.0), ("b", 8.0), ("c", 7.0), ("gold", 6.0), texts=texts)

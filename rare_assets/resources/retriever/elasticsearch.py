@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from threading import Event
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 from pydantic import SecretStr
@@ -42,6 +42,8 @@ MAX_TIES = 1_000  # hits looked through for ties at the depth asked for
 REPORTED = 1_000  # duplicate texts that a report lists
 LISTED = 100  # ids and shards listed for one of them
 TERMS = 2_000  # terms sent in one query
+TEXTS_AT_ONCE = 250  # documents whose texts are read in one request
+COPIES = 50  # of them in other shards, for which there is room in that request
 GROUPED_ROWS = 1_000_000  # rows whose ids are compared in memory at once
 
 _log = logging.getLogger(__name__)
@@ -225,18 +227,30 @@ class ElasticsearchRetriever:
             raise ValueError(f"depth is {depth}: Elasticsearch returns 1 to {MAX_HITS} hits")
         index = self._alias.visible()
 
-        def rank(batch: pl.DataFrame, stop: Event) -> pl.DataFrame:
-            names = batch["question_id"].to_list()
-            found = self._rank(index, names, batch["query"].to_list(), depth, stop)
-            rows = [
-                (name, rank, doc_id, text_hash, score)
-                for name, hits in zip(names, found, strict=True)
-                for rank, (doc_id, text_hash, score) in enumerate(hits, 1)
-            ]
-            return pl.DataFrame(rows, schema=HITS, orient="row")
+        names, texts = queries["question_id"].to_list(), queries["query"].to_list()
 
-        batches = queries.iter_slices(self.batch_size)
-        return pl.concat([pl.DataFrame(schema=HITS), *self._connection.parallel(rank, batches)])
+        def rank(batch: tuple[int, ...], stop: Event) -> _Hits:
+            return self._rank(index, names, texts, batch, depth, stop)
+
+        found = _Hits([], [], [], [])
+        batches = batched(range(len(queries)), self.batch_size)
+        for some in self._connection.parallel(rank, batches):
+            found.extend(some)
+        schema = {field: HITS.get(field, pl.UInt32) for field in _Hits._fields}
+        hits = (
+            pl.DataFrame(found._asdict(), schema=schema)
+            .with_columns(pl.col("score") / (index.bm25.k1 + 1))
+            .unique(["query", "doc_id"], keep="first", maintain_order=True)
+            .sort(
+                ["query", pl.col("score").round_sig_figs(5), "doc_id"],
+                descending=[False, True, False],
+            )
+            .with_columns(rank=pl.int_range(1, pl.len() + 1).over("query"))
+            .filter(pl.col("rank") <= depth)
+        )
+        return hits.with_columns(question_id=queries["question_id"].gather(hits["query"])).select(
+            *HITS
+        )
 
     def score(self, pairs: pl.DataFrame) -> pl.DataFrame:
         """Score one document for each query: PAIRS in, SCORES out; see the interface.
@@ -279,19 +293,25 @@ class ElasticsearchRetriever:
         """
         self._alias.visible()
 
-        def texts(batch: tuple[str, ...], stop: Event) -> pl.DataFrame:
-            body = {
+        def texts(batch: tuple[str, ...], stop: Event) -> dict[str, str]:
+            body: dict[str, Any] = {
                 "query": {"bool": {"filter": {"terms": {"doc_id": batch}}}},
-                "collapse": {"field": "doc_id"},
-                "size": len(batch),
-                "source": ["doc_id", "text"],
+                "size": len(batch) + COPIES,
                 "track_total_hits": False,
             }
-            hits = self._connection.search("read texts", self.index, body, stop)
-            return pl.DataFrame([hit["_source"] for hit in hits], schema=TEXTS)
+            # The whole source, in the order in which it lies there, is what costs a server least.
+            in_order = {**body, "sort": ["_doc"]}
+            hits = self._connection.search("read texts", self.index, in_order, stop)
+            if len(hits) == body["size"]:  # more copies than there is room for
+                body["collapse"] = {"field": "doc_id"}
+                hits = self._connection.search("read texts", self.index, body, stop)
+            return {source["doc_id"]: source["text"] for source in (hit["_source"] for hit in hits)}
 
-        batches = batched(dict.fromkeys(doc_ids), self.batch_size)
-        return pl.concat([pl.DataFrame(schema=TEXTS), *self._connection.parallel(texts, batches)])
+        batches = batched(dict.fromkeys(doc_ids), TEXTS_AT_ONCE)
+        found: dict[str, str] = {}
+        for some in self._connection.parallel(texts, batches):
+            found.update(some)
+        return pl.DataFrame({"doc_id": list(found), "text": list(found.values())}, schema=TEXTS)
 
     def close(self) -> None:
         """Close the connections."""
@@ -583,53 +603,78 @@ class ElasticsearchRetriever:
         index: ConcreteIndex,
         names: Sequence[str],
         queries: Sequence[str],
+        batch: Sequence[int],
         depth: int,
         stop: Event,
-    ) -> list[list[tuple[str, str, float]]]:
-        """The best documents of each query as (doc_id, text_hash, score), distinct and in order.
+    ) -> _Hits:
+        """The best hits of some of the queries, by number; enough of each to choose `depth` from.
 
         A query is asked again for more hits while copies of a document take up places, or hits
         beyond those returned could tie with the last place.
         """
-        ranked: list[list[tuple[str, str, float]]] = [[] for _ in queries]
-        todo = list(range(len(queries)))
+        found = _Hits([], [], [], [])
+        todo = list(batch)
         size = min(depth + max(2, depth // 10), MAX_HITS)
         while todo:
             again = []
             for part in batched(todo, max(1, min(self.batch_size, 20 * MAX_HITS // size))):
                 bodies = [
                     {
-                        "query": _match(queries[i]),
+                        "query": _match(queries[number]),
                         "size": size,
                         "docvalue_fields": ["doc_id", "text_hash"],
                         **_bare(),
                     }
-                    for i in part
+                    for number in part
                 ]
                 answers = self._connection.msearch(
-                    [names[i] for i in part],
+                    [names[number] for number in part],
                     bodies,
                     stop,
                     global_statistics=index.global_statistics,
                 )
-                for i, hits in zip(part, answers, strict=True):
-                    best: dict[str, tuple[str, str, float]] = {}
-                    for hit in hits:
-                        (doc_id,), (text,) = hit["fields"]["doc_id"], hit["fields"]["text_hash"]
-                        best.setdefault(doc_id, (doc_id, text, _score(hit, index)))
-                    ordered = sorted(best.values(), key=lambda row: (-_rounded(row[2]), row[0]))
-                    ranked[i] = ordered[:depth]
-                    if len(hits) == size < MAX_HITS and (
-                        len(ordered) < depth
-                        or (
-                            size < depth + MAX_TIES
-                            and _rounded(ordered[-1][2]) == _rounded(ordered[depth - 1][2])
-                        )
-                    ):
-                        again.append(i)
+                for number, hits in zip(part, answers, strict=True):
+                    fields = [hit["fields"] for hit in hits]
+                    of_query = _Hits(
+                        [number] * len(hits),
+                        [field["doc_id"][0] for field in fields],
+                        [field["text_hash"][0] for field in fields],
+                        [hit["_score"] for hit in hits],
+                    )
+                    if len(hits) == size < MAX_HITS and of_query.may_lack(depth, size):
+                        again.append(number)
+                    else:
+                        found.extend(of_query)
             todo = again
             size = min(4 * size, MAX_HITS)
-        return ranked
+        return found
+
+
+class _Hits(NamedTuple):
+    """Hits of several queries by column; each query's stand together, best first, and may hold
+    copies of a document. Not a row a hit: so many small objects would slow down their collector."""
+
+    query: list[int]
+    doc_id: list[str]
+    text_hash: list[str]
+    score: list[float]
+
+    def extend(self, others: _Hits) -> None:
+        self.query.extend(others.query)
+        self.doc_id.extend(others.doc_id)
+        self.text_hash.extend(others.text_hash)
+        self.score.extend(others.score)
+
+    def may_lack(self, depth: int, size: int) -> bool:
+        """Whether more hits of this one query could change the best `depth` documents."""
+        distinct = list(
+            dict(zip(reversed(self.doc_id), reversed(self.score), strict=True)).values()
+        )
+        if len(distinct) < depth:
+            return True
+        # Equal to 5 digits are at most this far apart.
+        tie = distinct[-depth] * (1 - 1e-4) <= self.score[-1]
+        return tie and size < depth + MAX_TIES
 
 
 def _version(shard: str, content_hash: str) -> str:
@@ -641,17 +686,13 @@ def _match(query: str) -> dict[str, Any]:
 
 
 def _bare() -> dict[str, Any]:
-    """What keeps an answer small."""
-    return {"_source": False, "track_total_hits": False}
+    """What keeps an answer small, and the server from unpacking what it stores of each hit."""
+    return {"stored_fields": "_none_", "track_total_hits": False}
 
 
 def _score(hit: Mapping[str, Any], index: ConcreteIndex) -> float:
     """A hit's score in the interface's form; Elasticsearch multiplies by k1 + 1."""
     return float(hit["_score"]) / (index.bm25.k1 + 1)
-
-
-def _rounded(score: float) -> float:
-    return float(f"{score:.4e}")
 
 
 def _conflict(

@@ -113,8 +113,8 @@ class Retriever(Protocol):
     def search(self, queries: pl.DataFrame, *, depth: int) -> pl.DataFrame:
         """Rank the corpus for each query: QUERIES in, HITS out, at most `depth` rows a query.
 
-        Best first; equal scores (to 5 significant digits) are ordered by doc_id. Documents
-        that share no term with the query are not hits.
+        In the queries' order, best first; equal scores (to 5 significant digits) are ordered by
+        doc_id. Documents that share no term with the query are not hits.
         """
 
     def score(self, pairs: pl.DataFrame) -> pl.DataFrame:

@@ -319,7 +319,7 @@ def test_a_document_in_two_shards_is_found_once_and_reported(retriever, corpus):
 @and_sharded
 def test_copies_do_not_take_the_places_of_others(retriever, tmp_path):
     shards = {
-        f"s{i:02}": {"same": "night night night", f"d{i:02}": f"night x{i}"} for i in range(30)
+        f"s{i:02}": {"same": "night night night", f"d{i:02}": f"night x{i}"} for i in range(60)
     }
     corpus = Corpus(tmp_path / "documents", shards)
     retriever.sync(corpus.shards, corpus.read, Bm25())
@@ -327,6 +327,8 @@ def test_copies_do_not_take_the_places_of_others(retriever, tmp_path):
     hits = retriever.search(queries("night"), depth=10)
 
     assert hits["doc_id"].to_list() == ["same", *(f"d{i:02}" for i in range(9))]
+    texts = dict(retriever.texts(["same", "d07"]).iter_rows())
+    assert texts == {"same": "night night night", "d07": "night x7"}
 
 
 def test_one_text_under_two_ids_is_reported(retriever, corpus):
