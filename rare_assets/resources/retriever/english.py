@@ -19,8 +19,11 @@ STOP_WORDS = frozenset((
 # fmt: on
 MAX_TOKEN_LENGTH = 255
 _POSSESSIVE_MARKS = "'\N{RIGHT SINGLE QUOTATION MARK}\N{FULLWIDTH APOSTROPHE}"
-_MEMO_SIZE = 1 << 20
+# Some 25 MB of short words.
+_MEMO_SIZE = 1 << 17
 _MEMO_CHUNK_LENGTH = 64
+# They never join the letters and digits beside them when they stand before the first or after the last.
+_OUTER_MARKS = '.,;:!?()[]"'
 
 
 def english_terms(text: str) -> list[str]:
@@ -74,6 +77,10 @@ def _lower(token: str) -> str:
 
 
 def _tokens(chunk: str) -> list[str]:
+    bare = chunk.strip(_OUTER_MARKS)
+    if bare.isascii() and bare.isalnum() and len(bare) <= MAX_TOKEN_LENGTH:
+        # Most of any English text: the rules leave it whole.
+        return [bare]
     tokenizer = _tokenizer()
     tokens = []
     position = 0
@@ -150,7 +157,7 @@ def _stemmer() -> Callable[[str], str]:
     def stem(word: str) -> str:
         if len(word) < 3:
             return word
-        if single := doubled(word):
+        if word.endswith(("ed", "ing", "eds", "ings")) and (single := doubled(word)):
             word = single[1]
         stemmed: str = snowball(word)
         if stemmed.endswith(("bli", "logi")) and first_step_only(word[len(stemmed) - 1 :]):
