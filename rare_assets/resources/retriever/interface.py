@@ -65,6 +65,7 @@ class IndexState(NamedTuple):
 class SyncReport(NamedTuple):
     """What a sync did. `duplicates` has a row a text that stands under several ids or in several
     shards: `text_hash`, `doc_ids: list[str]`, `shards: list[str]`; the first 1,000 of `n_duplicates`.
+    `warnings` are for the user.
     """
 
     state: IndexState
@@ -75,6 +76,7 @@ class SyncReport(NamedTuple):
     n_duplicates: int
     duplicates: pl.DataFrame
     seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 class IndexMissing(Exception):

@@ -1,5 +1,6 @@
 """What the embedded engine alone has to do: its files, its limits, its agreement with Elasticsearch."""
 
+import itertools
 import json
 import os
 import random
@@ -8,13 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 
 import rare_assets_tests
-from rare_assets.resources.retriever import embedded
-from rare_assets.resources.retriever.embedded import EmbeddedRetriever, lucene_length
+from rare_assets.resources.retriever import (
+    embedded,
+    embedded_build,
+    embedded_postings,
+    embedded_segment,
+)
+from rare_assets.resources.retriever.embedded import EmbeddedRetriever
 from rare_assets.resources.retriever.interface import Bm25, IndexConflict, IndexMissing
 from rare_assets_tests.resources.retriever.corpus import Corpus, found, queries, text_hash
 
@@ -47,32 +52,19 @@ def start(program, *arguments):
     )
 
 
-def folders(folder):
-    return sorted(path.name for path in folder.iterdir() if path.is_dir())
+def segments(tmp_path):
+    """The one state's segments, name -> shards in it; what else is on disk is of no use."""
+    index = tmp_path / "index"
+    (state,) = (index / "states").iterdir()
+    listed = json.loads((state / "state.json").read_text())["segments"]
+    named = {name: [key for key, *_ in shards] for name, shards in listed}
+    assert {path.name for path in (index / "segments").glob("*")} == set(named)
+    assert not (index / "analyzed").exists()
+    return named
 
 
-# SmallFloat.byte4ToInt(SmallFloat.intToByte4(length)), asked of Lucene.
-@pytest.mark.parametrize(
-    ("length", "kept"),
-    [
-        *((n, n) for n in (0, 1, 7, 8, 15, 16, 23, 24, 25, 38, 39, 40)),
-        (41, 40),
-        (42, 42),
-        (55, 54),
-        (56, 56),
-        (59, 56),
-        (60, 60),
-        (88, 88),
-        (95, 88),
-        (100, 96),
-        (152, 152),
-        (183, 168),
-        (1000, 984),
-        (100_000, 98328),
-    ],
-)
-def test_lengths_are_rounded_as_lucene_rounds_them(length, kept):
-    assert lucene_length(np.array([length])).tolist() == [kept]
+def many(shard, n=40):
+    return {f"{shard}{i}": f"{shard} number {i}" for i in range(n)}
 
 
 def prose(rng, n_words):
@@ -117,41 +109,6 @@ def test_hits_and_scores_are_elasticsearchs(
     assert len(same) >= 0.995 * len(theirs) > 500
 
 
-def test_the_files_are_an_index_of_bm25s(retriever, corpus, tmp_path):
-    import bm25s
-
-    retriever.sync(corpus.shards, corpus.read, Bm25())
-    (state,) = (tmp_path / "index" / "states").iterdir()
-
-    index = bm25s.BM25.load(state, mmap=True)
-
-    numbers, scores = index.retrieve([["night", "moon"]], k=2, show_progress=False)
-    hits = retriever.search(queries("moon night"), depth=2)
-    assert [["cat", "dog", "moon", "star"][number] for number in numbers[0]] == ["moon", "star"]
-    assert hits["doc_id"].to_list() == ["moon", "star"]
-    assert hits["score"].to_list() == pytest.approx(scores[0].tolist())
-
-
-def test_scores_equal_to_five_digits_are_ordered_by_id():
-    scores = np.array([1.00001, 2.50000, 1.00004, 0.0, 2.50004, 2.5001], np.float32)
-
-    def best(depth):
-        return embedded._best(scores, depth)[0].tolist()
-
-    assert best(9) == [5, 1, 4, 0, 2]
-    assert best(2) == [5, 1]
-
-
-def test_the_best_are_found_among_many(retriever):
-    rng = np.random.default_rng(5)
-    scores = np.round(rng.gamma(2, 2, 20_000), 2).astype(np.float32) * (rng.random(20_000) < 0.3)
-    for depth in (1, 10, 100, 1000):
-        numbers, values = embedded._best(scores, depth)
-        expected = sorted(np.flatnonzero(scores), key=lambda n: (-float(f"{scores[n]:.4e}"), n))
-        assert numbers.tolist() == expected[:depth]
-        assert values.tolist() == scores[expected[:depth]].tolist()
-
-
 def test_a_sync_reads_only_shards_that_changed(retriever, corpus):
     asked = []
 
@@ -187,46 +144,200 @@ def test_a_changed_index_is_the_index_built_at_once(retriever, corpus, tmp_path)
     assert found(fresh.search(asked, depth=9)) == {"q1": ["moon", "owl"], "q2": ["sun", "owl"]}
 
 
+def test_states_that_follow_each_other_are_the_index_built_at_once(retriever, tmp_path):
+    rng = random.Random(11)
+    corpus = Corpus(tmp_path / "documents")
+    made = itertools.count()
+
+    def documents(shard, n):
+        return {f"{shard}-{next(made)}": prose(rng, rng.randint(0, 60)) for _ in range(n)}
+
+    for shard in range(12):
+        corpus.put(f"s{shard}", documents(shard, rng.choice([1, 5, 40])))
+    asked = queries(*(prose(rng, 12) for _ in range(20)))
+    counts = set()
+    for step in range(25):
+        for _ in range(rng.choice([1, 1, 3])):
+            shard = rng.choice(sorted(corpus.documents))
+            match rng.choice(["edit", "edit", "drop", "add", "copy", "move", "revert"]):
+                case "edit":
+                    kept = dict(corpus.documents[shard])
+                    kept.pop(rng.choice(sorted(kept)))
+                    corpus.put(shard, {**documents(shard, 1), **kept})
+                case "drop" if len(corpus.documents) > 3:
+                    corpus.drop(shard)
+                case "add":
+                    corpus.put(f"s{step}+", documents(step, rng.choice([0, 2, 10])))
+                case "copy":
+                    copied = dict(itertools.islice(corpus.documents[shard].items(), 3))
+                    corpus.put(f"copy-{step}", copied)
+                case "move":
+                    moved = corpus.documents[shard]
+                    corpus.drop(shard)
+                    corpus.put(f"{shard}m", moved)
+                case "revert":
+                    before = corpus.documents[shard]
+                    corpus.put(shard, documents(shard, 1))
+                    retriever.sync(corpus.shards, corpus.read, Bm25())
+                    corpus.put(shard, before)
+        for shard in [shard for shard, of in corpus.documents.items() if not of]:
+            corpus.drop(shard)
+        retriever.sync(corpus.shards, corpus.read, Bm25())
+        fresh = EmbeddedRetriever(str(tmp_path / f"fresh{step}"))
+        fresh.sync(corpus.shards, corpus.read, Bm25())
+
+        hits = fresh.search(asked, depth=15)
+        assert retriever.search(asked, depth=15).equals(hits)
+        pairs = asked.join(hits.select("doc_id").unique("doc_id").sort("doc_id"), how="cross")
+        assert retriever.score(pairs).equals(fresh.score(pairs))
+        expected = {doc_id: text for of in corpus.documents.values() for doc_id, text in of.items()}
+        assert dict(retriever.texts([*expected, "none"]).iter_rows()) == expected
+        assert retriever.state() == fresh.state()
+        counts.add(len(segments(tmp_path)))
+    assert counts == {1, 2}
+
+
+@pytest.fixture
+def analyzed(monkeypatch):
+    """The texts that have been analyzed for the index."""
+    texts = []
+
+    def analyze(text):
+        texts.append(text)
+        return embedded_segment.english_terms(text)
+
+    monkeypatch.setitem(embedded_segment.ANALYZERS, "english", analyze)
+    return texts
+
+
+def test_a_small_change_leaves_the_large_segment_alone(retriever, tmp_path):
+    corpus = Corpus(tmp_path / "documents", {name: many(name) for name in "abcdefghxy"})
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    ((large, shards),) = segments(tmp_path).items()
+    assert shards == [*"abcdefghxy"]
+
+    corpus.put("c", many("c", 7))
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    assert list(segments(tmp_path).values()) == [shards, ["c"]]
+    corpus.put("i", many("i", 7))
+    corpus.drop("b")
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    assert list(segments(tmp_path).values()) == [shards, ["c", "i"]]
+    assert next(iter(segments(tmp_path))) == large
+    hits = retriever.search(queries("number c", "number b"), depth=400)
+    assert sorted(set(hits["doc_id"])) == sorted(
+        [*many("c", 7), *many("i", 7), *(id for name in "adefghxy" for id in many(name))]
+    )
+
+    # 80 gone and 30 beside are more than a quarter of 400.
+    corpus.put("j", many("j", 16))
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    assert list(segments(tmp_path).values()) == [[*"adefghxy", *"ci", "j"]]
+
+
+def test_only_texts_that_are_new_are_analyzed(retriever, tmp_path, analyzed):
+    corpus = Corpus(tmp_path / "documents", {name: many(name) for name in "abc"})
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    assert len(analyzed) == 120
+
+    analyzed.clear()
+    corpus.put("b", {"new": "b and more", **many("b"), "again": "b number 3"})
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    assert analyzed == ["b and more", "b number 3"]
+
+    # The same documents, cut into other shards.
+    analyzed.clear()
+    documents = {**corpus.documents["a"], **corpus.documents["b"], **many("c", 20)}
+    for shard in "abc":
+        corpus.drop(shard)
+    items = list(documents.items())
+    for start in range(0, len(items), 30):
+        corpus.put(f"part{start}", dict(items[start : start + 30]))
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    assert analyzed == ["b number 3"]
+    fresh = EmbeddedRetriever(str(tmp_path / "fresh"))
+    fresh.sync(corpus.shards, corpus.read, Bm25())
+    asked = queries("b number", "more", "number 3")
+    assert retriever.search(asked, depth=200).equals(fresh.search(asked, depth=200))
+
+
+def test_a_shard_analyzed_by_a_stopped_sync_is_analyzed_anew_if_what_it_reused_is_not_there(
+    retriever, tmp_path, analyzed
+):
+    corpus = Corpus(tmp_path / "documents", {"a": many("a"), "b": many("b")})
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    before = corpus.documents["a"]
+    corpus.put("a", {"first": "the first", **before})
+    corpus.put("c", many("c"))
+    analyzed.clear()
+
+    def read(shard):
+        if shard == "c":
+            raise ConnectionError("the store is gone")
+        return corpus.read(shard)
+
+    with pytest.raises(ConnectionError):
+        retriever.sync(corpus.shards, read, Bm25())
+    assert analyzed == ["the first"]
+    # Now the old shard is part of the index, too, and needs its postings itself.
+    both = Corpus(tmp_path / "both", {**corpus.documents, "a": before, "d": corpus.documents["a"]})
+    shards = {**both.shards, "e": corpus.shards["a"]}
+    retriever.sync(shards, lambda key: corpus.read("a") if key == "e" else both.read(key), Bm25())
+    fresh = EmbeddedRetriever(str(tmp_path / "fresh"))
+    fresh.sync(shards, lambda key: corpus.read("a") if key == "e" else both.read(key), Bm25())
+    asked = queries("a number", "first 3")
+    assert retriever.search(asked, depth=200).equals(fresh.search(asked, depth=200))
+
+
+def test_k1_and_b_change_without_a_segment_being_written(retriever, corpus, tmp_path, analyzed):
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    before = segments(tmp_path)
+    analyzed.clear()
+    retriever.sync(corpus.shards, corpus.read, Bm25(k1=1.2, b=0.75))
+
+    assert segments(tmp_path) == before
+    assert analyzed == []
+    fresh = EmbeddedRetriever(str(tmp_path / "fresh"))
+    fresh.sync(corpus.shards, corpus.read, Bm25(k1=1.2, b=0.75))
+    asked = queries("night moon", "cats chase")
+    assert retriever.search(asked, depth=9).equals(fresh.search(asked, depth=9))
+
+
+def test_another_analyzer_analyzes_everything_anew(retriever, corpus, monkeypatch):
+    monkeypatch.setitem(embedded_segment.ANALYZERS, "white_space", str.split)
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    assert found(retriever.search(queries("rise"), depth=5)) == {"q1": ["moon"]}
+    report = retriever.sync(corpus.shards, corpus.read, Bm25(analyzer="white_space"))
+
+    assert report.state.bm25.analyzer == "white_space"
+    hits = retriever.search(queries("rise", "rises", "The"), depth=5)
+    assert found(hits) == {"q2": ["moon"], "q3": ["cat", "moon"]}
+
+
+def test_a_shard_of_many_batches_is_the_shard_of_one(retriever, tmp_path, monkeypatch):
+    rng = random.Random(4)
+    texts = {f"d{number:03}": prose(rng, rng.randint(0, 90)) for number in range(300)}
+    corpus = Corpus(tmp_path / "documents", {"s": texts})
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    monkeypatch.setattr(embedded_segment, "_BATCH_BYTES", 1_000)
+    monkeypatch.setattr(embedded_segment, "_BATCH_ROWS", 7)
+    monkeypatch.setattr(embedded_segment, "_COPIED_BYTES", 999)
+    monkeypatch.setattr(embedded_postings, "_AT_ONCE", 100)
+    fresh = EmbeddedRetriever(str(tmp_path / "fresh"))
+    fresh.sync(corpus.shards, corpus.read, Bm25())
+
+    asked = queries(*(prose(rng, 12) for _ in range(20)))
+    assert retriever.search(asked, depth=50).equals(fresh.search(asked, depth=50))
+    assert dict(fresh.texts(texts).iter_rows()) == texts
+
+
 def test_nothing_of_an_older_state_stays_on_disk(retriever, corpus, tmp_path):
     for number in range(3):
         corpus.put("sky", {"moon": f"The moon number {number}."})
         retriever.sync(corpus.shards, corpus.read, Bm25())
 
-    assert len(folders(tmp_path / "index" / "states")) == 1
-    assert len(folders(tmp_path / "index" / "shards")) == 2
-
-
-@pytest.mark.parametrize("cut", [0, 1, None], ids=["whole", "torn", "gone"])
-def test_a_damaged_vocabulary_does_no_harm(retriever, corpus, tmp_path, cut):
-    retriever.sync(corpus.shards, corpus.read, Bm25())
-    vocabulary = tmp_path / "index" / "shards" / "vocabulary"
-    if cut is None:
-        vocabulary.unlink()
-    elif cut:
-        vocabulary.write_bytes(vocabulary.read_bytes() + "nigh\u00e9".encode()[:-1])
-    corpus.put("sea", {"tide": "The tide rises, night after night."})
-
-    retriever.sync(corpus.shards, corpus.read, Bm25())
-
-    fresh = EmbeddedRetriever(str(tmp_path / "fresh"))
-    fresh.sync(corpus.shards, corpus.read, Bm25())
-    asked = queries("night rises", "tide", "chasing cats")
-    assert retriever.search(asked, depth=9).equals(fresh.search(asked, depth=9))
-    assert len(fresh.search(asked, depth=9)) == 6
-
-
-def test_terms_of_documents_long_gone_are_forgotten(retriever, tmp_path, monkeypatch):
-    monkeypatch.setattr(embedded, "_SPARE_TERMS", 10)
-    sizes = []
-    for number in range(8):
-        texts = {"a": " ".join(f"t{number}x{i}" for i in range(20)), "b": f"moon t{number}x7"}
-        corpus = Corpus(tmp_path / "documents", {"s": texts})
-        retriever.sync(corpus.shards, corpus.read, Bm25())
-        hits = retriever.search(queries(f"t{number}x7 moon", f"t{number - 1}x7"), depth=5)
-        assert found(hits) == {"q1": ["b", "a"]}
-        (state,) = (tmp_path / "index" / "states").iterdir()
-        sizes.append(len(json.loads((state / "vocab.index.json").read_text())))
-    assert sizes == [21, 41, 61, 21, 41, 61, 21, 41]
+    (shards,) = segments(tmp_path).values()
+    assert sorted(shards) == ["animals", "sky"]
 
 
 def test_an_opened_state_stays_readable_after_the_next_sync(retriever, corpus, tmp_path):
@@ -249,11 +360,11 @@ from rare_assets.resources.retriever.embedded import EmbeddedRetriever
 from rare_assets.resources.retriever.interface import Bm25
 from rare_assets_tests.resources.retriever.corpus import Corpus
 
-folder, stop = Path(sys.argv[1]), int(sys.argv[2])
+folder, stop, more = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 steps = 0
 def watch(event, arguments):
     global steps
-    if event in ("open", "os.rename", "os.link", "os.mkdir", "shutil.rmtree", "os.rmdir", "os.remove"):
+    if event in ("open", "os.rename", "os.mkdir", "shutil.rmtree", "os.rmdir", "os.remove"):
         if str(folder / "index") in str(arguments[0]):
             steps += 1
             if steps == stop:
@@ -262,20 +373,27 @@ sys.addaudithook(watch)
 corpus = Corpus(folder / "new", {
     "animals": {"cat": "The cat chased a mouse.", "dog": "Dogs chase cats."},
     "sky": {"sun": "The sun sets at night."},
+    "more": {f"more{i}": f"more number {i}" for i in range(more)},
 })
 EmbeddedRetriever(str(folder / "index")).sync(corpus.shards, corpus.read, Bm25())
 print("done")
 """
 
 
-def test_a_kill_at_any_step_leaves_the_old_index_or_the_new(retriever, corpus, tmp_path):
-    new = Corpus(tmp_path / "new", {**SHARDS, "sky": {"sun": "The sun sets at night."}})
+# With 40 more documents the change becomes a segment of its own, else all becomes one.
+@pytest.mark.parametrize("more", [0, 40])
+def test_a_kill_at_any_step_leaves_the_old_index_or_the_new(retriever, tmp_path, more):
+    corpus = Corpus(tmp_path / "documents", {**SHARDS, "more": many("more", more)})
+    new = Corpus(tmp_path / "new", {**corpus.documents, "sky": {"sun": "The sun sets at night."}})
     asked = queries("night")
     outcomes = []
-    # Every fifth step on a file of the index, up to one that is never reached.
-    for step in range(1, 400, 5):
+    # Every fourth step on a file of the index, up to one that is never reached.
+    for step in range(1, 400, 4):
         retriever.sync(corpus.shards, corpus.read, Bm25())
-        process = start(KILLED, tmp_path, step)
+        if more:
+            # The state that the killed sync finds has a large segment, as of the first sync.
+            assert [*segments(tmp_path).values()][:1] == [["animals", "more", "sky"]]
+        process = start(KILLED, tmp_path, step, more)
         output, _ = process.communicate(timeout=60)
         hits = found(EmbeddedRetriever(str(tmp_path / "index")).search(asked, depth=5))
         outcomes.append(hits["q1"])
@@ -285,12 +403,32 @@ def test_a_kill_at_any_step_leaves_the_old_index_or_the_new(retriever, corpus, t
         assert process.returncode == -signal.SIGKILL
         retriever.sync(new.shards, new.read, Bm25())
         assert found(retriever.search(asked, depth=5)) == {"q1": ["sun"]}
-        assert len(folders(tmp_path / "index" / "states")) == 1
-        assert len(folders(tmp_path / "index" / "shards")) == 2
+        assert len(segments(tmp_path)) == (2 if more else 1)
     n_old = outcomes.count(["moon", "star"])
     assert n_old > 3
     assert outcomes == [["moon", "star"]] * n_old + [["sun"]] * (len(outcomes) - n_old)
     assert outcomes[-1] == ["sun"]
+
+
+def test_a_sync_that_was_stopped_goes_on_with_what_it_had_analyzed(retriever, tmp_path):
+    corpus = Corpus(tmp_path / "documents", {name: many(name, 5) for name in "abcd"})
+    asked = []
+
+    def read(shard):
+        asked.append(shard)
+        if asked == ["a", "b", "c"]:
+            raise ConnectionError("the store is gone")
+        return corpus.read(shard)
+
+    with pytest.raises(ConnectionError):
+        retriever.sync(corpus.shards, read, Bm25())
+    with pytest.raises(IndexMissing):
+        retriever.state()
+    retriever.sync(corpus.shards, read, Bm25())
+
+    assert asked == ["a", "b", "c", "c", "d"]
+    assert len(retriever.search(queries("number"), depth=100)) == 20
+    assert list(segments(tmp_path).values()) == [["a", "b", "c", "d"]]
 
 
 SYNC = """
@@ -331,7 +469,7 @@ def test_syncs_at_once_come_one_after_the_other(retriever, corpus, tmp_path):
     assert last in "ab"
     assert set(hits) == {f"{last}{i}" for i in range(300)}
     assert seen <= {("m", 2), ("a", 300), ("b", 300)}
-    assert len(folders(tmp_path / "index" / "states")) == 1
+    assert len(segments(tmp_path)) == 1
 
 
 def test_a_waiting_sync_says_so(retriever, corpus, tmp_path):
@@ -373,7 +511,7 @@ def test_processes_share_one_mapped_index(retriever, corpus, tmp_path):
         assert doc_ids == ["moon", "star"]
         if mapped is not None:
             names = {Path(path).name for path in mapped if str(tmp_path) in path}
-            assert {"data.csc.index.npy", "indices.csc.index.npy", "000000"} <= names
+            assert {"terms", "rows", "impacts", "texts"} <= names
 
 
 @pytest.mark.parametrize("shards", [{}, {"none": {}}, {"stops": {"d": "the of and"}}], ids=str)
@@ -415,7 +553,7 @@ def test_two_shards_of_equal_content_are_both_held(retriever, tmp_path):
 def test_duplicates_are_counted_beyond_those_listed_and_known_to_a_sync_without_work(
     retriever, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(embedded, "LISTED_DUPLICATES", 2)
+    monkeypatch.setattr(embedded_build, "LISTED_DUPLICATES", 2)
     twins = {f"{twin}{i}": f"text {i}" for i in range(5) for twin in "ab"}
     corpus = Corpus(tmp_path / "documents", {"s": {**twins, "single": "alone"}})
 
@@ -467,9 +605,13 @@ def test_a_depth_below_one_is_refused(retriever, corpus):
 
 
 def test_a_large_corpus_warns_and_names_elasticsearch(retriever, corpus, monkeypatch):
+    assert retriever.sync(corpus.shards, corpus.read, Bm25()).warnings == ()
     monkeypatch.setattr(embedded, "LIMIT", 3)
-    with pytest.warns(UserWarning, match=r"4 passages .* ELASTICSEARCH_URL"):
-        retriever.sync(corpus.shards, corpus.read, Bm25())
+    (warning,) = retriever.sync(corpus.shards, corpus.read, Bm25()).warnings
+    assert warning == (
+        "4 passages in the embedded index, which is meant for up to 3: set ELASTICSEARCH_URL to use "
+        "Elasticsearch"
+    )
     assert found(retriever.search(queries("moon"), depth=1)) == {"q1": ["moon"]}
 
 

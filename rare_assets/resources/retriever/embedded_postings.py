@@ -1,0 +1,292 @@
+"""Postings on disk: for each term the documents it is in, and how it stands there.
+
+A folder of plain little-endian arrays, never changed once written:
+
+    terms      64-bit hashes of the terms, ascending
+    starts     where each term's postings begin, and where the last one's end
+    rows       for each posting, its document's row
+    impacts    for each posting, its line of `pairs`; 16 bits, or 32 where there are more lines
+    pairs      how often a term is in a document << 32 | the document's length as Lucene keeps it
+    buckets    the first term of each of 256 equal ranges of hashes, and the number of terms
+
+They hold no statistics of the corpus, no `k1` and no `b`: those come in with the query. So postings
+stay valid whatever else is indexed, and merging them is a copy. Two terms of one hash would be taken
+for one: at ten million terms the chance of such a pair anywhere is three in a million.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+_TYPES = {"terms": "<u8", "starts": "<i8", "rows": "<i4", "pairs": "<u8", "buckets": "<i8"}
+FILES = (*_TYPES, "impacts")
+_BUCKETS = 256
+# Postings held in memory at a time while they are read through.
+_AT_ONCE = 1 << 20
+
+
+class Postings(NamedTuple):
+    """Postings opened for search, memory-mapped."""
+
+    terms: Array
+    starts: Array
+    rows: Array
+    impacts: Array
+    counts: Array
+    lengths: Array
+
+    @classmethod
+    def open(cls, folder: Path) -> Postings:
+        """Raises FileNotFoundError if they are gone."""
+        import numpy as np
+
+        def mapped(name: str) -> Array:
+            file, kind = folder / name, _type(folder, name)
+            if not file.stat().st_size:
+                return np.empty(0, kind)
+            # A plain view: slices of a memmap cost more than what they feed.
+            return np.asarray(np.memmap(file, kind, "r"))
+
+        pairs = _read(folder, "pairs")
+        return cls(
+            terms=mapped("terms"),
+            starts=mapped("starts"),
+            rows=mapped("rows"),
+            impacts=mapped("impacts"),
+            counts=pairs >> 32,
+            lengths=pairs & 0xFFFFFFFF,
+        )
+
+    def find(self, terms: Array) -> tuple[Array, Array]:
+        """Where the postings of each of the terms (hashes) start and end; equal if there are none."""
+        import numpy as np
+
+        if not len(self.terms):
+            nowhere = np.zeros(len(terms), np.int64)
+            return nowhere, nowhere
+        places = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)
+        starts = self.starts[places]
+        return starts, np.where(self.terms[places] == terms, self.starts[places + 1], starts)
+
+
+@functools.lru_cache(1 << 17)
+def term_hash(term: str) -> int:
+    """A term's number, the same everywhere and always: 64 bits of its BLAKE2."""
+    return int.from_bytes(hashlib.blake2b(term.encode(), digest_size=8).digest(), "little")
+
+
+def lucene_length(lengths: Array) -> Array:
+    """Document lengths as Lucene keeps them, in one byte: exact to 40, above it rounded down to
+    four significant bits over 24 (`SmallFloat.intToByte4`).
+    """
+    import numpy as np
+
+    above = np.maximum(lengths.astype(np.int64) - 24, 0)
+    lost_bits = np.maximum(np.frexp(above)[1].astype(np.int64) - 4, 0)
+    return np.where(lengths < 24, lengths, 24 + (above >> lost_bits << lost_bits))
+
+
+def write_postings(folder: Path, documents: Sequence[Sequence[str]]) -> Array:
+    """Write the postings of documents given as terms, row by row; returns the rows' lengths."""
+    import numpy as np
+
+    lengths = np.fromiter(map(len, documents), np.int64, len(documents))
+    seen: dict[str, int] = {}
+    numbers = np.fromiter(
+        (seen.setdefault(term, len(seen)) for of in documents for term in of),
+        np.int64,
+        lengths.sum(),
+    )
+    hashes = np.fromiter(map(term_hash, seen), np.uint64, len(seen))
+    terms, place = np.unique(hashes, return_inverse=True)
+    row_of_number = np.repeat(np.arange(len(documents)), lengths)
+    postings, counts = np.unique(place[numbers] << 32 | row_of_number, return_counts=True)
+    rows = postings & 0xFFFFFFFF
+    frequencies = np.bincount(postings >> 32, minlength=len(terms))
+
+    kept_lengths, length_of_row = np.unique(lucene_length(lengths), return_inverse=True)
+    kept_counts, count_of_posting = _distinct(counts)
+    kinds, impacts = _distinct(count_of_posting * len(kept_lengths) + length_of_row[rows])
+    pairs = kept_counts[kinds // max(len(kept_lengths), 1)] << 32
+    pairs |= kept_lengths[kinds % max(len(kept_lengths), 1)]
+
+    with _Writer(folder, pairs) as writer:
+        writer.append(terms, frequencies, rows, impacts)
+    return lengths
+
+
+def merge_postings(folder: Path, sources: Sequence[tuple[Path, Array]]) -> None:
+    """Merge postings into one folder, in memory of a fixed size.
+
+    Args:
+        folder: where to.
+        sources: folders of postings, each with the new row of every row that it has; -1 leaves a
+            row's postings out.
+    """
+    import numpy as np
+
+    tables = [_read(source, "pairs") for source, _ in sources]
+    pairs = np.unique(np.concatenate([np.empty(0, np.uint64), *tables]))
+    recode = [np.searchsorted(pairs, table) for table in tables]
+    with _Writer(folder, pairs) as writer:
+        for parts in _in_step([source for source, _ in sources], "rows", "impacts"):
+            found = [
+                (terms, *_renumbered(part, new_rows), codes)
+                for (terms, *part), (_, new_rows), codes in zip(parts, sources, recode, strict=True)
+                if len(terms)
+            ]
+            terms, term_of = np.unique(np.concatenate([of[0] for of in found]), return_inverse=True)
+            counted = np.bincount(
+                term_of, np.concatenate([of[1] for of in found]), len(terms)
+            ).astype(np.int64)
+            # Each part's postings go where their place in each term's list is; no sort is needed.
+            next_place = np.cumsum(counted) - counted
+            rows = np.empty(counted.sum(), np.int32)
+            impacts = np.empty(counted.sum(), writer.impact_type)
+            first = 0
+            for own_terms, frequencies, own_rows, own_impacts, codes in found:
+                mine = term_of[first : first + len(own_terms)]
+                first += len(own_terms)
+                shift = next_place[mine] - (np.cumsum(frequencies) - frequencies)
+                place = np.repeat(shift, frequencies) + np.arange(len(own_rows))
+                next_place[mine] += frequencies
+                rows[place] = own_rows
+                impacts[place] = codes[own_impacts]
+            used = counted > 0
+            writer.append(terms[used], counted[used], rows, impacts)
+
+
+def frequencies_among(folder: Path, chosen: Array) -> tuple[Array, Array]:
+    """Terms of the chosen rows (a mask over all rows), ascending, and in how many each one is."""
+    import numpy as np
+
+    terms, frequencies = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+    for ((own_terms, starts, rows),) in _in_step([folder], "rows"):
+        among = _frequencies(starts, chosen[rows])
+        (used,) = np.nonzero(among)
+        terms.append(own_terms[used])
+        frequencies.append(among[used])
+    return np.concatenate(terms), np.concatenate(frequencies)
+
+
+class _Writer:
+    """Writes postings whose terms come in ascending order, a range of them at a time."""
+
+    def __init__(self, folder: Path, pairs: Array) -> None:
+        import numpy as np
+
+        folder.mkdir(parents=True)
+        self.impact_type = _impact_type(len(pairs))
+        self._folder = folder
+        self._files = {name: (folder / name).open("wb") for name in FILES}
+        self._end = 0
+        self._in_bucket = np.zeros(_BUCKETS, np.int64)
+        self._put("pairs", pairs)
+        self._put("starts", np.zeros(1))
+
+    def append(self, terms: Array, frequencies: Array, rows: Array, impacts: Array) -> None:
+        import numpy as np
+
+        self._put("terms", terms)
+        self._put("starts", self._end + np.cumsum(frequencies))
+        self._put("rows", rows)
+        impacts.astype(self.impact_type).tofile(self._files["impacts"])
+        self._end += len(rows)
+        self._in_bucket += np.bincount((terms >> 56).astype(np.int64), minlength=_BUCKETS)
+
+    def _put(self, name: str, values: Array) -> None:
+        values.astype(_TYPES[name]).tofile(self._files[name])
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import numpy as np
+
+        self._put("buckets", np.concatenate([[0], np.cumsum(self._in_bucket)]))
+        for file in self._files.values():
+            file.close()
+
+
+def _in_step(folders: Sequence[Path], *names: str) -> Iterator[list[tuple[Array, ...]]]:
+    """Read several postings through the same ranges of terms, about `_AT_ONCE` postings at a time.
+
+    Yields for each folder its terms in the range, where each one's postings start within what is
+    read (and where the last one's end), and the arrays of these names.
+    """
+    import numpy as np
+
+    buckets = [_read(folder, "buckets") for folder in folders]
+    # Only the pages asked for are read.
+    ends = [
+        np.memmap(folder / "starts", _TYPES["starts"], "r")[of].astype(np.int64)
+        for folder, of in zip(folders, buckets, strict=True)
+    ]
+    through: Array = np.sum([np.zeros(_BUCKETS + 1, np.int64), *ends], axis=0)
+    first = 0
+    while first < _BUCKETS:
+        last = max(int(np.searchsorted(through, through[first] + _AT_ONCE, "right")) - 1, first + 1)
+        if through[last] > through[first]:
+            parts = []
+            for folder, of, end in zip(folders, buckets, ends, strict=True):
+                terms = _read(folder, "terms", of[first], of[last])
+                starts = _read(folder, "starts", of[first], of[last] + 1) - end[first]
+                arrays = (_read(folder, name, end[first], end[last]) for name in names)
+                parts.append((terms, starts, *arrays))
+            yield parts
+        first = last
+
+
+def _renumbered(part: Sequence[Array], new_rows: Array) -> tuple[Array, Array, Array]:
+    """Frequencies, rows and impacts of what `_in_step` has read, left out what has no new row."""
+    import numpy as np
+
+    starts, rows, impacts = part
+    rows = new_rows[rows]
+    kept = rows >= 0
+    if kept.all():
+        return np.diff(starts), rows, impacts
+    return _frequencies(starts, kept), rows[kept], impacts[kept]
+
+
+def _frequencies(starts: Array, chosen: Array) -> Array:
+    """How many of each term's postings are among the chosen (a mask)."""
+    import numpy as np
+
+    through: Array = np.concatenate([[0], np.cumsum(chosen, dtype=np.int32)])
+    return np.diff(through[starts])
+
+
+def _distinct(values: Array) -> tuple[Array, Array]:
+    """Distinct values, ascending, and which of them each value is; for small whole numbers."""
+    import numpy as np
+
+    distinct = np.flatnonzero(np.bincount(values))
+    number = np.zeros(values.max(initial=0) + 1, np.int64)
+    number[distinct] = np.arange(len(distinct))
+    return distinct, number[values]
+
+
+def _impact_type(n_pairs: int) -> str:
+    return "<u2" if n_pairs <= 1 << 16 else "<u4"
+
+
+def _type(folder: Path, name: str) -> str:
+    return _TYPES[name] if name in _TYPES else _impact_type((folder / "pairs").stat().st_size // 8)
+
+
+def _read(folder: Path, name: str, first: int = 0, last: int | None = None) -> Array:
+    import numpy as np
+
+    kind = np.dtype(_type(folder, name))
+    count = -1 if last is None else last - first
+    return np.fromfile(folder / name, kind, count, offset=first * kind.itemsize)
