@@ -85,7 +85,7 @@ class MainJob:
             keys = [shard.key for shard in scan.shards]
             asked = self.only or keys
             with (
-                RunProgress(instance, self.console, len(asked)) as progress,
+                RunProgress(instance, self.console, self.planner.options.reasoning.n) as progress,
                 RunPool(instance) as runs,
             ):
                 registered = list(instance.get_dynamic_partitions(document_shards.name or ""))
@@ -154,7 +154,8 @@ class MainJob:
         asked: list[str],
         progress: RunProgress,
     ) -> None:
-        expected = self._announce(scan, registered, asked, progress)
+        sizes = {shard.key: shard.n_rows for shard in scan.shards}
+        expected = self._announce(scan, registered, asked, sizes, progress)
         command = str(uuid.uuid4())
 
         def decided(shard: str, stages: Sequence[str], stale: list[Stale]) -> None:
@@ -162,9 +163,10 @@ class MainJob:
             reasons = {each.stage: each.why for each in stale}
             for stage in stages:
                 if stage in reasons and (shard, stage) not in expected:
-                    progress.announce(stage, reasons[stage], 1)
+                    rows = self._rows(stage, shard, sizes[shard])
+                    progress.announce(stage, reasons[stage], {shard: rows})
                 elif stage not in reasons and (shard, stage) in expected:
-                    progress.retract(stage)
+                    progress.retract(stage, shard)
 
         schedule = Schedule(
             self.planner,
@@ -189,10 +191,18 @@ class MainJob:
                 _task(result.request), failed=failed, stops_others=result.stops_others
             )
 
-        runs.execute_all(start, tick=progress.tick, done=done)
+        def tick(under_way: list[Request]) -> None:
+            progress.tick([(request, runs.how_far(request)) for request in under_way])
+
+        runs.execute_all(start, tick=tick, done=done)
 
     def _announce(
-        self, scan: Scan, registered: list[str], asked: list[str], progress: RunProgress
+        self,
+        scan: Scan,
+        registered: list[str],
+        asked: list[str],
+        sizes: Mapping[str, int],
+        progress: RunProgress,
     ) -> set[tuple[str, str]]:
         """Say what is to be made, as far as it can be told now. Returns (shard, stage) of it all."""
         planner = self.planner
@@ -214,10 +224,24 @@ class MainJob:
                 stale += [(shard, found) for found in planner.asked(shard, state)]
         for stage in ("documents", "corpus_index", *ASKED_STAGES):
             if stage == "corpus_index" and index is not None:
-                progress.announce(stage, planner.index(registered) or index, 1)
-            if reasons := [each.why for _, each in stale if each.stage == stage]:
-                progress.announce(stage, ", ".join(sorted(set(reasons))), len(reasons))
+                rows = {"": sum(sizes.values())}
+                progress.announce(stage, planner.index(registered) or index, rows)
+            if found := [(shard, each.why) for shard, each in stale if each.stage == stage]:
+                rows = {shard: self._rows(stage, shard, sizes[shard]) for shard, _ in found}
+                progress.announce(stage, ", ".join(sorted({why for _, why in found})), rows)
         return {(shard, each.stage) for shard, each in stale}
+
+    def _rows(self, stage: str, shard: str, source_rows: int) -> int:
+        """About how many rows a stage of a shard will have: exact once what it is made from is there."""
+        options = self.planner.options
+        if stage == "documents":
+            return source_rows
+        made_from = "documents" if stage == "questions" else "questions"
+        stored = self.tables.provenance(made_from, shard)
+        rows = source_rows if stored is None else stored.n_rows
+        if stage == "questions" or stored is None:
+            rows *= options.questions.num_questions
+        return rows * options.reasoning.n if stage == "reasoning" else rows
 
     def _asking_at_once(self) -> int:
         settings = Settings()

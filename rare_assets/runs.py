@@ -6,9 +6,12 @@ Threads can't do this (runs in threads of one process hang on a SQLite instance)
 
 from __future__ import annotations
 
+import contextlib
+import json
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -16,7 +19,10 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.synchronize import Event
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rare_assets.assets.step_progress import Moment, listeners
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -28,6 +34,9 @@ STOPPED = "stopped"
 
 # Set in a worker when no run is to be started any more.
 _stopping: Event | None = None
+# Where a worker says how far its run is, in a file named by the run: a pipe or a queue could be left
+# locked by a worker that is killed.
+_progress: Path | None = None
 
 
 class Request(NamedTuple):
@@ -61,6 +70,7 @@ def execute(request: Request) -> Result:
     An interrupt ends the run, which is then recorded as canceled, and never the process.
     """
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    listeners[:] = [partial(_write_progress, _progress / request.run_id)] if _progress else []
     try:
         if _stopping is not None and _stopping.is_set():
             return Result(request, STOPPED)
@@ -108,6 +118,7 @@ class RunPool:
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self._instance = instance
         self._context = multiprocessing.get_context("spawn")
+        self._progress = tempfile.TemporaryDirectory(prefix="rare-assets-")
         self._stopping = self._context.Event()
         # Executors of one process each: the death of a process breaks its whole executor.
         self._idle: list[ProcessPoolExecutor] = []
@@ -122,6 +133,14 @@ class RunPool:
             self._stop()
         for worker in self._idle:
             worker.shutdown()
+        self._progress.cleanup()
+
+    def how_far(self, request: Request) -> Moment | None:
+        """How far a run's present step is; None before it has said so."""
+        try:
+            return Moment(*json.loads((Path(self._progress.name) / request.run_id).read_text()))
+        except FileNotFoundError:
+            return None
 
     def execute_all(
         self,
@@ -166,7 +185,10 @@ class RunPool:
 
     def _worker(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
-            1, self._context, initializer=_start_worker, initargs=(self._stopping,)
+            1,
+            self._context,
+            initializer=_start_worker,
+            initargs=(self._stopping, Path(self._progress.name)),
         )
 
     def _result(self, future: Future[Result]) -> Result:
@@ -253,14 +275,22 @@ def _failure(request: Request, result: dg.ExecuteInProcessResult) -> Result:
     return Result(request, "failed; its log is in the UI")
 
 
-def _start_worker(stopping: Event) -> None:
+def _write_progress(path: Path, moment: Moment) -> None:
+    """Store a moment for `RunPool.how_far`; without its folder nobody looks any more."""
+    with contextlib.suppress(FileNotFoundError):
+        unread = path.with_name(f".{path.name}")
+        unread.write_text(json.dumps(moment))
+        os.replace(unread, path)
+
+
+def _start_worker(stopping: Event, progress: Path) -> None:
     """Prepare a worker: interrupts come from its parent alone, and it ends with its parent.
 
     It must not go on asking the teacher when the command that started it is gone. A terminal sends
     an interrupt to the whole process group: a second one would break off the orderly end.
     """
-    global _stopping
-    _stopping = stopping
+    global _stopping, _progress
+    _stopping, _progress = stopping, progress
     os.setpgrp()
     parent = multiprocessing.parent_process()
     assert parent is not None

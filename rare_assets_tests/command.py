@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import dagster as dg
@@ -55,6 +60,27 @@ class Command:
         )
         self.printed += done.stdout
         return done
+
+    def run_on_terminal(self, *arguments: str, columns: int = 100) -> tuple[int, str]:
+        """Run on a terminal of that width. Returns the exit code and all that was shown."""
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            cwd=self.folder,
+            env={**self.environment, "TERM": "xterm-256color"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        shown = b""
+        # A terminal whose last program has gone reads as an error.
+        with contextlib.suppress(OSError), os.fdopen(ours, "rb", buffering=0) as terminal:
+            while part := terminal.read(65536):
+                shown += part
+        return process.wait(TOO_LONG), shown.decode()
 
     def start(self, *arguments: str, **settings: str) -> subprocess.Popen[str]:
         """Start it as the leader of a process group, as a shell does."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import dagster as dg
 import pytest
@@ -16,6 +17,8 @@ TABLES = ("documents", "questions", "hard_negatives", "reasoning")
 # Shards and their documents: 40 in four files, one of them in a folder and in DataFlow's form.
 CORPUS = {"a.jsonl": 12, "b.jsonl": 10, "c.jsonl": 10, "more/d.json": 8}
 KEYS = {"a.jsonl": 12, "b.jsonl": 10, "c.jsonl": 10, "more__d.json": 8}
+# What moves a terminal's cursor, or colours its text.
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def write_corpus(folder):
@@ -196,6 +199,20 @@ def test_config_reaches_the_assets_and_prompts_of_ones_own_are_asked_with(small,
     assert "reasoning: 1 to make (prompt)" in changed.said
     assert stages(changed.sent) == (0, 8)
     assert all("dry logbook" in request.raw.decode() for request in changed.sent)
+
+
+def test_a_terminal_gets_a_bar_a_table_that_fits_it(small):
+    code, shown = small.run_on_terminal("run", columns=80)
+    assert code == 0, shown
+    # Each picture of the bars is drawn over the last.
+    lines = [CONTROL.sub("", line).rstrip() for line in shown.splitlines()]
+    for name in (*TABLES, "corpus_index", "asked in all"):
+        bars = [line for line in lines if line.startswith(f"{name} ") and "━" in line]
+        assert max(map(len, bars)) <= 80
+        total = 16 if name == "asked in all" else 8
+        assert f" {total}/{total} " in bars[-1]
+    assert "to make" not in shown
+    assert "rare-assets dev" in lines[-1]
 
 
 # what is wrong: YAML of --config, settings, and words that the message must hold

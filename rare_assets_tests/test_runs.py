@@ -81,7 +81,7 @@ def test_a_failed_run_and_a_killed_process_stop_no_other_run(instance, nothing_s
     """One run of two in flight loses its process; one fails; the others end well, and a later one."""
     instance.add_dynamic_partitions(document_shards.name, ["missing"])
     requests = [request_for(shard) for shard in ("a", "b", "missing", "c")]
-    killed = []
+    killed, far = [], []
 
     def hang(body):
         return Fault("slow", 3600) if passage(1) in str(body["messages"]) else None
@@ -93,6 +93,7 @@ def test_a_failed_run_and_a_killed_process_stop_no_other_run(instance, nothing_s
             if each.shard == "b":
                 run = instance.get_run_by_id(each.run_id)
                 killed.append(int(run.tags[PROCESS_TAG].rpartition(":")[2]))
+                far.append(runs.how_far(each))
                 os.kill(killed[0], signal.SIGKILL)
 
     told = Told(kill)
@@ -102,6 +103,7 @@ def test_a_failed_run_and_a_killed_process_stop_no_other_run(instance, nothing_s
         later = [request_for("d")]
         results += runs.execute_all(in_turn(later, 2), tick=told.tick, done=told.done.append)
     assert killed
+    assert [moment[:3] for moment in far] == [("questions", 0, 1)]
     found = errors(results)
     assert {shard for shard, error in found.items() if error is None} == {"a", "c", "d"}
     assert "killed" in found["b"]

@@ -1,7 +1,6 @@
-"""What the assets that ask the teacher share: options, progress in the log, usage as metadata."""
+"""What the assets that ask the teacher share: options, how they ask, their usage as metadata."""
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -17,13 +16,12 @@ from rare_assets.instance import COMMAND_TAG
 from rare_assets.operators.judge import Judge
 from rare_assets.operators.templates import load_templates
 from rare_assets.resources.configurable import TeacherModel
-from rare_assets.resources.teacher.interface import Progress, Teacher, TeacherStopped, Usage
+from rare_assets.resources.teacher.interface import Teacher, TeacherStopped, Usage
 from rare_assets.resources.teacher.ledger import Ledger
 from rare_assets.settings import Settings
 
 T = TypeVar("T")
 
-LOG_SECONDS = 10
 # Marks a failure that the next shard would meet as well.
 TEACHER_STOPPED = "teacher_stopped"
 
@@ -147,28 +145,6 @@ def wait_for(work: Coroutine[Any, Any, T]) -> T:
         except BaseException:
             loop.call_soon_threadsafe(task.cancel)
             raise
-
-
-def log_progress(context: dg.AssetExecutionContext, total: int) -> Callable[[Progress], None]:
-    """A progress callback that logs a line at most every ten seconds: an event-log row each."""
-    started = time.monotonic()
-    said = started
-
-    def progress(now: Progress) -> None:
-        nonlocal said
-        if time.monotonic() - said < LOG_SECONDS and now.done < total:
-            return
-        said = time.monotonic()
-        usage = now.usage
-        left = (said - started) / now.done * (total - now.done) if now.done else None
-        cost = "" if usage.cost_usd is None else f", ${usage.cost_usd:.4f}"
-        eta = "" if left is None else f", about {left:.0f} s left"
-        context.log.info(
-            f"{context.partition_key}: {now.done} of {total} done, {now.in_flight} in flight, "
-            f"{usage.answers_reused} reused, {usage.retries} retries{cost}{eta}"
-        )
-
-    return progress
 
 
 def usage_metadata(model: str, usage: Usage) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The index: BM25 over the documents of all shards."""
 
-import time
 from datetime import timedelta
 
 import dagster as dg
@@ -8,6 +7,7 @@ import polars as pl
 from pydantic import Field
 
 from rare_assets.assets.documents import documents
+from rare_assets.assets.step_progress import seldom
 from rare_assets.catalog import OWNERS, PREVIEW_CHARS
 from rare_assets.partitions import document_shards
 from rare_assets.resources.configurable import Bm25Retriever, Storage
@@ -16,7 +16,6 @@ from rare_assets.resources.tables import ParquetTables
 from rare_assets.worked_example import shortened
 
 DUPLICATES_SHOWN = 20
-LOG_SECONDS = 10
 
 
 class CorpusIndexConfig(dg.Config):
@@ -79,22 +78,13 @@ def corpus_index(
             f"{', '.join(missing[:10])}{', …' if len(missing) > 10 else ''}. Materialize documents "
             "for them, then corpus_index again."
         )
-    said = time.monotonic()
-
-    def progress(line: str) -> None:
-        # Every log line is a row of the event log: a few of them tell enough.
-        nonlocal said
-        if time.monotonic() - said >= LOG_SECONDS:
-            said = time.monotonic()
-            context.log.info(line)
-
     with retriever.open() as engine:
         try:
             report = engine.sync(
                 shards,
                 lambda shard: tables.scan("documents", shard),
                 Bm25(config.k1, config.b, config.analyzer),
-                progress,
+                seldom(context.log.info),
             )
         except IndexConflict as error:
             raise dg.Failure(str(error), allow_retries=False) from error

@@ -5,6 +5,7 @@ import time
 import dagster as dg
 import polars as pl
 
+from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog import OWNERS, definition_metadata, materialized, spread
 from rare_assets.charts import histogram
 from rare_assets.operators.read_documents import READER_VERSION, read_documents
@@ -55,7 +56,8 @@ def documents(
     source = corpus.source()
     try:
         shard = source.shard(context.partition_key, known_shards(storage.tables()))
-        produced = read_documents(source.read(shard), file=shard.file)
+        rows = StepProgress(context, shard.n_rows).counting(source.read(shard))
+        produced = read_documents(rows, file=shard.file)
     except SourceError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     words = produced.rows["n_words"]

@@ -8,6 +8,7 @@ import polars as pl
 from pydantic import Field
 
 from rare_assets.assets.corpus_index import corpus_index
+from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog import OWNERS, counted, definition_metadata, materialized
 from rare_assets.charts import histogram
 from rare_assets.operators.bm25_hard_neg import (
@@ -171,10 +172,15 @@ def hard_negatives(
         except IndexMissing as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         require_shard(state, context.partition_key, content_hash)
+        asked = questions.collect()
         options = config.model_dump(exclude={"remine_after_growth"})
         earlier = earlier_negatives(storage.tables(), context.partition_key, config, state)
         mined = bm25_hard_neg(
-            questions.collect(), engine, **options, earlier=earlier.rows if earlier else None
+            asked,
+            engine,
+            **options,
+            earlier=earlier.rows if earlier else None,
+            progress=StepProgress(context, asked.height).count,
         )
     made_from = hard_negatives_from(
         storage.content_hash("questions", context.partition_key),

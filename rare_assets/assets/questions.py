@@ -6,7 +6,8 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from rare_assets.assets.asking import AskingConfig, ask, code_version, log_progress
+from rare_assets.assets.asking import AskingConfig, ask, code_version
+from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog import OWNERS, definition_metadata, materialized, spread, words
 from rare_assets.charts import histogram
 from rare_assets.operators.doc2query import doc2query
@@ -64,7 +65,7 @@ def questions(
             model,
             templates=templates,
             **config.operator_options(teacher),
-            progress=log_progress(context, rows.height * config.num_questions),
+            progress=StepProgress(context, rows.height * config.num_questions).ask,
         ),
         refresh=config.refresh,
         mode=config.mode,

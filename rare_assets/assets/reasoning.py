@@ -7,7 +7,8 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from rare_assets.assets.asking import AskingConfig, ask, code_version, log_progress
+from rare_assets.assets.asking import AskingConfig, ask, code_version
+from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog import OWNERS, definition_metadata, materialized, share, spread, words
 from rare_assets.charts import histogram
 from rare_assets.operators.reason_distill import reason_distill
@@ -83,7 +84,7 @@ def reasoning(
             templates=templates,
             judge=judge if config.judge_answers else None,
             **config.operator_options(teacher),
-            progress=log_progress(context, asked.height * config.n),
+            progress=StepProgress(context, asked.height * config.n).ask,
         ),
         refresh=config.refresh,
         mode=config.mode,

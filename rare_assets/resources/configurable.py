@@ -27,6 +27,8 @@ ENDPOINT_CONCURRENCY = 64
 EMBEDDED_CONCURRENCY = 2
 # The embedded model is small: what it has not said by then gets no better by going on.
 EMBEDDED_MAX_TOKENS = 200
+# A terminal shows how far a step is about as often.
+PROGRESS_SECONDS = 1.0
 
 
 def setting(name: str, **constraints: Any) -> Any:
@@ -152,6 +154,7 @@ class TeacherModel(dg.ConfigurableResource):
             "prices": self.load_prices(),
             "ledger": ledger,
             "refresh": refresh,
+            "progress_every_s": PROGRESS_SECONDS,
         }
         async with AnswerStore(self._answers) as store:
             if model is None:

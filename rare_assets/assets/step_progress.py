@@ -1,0 +1,112 @@
+"""How far a long step is: told to who listens in this process, and now and then as a line of its log.
+
+Each line is a row of the event log, which the UI shows and keeps: there are few of them.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, TypeVar
+
+import dagster as dg
+
+from rare_assets.pace import Pace, duration
+from rare_assets.resources.teacher.interface import Progress
+
+T = TypeVar("T")
+
+LOG_SECONDS = 10
+TELL_SECONDS = 1
+_PROGRESS_LINE = re.compile(r".*: [\d,]+ of [\d,]+ done", re.DOTALL)
+
+
+class Moment(NamedTuple):
+    """How far a step is. `requests` are new ones; `cost_usd` is None while the price is unknown."""
+
+    asset: str
+    done: int
+    total: int
+    requests: int = 0
+    cost_usd: float | None = None
+
+
+# Called with every moment of the steps of this process, at most about once a second each.
+listeners: list[Callable[[Moment], None]] = []
+
+
+class StepProgress:
+    """Tells how far a step of an asset's shard is.
+
+    Args:
+        context: of the step; its log gets a line at most every ten seconds.
+        total: what there is to do.
+    """
+
+    def __init__(self, context: dg.AssetExecutionContext, total: int) -> None:
+        self._context = context
+        self._asset = context.asset_key.path[-1]
+        self._total = total
+        self._pace = Pace()
+        self._said = time.monotonic()
+        self._tell(Moment(self._asset, 0, total))
+
+    def count(self, done: int, total: int) -> None:
+        """So many of them are done."""
+        self._total = total
+        self._go_on(Moment(self._asset, done, total), "")
+
+    def ask(self, now: Progress) -> None:
+        """A moment of a teacher's work."""
+        usage = now.usage
+        cost = "" if usage.cost_usd is None else f", ${usage.cost_usd:.4f}"
+        self._go_on(
+            Moment(self._asset, now.done, self._total, usage.requests, usage.cost_usd),
+            f", {now.in_flight} in flight, {usage.answers_reused} reused, "
+            f"{usage.retries} retries{cost}",
+        )
+
+    def counting(self, items: Iterable[T]) -> Iterator[T]:
+        """The same items, counted as they pass."""
+        told = time.monotonic()
+        for number, item in enumerate(items, start=1):
+            yield item
+            if time.monotonic() - told >= TELL_SECONDS:
+                told = time.monotonic()
+                self.count(number, max(number, self._total))
+
+    def _go_on(self, moment: Moment, more: str) -> None:
+        self._tell(moment)
+        self._pace.note(moment.done)
+        now = time.monotonic()
+        if now - self._said < LOG_SECONDS:
+            return
+        self._said = now
+        left = self._pace.seconds_for(moment.total - moment.done)
+        eta = "" if left is None else f", about {duration(left)} left"
+        self._context.log.info(
+            f"{self._context.partition_key}: {moment.done:,} of {moment.total:,} done{more}{eta}"
+        )
+
+    def _tell(self, moment: Moment) -> None:
+        for listener in listeners:
+            listener(moment)
+
+
+def seldom(say: Callable[[str], None]) -> Callable[[str], None]:
+    """The same function, which leaves out what comes within ten seconds of the last."""
+    said = time.monotonic()
+
+    def say_seldom(line: str) -> None:
+        nonlocal said
+        if time.monotonic() - said >= LOG_SECONDS:
+            said = time.monotonic()
+            say(line)
+
+    return say_seldom
+
+
+def is_progress(line: str) -> bool:
+    """Whether a line of a step's log is one of those above."""
+    return _PROGRESS_LINE.match(line) is not None
