@@ -24,6 +24,8 @@ WORKSPACE = Path(__file__).with_name("workspace.yaml")
 LOCATION = "rare_assets"
 PROCESS_TAG = "rare_assets/process"
 COMMAND_TAG = "rare_assets/command"
+# Of the steps that ask the teacher, and of those that work on the index.
+POOLS = ("teacher", "elasticsearch")
 
 
 def prepare_home() -> Path:
@@ -80,6 +82,36 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
             dead.append(run.run_id)
     free_pool_slots(instance)
     return dead
+
+
+def open_pools(instance: dg.DagsterInstance, at_once: int) -> list[str]:
+    """Give each pool room for so many steps at once, as RARE_SHARDS_AT_ONCE asks for.
+
+    A limit that somebody has set, in the UI or by `dagster instance concurrency`, stays; one that
+    this function has set follows the setting, down to the default limit of dagster.yaml.
+
+    Returns the pools that stay below `at_once`, with their limit, as `teacher (2)`.
+    """
+    storage = instance.event_log_storage
+    limits = {pool.name: pool for pool in storage.get_pool_limits()}
+    default = instance.global_op_concurrency_default_limit
+    ours = instance.run_storage.get_cursor_values(set(map(_pool_cursor, POOLS)))
+    too_low = []
+    for name in POOLS:
+        pool = limits.get(name)
+        set_by_us = pool is not None and ours.get(_pool_cursor(name)) == str(pool.limit)
+        if pool is not None and not pool.from_default and not set_by_us:
+            if pool.limit < at_once:
+                too_low.append(f"{name} ({pool.limit})")
+        elif default is not None and (set_by_us or at_once > default):
+            limit = max(default, at_once)
+            storage.set_concurrency_slots(name, limit)
+            instance.run_storage.set_cursor_values({_pool_cursor(name): str(limit)})
+    return too_low
+
+
+def _pool_cursor(pool: str) -> str:
+    return f"rare_assets/pool/{pool}"
 
 
 def free_pool_slots(instance: dg.DagsterInstance) -> None:

@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from rare_assets.build import build_resources
 from rare_assets.estimate import estimate
-from rare_assets.instance import end_dead_runs, prepare_home
+from rare_assets.instance import end_dead_runs, open_pools, prepare_home
 from rare_assets.partitions import document_shards
 from rare_assets.planning import ASKED_STAGES, Options, Planner, Stale
 from rare_assets.progress import RunProgress
@@ -81,6 +81,14 @@ class MainJob:
         """
         with dg.DagsterInstance.get() as instance:
             end_dead_runs(instance)
+            at_once = Settings().shards_at_once
+            if too_low := open_pools(instance, at_once):
+                self.console.print(
+                    f"[yellow]RARE_SHARDS_AT_ONCE is {at_once}, and fewer steps run at once in "
+                    f"pools whose limit was set by hand: {', '.join(too_low)}. Raise it in the UI "
+                    "(Deployment, Concurrency) or by `dagster instance concurrency set`.[/]",
+                    soft_wrap=True,
+                )
             scan = self._register(instance)
             keys = [shard.key for shard in scan.shards]
             asked = self.only or keys

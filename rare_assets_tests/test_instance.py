@@ -10,10 +10,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from rare_assets.definitions import defs
 from rare_assets.instance import (
+    POOLS,
     PROCESS_TAG,
     SHIPPED_YAML,
     end_dead_runs,
+    open_pools,
     prepare_home,
     run_tags,
 )
@@ -113,6 +116,39 @@ def test_places_in_pools_of_killed_runs_become_free(instance, dead_pid):
     assert not storage.claim_concurrency_slot("teacher", dead[3], "questions").is_claimed
     end_dead_runs(instance)
     assert storage.get_concurrency_info("teacher").active_run_ids == {alive}
+
+
+def pool_limits(instance):
+    return {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
+
+
+def test_pools_have_room_for_the_shards_at_once_and_follow_the_setting(instance):
+    assert open_pools(instance, 4) == []
+    # Nothing was set: the default limit holds for what comes.
+    assert pool_limits(instance) == {}
+    assert open_pools(instance, 16) == []
+    assert pool_limits(instance) == {"teacher": 16, "elasticsearch": 16}
+    storage = instance.event_log_storage
+    claims = [storage.claim_concurrency_slot("teacher", str(n), "questions") for n in range(17)]
+    assert [claim.is_claimed for claim in claims].count(True) == 16
+    open_pools(instance, 6)
+    assert pool_limits(instance) == {"teacher": 6, "elasticsearch": 6}
+    open_pools(instance, 2)
+    assert pool_limits(instance) == {"teacher": 4, "elasticsearch": 4}
+    open_pools(instance, 8)
+    assert pool_limits(instance) == {"teacher": 8, "elasticsearch": 8}
+
+
+def test_a_pool_limit_that_was_set_by_hand_stays_and_is_told(instance):
+    instance.event_log_storage.set_concurrency_slots("teacher", 2)
+    assert open_pools(instance, 8) == ["teacher (2)"]
+    assert open_pools(instance, 2) == []
+    assert pool_limits(instance) == {"teacher": 2, "elasticsearch": 4}
+
+
+def test_these_are_the_pools_of_the_assets():
+    pools = {op.pool for asset in defs.assets if (op := getattr(asset, "op", None)) and op.pool}
+    assert pools == set(POOLS)
 
 
 def test_a_run_is_tagged_with_its_process_and_code_location():
