@@ -59,8 +59,9 @@ class ElasticsearchRetriever:
     A concurrent reader sees the documents as they were before a sync until it switches to those
     after it, in one step: new versions of shards are loaded while the alias filters them out, old
     ones are removed after it does so with them. Only term statistics (so scores, a little) count
-    hidden documents meanwhile, as they count removed ones until Lucene merges them away; syncs ask
-    for that merge where more than a tenth of a segment is gone. Two syncs at once that want the
+    hidden documents meanwhile, as they count removed ones until Lucene merges them away: a server
+    keeps them for half a minute at least, and each sync has those of earlier syncs merged away
+    where they are more than a tenth of a segment. Two syncs at once that want the
     same shards do no harm; of two that want different ones the last to finish checks what the
     index holds and fails if that is not what it wanted.
 

@@ -278,14 +278,17 @@ class Alias:
         )
 
     def expunge(self, target: ConcreteIndex) -> None:
-        """Have removed documents merged away, which count in term statistics until then."""
+        """Have documents that were removed earlier merged away; they count in term statistics."""
         from elastic_transport import TransportError
 
         client = self.connection.client.options(request_timeout=600, max_retries=0)
         try:
             self.connection.optional(
                 f"merge {target.name}",
-                lambda: client.indices.forcemerge(index=target.name, only_expunge_deletes=True),
+                # A flush takes longer than a small sync, and nothing waits for it.
+                lambda: client.indices.forcemerge(
+                    index=target.name, only_expunge_deletes=True, flush=False
+                ),
             )
         except (ElasticsearchError, TransportError) as error:
             _log.debug("the merge was left to the server: %s", error)
