@@ -1,6 +1,6 @@
 """A new state of the embedded index, at a cost proportional to what changed.
 
-Shards that did not change stay where they are, in a segment that is not touched; the others are
+Documents that did not change stay where they are, in a segment that is not touched; the others are
 analyzed and put into a segment of their own. What the large segment has lost and what lies beside it
 is held down to a share of it: beyond that all is merged into one.
 """
@@ -18,7 +18,6 @@ from rare_assets.resources.retriever.embedded_folder import (
     IndexFolder,
     Manifest,
     Segment,
-    SegmentShard,
     new_name,
 )
 from rare_assets.resources.retriever.embedded_postings import frequencies_among, merge_postings
@@ -26,7 +25,7 @@ from rare_assets.resources.retriever.embedded_segment import (
     ANALYZERS,
     DOCUMENTS,
     Analyzed,
-    Reusable,
+    Gone,
     analyze_shard,
     analyzed_name,
     read_analyzed,
@@ -43,14 +42,6 @@ if TYPE_CHECKING:
 LISTED_DUPLICATES = 1_000
 # Rows gone from the largest segment and rows outside it, beside its own: above, all becomes one.
 _LOOSE = 0.25
-# All rows of the index, `shard` by its place among the shards, `number` as readers number them.
-_ROWS: dict[str, Any] = {
-    "doc_id": pl.String,
-    "text_hash": pl.String,
-    "length": pl.UInt32,
-    "shard": pl.Int32,
-    "number": pl.Int32,
-}
 _DUPLICATES: dict[str, Any] = {
     "text_hash": pl.String,
     "doc_ids": pl.List(pl.String),
@@ -74,39 +65,37 @@ def build(
     import numpy as np
 
     old = _old_segments(folder, before, held, bm25)
-    served = {shard.key for part in old for shard, _ in part.runs}
-    new = {key: content for key, content in held.items() if key not in served}
-    reusable = _reusable(old if new else [])
-    analyzed = _analyze(folder, new, reusable, read, bm25, progress)
+    known = before.shards if before and old else {}
+    new = [key for key in held if known.get(key) != held[key]]
+    analyzed = _analyze(folder, held, new, old, read, bm25, progress)
 
     progress(f"building the index of {len(held)} shards")
-    rewritten = _to_rewrite(old, sum(content.n_documents for content in new.values()))
+    rewritten = _to_rewrite(old, sum(len(shard.new) for shard in analyzed.values()))
     kept = [part for part in old if part not in rewritten]
-    number_of_shard = {key: number for number, key in enumerate(held)}
-    rows = [pl.DataFrame(schema=_ROWS)]
-    first = 0
-    for part in kept:
-        for shard, start in part.runs:
-            documents = part.documents[start : start + shard.n_rows]
-            rows.append(_rows(documents, number_of_shard[shard.key], first + start))
-        first += len(part.kept)
     written = _NewSegment(folder.segment(new_name()))
     for part in rewritten:
-        for shard, start in part.runs:
-            documents = part.documents[start : start + shard.n_rows]
-            rows.append(_rows(documents, number_of_shard[shard.key], first + written.n_rows))
-            written.add_run(part, shard, start, documents)
-    for key, outcome in analyzed.items():
-        rows.append(_rows(outcome.documents, number_of_shard[key], first + written.n_rows))
-        written.add_analyzed(SegmentShard(key, *held[key]), outcome, old, reusable)
+        written.add_segment(part)
+    for owner, shard in analyzed.items():
+        written.add_shard(owner, shard)
+    owners = np.concatenate(
+        [np.empty(0, np.int32), *(part.owners for part in kept), *written.owners]
+    )
+    documents = pl.concat(
+        [
+            pl.DataFrame(schema=DOCUMENTS),
+            *(part.documents.select(*DOCUMENTS) for part in kept),
+            *written.documents,
+        ]
+    )
+    (present,) = np.nonzero(owners >= 0)
+    rows = documents.select("doc_id", "text_hash", "length", shard=owners)[present]
 
-    all_rows = pl.concat(rows)
-    order = _order(all_rows, list(held), read)
-    duplicates = _duplicates(all_rows, list(held))
+    order = _order(rows, list(held), read)
+    duplicates = _duplicates(rows, list(held))
     segments = [part.segment for part in kept]
     if written.n_rows:
-        segments.append(written.write(old))
-    lengths = all_rows["length"].to_numpy()
+        segments.append(written.write())
+    lengths = rows["length"].to_numpy()
     manifest = Manifest(
         name=new_name(),
         bm25=bm25,
@@ -120,7 +109,8 @@ def build(
     )
     state = folder.state(manifest.name)
     state.mkdir(parents=True)
-    np.save(state / "order.npy", all_rows["number"].to_numpy()[order])
+    np.save(state / "owners.npy", owners)
+    np.save(state / "order.npy", present[order].astype(np.int32))
     terms, frequencies = _gone_frequencies(kept)
     np.save(state / "gone_terms.npy", terms)
     np.save(state / "gone_frequencies.npy", frequencies)
@@ -130,136 +120,118 @@ def build(
 
 
 class _Old:
-    """A segment of the state before: its rows, `runs` of which are part of the next state."""
+    """A segment of the state before; the next state has the rows that have an owner in it."""
 
-    def __init__(self, segment: Segment, folder: Path) -> None:
-        import numpy as np
-
-        self.segment, self.folder = segment, folder
+    def __init__(self, segment: Segment, folder: Path, owners: Array) -> None:
+        self.segment, self.folder, self.owners = segment, folder, owners
         self.documents = read_documents(folder)
-        # Shards and their first rows.
-        self.runs: list[tuple[SegmentShard, int]] = []
-        self.kept = np.zeros(segment.n_rows, bool)
-        # Rows in the segment that is being written; -1: not part of it.
-        self.new_rows = np.full(segment.n_rows, -1, np.int32)
-
-    @property
-    def n_kept(self) -> int:
-        return int(self.kept.sum())
 
     @property
     def n_gone(self) -> int:
-        return len(self.kept) - self.n_kept
+        return int((self.owners < 0).sum())
 
 
 class _NewSegment:
-    """A segment being put together from runs of older ones and analyzed shards."""
+    """A segment being put together from older ones and analyzed shards."""
 
     def __init__(self, folder: Path) -> None:
         self.n_rows = 0
+        self.owners: list[Array] = []
+        self.documents: list[pl.DataFrame] = []
         self._folder = folder
-        self._shards: list[SegmentShard] = []
-        self._documents: list[pl.DataFrame] = []
-        self._texts: list[tuple[Path, int, int]] = []
+        self._texts: list[tuple[Path, list[tuple[int, int]]]] = []
         self._postings: list[tuple[Path, Array]] = []
 
-    def add_run(self, part: _Old, shard: SegmentShard, start: int, documents: pl.DataFrame) -> None:
-        """Take a shard over from another segment, where its documents are from row `start` on."""
+    def add_segment(self, part: _Old) -> None:
+        """Take over what is not gone from an older segment."""
         import numpy as np
 
-        numbers = np.arange(self.n_rows, self.n_rows + shard.n_rows)
-        part.new_rows[start : start + shard.n_rows] = numbers
-        self._add(shard, documents, part.folder / "texts", documents["start"][0])
+        stays = part.owners >= 0
+        new_rows = np.where(stays, self.n_rows + np.cumsum(stays) - 1, -1).astype(np.int32)
+        self._postings.append((part.folder, new_rows))
+        # Texts are copied in runs of rows that stay.
+        bounds = np.flatnonzero(np.diff(stays, prepend=False, append=False))
+        sizes = part.documents["n_bytes"].to_numpy()
+        starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        runs = [(start, end) for start, end in starts[bounds].reshape(-1, 2).tolist()]
+        self._add(part.owners[stays], part.documents.filter(stays), part.folder, runs)
 
-    def add_analyzed(
-        self, shard: SegmentShard, analyzed: Analyzed, old: Sequence[_Old], reusable: Reusable
-    ) -> None:
+    def add_shard(self, owner: int, shard: Analyzed) -> None:
         """Take an analyzed shard."""
         import numpy as np
 
-        for folder, own in analyzed.postings():
+        for folder, own in shard.postings():
             self._postings.append((folder, (self.n_rows + own).astype(np.int32)))
-        (own,) = np.nonzero(analyzed.reused >= 0)
-        reused = analyzed.reused[own]
-        for number, part in enumerate(old):
-            mine = reusable.segments[reused] == number
-            part.new_rows[reusable.rows[reused[mine]]] = self.n_rows + own[mine]
-        self._add(shard, analyzed.documents, analyzed.folder / "texts", 0)
+        new = shard.new
+        run = (0, int(new["n_bytes"].cast(pl.Int64).sum()))
+        self._add(np.full(len(new), owner, np.int32), new, shard.folder, [run])
 
-    def _add(self, shard: SegmentShard, documents: pl.DataFrame, texts: Path, start: int) -> None:
-        self._shards.append(shard)
-        self._documents.append(documents.select(*DOCUMENTS))
-        self._texts.append((texts, start, int(documents["n_bytes"].cast(pl.Int64).sum())))
-        self.n_rows += shard.n_rows
+    def _add(
+        self, owners: Array, documents: pl.DataFrame, folder: Path, runs: list[tuple[int, int]]
+    ) -> None:
+        self.owners.append(owners)
+        self.documents.append(documents.select(*DOCUMENTS))
+        self._texts.append((folder / "texts", runs))
+        self.n_rows += len(documents)
 
-    def write(self, old: Sequence[_Old]) -> Segment:
-        """Write it, with the postings of the older segments' rows that have become part of it."""
-        merge_postings(
-            self._folder,
-            [(part.folder, part.new_rows) for part in old if (part.new_rows >= 0).any()]
-            + self._postings,
-        )
-        pl.concat(self._documents).write_ipc(self._folder / "documents.arrow")
+    def write(self) -> Segment:
+        merge_postings(self._folder, self._postings)
+        pl.concat(self.documents).write_ipc(self._folder / "documents.arrow")
         write_texts(self._folder, self._texts)
-        return Segment(self._folder.name, self._shards)
+        return Segment(self._folder.name, self.n_rows)
 
 
 def _old_segments(
     folder: IndexFolder, before: Manifest | None, held: Mapping[str, ShardContent], bm25: Bm25
 ) -> list[_Old]:
-    """The state's segments, if their terms are of the same analyzer, and what of them stays."""
+    """The state's segments, if their terms are of the same analyzer."""
+    import numpy as np
+
     if before is None or before.bm25.analyzer != bm25.analyzer:
         return []
-    old, served = [], set()
-    for segment in before.segments:
-        part = _Old(segment, folder.segment(segment.name))
-        start = 0
-        for shard in segment.shards:
-            content = ShardContent(shard.content_hash, shard.n_rows)
-            if held.get(shard.key) == content and shard.key not in served:
-                served.add(shard.key)
-                part.runs.append((shard, start))
-                part.kept[start : start + shard.n_rows] = True
-            start += shard.n_rows
-        old.append(part)
-    return old
-
-
-def _reusable(old: Sequence[_Old]) -> Reusable:
-    """What of the older segments is not part of the next state."""
-    gone = [
-        part.documents.select("text_hash", "length")
-        .with_row_index("row")
-        .filter(~pl.Series(part.kept, dtype=pl.Boolean))
-        .with_columns(segment=pl.lit(number, pl.Int32))
-        for number, part in enumerate(old)
+    number = {key: number for number, key in enumerate(held)}
+    renumbered = [
+        number[key] if held.get(key) == content else -1 for key, content in before.shards.items()
     ]
-    schema = {"row": pl.UInt32, "text_hash": pl.String, "length": pl.UInt32, "segment": pl.Int32}
-    return Reusable(pl.concat([pl.DataFrame(schema=schema), *(of.select(*schema) for of in gone)]))
+    # The last one is for the rows that are gone already.
+    owners = np.array([*renumbered, -1], np.int32)[
+        np.load(folder.state(before.name) / "owners.npy")
+    ]
+    ends = np.cumsum([segment.n_rows for segment in before.segments])
+    return [
+        _Old(segment, folder.segment(segment.name), of)
+        for segment, of in zip(before.segments, np.split(owners, ends[:-1]), strict=True)
+    ]
 
 
 def _analyze(
     folder: IndexFolder,
-    shards: Mapping[str, ShardContent],
-    reusable: Reusable,
+    held: Mapping[str, ShardContent],
+    new: Sequence[str],
+    old: Sequence[_Old],
     read: Callable[[str], pl.LazyFrame],
     bm25: Bm25,
     progress: Callable[[str], None],
-) -> dict[str, Analyzed]:
+) -> dict[int, Analyzed]:
+    """The new shards by their place among all; what older segments have of them is given to them."""
     analyzed = {}
-    for done, (key, content) in enumerate(shards.items(), 1):
-        target = folder.analyzed(analyzed_name(bm25.analyzer, key, content))
-        shard = read_analyzed(target, reusable)
+    number = {key: number for number, key in enumerate(held)}
+    relevant = old if new else []
+    gone = Gone([part.documents for part in relevant], [part.owners for part in relevant])
+    for done, key in enumerate(new, 1):
+        target = folder.analyzed(analyzed_name(bm25.analyzer, key, held[key]))
+        shard = read_analyzed(target, gone, number[key])
         if shard is None:
-            shard = analyze_shard(target, read(key), ANALYZERS[bm25.analyzer], reusable)
-            progress(f"analyzed shard {key!r}, {done} of {len(shards)}")
-        if len(shard.documents) != content.n_documents:
+            analyze = ANALYZERS[bm25.analyzer]
+            shard = analyze_shard(target, read(key), analyze, gone, number[key])
+            progress(f"analyzed shard {key!r}, {done} of {len(new)}")
+        if len(shard.documents) != held[key].n_documents:
             shutil.rmtree(target)
             raise IndexConflict(
-                f"shard {key!r} has {len(shard.documents)} rows, not {content.n_documents}: it "
+                f"shard {key!r} has {len(shard.documents)} rows, not {held[key].n_documents}: it "
                 "changed while the index was syncing. Materialize corpus_index again"
             )
-        analyzed[key] = shard
+        analyzed[number[key]] = shard
     return analyzed
 
 
@@ -267,22 +239,12 @@ def _to_rewrite(old: Sequence[_Old], n_new: int) -> list[_Old]:
     """Which segments become part of the new one: all but the largest, or that one, too."""
     if not old:
         return []
-    largest = max(old, key=lambda part: len(part.kept))
+    largest = max(old, key=lambda part: part.segment.n_rows)
     others = [part for part in old if part is not largest]
-    loose = n_new + largest.n_gone + sum(len(part.kept) for part in others)
-    if loose > _LOOSE * len(largest.kept):
+    loose = n_new + largest.n_gone + sum(part.segment.n_rows for part in others)
+    if loose > _LOOSE * largest.segment.n_rows:
         return list(old)
     return others if n_new else []
-
-
-def _rows(documents: pl.DataFrame, shard: int, first: int) -> pl.DataFrame:
-    return documents.select(
-        "doc_id",
-        "text_hash",
-        "length",
-        shard=pl.lit(shard, pl.Int32),
-        number=pl.int_range(first, first + pl.len(), dtype=pl.Int32),
-    )
 
 
 def _order(rows: pl.DataFrame, shards: Sequence[str], read: Callable[[str], pl.LazyFrame]) -> Array:
@@ -332,7 +294,7 @@ def _gone_frequencies(kept: Sequence[_Old]) -> tuple[Array, Array]:
     """What the kept segments' statistics count and should not: terms, ascending, and how often."""
     import numpy as np
 
-    gone = [frequencies_among(part.folder, ~part.kept) for part in kept if part.n_gone]
+    gone = [frequencies_among(part.folder, part.owners < 0) for part in kept if part.n_gone]
     terms, term_of = np.unique(
         np.concatenate([np.empty(0, np.uint64), *(of[0] for of in gone)]), return_inverse=True
     )

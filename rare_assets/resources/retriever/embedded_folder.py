@@ -1,9 +1,14 @@
 """The embedded index's folder: its states, the one that is current, its lock, its remote home.
 
     current.json       names the state that readers open; replaced atomically
-    states/<name>/     what is in the index and which segments hold it: `state.json`, `order.npy`,
-                       `gone_terms.npy`, `gone_frequencies.npy`, `duplicates.arrow`
-    segments/<name>/   documents of some shards: `documents.arrow`, `texts` and their postings
+    states/<name>/     what is in the index:
+        state.json         shards, ranking and statistics, the segments that hold the documents
+        owners.npy         for each row of the segments in turn, its shard's place among the shards,
+                           -1 if it is gone
+        order.npy          rows of the documents in the order of their ids, one for each id
+        gone_*.npy         terms of the rows that are gone, and in how many of them each one is
+        duplicates.arrow   texts that stand twice
+    segments/<name>/   documents: `documents.arrow`, `texts` and their postings
     analyzed/<hash>/   a shard's documents on their way into a segment, kept for the next sync if
                        this one is killed
 
@@ -33,36 +38,30 @@ ENGINE = "embedded"
 # Raise it when the files' layout or an analyzer's terms change.
 FORMAT = 2
 UNFINISHED = ".part"
-STATE_FILES = ("state.json", "order.npy", "gone_terms.npy", "gone_frequencies.npy", "duplicates.arrow")  # fmt: skip
+STATE_FILES = (
+    "state.json",
+    "owners.npy",
+    "order.npy",
+    "gone_terms.npy",
+    "gone_frequencies.npy",
+    "duplicates.arrow",
+)
 SEGMENT_FILES = ("documents.arrow", "texts", *embedded_postings.FILES)
 Opened = TypeVar("Opened")
 
 
-class SegmentShard(NamedTuple):
-    """A shard whose documents lie in a segment, in one run of rows."""
-
-    key: str
-    content_hash: str
-    n_rows: int
-
-
 class Segment(NamedTuple):
-    """A segment and the shards in it, in the order of its rows."""
+    """A segment and how many documents lie in it."""
 
     name: str
-    shards: list[SegmentShard]
-
-    @property
-    def n_rows(self) -> int:
-        return sum(shard.n_rows for shard in self.shards)
+    n_rows: int
 
 
 class Manifest(NamedTuple):
     """What `state.json` says of a state.
 
     `n_counted` documents have a term, `n_terms` is the sum of their lengths: both count each row,
-    `n_documents` each id. A segment's shard is part of the state if `shards` has its content and no
-    segment before has it.
+    `n_documents` each id.
     """
 
     name: str
@@ -98,10 +97,7 @@ class Manifest(NamedTuple):
         return cls(**content)._replace(
             bm25=Bm25(**content["bm25"]),
             shards={key: ShardContent(*of) for key, of in content["shards"].items()},
-            segments=[
-                Segment(name, [SegmentShard(*of) for of in shards])
-                for name, shards in content["segments"]
-            ],
+            segments=[Segment(*of) for of in content["segments"]],
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,67 +26,86 @@ ANALYZERS: dict[str, Callable[[str], list[str]]] = {"english": english_terms}
 _BATCH_BYTES = 2 << 20
 _BATCH_ROWS = 256
 _COPIED_BYTES = 1 << 20
-# `length` counts terms; texts lie one after the other, `n_bytes` each. `part` is the postings' folder
-# in an analyzed shard, null where an older segment has them.
+_KEY = ("doc_id", "text_hash")
+# `length` counts terms; texts lie one after the other, `n_bytes` each.
 DOCUMENTS: dict[str, Any] = {
     "doc_id": pl.String,
     "text_hash": pl.String,
     "length": pl.UInt32,
     "n_bytes": pl.UInt32,
 }
+# `part` is the postings' folder; null, like length and size, for what an older segment has.
 _ANALYZED = DOCUMENTS | {"part": pl.Int32}
 
 
 class Analyzed(NamedTuple):
-    """An analyzed shard: its folder, a row a document, and which of the reusable documents stands
-    in for each row that has no postings here (-1 for the others)."""
+    """An analyzed shard's documents, and the folder of those that no older segment has."""
 
     folder: Path
     documents: pl.DataFrame
-    reused: Array
+
+    @property
+    def new(self) -> pl.DataFrame:
+        """Those that no older segment has."""
+        return self.documents.filter(pl.col("part").is_not_null())
 
     def postings(self) -> Iterator[tuple[Path, Array]]:
-        """Each batch's postings and the rows of the shard that are in them."""
+        """Each batch's postings and which of the new documents are in them."""
         import numpy as np
 
-        part = self.documents["part"].fill_null(-1).to_numpy()
+        part = self.new["part"].to_numpy()
         for number in range(part.max(initial=-1) + 1):
             yield self.folder / f"{number:06}", np.flatnonzero(part == number)
 
 
-class Reusable:
-    """Documents of older segments that are no longer part of the index, by the hash of their text.
+class Gone:
+    """Documents of older segments whose shard changed or left; another can have them, each once.
 
-    A document of the same text can have their postings: each once.
+    Args:
+        documents: the rows of each segment.
+        owners: for each segment, the shard that has a row, -1 for those that are gone; kept up to
+            date here.
     """
 
-    def __init__(self, gone: pl.DataFrame) -> None:
-        """`gone`: text_hash, length, segment, row."""
+    def __init__(self, documents: Sequence[pl.DataFrame], owners: Sequence[Array]) -> None:
+        self._owners = owners
+        self._rows = pl.concat(
+            [
+                pl.DataFrame(
+                    schema=dict.fromkeys(_KEY, pl.String) | {"row": pl.UInt32, "segment": pl.Int32}
+                ),
+                *(
+                    of.select(*_KEY)
+                    .with_row_index("row")
+                    .filter(pl.Series(rows < 0, dtype=pl.Boolean))
+                    .select(*_KEY, "row", segment=pl.lit(number, pl.Int32))
+                    for number, (of, rows) in enumerate(zip(documents, owners, strict=True))
+                ),
+            ]
+        ).unique(_KEY, keep="first", maintain_order=True)
+
+    def take(self, documents: pl.DataFrame, owner: int) -> Array:
+        """Give the shard those of its documents that are here; which ones, as a mask."""
         import numpy as np
 
-        gone = gone.unique("text_hash", keep="first", maintain_order=True)
-        self._positions = gone.select("text_hash").with_row_index("position")
-        self.lengths = gone["length"].to_numpy()
-        self.segments = gone["segment"].to_numpy()
-        self.rows = gone["row"].to_numpy()
-        self._free = np.ones(len(gone), bool)
+        if self._rows.is_empty():
+            return np.zeros(len(documents), bool)
+        found = documents.select(*_KEY, first=pl.struct(_KEY).is_first_distinct()).join(
+            self._rows, on=_KEY, how="left", maintain_order="left"
+        )
+        taken: Array = (found["first"] & found["row"].is_not_null()).to_numpy().copy()
+        row, segment = (found[name].fill_null(0).to_numpy() for name in ("row", "segment"))
+        for number, owners in enumerate(self._owners):
+            (mine,) = np.nonzero(taken & (segment == number))
+            free = owners[row[mine]] < 0
+            taken[mine[~free]] = False
+            owners[row[mine[free]]] = owner
+        return taken
 
-    def claim(self, text_hashes: pl.Series) -> Array:
-        """A position among the reusable for each text, -1 where there is none left."""
-        import numpy as np
-
-        if not self._free.any():
-            return np.full(len(text_hashes), -1)
-        asked = pl.DataFrame({"text_hash": text_hashes, "first": text_hashes.is_first_distinct()})
-        found = asked.join(self._positions, on="text_hash", how="left", maintain_order="left")
-        positions = found["position"].cast(pl.Int64).fill_null(-1).to_numpy()
-        usable = found["first"].to_numpy() & (positions >= 0) & self._free[positions]
-        self._free[positions[usable]] = False
-        return np.where(usable, positions, -1)
-
-    def release(self, claimed: Array) -> None:
-        """Give claimed positions back."""
-        self._free[claimed[claimed >= 0]] = True
+    def give_back(self, owner: int) -> None:
+        """Undo what the shard has taken."""
+        for owners in self._owners:
+            owners[owners == owner] = -1
 
 
 def analyzed_name(analyzer: str, key: str, content: ShardContent) -> str:
@@ -95,66 +114,55 @@ def analyzed_name(analyzer: str, key: str, content: ShardContent) -> str:
     return hashlib.sha256(named.encode()).hexdigest()[:32]
 
 
-def read_analyzed(folder: Path, reusable: Reusable) -> Analyzed | None:
-    """The shard that an earlier sync analyzed; None if there is none or what it reused is gone."""
-    import numpy as np
-
+def read_analyzed(folder: Path, gone: Gone, owner: int) -> Analyzed | None:
+    """The shard that an earlier sync analyzed; None if there is none or what it relied on is not
+    there."""
     try:
         documents = read_arrow(folder / "documents.arrow")
     except FileNotFoundError:
         return None
-    without = documents["part"].is_null()
-    claimed = reusable.claim(documents.filter(without)["text_hash"])
-    if (claimed < 0).any():
-        reusable.release(claimed)
+    if not gone.take(documents.filter(pl.col("part").is_null()), owner).all():
+        gone.give_back(owner)
         return None
-    reused = np.full(len(documents), -1)
-    reused[without.to_numpy()] = claimed
-    return Analyzed(folder, documents, reused)
+    return Analyzed(folder, documents)
 
 
 def analyze_shard(
-    folder: Path, rows: pl.LazyFrame, analyze: Callable[[str], list[str]], reusable: Reusable
+    folder: Path, rows: pl.LazyFrame, analyze: Callable[[str], list[str]], gone: Gone, owner: int
 ) -> Analyzed:
-    """Analyze a shard's documents and keep the outcome, whole or not at all.
-
-    Only texts that are not among the reusable are analyzed.
-    """
-    import numpy as np
-
+    """Analyze a shard's documents, but those taken from `gone`, and keep the outcome, whole or not
+    at all."""
     unfinished = folder.with_name(folder.name + UNFINISHED)
     for left in (folder, unfinished):
         shutil.rmtree(left, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    batches: list[pl.DataFrame] = []
-    reused: list[Array] = [np.empty(0, np.int64)]
-    n_parts = 0
+    done = [pl.DataFrame(schema=_ANALYZED)]
     with (unfinished / "texts").open("wb") as file:
-        for batch in _batches(rows.select("doc_id", "text_hash", "text")):
-            claimed = reusable.claim(batch["text_hash"])
-            fresh = claimed < 0
-            lengths = np.empty(len(batch), np.int64)
-            lengths[~fresh] = reusable.lengths[claimed[~fresh]]
-            if fresh.any():
-                terms = [analyze(text) for text in batch.filter(pl.Series(fresh))["text"]]
-                lengths[fresh] = write_postings(unfinished / f"{n_parts:06}", terms)
-                n_parts += 1
+        for part, batch in enumerate(_batches(rows.select("doc_id", "text_hash", "text"))):
+            taken = pl.Series(gone.take(batch, owner), dtype=pl.Boolean)
+            done.append(
+                batch.filter(taken)
+                .select(*_KEY)
+                .match_to_schema(pl.Schema(_ANALYZED), missing_columns="insert")
+            )
+            batch = batch.filter(~taken)
+            lengths = write_postings(
+                unfinished / f"{part:06}", [analyze(text) for text in batch["text"]]
+            )
             texts = [text.encode() for text in batch["text"]]
             file.writelines(texts)
-            reused.append(claimed)
-            batches.append(
+            done.append(
                 batch.select(
-                    "doc_id",
-                    "text_hash",
-                    length=pl.Series(lengths),
+                    *_KEY,
+                    length=pl.Series(lengths, dtype=pl.UInt32),
                     n_bytes=pl.Series(map(len, texts), dtype=pl.UInt32),
-                    part=pl.when(pl.Series(fresh)).then(n_parts - 1),
-                ).cast(pl.Schema(_ANALYZED))
+                    part=pl.lit(part, pl.Int32),
+                )
             )
-    documents = pl.concat([pl.DataFrame(schema=_ANALYZED), *batches])
+    documents = pl.concat(done)
     documents.write_ipc(unfinished / "documents.arrow")
     os.rename(unfinished, folder)
-    return Analyzed(folder, documents, np.concatenate(reused))
+    return Analyzed(folder, documents)
 
 
 def _batches(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
@@ -179,15 +187,15 @@ def read_documents(folder: Path) -> pl.DataFrame:
     )
 
 
-def write_texts(folder: Path, pieces: Sequence[tuple[Path, int, int]]) -> None:
-    """Put a segment's texts together from pieces of files: which, from where, how many bytes."""
+def write_texts(folder: Path, pieces: Iterable[tuple[Path, Iterable[tuple[int, int]]]]) -> None:
+    """Put a segment's texts together from pieces of files: from which byte to which, in order."""
     with (folder / "texts").open("wb") as target:
-        for path, start, n_bytes in pieces:
+        for path, runs in pieces:
             with path.open("rb") as source:
-                source.seek(start)
-                while n_bytes > 0:
-                    target.write(source.read(min(n_bytes, _COPIED_BYTES)))
-                    n_bytes -= _COPIED_BYTES
+                for start, end in runs:
+                    source.seek(start)
+                    for at in range(start, end, _COPIED_BYTES):
+                        target.write(source.read(min(end - at, _COPIED_BYTES)))
 
 
 def read_arrow(file: Path) -> pl.DataFrame:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -55,12 +56,26 @@ def start(program, *arguments):
 def segments(tmp_path):
     """The one state's segments, name -> shards in it; what else is on disk is of no use."""
     index = tmp_path / "index"
-    (state,) = (index / "states").iterdir()
-    listed = json.loads((state / "state.json").read_text())["segments"]
-    named = {name: [key for key, *_ in shards] for name, shards in listed}
+    (folder,) = (index / "states").iterdir()
+    state = json.loads((folder / "state.json").read_text())
+    shards, owners, named = [*state["shards"], None], np.load(folder / "owners.npy"), {}
+    for name, n_rows in state["segments"]:
+        named[name] = sorted({shards[owner] for owner in owners[:n_rows] if owner >= 0})
+        owners = owners[n_rows:]
+    assert len(owners) == 0
     assert {path.name for path in (index / "segments").glob("*")} == set(named)
     assert not (index / "analyzed").exists()
     return named
+
+
+def sizes(tmp_path):
+    """How many documents lie in each segment of the one state."""
+    (folder,) = (tmp_path / "index" / "states").iterdir()
+    listed = json.loads((folder / "state.json").read_text())["segments"]
+    segments = tmp_path / "index" / "segments"
+    for name, n_rows in listed:
+        assert len(pl.read_ipc(segments / name / "documents.arrow")) == n_rows
+    return [n_rows for _, n_rows in listed]
 
 
 def many(shard, n=40):
@@ -216,23 +231,27 @@ def test_a_small_change_leaves_the_large_segment_alone(retriever, tmp_path):
     ((large, shards),) = segments(tmp_path).items()
     assert shards == [*"abcdefghxy"]
 
-    corpus.put("c", many("c", 7))
+    # Documents that did not change stay where they are, though their shard did.
+    corpus.put("a", {"new": "a new document", **many("a", 39)})
+    corpus.put("c", {f"new{number}": f"c number {number}" for number in range(7)})
     retriever.sync(corpus.shards, corpus.read, Bm25())
-    assert list(segments(tmp_path).values()) == [shards, ["c"]]
+    assert list(segments(tmp_path).values()) == [[*"abdefghxy"], ["a", "c"]]
     corpus.put("i", many("i", 7))
     corpus.drop("b")
     retriever.sync(corpus.shards, corpus.read, Bm25())
-    assert list(segments(tmp_path).values()) == [shards, ["c", "i"]]
+    assert list(segments(tmp_path).values()) == [[*"adefghxy"], ["a", "c", "i"]]
     assert next(iter(segments(tmp_path))) == large
-    hits = retriever.search(queries("number c", "number b"), depth=400)
-    assert sorted(set(hits["doc_id"])) == sorted(
-        [*many("c", 7), *many("i", 7), *(id for name in "adefghxy" for id in many(name))]
+    assert sizes(tmp_path) == [400, 15]
+    hits = retriever.search(queries("number document"), depth=400)
+    assert sorted(hits["doc_id"]) == sorted(
+        doc_id for documents in corpus.documents.values() for doc_id in documents
     )
 
-    # 80 gone and 30 beside are more than a quarter of 400.
+    # 81 gone and 31 beside are more than a quarter of 400.
     corpus.put("j", many("j", 16))
     retriever.sync(corpus.shards, corpus.read, Bm25())
-    assert list(segments(tmp_path).values()) == [[*"adefghxy", *"ci", "j"]]
+    assert list(segments(tmp_path).values()) == [[*"acdefghijxy"]]
+    assert sizes(tmp_path) == [350]
 
 
 def test_only_texts_that_are_new_are_analyzed(retriever, tmp_path, analyzed):
@@ -254,7 +273,7 @@ def test_only_texts_that_are_new_are_analyzed(retriever, tmp_path, analyzed):
     for start in range(0, len(items), 30):
         corpus.put(f"part{start}", dict(items[start : start + 30]))
     retriever.sync(corpus.shards, corpus.read, Bm25())
-    assert analyzed == ["b number 3"]
+    assert analyzed == []
     fresh = EmbeddedRetriever(str(tmp_path / "fresh"))
     fresh.sync(corpus.shards, corpus.read, Bm25())
     asked = queries("b number", "more", "number 3")
