@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 ConfigT = TypeVar("ConfigT", bound=dg.Config)
 
 ASKED_STAGES = ("questions", "hard_negatives", "reasoning")
+FIRST_WAIT = 5  # seconds until a user is told that no Elasticsearch was ever there
 
 
 class OptionsError(ValueError):
@@ -116,7 +117,7 @@ class Planner:
 
     def index_state(self) -> IndexState | None:
         """What the index holds, or None if there is none."""
-        with self.retriever.open() as engine:
+        with self.retriever.open(first_wait=FIRST_WAIT) as engine:
             try:
                 return engine.state()
             except IndexMissing:

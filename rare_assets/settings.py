@@ -141,6 +141,12 @@ class Settings(BaseSettings):
         validation_alias="ELASTICSEARCH_CA_CERTS",
         description="CA file that Elasticsearch's certificate is checked with.",
     )
+    elasticsearch_wait: float = Field(
+        120.0,
+        ge=0,
+        validation_alias="RARE_ELASTICSEARCH_WAIT",
+        description="Seconds that requests are repeated while Elasticsearch is gone or overloaded.",
+    )
     index: str = Field(
         "rare-documents", validation_alias="RARE_INDEX", description="Index (alias) name."
     )

@@ -60,8 +60,8 @@ class Proxy:
 
 
 @contextmanager
-def running_proxy(target: str) -> Iterator[Proxy]:
-    """A proxy on loopback, until the block ends."""
+def running_proxy(target: str, port: int = 0) -> Iterator[Proxy]:
+    """A proxy on loopback, until the block ends; on a free port unless one is given."""
     proxy = Proxy(target)
 
     class Handler(BaseHTTPRequestHandler):
@@ -86,7 +86,7 @@ def running_proxy(target: str) -> Iterator[Proxy]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     proxy.url = f"http://127.0.0.1:{server.server_port}"
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()

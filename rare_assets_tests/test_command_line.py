@@ -9,6 +9,7 @@ import pytest
 
 from rare_assets.operators.templates import PACKAGED
 from rare_assets_tests.command import Command
+from rare_assets_tests.elasticsearch_node import free_port
 from rare_assets_tests.fake_endpoint import FakeEndpoint
 from rare_assets_tests.graph import API_KEY, MODEL
 from rare_assets_tests.passages import row, write_json_list, write_jsonl
@@ -310,6 +311,26 @@ def test_a_server_that_is_no_elasticsearch_ends_the_command_with_one_message(sma
     assert (run.code, run.sent) == (1, [])
     assert url in run.said
     assert "Elasticsearch" in run.said
+    assert "Traceback" not in run.said
+
+
+@pytest.mark.parametrize("asked", ["run", "status"])
+def test_an_elasticsearch_that_is_not_there_is_told_soon_with_one_message(small, endpoint, asked):
+    url = f"http://127.0.0.1:{free_port()}"
+    run = Finished(small, endpoint, asked, ELASTICSEARCH_URL=url)
+    assert (run.code, run.sent) == (1, [])
+    assert f"No Elasticsearch at {url}, waiting up to 5 s for it" in run.said
+    assert f"There is no Elasticsearch at {url}" in run.said
+    assert "Traceback" not in run.said
+
+
+def test_settings_of_elasticsearch_that_contradict_each_other_end_it_with_one_message(
+    small, endpoint
+):
+    wrong = {"ELASTICSEARCH_URL": "http://127.0.0.1:9", "ELASTICSEARCH_USERNAME": "me"}
+    run = Finished(small, endpoint, "status", **wrong)
+    assert run.code == 1
+    assert "ELASTICSEARCH_PASSWORD" in run.said
     assert "Traceback" not in run.said
 
 

@@ -27,6 +27,7 @@ VARIABLES = [
     ("ELASTICSEARCH_URL", "elasticsearch_url", "http://a:1,http://b:2", "http://a:1,http://b:2"),
     ("ELASTICSEARCH_USERNAME", "elasticsearch_username", "elastic", "elastic"),
     ("ELASTICSEARCH_CA_CERTS", "elasticsearch_ca_certs", "ca.crt", "ca.crt"),
+    ("RARE_ELASTICSEARCH_WAIT", "elasticsearch_wait", "30", 30.0),
     ("RARE_INDEX", "index", "mine", "mine"),
     ("DAGSTER_HOME", "dagster_home", "/data/dagster", "/data/dagster"),
 ]

@@ -199,11 +199,18 @@ class Bm25Retriever(dg.ConfigurableResource):
     storage: dg.ResourceDependency[Storage]
     elasticsearch_url: str | None = setting("elasticsearch_url")
     ca_certs: str | None = setting("elasticsearch_ca_certs")
+    wait: float | None = setting("elasticsearch_wait")
     index: str | None = setting("index")
 
     @contextmanager
-    def open(self) -> Iterator["Retriever"]:
-        """The retriever, for one step."""
+    def open(self, *, first_wait: float | None = None) -> Iterator["Retriever"]:
+        """The retriever, for one step or for a command.
+
+        Args:
+            first_wait: seconds to wait for an Elasticsearch that this process has never reached.
+                Default: as long as for one that is gone, since a step may start while a server
+                that the command has seen is started anew.
+        """
         settings = Settings()
         url = self.elasticsearch_url or settings.elasticsearch_url
         index = self.index or settings.index
@@ -218,6 +225,8 @@ class Bm25Retriever(dg.ConfigurableResource):
                 username=settings.elasticsearch_username,
                 password=settings.elasticsearch_password,
                 ca_certs=self.ca_certs or settings.elasticsearch_ca_certs,
+                wait_seconds=settings.elasticsearch_wait if self.wait is None else self.wait,
+                first_wait_seconds=first_wait,
             )
         else:
             from rare_assets.resources.retriever.embedded import EmbeddedRetriever

@@ -6,9 +6,11 @@ import pytest
 
 from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage, TeacherModel
 from rare_assets.resources.retriever.elasticsearch import ElasticsearchRetriever
+from rare_assets.resources.retriever.elasticsearch_connection import ElasticsearchError
 from rare_assets.resources.retriever.embedded import EmbeddedRetriever
 from rare_assets.resources.tables import TableMissing
 from rare_assets.settings import SAMPLE_CORPUS
+from rare_assets_tests.elasticsearch_node import free_port
 from rare_assets_tests.fake_endpoint import FakeEndpoint
 from rare_assets_tests.rows import rows
 
@@ -62,6 +64,22 @@ def test_the_engine_follows_the_url(nothing_set, storage):
     nothing_set.setenv("ELASTICSEARCH_URL", "http://127.0.0.1:9")
     with Bm25Retriever(storage=storage).open() as engine:
         assert isinstance(engine, ElasticsearchRetriever)
+
+
+def test_how_long_a_server_is_waited_for_is_a_setting(nothing_set, storage):
+    url = f"http://127.0.0.1:{free_port()}"
+    nothing_set.setenv("RARE_ELASTICSEARCH_WAIT", "0.2")
+    by_setting = Bm25Retriever(storage=storage, elasticsearch_url=url)
+    with by_setting.open() as engine, pytest.raises(ElasticsearchError, match=r"for 0\.2 s"):
+        engine.state()
+    by_field = Bm25Retriever(storage=storage, elasticsearch_url=url, wait=0)
+    with by_field.open() as engine, pytest.raises(ElasticsearchError, match="for 0 s"):
+        engine.state()
+    with (
+        by_setting.open(first_wait=0.1) as engine,
+        pytest.raises(ElasticsearchError, match=f"no Elasticsearch at {url}"),
+    ):
+        engine.state()
 
 
 def test_secrets_are_in_the_repr_of_no_resource_and_of_nothing_they_open(nothing_set, storage):

@@ -76,6 +76,8 @@ class ElasticsearchRetriever:
         ca_certs: CA file to check the server's certificate with, instead of the system's.
         request_timeout: seconds after which a request counts as lost.
         wait_seconds: how long a request is repeated while the server is gone or overloaded.
+        first_wait_seconds: how long to wait for a server that this process has never had a
+            connection to, if that is not to be `wait_seconds`.
         number_of_shards: primary shards of a new index; another number than the index has means
             a full load into a new one.
         bulk_size: documents sent in one request.
@@ -83,7 +85,7 @@ class ElasticsearchRetriever:
         threads: requests in flight.
 
     Raises:
-        ValueError: the options contradict each other.
+        ElasticsearchSettingError: the options contradict each other.
         ElasticsearchError: from every method, if the server refuses something or is gone.
     """
 
@@ -98,6 +100,7 @@ class ElasticsearchRetriever:
         ca_certs: str | None = None,
         request_timeout: float = 60.0,
         wait_seconds: float = 120.0,
+        first_wait_seconds: float | None = None,
         number_of_shards: int = 1,
         bulk_size: int = 500,
         batch_size: int = 100,
@@ -112,6 +115,7 @@ class ElasticsearchRetriever:
             ca_certs=ca_certs,
             request_timeout=request_timeout,
             wait_seconds=wait_seconds,
+            first_wait_seconds=first_wait_seconds,
             threads=threads,
         )
         self._alias = Alias(self._connection, number_of_shards)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import random
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
 
+_reached: set[str] = set()  # URLs that this process has had a connection to
+
 
 class ElasticsearchError(RuntimeError):
     """Elasticsearch refused something or is gone; the message says what and what to do.
@@ -47,6 +50,10 @@ class ElasticsearchError(RuntimeError):
     def not_offered(self) -> bool:
         """Whether this deployment, as a serverless one, does not let anybody do that."""
         return self.status in (405, 410) or "serverless" in str(self).lower()
+
+
+class ElasticsearchSettingError(ElasticsearchError, ValueError):
+    """Settings that contradict each other or are no address; the message names them."""
 
 
 class _Passing(Exception):
@@ -70,19 +77,24 @@ class Connection:
         ca_certs: str | None,
         request_timeout: float,
         wait_seconds: float,
+        first_wait_seconds: float | None,
         threads: int,
     ) -> None:
         from elasticsearch import Elasticsearch
 
         hosts = [host.strip() for host in url.split(",") if host.strip()]
-        if not hosts:
-            raise ValueError("ELASTICSEARCH_URL is empty: give http(s)://host:port")
+        self.url = ",".join(_without_user(host) for host in hosts)
+        self._addresses = [_address(host) for host in hosts]
+        if not hosts or None in self._addresses:
+            raise ElasticsearchSettingError(
+                f"ELASTICSEARCH_URL is {self.url!r}: give http(s)://host:port, or several with commas"
+            )
         if api_key and (username or password):
-            raise ValueError(
+            raise ElasticsearchSettingError(
                 "give ELASTICSEARCH_API_KEY, or ELASTICSEARCH_USERNAME and _PASSWORD, not both"
             )
         if bool(username) != bool(password):
-            raise ValueError(
+            raise ElasticsearchSettingError(
                 "ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD go together: one is missing"
             )
         options: dict[str, Any] = {}
@@ -92,13 +104,13 @@ class Connection:
             options["basic_auth"] = (username, _reveal(password))
         if ca_certs:
             if not all(host.startswith("https://") for host in hosts):
-                raise ValueError(
+                raise ElasticsearchSettingError(
                     "ELASTICSEARCH_CA_CERTS is set, but ELASTICSEARCH_URL is not https"
                 )
             options["ca_certs"] = ca_certs
-        self.url = ",".join(_without_user(host) for host in hosts)
         self.index = index
         self.wait_seconds = wait_seconds
+        self.first_wait_seconds = first_wait_seconds
         self.threads = threads
         # Statuses are retried with back-off here; the client would repeat them at once.
         self.client = Elasticsearch(
@@ -127,6 +139,8 @@ class Connection:
             TransportError,
         )
 
+        if self.first_wait_seconds is not None and self.url not in _reached:
+            self._reach(min(self.first_wait_seconds, self.wait_seconds))
         stop = stop or Event()
         deadline = None
         for attempt in itertools.count():
@@ -183,6 +197,31 @@ class Connection:
                     f"at last because of {reason}. What is done is kept: run again when it is back"
                 )
         raise AssertionError("unreachable")
+
+    def _reach(self, seconds: float) -> None:
+        """Wait so long for a node that accepts connections; raises ElasticsearchError."""
+        deadline = time.monotonic() + seconds
+        for attempt in itertools.count():
+            for host, port in filter(None, self._addresses):
+                left = max(deadline - time.monotonic(), 0.1)
+                try:
+                    socket.create_connection((host, port), left / len(self._addresses)).close()
+                except OSError as error:
+                    reason = str(error)
+                else:
+                    _reached.add(self.url)
+                    return
+            if not attempt:
+                _log.warning(
+                    "No Elasticsearch at %s, waiting up to %g s for it: %s",
+                    *(self.url, seconds, reason),
+                )
+            if time.monotonic() >= deadline:
+                raise ElasticsearchError(
+                    f"There is no Elasticsearch at {self.url}: {reason}. Start it, or change "
+                    "ELASTICSEARCH_URL (unset: the embedded index)"
+                )
+            time.sleep(min(0.5, max(deadline - time.monotonic(), 0)))
 
     def optional(self, what: str, call: Callable[[], Any]) -> bool:
         """Whether a request that not every deployment offers was carried out."""
@@ -337,6 +376,16 @@ def _reveal(secret: str | SecretStr) -> str:
 def _without_user(url: str) -> str:
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _address(url: str) -> tuple[str, int] | None:
+    """Host and port, None if it is no such URL."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    return (host, port) if parts.scheme in ("http", "https") and host and port else None
 
 
 def _reason(body: object) -> tuple[str, str]:

@@ -540,7 +540,9 @@ def test_a_password_in_the_url_is_used_and_not_shown(proxy, open_retriever):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"url": " , "}, "ELASTICSEARCH_URL"),
+        ({"url": " , "}, "ELASTICSEARCH_URL is ''"),
+        ({"url": "127.0.0.1:9200"}, "ELASTICSEARCH_URL is '127.0.0.1:9200': give http"),
+        ({"url": f"http://me:{SECRET}@127.0.0.1"}, "ELASTICSEARCH_URL is 'http://127.0.0.1'"),
         ({"api_key": SECRET, "username": "me", "password": SECRET}, "not both"),
         ({"username": "me"}, "ELASTICSEARCH_PASSWORD"),
         ({"password": SECRET}, "ELASTICSEARCH_USERNAME"),
@@ -564,6 +566,52 @@ def test_a_server_that_is_not_there_is_waited_for_and_then_an_error(open_retriev
         open_retriever(url, wait_seconds=0.3).state()
 
     assert "refused" in str(caught.value)
+
+
+def test_a_server_that_was_never_there_is_waited_for_shortly(open_retriever, caplog):
+    url = f"http://127.0.0.1:{free_port()}"
+
+    with pytest.raises(ElasticsearchError, match=f"no Elasticsearch at {url}: .*refused") as caught:
+        open_retriever(url, first_wait_seconds=0.3).state()
+
+    assert "ELASTICSEARCH_URL" in str(caught.value)
+    assert [record.getMessage() for record in caplog.records if "waiting" in record.message] == [
+        f"No Elasticsearch at {url}, waiting up to 0.3 s for it: [Errno 111] Connection refused"
+    ]
+
+
+def test_a_server_that_starts_within_the_first_wait_is_used(
+    elasticsearch_url, open_retriever, corpus, caplog
+):
+    port = free_port()
+
+    def start(server):
+        time.sleep(1)
+        with running_proxy(elasticsearch_url, port):
+            server.wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        used = Event()
+        pool.submit(start, used)
+        try:
+            retriever = open_retriever(f"http://127.0.0.1:{port}", first_wait_seconds=30)
+            report = retriever.sync(corpus.shards, corpus.read, Bm25())
+        finally:
+            used.set()
+
+    assert report.n_indexed == 60
+    assert caplog.text.count("waiting up to") == 1
+
+
+def test_a_server_that_was_there_before_is_waited_for_the_whole_time(
+    elasticsearch_url, open_retriever, corpus
+):
+    options = {"first_wait_seconds": 0.1, "wait_seconds": 0.4}
+    with running_proxy(elasticsearch_url) as proxy:
+        open_retriever(proxy.url, **options).sync(corpus.shards, corpus.read, Bm25())
+
+    with pytest.raises(ElasticsearchError, match=r"could not look up .* for 0.4 s"):
+        open_retriever(proxy.url, **options).state()
 
 
 def test_a_server_that_dies_and_comes_back_loses_nothing(
