@@ -160,6 +160,13 @@ class HardNegatives(dy.Schema):
         description="Rank of the gold document; null if it was not found within the depth searched.",
         metadata={"from": ["questions.question", "documents.text"]},
     )
+    judged_relevant = dy.List(
+        dy.String(nullable=False),
+        nullable=False,
+        description="Documents that would be negatives and were left out since they answer the "
+        "question, best BM25 score first; empty where nothing was judged.",
+        metadata={"from": ["questions.question", "questions.scenario", "documents.text"]},
+    )
 
 
 class HardNegativesRejects(dy.Schema):

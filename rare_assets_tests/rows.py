@@ -38,6 +38,7 @@ ROWS: dict[str, dict[str, Any]] = {
         ],
         "gold_score": 3.0,
         "gold_rank": 1,
+        "judged_relevant": [],
     },
     "reasoning": {
         "question_id": "d1-q0",

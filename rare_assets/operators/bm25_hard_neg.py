@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, cast
 
 import polars as pl
@@ -22,6 +22,7 @@ _BATCH = 1_000
 _MAX_DEPTH = 10_000
 _MARGINS = ("absolute_margin", "relative_margin")
 GAP_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+_VERDICTS = {True: "judged_relevant", None: "judge_undecided", False: None}
 _SPACED = {code: " " for code in range(128) if not re.match(r"\w", chr(code))}
 
 
@@ -37,7 +38,8 @@ class MiningStats(NamedTuple):
             or for a question whose gold scores 0.
         dropped: rule -> candidates it left out, among those looked at before a question had its
             negatives: `twin_of_gold`, `same_text`, `max_score`, `min_score`, `absolute_margin`,
-            `relative_margin`, `near_duplicate_of_gold`, `near_duplicate_of_negative`.
+            `relative_margin`, `near_duplicate_of_gold`, `near_duplicate_of_negative`,
+            `judged_relevant`, `judge_undecided`.
         margin_not_applicable: questions that a margin was set for and whose gold scores 0.
         gold_rank_mean, gold_rank_median: over the golds found; null if none was.
         gold_not_found: questions whose gold is not within the first `range_max` ranks.
@@ -81,6 +83,7 @@ def bm25_hard_neg(
     sampling_strategy: Literal["top", "random"] = "top",
     seed: int = 0,
     near_duplicate_threshold: float | None = None,
+    is_relevant: Callable[[pl.DataFrame], Sequence[bool | None]] | None = None,
     earlier: pl.DataFrame | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> MinedNegatives:
@@ -91,7 +94,8 @@ def bm25_hard_neg(
     (counted from 0, the end not included); scores and margins leave out candidates; near-duplicates
     are left out; then the best are taken, or a random choice. Where margins leave fewer than
     `num_neg`, as for a gold that itself ranks low, candidates from rank `fallback_range_min` on make
-    up for it. A question that still has fewer keeps what there is, possibly nothing.
+    up for it. What `is_relevant` objects to is replaced by the next candidate, which is judged in
+    its turn. A question that still has fewer keeps what there is, possibly nothing.
 
     The options are named and meant as in sentence-transformers' `mine_hard_negatives`, but for two:
     a `relative_margin` of 0 is off, and so is the near-duplicate rule then unless it is set; and
@@ -123,6 +127,12 @@ def bm25_hard_neg(
         near_duplicate_threshold: leave out a candidate whose words (the set of them) and those of
             the gold, or of a negative chosen before it, overlap by at least this share of the
             smaller set. 0: off. None: 0.8 while `relative_margin` is on, else off.
+        is_relevant: judges whether passages answer questions. Called with a frame of `question_id,
+            query, question, scenario, doc_id, text` (`query` as searched), one row a pair that would
+            be taken and was not judged before; returns for each row True, False, or None for
+            undecided. The relevant are left out and noted in `judged_relevant`, the undecided are
+            left out as well. One call has all pairs that a batch of 1,000 questions needs at once;
+            the next has their replacements. None: nothing is judged.
         earlier: `schemas.HardNegatives` mined with the same options from an earlier state of the
             corpus. Its rows that still hold are kept, and only the other questions are mined: rows
             with all their negatives, searched with the same words, every negative still in the index
@@ -135,7 +145,8 @@ def bm25_hard_neg(
         `schemas.HardNegativesRejects` with reason `gold_not_in_index`; and figures.
 
     Raises:
-        ValueError: an option is out of its range, or the ranks hold fewer than `num_neg`.
+        ValueError: an option is out of its range, or the ranks hold fewer than `num_neg`; or
+            `is_relevant` gave more or fewer verdicts than it was asked for.
         RuntimeError: the index lost a document while it was being mined.
     """
     options = _Options(
@@ -161,7 +172,7 @@ def bm25_hard_neg(
     rejects: list[pl.DataFrame] = [HardNegativesRejects.create_empty()]
     dropped: Counter[str] = Counter()
     for batch in questions.iter_slices(_BATCH):
-        mined, missing = _Batch(batch, query, retriever, options).mine(dropped)
+        mined, missing = _Batch(batch, query, retriever, options, is_relevant).mine(dropped)
         rows.append(mined)
         rejects.append(missing)
         if progress is not None:
@@ -226,11 +237,18 @@ class _Ranking(NamedTuple):
 
 
 class _Picked(NamedTuple):
-    """A choice of negatives, as places among the hits; `lacking` are documents whose texts it takes
-    to go on."""
+    """A choice of negatives, as places among the hits.
+
+    Attributes:
+        chosen: the negatives.
+        dropped: what each rule left out.
+        relevant: the places left out as judged relevant.
+        lacking: documents whose texts it takes to go on.
+    """
 
     chosen: list[int]
     dropped: Counter[str]
+    relevant: list[int]
     lacking: list[str]
 
 
@@ -304,10 +322,17 @@ class _Batch:
     """Some questions mined together, so that hits, scores and texts are asked for in bulk."""
 
     def __init__(
-        self, questions: pl.DataFrame, query: str, retriever: Retriever, options: _Options
+        self,
+        questions: pl.DataFrame,
+        query: str,
+        retriever: Retriever,
+        options: _Options,
+        is_relevant: Callable[[pl.DataFrame], Sequence[bool | None]] | None,
     ) -> None:
         self._retriever = retriever
         self._options = options
+        self._is_relevant = is_relevant
+        self._questions = questions
         self._queries = _queries(questions, query)
         columns = questions.select("question_id", "doc_id", "text_hash")
         self._golds = {
@@ -315,6 +340,8 @@ class _Batch:
             for question_id, doc_id, text_hash in columns.iter_rows()
         }
         self._chosen: dict[str, list[_Negative]] = {}
+        self._relevant: dict[str, list[str]] = {}
+        self._verdicts: dict[tuple[str, str], bool | None] = {}
         self._texts: dict[str, str] = {}
         self._words: dict[str, frozenset[str]] = {}
 
@@ -407,6 +434,7 @@ class _Batch:
         waiting, unfilled = list(rankings), set()
         while waiting:
             lacking: set[str] = set()
+            unjudged: list[tuple[str, str]] = []
             still_waiting = []
             for question_id in waiting:
                 ranking = rankings[question_id]
@@ -417,18 +445,27 @@ class _Batch:
                 if picked.lacking:
                     lacking.update(picked.lacking)
                     still_waiting.append(question_id)
-                elif len(picked.chosen) == self._options.num_neg or ranking.complete:
-                    hits = ranking.hits
-                    self._chosen[question_id] = [
-                        _Negative(hits.doc_ids[place], hits.scores[place], place + 1)
-                        for place in sorted(picked.chosen)
-                    ]
-                    dropped.update(picked.dropped)
-                else:
+                elif len(picked.chosen) < self._options.num_neg and not ranking.complete:
                     unfilled.add(question_id)
-            self._fetch(lacking)
+                elif pairs := self._unjudged(question_id, ranking, picked):
+                    unjudged += pairs
+                    still_waiting.append(question_id)
+                else:
+                    self._take(question_id, ranking, picked)
+                    dropped.update(picked.dropped)
+            if lacking:
+                self._fetch(lacking)
+            elif unjudged:  # all that need a judgement have their texts: one call for them
+                self._judge(unjudged)
             waiting = still_waiting
         return unfilled
+
+    def _take(self, question_id: str, ranking: _Ranking, picked: _Picked) -> None:
+        doc_ids, _, scores = ranking.hits
+        self._chosen[question_id] = [
+            _Negative(doc_ids[place], scores[place], place + 1) for place in sorted(picked.chosen)
+        ]
+        self._relevant[question_id] = [doc_ids[place] for place in sorted(picked.relevant)]
 
     def _needs_whole(self, question_id: str) -> bool:
         """Whether a choice takes the whole ranking, not only its top."""
@@ -460,6 +497,7 @@ class _Batch:
         doc_ids = ranking.hits.doc_ids
         dropped: Counter[str] = Counter()
         chosen: list[int] = []
+        relevant: list[int] = []
         order = self._order(question_id, ranking)
         for position, (place, rule) in enumerate(order):
             if rule is None and options.near_duplicate_threshold is not None:
@@ -467,18 +505,54 @@ class _Batch:
                     missing = options.num_neg - len(chosen)
                     ahead = [doc_ids[p] for p, rule in order[position:] if rule is None]
                     wanted = [gold.doc_id, *ahead[:missing]]
-                    return _Picked(chosen, dropped, [d for d in wanted if d not in self._texts])
+                    lacking = [doc_id for doc_id in wanted if doc_id not in self._texts]
+                    return _Picked(chosen, dropped, relevant, lacking)
                 others = [doc_ids[p] for p in chosen]
                 rule = self._near_duplicate(
                     doc_ids[place], gold, others, options.near_duplicate_threshold
                 )
+            if rule is None and (pair := (question_id, doc_ids[place])) in self._verdicts:
+                rule = _VERDICTS[self._verdicts[pair]]
+                if self._verdicts[pair]:
+                    relevant.append(place)
             if rule is not None:
                 dropped[rule] += 1
                 continue
             chosen.append(place)
             if len(chosen) == options.num_neg:
                 break
-        return _Picked(chosen, dropped, [])
+        return _Picked(chosen, dropped, relevant, [])
+
+    def _unjudged(
+        self, question_id: str, ranking: _Ranking, picked: _Picked
+    ) -> list[tuple[str, str]]:
+        """Pairs of question and chosen document that are still to be judged."""
+        if self._is_relevant is None:
+            return []
+        pairs = [(question_id, ranking.hits.doc_ids[place]) for place in sorted(picked.chosen)]
+        return [pair for pair in pairs if pair not in self._verdicts]
+
+    def _judge(self, pairs: list[tuple[str, str]]) -> None:
+        assert self._is_relevant
+        self._fetch({doc_id for _, doc_id in pairs})
+        asked = (
+            pl.DataFrame(
+                [(*pair, self._texts[pair[1]]) for pair in pairs],
+                schema={"question_id": pl.String, "doc_id": pl.String, "text": pl.String},
+                orient="row",
+            )
+            .join(self._queries.drop("doc_id"), on="question_id", maintain_order="left")
+            .join(
+                self._questions.select("question_id", "question", "scenario"),
+                on="question_id",
+                maintain_order="left",
+            )
+            .select("question_id", "query", "question", "scenario", "doc_id", "text")
+        )
+        verdicts = self._is_relevant(asked)
+        if len(verdicts) != len(pairs):
+            raise ValueError(f"is_relevant judged {len(verdicts)} of {len(pairs)} pairs.")
+        self._verdicts.update(zip(pairs, verdicts, strict=True))
 
     def _near_duplicate(
         self, doc_id: str, gold: _Gold, chosen: list[str], threshold: float
@@ -512,7 +586,7 @@ class _Batch:
     def _rows(self) -> pl.DataFrame:
         schema = HardNegatives.create_empty().schema
         golds = [
-            (question_id, gold.score, gold.rank)
+            (question_id, gold.score, gold.rank, self._relevant[question_id])
             for question_id, gold in self._golds.items()
             if question_id in self._chosen
         ]
@@ -531,12 +605,9 @@ class _Batch:
             .group_by("question_id", maintain_order=True)
             .agg("hard_negatives", negatives=pl.struct(*negative))
         )
+        of_gold = ("question_id", "gold_score", "gold_rank", "judged_relevant")
         return (
-            pl.DataFrame(
-                golds,
-                schema={name: schema[name] for name in ("question_id", "gold_score", "gold_rank")},
-                orient="row",
-            )
+            pl.DataFrame(golds, schema={name: schema[name] for name in of_gold}, orient="row")
             .join(self._queries, on="question_id", maintain_order="left")
             .join(lists, on="question_id", how="left", maintain_order="left")
             .with_columns(pl.col("hard_negatives", "negatives").fill_null([]))

@@ -1,5 +1,6 @@
 import random
 import re
+import zlib
 
 import polars as pl
 import pytest
@@ -56,6 +57,7 @@ def test_a_row_has_texts_best_first_with_their_place_in_the_ranking():
             ],
             "gold_score": 8.0,
             "gold_rank": 2,
+            "judged_relevant": [],
         }
     ]
     assert rejects.is_empty()
@@ -259,6 +261,7 @@ def test_a_query_without_hits_keeps_an_empty_row():
             "negatives": [],
             "gold_score": 0.0,
             "gold_rank": None,
+            "judged_relevant": [],
         }
     ]
     assert mined.produced.rejects.is_empty()
@@ -429,7 +432,7 @@ def test_options_out_of_range_are_refused(options, says):
         mine(ranking(*FOUR), **options)
 
 
-def expected_row(retriever, asked, options):
+def expected_row(retriever, asked, options, verdicts=None):
     """The same choice made the plain way: the whole ranking at once, one rule after the other."""
     hits = retriever.scores[asked["question"]]
     order = sorted(hits, key=lambda doc_id: (-hits[doc_id], doc_id))
@@ -469,11 +472,14 @@ def expected_row(retriever, asked, options):
         a, b = set(re.findall(r"\w+", one)), set(re.findall(r"\w+", other))
         return len(a & b) / min(len(a), len(b)) >= threshold
 
-    chosen = []
+    chosen, relevant = [], []
     for doc_id in window + filling:
         others = [gold, *chosen]
         text = retriever.texts_by_id[doc_id]
         if threshold and any(near(text, retriever.texts_by_id[other]) for other in others):
+            continue
+        if (verdict := verdicts(asked["question_id"], text) if verdicts else False) is not False:
+            relevant += [doc_id] if verdict else []
             continue
         chosen.append(doc_id)
         if len(chosen) == options["num_neg"]:
@@ -488,6 +494,7 @@ def expected_row(retriever, asked, options):
         "negatives": [{"doc_id": d, "score": hits[d], "rank": order.index(d) + 1} for d in chosen],
         "gold_score": gold_score,
         "gold_rank": rank if rank is not None and rank <= options["range_max"] else None,
+        "judged_relevant": sorted(relevant, key=order.index),
     }
 
 
@@ -506,6 +513,126 @@ def random_corpus(rng):
         by_text = {text: float(rng.randint(1, 40)) for text in texts.values()}
         scores[query] = {doc_id: by_text[texts[doc_id]] for doc_id in found}
     return texts, scores
+
+
+class Judge:
+    """Says of each pair what `verdict(row)` says, and keeps what it was asked, a list a call."""
+
+    def __init__(self, verdict):
+        self.verdict = verdict
+        self.asked = []
+
+    def __call__(self, pairs):
+        assert pairs.columns == ["question_id", "query", "question", "scenario", "doc_id", "text"]
+        self.asked.append(pairs.to_dicts())
+        return [self.verdict(row) for row in self.asked[-1]]
+
+    @property
+    def doc_ids(self):
+        return [[row["doc_id"] for row in rows] for rows in self.asked]
+
+
+def hash_verdict(question_id, text):
+    """Some pairs are relevant, some undecided, most neither; always the same ones."""
+    return [True, None, *[False] * 5][zlib.crc32(f"{question_id} {text}".encode()) % 7]
+
+
+def test_what_a_judge_finds_relevant_is_flagged_and_replaced_by_the_next_judged_in_its_turn():
+    scored = [("a", 9.0), ("gold", 8.0), *((d, 7.0 - n) for n, d in enumerate("bcdefg"))]
+    judge = Judge(lambda row: {"a": True, "c": None, "d": True}.get(row["doc_id"], False))
+    mined = mine(ranking(*scored), is_relevant=judge, **PLAIN)
+    [row] = mined.produced.rows.to_dicts()
+    assert [n["doc_id"] for n in row["negatives"]] == ["b", "e", "f"]
+    assert row["hard_negatives"] == ["onlyb", "onlye", "onlyf"]
+    assert row["judged_relevant"] == ["a", "d"]
+    assert judge.doc_ids == [["a", "b", "c"], ["d", "e"], ["f"]]
+    assert mined.stats.dropped == {"judged_relevant": 2, "judge_undecided": 1}
+    assert mined.stats.found == {3: 1}
+
+
+def test_a_judge_sees_question_query_and_text():
+    retriever = ranking(("a", 9.0), ("gold", 8.0), query="A driver wonders. why")
+    judge = Judge(lambda row: False)
+    asked = question(scenario="A driver wonders.")
+    mine(retriever, asked, query="scenario_question", is_relevant=judge, **PLAIN)
+    assert judge.asked == [
+        [
+            {
+                "question_id": "q",
+                "query": "A driver wonders. why",
+                "question": "why",
+                "scenario": "A driver wonders.",
+                "doc_id": "a",
+                "text": "onlya",
+            }
+        ]
+    ]
+
+
+def test_all_pairs_that_a_batch_needs_at_once_are_judged_in_one_call():
+    documents = {f"d{n:02}": float(90 - n) for n in range(80)}
+    retriever = GivenRanking(
+        {doc_id: f"only{doc_id}" for doc_id in documents}, {"one": documents, "two": documents}
+    )
+    asked = [
+        question("d79", "q1", "one"),
+        question("d01", "q2", "two"),
+        question("d00", "q3", "one"),
+    ]
+    judge = Judge(lambda row: row["doc_id"] in ("d00", "d21"))
+    options = {"near_duplicate_threshold": 0.9, "fallback_range_min": 20, "relative_margin": 0.2}
+    rows = mine(retriever, *asked, is_relevant=judge, **options).produced.rows
+    # q1's gold scores too little for any to score less; the others take what scores 20 % less.
+    assert [[n["doc_id"] for n in negatives] for negatives in rows["negatives"]] == [
+        ["d20", "d22", "d23"],
+        ["d19", "d20", "d22"],
+        ["d18", "d19", "d20"],
+    ]
+    assert rows["judged_relevant"].to_list() == [["d21"], ["d21"], []]
+    calls = [[(row["question_id"], row["doc_id"]) for row in rows] for rows in judge.asked]
+    assert calls == [
+        [
+            *(("q1", "d20"), ("q1", "d21"), ("q1", "d22")),
+            *(("q2", "d19"), ("q2", "d20"), ("q2", "d21")),
+            *(("q3", "d18"), ("q3", "d19"), ("q3", "d20")),
+        ],
+        [("q1", "d23"), ("q2", "d22")],
+    ]
+
+
+def test_a_judge_that_leaves_too_few_makes_the_search_deeper_and_then_leaves_slots_empty():
+    documents = {f"d{n:02}": float(90 - n) for n in range(30)}
+    retriever = ranking(("gold", 99.0), *documents.items())
+    judge = Judge(lambda row: row["doc_id"] < "d28")
+    mined = mine(retriever, is_relevant=judge, **PLAIN)
+    [row] = mined.produced.rows.to_dicts()
+    assert [n["doc_id"] for n in row["negatives"]] == ["d28", "d29"]
+    assert row["judged_relevant"] == sorted(documents)[:28]
+    assert retriever.depths == [(16, 1), (110, 1)]
+    assert sorted(doc_id for asked in judge.doc_ids for doc_id in asked) == sorted(documents)
+    assert mined.stats.slots_unfilled == 1
+
+
+def test_a_judge_is_not_asked_about_what_another_rule_leaves_out():
+    judge = Judge(lambda row: False)
+    mine(ranking(*FOUR), is_relevant=judge, **PLAIN | {"max_score": 6.0})
+    assert judge.doc_ids == [["c", "d"]]
+    mine(ranking(("gold", 1.0)), is_relevant=judge, **PLAIN)
+    assert len(judge.asked) == 1
+
+
+def test_a_judge_that_gives_too_few_verdicts_is_an_error():
+    with pytest.raises(ValueError, match="is_relevant judged 1 of 3 pairs"):
+        mine(ranking(*FOUR), is_relevant=lambda pairs: [False], **PLAIN)
+
+
+def test_kept_rows_keep_what_was_judged_relevant_and_are_not_judged_again():
+    judge = Judge(lambda row: row["doc_id"] == "a")
+    before = mine(ranking(*FOUR), is_relevant=judge, **PLAIN).produced.rows
+    mined = mine(ranking(("new", 9.5), *FOUR), earlier=before, is_relevant=judge, **PLAIN)
+    assert mined.produced.rows.to_dicts() == before.to_dicts()
+    assert before["judged_relevant"].to_list() == [["a"]]
+    assert judge.doc_ids == [["a", "b", "c"], ["d"]]
 
 
 @pytest.mark.parametrize("seed", range(150))
@@ -532,9 +659,13 @@ def test_the_depth_of_the_search_never_shows_in_the_result(seed):
         question(doc_id, f"q{n}", rng.choice(sorted(scores)), texts[doc_id])
         for n, doc_id in enumerate(rng.choices(sorted(texts), k=8))
     ]
-    rows = mine(retriever, *asked, **options).produced.rows
-    expected = [expected_row(retriever, one, options) for one in asked]
-    assert rows.to_dicts() == pl.DataFrame(expected, schema=rows.schema).to_dicts()
+    judge = Judge(lambda row: hash_verdict(row["question_id"], row["text"]))
+    for is_relevant, verdicts in ((None, None), (judge, hash_verdict)):
+        rows = mine(retriever, *asked, **options, is_relevant=is_relevant).produced.rows
+        expected = [expected_row(retriever, one, options, verdicts) for one in asked]
+        assert rows.to_dicts() == pl.DataFrame(expected, schema=rows.schema).to_dicts()
+    pairs = [(row["question_id"], row["doc_id"]) for frame in judge.asked for row in frame]
+    assert len(pairs) == len(set(pairs))
 
 
 def test_negatives_that_still_hold_are_kept_though_the_corpus_ranks_anew():

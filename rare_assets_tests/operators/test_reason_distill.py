@@ -34,6 +34,7 @@ def mined(question_id, doc_id, negatives):
         ],
         "gold_score": 9.0,
         "gold_rank": 1,
+        "judged_relevant": [],
     }
 
 
