@@ -17,6 +17,8 @@ from rare_assets.resources.teacher.interface import Usage
 # Where a shard's texts are not known yet: tokens of a document, and of a prompt's own wording.
 DOCUMENT_TOKENS = 200
 PROMPT_TOKENS = 400
+# A judge's sentence and its verdict.
+VERDICT_TOKENS = 50
 
 
 class StageEstimate(NamedTuple):
@@ -34,8 +36,12 @@ class StageEstimate(NamedTuple):
 
 
 def estimate(planner: Planner, teacher: TeacherModel, shards: list[Shard]) -> list[StageEstimate]:
-    """What the questions and the reasoning of these shards would ask, if they were run now."""
-    totals = {stage: _Total(stage, teacher) for stage in ("questions", "reasoning")}
+    """What the stages of these shards that ask the teacher would ask, if they were run now."""
+    options = planner.options
+    asking = ["questions", "reasoning"]
+    if options.hard_negatives.judge_relevance:
+        asking.insert(1, "hard_negatives")
+    totals = {stage: _Total(stage, teacher) for stage in asking}
     index = planner.index_state()
     for shard in shards:
         stale_documents = planner.documents(shard) is not None
@@ -45,23 +51,26 @@ def estimate(planner: Planner, teacher: TeacherModel, shards: list[Shard]) -> li
         if "questions" in stages:
             if stale_documents:
                 totals["questions"].guess(
-                    shard.n_rows * planner.options.questions.num_questions,
-                    DOCUMENT_TOKENS + PROMPT_TOKENS,
+                    shard.n_rows * options.questions.num_questions, DOCUMENT_TOKENS + PROMPT_TOKENS
                 )
             else:
                 totals["questions"].count(asyncio.run(_questions(planner, teacher, shard.key)))
         if stages == ["reasoning"]:
             totals["reasoning"].count(asyncio.run(_reasoning(planner, teacher, shard.key)))
         elif "reasoning" in stages:
-            shown = 1 + planner.options.hard_negatives.num_neg
             questions = planner.tables.provenance("questions", shard.key)
             asked = (
-                shard.n_rows * planner.options.questions.num_questions
+                shard.n_rows * options.questions.num_questions
                 if questions is None or "questions" in stages
                 else questions.n_rows
             )
+            negatives = options.hard_negatives.num_neg
+            if "hard_negatives" in totals:
+                totals["hard_negatives"].guess(
+                    asked * negatives, DOCUMENT_TOKENS + PROMPT_TOKENS, VERDICT_TOKENS
+                )
             totals["reasoning"].guess(
-                asked * planner.options.reasoning.n, shown * DOCUMENT_TOKENS + PROMPT_TOKENS
+                asked * options.reasoning.n, (1 + negatives) * DOCUMENT_TOKENS + PROMPT_TOKENS
             )
     return [total.result() for total in totals.values()]
 
@@ -114,13 +123,15 @@ class _Total:
         self.usage.prompt_tokens += usage.prompt_tokens
         self.usage.completion_tokens += usage.completion_tokens
 
-    def guess(self, requests: int, prompt_tokens: int) -> None:
+    def guess(
+        self, requests: int, prompt_tokens: int, completion_tokens: int = COMPLETION_TOKENS
+    ) -> None:
         self.bound = True
         self.count(
             Usage(
                 requests=requests,
                 prompt_tokens=requests * prompt_tokens,
-                completion_tokens=requests * COMPLETION_TOKENS,
+                completion_tokens=requests * completion_tokens,
             )
         )
 

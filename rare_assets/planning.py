@@ -159,7 +159,13 @@ class Planner:
         stale = self._compare(
             "hard_negatives",
             shard,
-            hard_negatives_from(questions.content_hash, self.options.hard_negatives, index),
+            hard_negatives_from(
+                questions.content_hash,
+                self.options.hard_negatives,
+                index,
+                self.templates,
+                self.teacher_name,
+            ),
         )
         if stale:
             return [stale, Stale("reasoning", "hard_negatives")]

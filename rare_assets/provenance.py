@@ -16,6 +16,7 @@ from rare_assets.operators.read_documents import READER_VERSION
 if TYPE_CHECKING:
     import dagster as dg
 
+    from rare_assets.assets.hard_negatives import HardNegativesConfig
     from rare_assets.assets.reasoning import ReasoningConfig
     from rare_assets.operators.templates import Templates
     from rare_assets.resources.corpus_source import Shard
@@ -59,16 +60,27 @@ def questions_from(
 
 
 def hard_negatives_from(
-    questions_hash: str, config: dg.Config, index: IndexState
+    questions_hash: str,
+    config: HardNegativesConfig,
+    index: IndexState,
+    templates: Templates,
+    teacher: str,
 ) -> dict[str, str]:
-    """What `hard_negatives[shard]` is made from, with the state of the index that was searched."""
-    return {
+    """What `hard_negatives[shard]` is made from, with the state of the index that was searched; the
+    judge only where one was asked."""
+    made_from = {
         "questions": questions_hash,
         "options": options_of(config),
         "index": index.fingerprint,
         "bm25": index.bm25.fingerprint,
         MINED_FROM: str(index.n_documents),
     }
+    if config.judge_relevance:
+        made_from |= {
+            "judge": teacher,
+            "judge_prompt": templates.judge_relevance.fingerprint,
+        }
+    return made_from
 
 
 def reasoning_from(

@@ -1,8 +1,9 @@
 """What the assets that ask the teacher share: options, how they ask, their usage as metadata."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+import concurrent.futures
+import threading
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -129,6 +130,28 @@ def describe_estimate(usage: Usage) -> str:
     )
 
 
+async def with_verdicts(
+    operator: Callable[[Callable[[pl.DataFrame], Sequence[bool | None]]], T], judge: Judge
+) -> T:
+    """Run an operator that is no coroutine and asks, in between, which passages are relevant.
+
+    It has a thread of its own; what it asks is answered on this event loop.
+    """
+    loop = asyncio.get_running_loop()
+    ended = threading.Event()
+
+    def is_relevant(pairs: pl.DataFrame) -> list[bool | None]:
+        # Nobody would hear of an answer after a cancel, and the loop may be gone.
+        if ended.is_set():
+            raise concurrent.futures.CancelledError
+        return asyncio.run_coroutine_threadsafe(judge.relevance(pairs), loop).result()
+
+    try:
+        return await asyncio.to_thread(operator, is_relevant)
+    finally:
+        ended.set()
+
+
 def wait_for(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end from a step.
 
@@ -136,7 +159,10 @@ def wait_for(work: Coroutine[Any, Any, T]) -> T:
     is, and an interrupt inside a loop would leave its tasks half-closed. So the work is cancelled
     from here, and ends in order, with every answer stored.
     """
-    with asyncio.Runner() as runner, ThreadPoolExecutor(1, "rare-teacher") as thread:
+    with (
+        asyncio.Runner() as runner,
+        concurrent.futures.ThreadPoolExecutor(1, "rare-teacher") as thread,
+    ):
         loop = runner.get_loop()
         task = loop.create_task(work)
         done = thread.submit(loop.run_until_complete, task)

@@ -1,12 +1,14 @@
 """The hard negatives: BM25HardNeg, passages that look relevant to a question and are not its gold document."""
 
 import time
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import dagster as dg
 import polars as pl
 from pydantic import Field
 
+from rare_assets.assets.asking import ask, with_verdicts
 from rare_assets.assets.corpus_index import corpus_index
 from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog import OWNERS, counted, definition_metadata, materialized
@@ -19,9 +21,10 @@ from rare_assets.operators.bm25_hard_neg import (
     bm25_hard_neg,
     score_gaps,
 )
+from rare_assets.operators.templates import load_templates
 from rare_assets.partitions import document_shards
 from rare_assets.provenance import MINED_FROM, hard_negatives_from, options_of
-from rare_assets.resources.configurable import Bm25Retriever, Storage
+from rare_assets.resources.configurable import Bm25Retriever, Storage, TeacherModel
 from rare_assets.resources.io_manager import ShardTable
 from rare_assets.resources.retriever.interface import IndexMissing, IndexState
 from rare_assets.resources.tables import ParquetTables
@@ -65,6 +68,12 @@ class HardNegativesConfig(dg.Config):
         "top", description="top: the best that are left; random: a seeded choice among them."
     )
     seed: int = Field(0, description="Seed of the random choice.")
+    judge_relevance: bool = Field(
+        False,
+        description="Ask the teacher of each negative whether it answers the question; one that does "
+        "is left out and replaced by the next. Costs a short request a negative, num_neg a question "
+        "and one for each that was replaced.",
+    )
     remine_after_growth: float = Field(
         0.2,
         ge=0,
@@ -99,6 +108,7 @@ def mining_metadata(stats: MiningStats) -> dict[str, Any]:
         "questions_without_negatives": stats.found.get(0, 0),
         "gold_not_found": stats.gold_not_found,
         "margin_not_applicable": stats.margin_not_applicable,
+        "judged_relevant": stats.dropped.get("judged_relevant", 0),
         "candidates_dropped": sum(stats.dropped.values()),
         "dropped_by_rule": counted("rule", stats.dropped.items()),
         "mean_gold_rank": stats.gold_rank_mean,
@@ -152,6 +162,7 @@ def hard_negatives(
     context: dg.AssetExecutionContext,
     config: HardNegativesConfig,
     retriever: Bm25Retriever,
+    teacher: TeacherModel,
     storage: Storage,
     questions: pl.LazyFrame,
 ) -> dg.MaterializeResult[ShardTable]:
@@ -161,7 +172,8 @@ def hard_negatives(
     passage of the same text, and what the options say (`relative_margin`, `range_min`, ...).
     Where fewer than `num_neg` are found, the row keeps what there is.
 
-    **Cost:** none, no model is asked. **Rerun** freely: negatives that still hold are kept, since
+    **Cost:** none, no model is asked, unless `judge_relevance` has the teacher look for negatives that
+    answer the question all the same. **Rerun** freely: negatives that still hold are kept, since
     changed ones are a new prompt to pay for in `reasoning` (`remine_after_growth=0` mines all anew).
     """
     started = time.monotonic()
@@ -172,20 +184,33 @@ def hard_negatives(
         except IndexMissing as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         require_shard(state, context.partition_key, content_hash)
-        asked = questions.collect()
-        options = config.model_dump(exclude={"remine_after_growth"})
         earlier = earlier_negatives(storage.tables(), context.partition_key, config, state)
-        mined = bm25_hard_neg(
+        asked = questions.collect()
+        mine = partial(
+            bm25_hard_neg,
             asked,
             engine,
-            **options,
+            **config.model_dump(exclude={"remine_after_growth", "judge_relevance"}),
             earlier=earlier.rows if earlier else None,
             progress=StepProgress(context, asked.height).count,
         )
+        usage: dict[str, Any] = {}
+        if config.judge_relevance:
+            mined, usage = ask(
+                context,
+                teacher,
+                lambda _, judge: with_verdicts(
+                    lambda is_relevant: mine(is_relevant=is_relevant), judge
+                ),
+            )
+        else:
+            mined = mine()
     made_from = hard_negatives_from(
         storage.content_hash("questions", context.partition_key),
         config,
         state,
+        load_templates(teacher.prompts_folder),
+        teacher.name,
     )
     if earlier and mined.stats.kept:
         # Small growths must not add up unnoticed.
@@ -194,7 +219,12 @@ def hard_negatives(
         "hard_negatives",
         mined.produced,
         made_from,
-        {"engine": state.engine, "index_state": state.fingerprint, **mining_metadata(mined.stats)},
+        {
+            "engine": state.engine,
+            "index_state": state.fingerprint,
+            **mining_metadata(mined.stats),
+            **usage,
+        },
         seconds=time.monotonic() - started,
         chart=histogram(
             100 * score_gaps(mined.produced.rows),

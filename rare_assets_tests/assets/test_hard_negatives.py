@@ -1,11 +1,20 @@
 """The asset `hard_negatives`: which index it accepts, and what a small corpus gives."""
 
+import json
+import re
+
 import dagster as dg
 import pytest
 
 from rare_assets_tests.fake_endpoint import FakeEndpoint
 from rare_assets_tests.graph import Graph, failed_checks, failure_text, metadata
 from rare_assets_tests.passages import passage, write_jsonl
+
+VERDICT = json.dumps({"explanation": "It shares the words alone.", "verdict": False})
+
+
+def is_judging(body) -> bool:
+    return "verdict" in json.dumps(body.get("response_format", {}))
 
 
 @pytest.fixture
@@ -102,3 +111,60 @@ def test_a_corpus_that_grows_a_little_keeps_its_negatives_and_one_that_grows_muc
     assert graph.tables.scan("hard_negatives", "a.jsonl").collect().equals(before)
     # From 8 to 10 documents it has grown by more than a fifth only with the first growth counted.
     assert grow("d.jsonl", range(9, 11)) == 0
+
+
+def test_passages_that_the_teacher_finds_relevant_are_replaced_and_named(only_key_set, tmp_path):
+    def answer(body):
+        prompt = body["messages"][-1]["content"]
+        if not is_judging(body):
+            return None
+        (judged,) = re.findall(r"<passage-(\w+)>\n(.*)\n</passage-\1>", prompt)
+        return json.dumps({"explanation": "Read.", "verdict": "Specimen nerve" in judged[1]})
+
+    with FakeEndpoint(answer=answer) as endpoint:
+        graph = Graph(tmp_path, endpoint.url)
+        write_jsonl(graph.source / "a.jsonl", range(12))
+        graph.register()
+        assert graph.make("questions_job", "a.jsonl").success
+        assert graph.make("corpus_index_job").success
+        plain = {"remine_after_growth": 0.0, "relative_margin": 0.0}
+        assert mine(graph, **plain).success
+        before = graph.tables.scan("hard_negatives", "a.jsonl").collect()
+        nerves = {f"p{number:03}" for number in range(12) if "Specimen nerve" in passage(number)}
+        assert any(nerves & {n["doc_id"] for n in row} for row in before["negatives"])
+
+        sent = len(endpoint.requests)
+        result = mine(graph, judge_relevance=True, **plain)
+        assert result.success, failure_text(result)
+        after = graph.tables.scan("hard_negatives", "a.jsonl").collect()
+        assert after["hard_negatives"].list.len().to_list() == [3] * 12
+        assert not any(nerves & {n["doc_id"] for n in row} for row in after["negatives"])
+        left_out = [doc_id for row in after["judged_relevant"] for doc_id in row]
+        assert set(left_out) <= nerves
+        assert left_out
+        # One verdict a negative that was taken, and one a passage that was not.
+        asked = len(endpoint.requests) - sent
+        assert asked == 3 * 12 + len(left_out)
+        made = metadata(result, "hard_negatives")
+        assert (made["requests"], made["judged_relevant"]) == (asked, len(left_out))
+
+        again = mine(graph, judge_relevance=True, **plain)
+        assert metadata(again, "hard_negatives")["answers_reused"] == asked
+        assert len(endpoint.requests) - sent == asked
+        assert graph.tables.scan("hard_negatives", "a.jsonl").collect().equals(after)
+
+
+def test_a_judge_that_stops_fails_the_shard_and_is_paid_once(only_key_set, tmp_path):
+    with FakeEndpoint(answer=lambda body: VERDICT if is_judging(body) else None) as endpoint:
+        graph = Graph(tmp_path, endpoint.url, max_requests=20)
+        write_jsonl(graph.source / "a.jsonl", range(8))
+        graph.register()
+        assert graph.make("questions_job", "a.jsonl").success
+        assert graph.make("corpus_index_job").success
+        stopped = mine(graph, judge_relevance=True)
+        assert "limit of 20 requests" in failure_text(stopped)
+        assert len(endpoint.requests) == 8 + 20
+        assert not graph.tables.exists("hard_negatives", "a.jsonl")
+        # A run of its own may ask as many again; what was answered is not asked twice.
+        assert mine(graph, judge_relevance=True).success
+        assert len(endpoint.requests) == 8 + 3 * 8
