@@ -14,7 +14,8 @@ from rare_assets.assets.corpus_index import CorpusIndexConfig, shards_to_index
 from rare_assets.assets.hard_negatives import HardNegativesConfig
 from rare_assets.assets.questions import QuestionsConfig
 from rare_assets.assets.reasoning import ReasoningConfig
-from rare_assets.checks import StoredShard, reject_rate_below_threshold
+from rare_assets.checks.judgement import StoredShard
+from rare_assets.checks.structure import reject_rate_below_threshold
 from rare_assets.operators.templates import load_templates
 from rare_assets.provenance import (
     documents_from,

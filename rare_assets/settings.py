@@ -122,6 +122,48 @@ class Settings(BaseSettings):
         validation_alias="RARE_MAX_SHORT_OF_NEGATIVES_RATE",
         description="Share of questions with fewer than num_neg negatives above which a check warns.",
     )
+    max_near_duplicate_rate: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        validation_alias="RARE_MAX_NEAR_DUPLICATE_RATE",
+        description="Share of questions in a shard that repeat an earlier one above which a check warns.",
+    )
+    max_quoting_rate: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        validation_alias="RARE_MAX_QUOTING_RATE",
+        description="Share of questions that quote their document above which a check warns.",
+    )
+    max_referring_rate: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        validation_alias="RARE_MAX_REFERRING_RATE",
+        description='Share of questions that speak of "the text" above which a check warns.',
+    )
+    max_lookup_rate: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        validation_alias="RARE_MAX_LOOKUP_RATE",
+        description="Share of questions that one sentence answers above which a check warns.",
+    )
+    max_gold_unused_rate: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        validation_alias="RARE_MAX_GOLD_UNUSED_RATE",
+        description="Share of reasoning that ignores its gold document above which a check warns.",
+    )
+    max_other_language_rate: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        validation_alias="RARE_MAX_OTHER_LANGUAGE_RATE",
+        description="Share of texts in another language than their document above which a check warns.",
+    )
     elasticsearch_url: str | None = Field(
         None,
         validation_alias="ELASTICSEARCH_URL",

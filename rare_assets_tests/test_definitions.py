@@ -161,7 +161,14 @@ def test_a_resource_given_replaces_the_shipped_one_for_all_that_use_it():
 @pytest.mark.parametrize("module", ["rare_assets.definitions", "rare_assets.cli"])
 def test_loading_needs_no_setting_and_no_heavy_client(module):
     """What only a run needs is imported by the run: definitions are loaded at every page and tick."""
-    heavy = ["openai", "elasticsearch", "xllamacpp", "s3fs", "Stemmer"]
+    heavy = [
+        "openai",
+        "elasticsearch",
+        "xllamacpp",
+        "s3fs",
+        "Stemmer",
+        "py3langid",
+    ]
     code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
     environment = {
         name: value

@@ -1,0 +1,79 @@
+"""What holds for the index: it has every shard as stored now, and no text stands in the corpus twice."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import dagster as dg
+
+from rare_assets.assets.corpus_index import corpus_index, shards_to_index
+from rare_assets.checks.judgement import EXAMPLES
+from rare_assets.partitions import document_shards
+from rare_assets.resources.configurable import Bm25Retriever, Storage
+from rare_assets.resources.retriever.interface import IndexMissing, ShardContent
+
+
+class Lag(NamedTuple):
+    """Where an index is not what the documents are: shards it lacks, shards whose documents were made
+    anew since, shards it should not hold."""
+
+    missing: list[str]
+    changed: list[str]
+    surplus: list[str]
+
+
+def index_lag(wanted: Mapping[str, ShardContent], held: Mapping[str, str]) -> Lag:
+    """Compares what the index is to hold (shard -> content) with what it holds (shard -> hash)."""
+    return Lag(
+        [shard for shard in wanted if shard not in held],
+        [s for s, content in wanted.items() if s in held and held[s] != content.content_hash],
+        [shard for shard in held if shard not in wanted],
+    )
+
+
+@dg.asset_check(
+    asset=corpus_index,
+    description="The index holds every registered shard that has documents, as they are stored now, "
+    "and no other: no shard's documents are newer than it. If not: materialize corpus_index again, it "
+    "takes only what changed. Run this check by itself at any time, it costs nothing.",
+)
+def index_holds_every_shard(
+    context: dg.AssetCheckExecutionContext, storage: Storage, retriever: Bm25Retriever
+) -> dg.AssetCheckResult:
+    """Compares the index's own state with the files' footers, whatever the clocks say."""
+    registered = context.instance.get_dynamic_partitions(document_shards.name or "")
+    wanted, _ = shards_to_index(storage.tables(), list(registered))
+    with retriever.open() as engine:
+        try:
+            held = engine.state().shards
+        except IndexMissing:
+            held = {}
+    lag = index_lag(wanted, held)
+    event = context.instance.get_latest_materialization_event(corpus_index.key)
+    synced = {"synced": dg.MetadataValue.timestamp(event.timestamp)} if event else {}
+    return dg.AssetCheckResult(
+        passed=not any(lag),
+        metadata={
+            "shards": len(wanted),
+            **{kind: len(shards) for kind, shards in lag._asdict().items()},
+            "threshold": 0,
+            "examples": {kind: shards[:EXAMPLES] for kind, shards in lag._asdict().items()},
+            **synced,
+        },
+    )
+
+
+@dg.asset_check(
+    asset=corpus_index,
+    description="No text stands in the corpus under two ids or in two shards. Such twins are never "
+    "each other's negatives, but each is asked about and paid for: remove one from the source.",
+)
+def texts_distinct_across_shards(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+    """Judges what the sync of this run found."""
+    event = context.instance.get_latest_materialization_event(corpus_index.key)
+    found = event.asset_materialization if event else None
+    count = found.metadata["duplicate_texts"].value if found else 0
+    return dg.AssetCheckResult(
+        passed=not count,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"duplicate_texts": count, "threshold": 0},
+    )

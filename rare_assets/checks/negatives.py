@@ -1,0 +1,163 @@
+"""What holds for hard negatives: never the gold, never made up, ranked and scored as the options say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from rare_assets.assets.hard_negatives import HardNegativesConfig
+from rare_assets.checks.judgement import EXAMPLES, Judgement, StoredShard, none_of
+from rare_assets.checks.structure import Upstream, rows_as_stored
+from rare_assets.settings import Settings
+
+# Engines order scores that are equal to five digits by doc_id.
+_EQUAL = 1e-4
+
+
+def gold_not_in_negatives(stored: StoredShard) -> Judgement:
+    """No negative is the gold document, by id or by text."""
+    gold = stored.other("documents").select("doc_id", "text")
+    leaks = (
+        stored.rows.lazy()
+        .join(gold, on="doc_id", how="left")
+        .filter(
+            pl.col("hard_negatives").list.contains(pl.col("text"))
+            | _of_negatives("doc_id").list.contains(pl.col("doc_id"))
+        )
+        .select("question_id")
+        .collect()["question_id"]
+    )
+    return none_of("leaks", leaks)
+
+
+def negatives_distinct(stored: StoredShard) -> Judgement:
+    """No text stands twice among the negatives of one question."""
+    texts = pl.col("hard_negatives")
+    repeated = stored.rows.filter(texts.list.n_unique() != texts.list.len())["question_id"]
+    return none_of("repeated", repeated)
+
+
+def negatives_exist_in_corpus(stored: StoredShard) -> Judgement:
+    """Every negative is a document that the index holds, with that very text."""
+    said = (
+        stored.rows.filter(_parallel())
+        .select(doc_id=_of_negatives("doc_id"), text=pl.col("hard_negatives"))
+        .filter(pl.col("doc_id").list.len() > 0)
+        .explode("doc_id", "text")
+        .unique()
+    )
+    with stored.retriever.open() as engine:
+        held = engine.texts(said["doc_id"].unique().to_list())
+    unknown = said.join(held, on=["doc_id", "text"], how="anti")["doc_id"].sort()
+    return none_of("unknown", unknown, negatives=said.height)
+
+
+def negatives_best_first(stored: StoredShard) -> Judgement:
+    """Texts and `negatives` go together one by one, ranks rise, and scores fall with them."""
+    ranks, scores = _of_negatives("rank"), _of_negatives("score")
+    rising = ranks.list.diff(null_behavior="drop").list.min().fill_null(1) > 0
+    # A score may lie above the one before it by less than what counts as equal.
+    ascent = scores.list.diff(null_behavior="drop").list.max().fill_null(0.0)
+    falling = ascent <= scores.list.max().fill_null(0.0).abs() * _EQUAL
+    checked = stored.rows.select(
+        "question_id", parallel=_parallel(), rising=rising, falling=falling
+    )
+    wrong = checked.filter(~pl.all_horizontal("parallel", "rising", "falling"))["question_id"]
+    return none_of("misordered", wrong)
+
+
+def gold_rank_fits_score(stored: StoredShard) -> Judgement:
+    """The gold document's rank stands to those of the negatives as its score does to theirs."""
+    gold_rank, gold_score = pl.col("gold_rank"), pl.col("gold_score")
+    ranked = (
+        stored.rows.filter(gold_rank.is_not_null())
+        .explode("negatives")
+        .select("question_id", "gold_rank", "gold_score", pl.col("negatives").struct.unnest())
+    )
+    better, worse = pl.col("rank") < gold_rank, pl.col("rank") > gold_rank
+    fits = (gold_score > 0) & (
+        (better & (pl.col("score") >= gold_score * (1 - _EQUAL)))
+        | (worse & (pl.col("score") <= gold_score * (1 + _EQUAL)))
+    ).fill_null(pl.col("rank").is_null())
+    wrong = ranked.filter(~fits.fill_null(False))["question_id"].unique(maintain_order=True)
+    return none_of("contradictory", wrong)
+
+
+def negatives_within_options(stored: StoredShard) -> Judgement:
+    """Every negative keeps the bounds of the options that it was mined with.
+
+    Where margins left too few, candidates from `fallback_range_min` on may lie beyond them; and no
+    margin applies to a gold document that scores 0.
+    """
+    options = _options(stored)
+    score, gold = pl.col("score"), pl.col("gold_score")
+    breaks: dict[str, pl.Expr] = {"range_min": pl.col("rank") <= options["range_min"]}
+    if options["max_score"] is not None:
+        breaks["max_score"] = score > options["max_score"]
+    if options["min_score"] is not None:
+        breaks["min_score"] = score < options["min_score"]
+    fallback = options["fallback_range_min"]
+    bound = gold > 0 if fallback is None else (gold > 0) & (pl.col("rank") <= fallback)
+    if options["absolute_margin"] is not None:
+        breaks["absolute_margin"] = bound & (score > gold - options["absolute_margin"])
+    if options["relative_margin"]:
+        breaks["relative_margin"] = bound & (score > gold * (1 - options["relative_margin"]))
+    each = (
+        stored.rows.explode("negatives")
+        .select("question_id", "gold_score", pl.col("negatives").struct.unnest())
+        .filter(pl.col("rank").is_not_null())
+        .select(
+            "question_id", **{option: broken.fill_null(False) for option, broken in breaks.items()}
+        )
+    )
+    wrong = each.filter(pl.any_horizontal(breaks.keys()))["question_id"].unique(maintain_order=True)
+    by_option = {option: int(each[option].sum()) for option in breaks}
+    return none_of("questions_beyond", wrong, negatives_beyond=by_option)
+
+
+def questions_as_stored(stored: StoredShard) -> Judgement:
+    """Each row was searched with its question as it is stored now."""
+    query = pl.col("question")
+    if _options(stored)["query"] == "scenario_question":
+        query = pl.concat_str("scenario", "question", separator=" ")
+    columns = {"doc_id": pl.col("doc_id"), "query": query}
+    return rows_as_stored(Upstream("questions", "question_id", columns))(stored)
+
+
+def num_negatives_found(stored: StoredShard) -> Judgement:
+    """Every question has as many negatives as were asked for; a small corpus may not have them."""
+    wanted = _options(stored)["num_neg"]
+    found = stored.rows["hard_negatives"].list.len()
+    counts = found.value_counts(sort=True, name="questions").sort("hard_negatives")
+    short = stored.rows.filter(found < wanted)["question_id"]
+    share = len(short) / len(found) if len(found) else 0.0
+    threshold = Settings().max_short_of_negatives_rate
+    return Judgement(
+        share <= threshold,
+        {
+            "num_neg": wanted,
+            "questions_with_fewer": len(short),
+            "share_with_fewer": share,
+            "threshold": threshold,
+            "questions_by_number_found": {
+                str(number): questions for number, questions in counts.iter_rows()
+            },
+            "examples": short.head(EXAMPLES).to_list(),
+        },
+        dg.AssetCheckSeverity.WARN,
+    )
+
+
+def _options(stored: StoredShard) -> dict[str, Any]:
+    """The options that the shard was mined with; defaults for those it does not tell."""
+    return HardNegativesConfig.model_validate({}).model_dump() | stored.options
+
+
+def _of_negatives(field: str) -> pl.Expr:
+    return pl.col("negatives").list.eval(pl.element().struct.field(field))
+
+
+def _parallel() -> pl.Expr:
+    return pl.col("hard_negatives").list.len() == pl.col("negatives").list.len()

@@ -1,0 +1,161 @@
+"""How good a shard's questions are: different, in their own words, and not answered by one sentence.
+
+Measures and thresholds were tried on the sample corpus with 60 questions written by hand
+(`rare_assets_tests/checks/written_questions.py`): none of the 40 that ask for reasoning is flagged.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from rare_assets.checks.judgement import Judgement, StoredShard, few_of
+from rare_assets.checks.language import in_other_language
+from rare_assets.checks.near_duplicates import near_duplicates
+from rare_assets.checks.wording import (
+    content_stems,
+    has_no_blanks,
+    runs,
+    sentences,
+    word_set,
+    words,
+)
+from rare_assets.operators.doc2query import refers_to_document
+from rare_assets.settings import Settings
+
+# Overlap of two questions' words; as for passages in `bm25_hard_neg`.
+NEAR_DUPLICATE = 0.8
+# A quotation is eight words in a row: GPT-2 was checked for copied text by runs of as many
+# (Radford et al. 2019, section 4). A Chinese or Japanese word has about two characters.
+QUOTED_WORDS = 8
+QUOTED_CHARACTERS = 16
+# Share of a question's content words in one sentence. Of the lookup questions written by hand, 18 of the
+# 19 that can be judged reach it (0.57 to 1); of those that take reasoning none does (0.5 at most).
+LOOKUP_OVERLAP = 0.6
+# With fewer content words, chance decides.
+FEWEST_CONTENT_WORDS = 3
+# More is no sentence, but a list or text without marks, which has any word.
+LONGEST_SENTENCE_WORDS = 60
+
+_BATCH = 1_000
+
+
+def questions_distinct(stored: StoredShard) -> Judgement:
+    """Few questions repeat an earlier one of the shard but for a few words."""
+    asked = stored.rows.select("question_id", "question", words=word_set(pl.col("question")))
+    found = near_duplicates(asked, NEAR_DUPLICATE)
+    earlier = stored.rows.with_row_index("repeats").select(
+        "repeats", repeats_id="question_id", repeated="question"
+    )
+    flagged = found.join(earlier, on="repeats", maintain_order="left").select(
+        "question_id", "question", "repeats_id", "repeated"
+    )
+    return few_of(
+        "near_duplicates", flagged, stored.rows.height, Settings().max_near_duplicate_rate
+    )
+
+
+def questions_not_quoted(stored: StoredShard) -> Judgement:
+    """Few questions or scenarios have a run of eight or more words in common with their document."""
+    asked = _asked(stored)
+    flagged = [_quoting(batch) for batch in asked.iter_slices(_BATCH)]
+    return few_of(
+        "quoting",
+        pl.concat([_quoting(asked.clear()), *flagged]),
+        asked.height,
+        Settings().max_quoting_rate,
+    )
+
+
+def questions_stand_alone(stored: StoredShard) -> Judgement:
+    """Few questions or scenarios point at the document they were made from ("the text says")."""
+    texts = stored.rows.select("question_id", "question", "scenario")
+    flags = [
+        refers_to_document(question) or refers_to_document(scenario)
+        for question, scenario in texts.select("question", "scenario").iter_rows()
+    ]
+    flagged = texts.filter(pl.Series(flags, dtype=pl.Boolean))
+    return few_of("referring", flagged, texts.height, Settings().max_referring_rate)
+
+
+def questions_need_more_than_lookup(stored: StoredShard) -> Judgement:
+    """Few questions have most of their content words in one single sentence of the document."""
+    batches = [_overlap(batch) for batch in _asked(stored).iter_slices(_BATCH)]
+    judged = pl.concat([_overlap(_asked(stored).clear()), *batches])
+    flagged = judged.filter(pl.col("overlap") >= LOOKUP_OVERLAP)
+    return few_of("lookup", flagged, judged.height, Settings().max_lookup_rate)
+
+
+def questions_in_language_of_document(stored: StoredShard) -> Judgement:
+    """Few questions or scenarios are surely in another language than their document."""
+    asked = _asked(stored)
+    texts = pl.concat(
+        asked.select("question_id", "document", text=column) for column in ("question", "scenario")
+    )
+    found, judged = in_other_language(texts)
+    flagged = found.select("question_id", "text", "language", "document_language")
+    return few_of("other_language", flagged, judged, Settings().max_other_language_rate)
+
+
+def _asked(stored: StoredShard) -> pl.DataFrame:
+    """Questions with their documents' texts; those whose document is gone are another check's business."""
+    documents = stored.other("documents").select("doc_id", document="text")
+    asked = stored.rows.lazy().select("question_id", "doc_id", "question", "scenario")
+    return asked.join(documents, on="doc_id", maintain_order="left").collect()
+
+
+def _quoting(asked: pl.DataFrame) -> pl.DataFrame:
+    """`question_id, quotation` of those that quote: the first run in common."""
+    texts = (
+        pl.concat(
+            asked.select("question_id", "document", text=column)
+            for column in ("question", "scenario")
+        )
+        .with_row_index("row")
+        .select(
+            "row",
+            "question_id",
+            words=words(pl.col("text")),
+            document=pl.format(" {} ", words(pl.col("document")).list.join(" ")),
+            no_blanks=has_no_blanks(pl.col("text")),
+        )
+    )
+    said = pl.concat(
+        [
+            runs(texts.filter(~pl.col("no_blanks")), QUOTED_WORDS),
+            runs(texts.filter("no_blanks"), QUOTED_CHARACTERS),
+        ]
+    )
+    within = pl.col("document").str.contains(pl.format(" {} ", "run"), literal=True)
+    return (
+        said.join(texts, on="row", maintain_order="left")
+        .filter(within)
+        .group_by("question_id", maintain_order=True)
+        .agg(quotation=pl.col("run").first())
+    )
+
+
+def _overlap(asked: pl.DataFrame) -> pl.DataFrame:
+    """`question_id, question, sentence, overlap`: the sentence that has most of a question's content
+    words, and the share of them that it has.
+
+    Only questions that have enough of those, on documents that have more than one sentence.
+    """
+    long_enough = asked.select(
+        "question_id", "question", "document", asks=content_stems(pl.col("question"))
+    ).filter(pl.col("asks").list.len() >= FEWEST_CONTENT_WORDS)
+    common = pl.col("asks").list.set_intersection(content_stems(pl.col("sentence"))).list.len()
+    return (
+        long_enough.with_columns(sentence=sentences(pl.col("document")))
+        .drop("document")
+        .filter(pl.col("sentence").list.len() > 1)
+        .explode("sentence")
+        .filter(pl.col("sentence").str.count_matches(r"\S+") <= LONGEST_SENTENCE_WORDS)
+        .select(
+            "question_id",
+            "question",
+            "sentence",
+            overlap=common / pl.col("asks").list.len(),
+        )
+        .group_by("question_id", maintain_order=True)
+        .agg(pl.col("question", "sentence", "overlap").get(pl.col("overlap").arg_max()))
+    )

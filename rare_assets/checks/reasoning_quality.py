@@ -1,0 +1,72 @@
+"""How good a shard's reasoning is: does it use the gold document, and is it in its language?"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from rare_assets.checks.judgement import Judgement, StoredShard, few_of
+from rare_assets.checks.language import in_other_language
+from rare_assets.checks.wording import content_stems
+from rare_assets.settings import Settings
+
+# Reasoning written by hand on the sample corpus, in its own words, uses 3 to 15 of its document's
+# (`rare_assets_tests/checks/written_questions.py`); paired with each other document there, 74 % of it
+# uses fewer than two. So does 17 of 22 of the embedded teacher's, which ignores its documents.
+FEWEST_USED = 2
+# A gold document that brings in fewer says nothing either way.
+FEWEST_DISTINCTIVE = 8
+
+_BATCH = 1_000
+
+
+def reasoning_uses_gold(stored: StoredShard) -> Judgement:
+    """Little reasoning is without any word that only the gold document brings in.
+
+    Those are the longer words of the gold document that stand neither in the negatives shown beside
+    it nor in question and scenario. Reasoning that is surely in another language than its document
+    can't be judged by words, and is left to the check on languages.
+    """
+    judged = pl.concat(
+        [_used(batch) for batch in (stored.rows.clear(), *stored.rows.iter_slices(_BATCH))]
+    )
+    unused = judged.filter(pl.col("used") < FEWEST_USED)
+    elsewhere, _ = in_other_language(
+        unused.select("question_id", "sample_index", document="text", text="reasoning")
+    )
+    flagged = unused.join(
+        elsewhere, on=["question_id", "sample_index"], how="anti", maintain_order="left"
+    ).drop("text")
+    return few_of(
+        "gold_unused", flagged, judged.height - elsewhere.height, Settings().max_gold_unused_rate
+    )
+
+
+def reasoning_in_language_of_document(stored: StoredShard) -> Judgement:
+    """Little reasoning is surely in another language than its document."""
+    texts = stored.rows.select("question_id", document="text", text="reasoning")
+    found, judged = in_other_language(texts)
+    flagged = found.select("question_id", "text", "language", "document_language")
+    return few_of("other_language", flagged, judged, Settings().max_other_language_rate)
+
+
+def _used(rows: pl.DataFrame) -> pl.DataFrame:
+    """`question_id, sample_index, text, reasoning, used, distinctive`: how many of the gold document's
+    distinctive words the reasoning uses, of how many; only rows whose gold document has enough."""
+    negatives = content_stems(pl.col("hard_negatives").list.join("\n"))
+    asked = content_stems(pl.concat_str("question", "scenario", separator="\n"))
+    distinctive = (
+        content_stems(pl.col("text")).list.set_difference(negatives).list.set_difference(asked)
+    )
+    used = pl.col("words").list.set_intersection(content_stems(pl.col("reasoning")))
+    return (
+        rows.select("question_id", "sample_index", "text", "reasoning", words=distinctive)
+        .filter(pl.col("words").list.len() >= FEWEST_DISTINCTIVE)
+        .select(
+            "question_id",
+            "sample_index",
+            "text",
+            "reasoning",
+            used=used.list.len(),
+            distinctive=pl.col("words").list.len(),
+        )
+    )

@@ -1,0 +1,119 @@
+"""What holds for every table: its schema and key, few rejects, no row lost, rows made from what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import dagster as dg
+import polars as pl
+
+from rare_assets.checks.judgement import Judgement, StoredShard, none_of
+from rare_assets.schemas import TABLES
+from rare_assets.settings import Settings
+
+FEW_REJECTS = 5
+NO_FAILURE = ("too_short", "wrong_answer_retried")
+
+
+def schema_holds(stored: StoredShard) -> Judgement:
+    """Every column is there, of its type, and every constraint of the schema class holds."""
+    schema = TABLES[stored.table].schema
+    missing = [name for name in schema.column_names() if name not in stored.rows.columns]
+    types = {
+        name: str(stored.rows.schema[name])
+        for name, column in schema.columns().items()
+        if name in stored.rows.columns and not column.validate_dtype(stored.rows.schema[name])
+    }
+    if missing or types:
+        return Judgement(False, {"missing_columns": missing, "wrong_types": types})
+    _, failures = schema.filter(stored.rows)
+    counts = failures.counts()
+    return Judgement(not counts, {"failed_rows": len(failures), "failures_by_rule": counts})
+
+
+def key_is_unique(key: str) -> Callable[[StoredShard], Judgement]:
+    """A check that no value of the key column stands twice in the shard."""
+
+    def judge(stored: StoredShard) -> Judgement:
+        repeated = stored.rows.filter(pl.col(key).is_duplicated())[key].unique(maintain_order=True)
+        return none_of("repeated", repeated)
+
+    return judge
+
+
+def columns_have_text(*columns: str) -> Callable[[StoredShard], Judgement]:
+    """A check that none of the columns is null or blank in any row."""
+
+    def judge(stored: StoredShard) -> Judgement:
+        blank = {
+            column: stored.rows.select(
+                (pl.col(column).fill_null("").str.strip_chars().str.len_chars() == 0).sum()
+            ).item()
+            for column in columns
+        }
+        return Judgement(not any(blank.values()), {"blank": blank, "threshold": 0})
+
+    return judge
+
+
+def reject_rate_below_threshold(stored: StoredShard) -> Judgement:
+    """Over RARE_MAX_REJECT_RATE a warning; over RARE_BLOCK_REJECT_RATE an error, which blocks.
+
+    A handful of rejects in a small shard says little, so fewer than five never block. Rows that the
+    options leave out on purpose, and answers that a later one replaced, are no failures.
+    """
+    settings = Settings()
+    failed = stored.rejects.filter(~pl.col("reason").is_in(NO_FAILURE))
+    total = stored.rows.height + failed.height
+    rate = failed.height / total if total else 0.0
+    reasons = dict(stored.rejects["reason"].value_counts(sort=True).iter_rows())
+    error = rate > settings.block_reject_rate and failed.height >= FEW_REJECTS
+    return Judgement(
+        rate <= settings.max_reject_rate and not error,
+        {
+            "reject_rate": rate,
+            "rejects": failed.height,
+            "reasons": reasons,
+            "threshold": settings.max_reject_rate,
+            "blocking_threshold": settings.block_reject_rate,
+        },
+        dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
+    )
+
+
+def every_row_accounted_for(upstream: str, key: str) -> Callable[[StoredShard], Judgement]:
+    """A check that each upstream row led to a row or a reject: nothing was lost."""
+
+    def judge(stored: StoredShard) -> Judgement:
+        seen = pl.concat([stored.rows.select(key), stored.rejects.select(key)]).lazy()
+        lost = stored.other(upstream).select(key).join(seen, on=key, how="anti").collect()[key]
+        return none_of("lost", lost)
+
+    return judge
+
+
+class Upstream(NamedTuple):
+    """A table that rows were made from: the key that finds its row, and what a column equals there."""
+
+    table: str
+    key: str
+    columns: Mapping[str, pl.Expr]
+
+
+def rows_as_stored(*upstream: Upstream) -> Callable[[StoredShard], Judgement]:
+    """A check that columns of a row hold what the tables upstream hold now."""
+
+    def judge(stored: StoredShard) -> Judgement:
+        rows = stored.rows.lazy()
+        same: dict[str, pl.Expr] = {}
+        for table, key, columns in upstream:
+            there = {f"{table}.{name}": value for name, value in columns.items()}
+            rows = rows.join(stored.other(table).select(key, **there), on=key, how="left")
+            same |= {name: pl.col(name).eq_missing(pl.col(f"{table}.{name}")) for name in columns}
+        flags = rows.select("question_id", **same).collect()
+        wrong = flags.filter(~pl.all_horizontal(same.keys()))["question_id"]
+        by_column = {name: int((~flags[name]).sum()) for name in same}
+        return none_of("differing", wrong.unique().sort(), by_column=by_column)
+
+    return judge

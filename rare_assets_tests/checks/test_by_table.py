@@ -1,0 +1,580 @@
+"""Every check passes on a good shard and fails, with the measured value, where its property does not hold."""
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from rare_assets.checks import CHECKS
+from rare_assets_tests.rows import rejects, rows
+
+ALL_CHECKS = [(table, check.name) for table, checks in CHECKS.items() for check in checks]
+
+
+@pytest.mark.parametrize(("table", "name"), ALL_CHECKS)
+def test_a_good_shard_passes(stored, table, name):
+    judgement = stored.judge(table, name)
+    assert judgement.passed, judgement.metadata
+
+
+@pytest.mark.parametrize(("table", "name"), ALL_CHECKS)
+def test_an_empty_shard_passes(stored, table, name):
+    for each in CHECKS:
+        stored.write(each)
+    assert stored.judge(table, name).passed
+
+
+def negatives(*scored, **more):
+    """A row of hard_negatives with negatives of these scores and ranks."""
+    return {
+        "hard_negatives": [f"Text {rank}." for _, rank in scored],
+        "negatives": [
+            {"doc_id": f"d{rank}", "score": score, "rank": rank} for score, rank in scored
+        ],
+        **more,
+    }
+
+
+PASSAGE = (
+    "Peukert found that a lead battery gives back less charge when it is drawn faster. Sulfuric acid "
+    "is used up inside the pores of the plates, and diffusion can't replace it in time."
+)
+SHARED_NEGATIVE = "Copper plates and sulfuric acid make another battery, which gives less charge."
+
+# table, check, what is stored instead of the good rows of which tables, and a part of the metadata to expect
+BROKEN = [
+    ("documents", "schema_holds", {"documents": [{"n_words": 0}]}, {"failed_rows": 1}),
+    (
+        "questions",
+        "schema_holds",
+        {"questions": [{"attempts": 0}]},
+        {"failures_by_rule": {"attempts|min": 1}},
+    ),
+    ("hard_negatives", "schema_holds", {"hard_negatives": [{"gold_rank": 0}]}, {"failed_rows": 1}),
+    ("reasoning", "schema_holds", {"reasoning": [{"gold_position": -1}]}, {"failed_rows": 1}),
+    (
+        "documents",
+        "doc_ids_unique",
+        {"documents": [{}, {"text_hash": "h2"}]},
+        {"repeated": 1, "threshold": 0, "examples": ["d1"]},
+    ),
+    (
+        "documents",
+        "text_not_empty",
+        {"documents": [{"text": " \n"}]},
+        {"blank": {"text": 1}, "threshold": 0},
+    ),
+    ("questions", "question_ids_unique", {"questions": [{}, {}]}, {"repeated": 1}),
+    (
+        "questions",
+        "question_and_scenario_present",
+        {"questions": [{"scenario": " "}]},
+        {"blank": {"question": 0, "scenario": 1}},
+    ),
+    (
+        "questions",
+        "every_document_accounted_for",
+        {"questions": []},
+        {"lost": 1, "threshold": 0, "examples": ["d1"]},
+    ),
+    (
+        "questions",
+        "documents_as_stored",
+        {"documents": [{"text": "Cells store energy.", "text_hash": "h2"}]},
+        {"differing": 1, "by_column": {"text_hash": 1}, "threshold": 0, "examples": ["d1-q0"]},
+    ),
+    (
+        "questions",
+        "documents_as_stored",
+        {"questions": [{}, {"question_id": "d7-q0", "doc_id": "d7"}]},
+        {"differing": 1, "examples": ["d7-q0"]},
+    ),
+    (
+        "questions",
+        "questions_distinct",
+        {
+            "questions": [
+                {},
+                {"question_id": "d1-q1", "question": "Why does a cell lose charge over the time?"},
+                {"question_id": "d1-q2", "question": "What happens to a charge in a cell?"},
+            ]
+        },
+        {
+            "near_duplicates_rate": 1 / 3,
+            "near_duplicates": 1,
+            "judged": 3,
+            "threshold": 0.1,
+            "examples": [
+                {
+                    "question_id": "d1-q1",
+                    "question": "Why does a cell lose charge over the time?",
+                    "repeats_id": "d1-q0",
+                    "repeated": "Why does a cell lose charge over time?",
+                }
+            ],
+        },
+    ),
+    (
+        "questions",
+        "questions_not_quoted",
+        {
+            "documents": [{"text": PASSAGE}],
+            "questions": [
+                {"question": "If acid is used up inside the pores of the plates, who cares?"}
+            ],
+        },
+        {
+            "quoting_rate": 1.0,
+            "quoting": 1,
+            "judged": 1,
+            "threshold": 0.1,
+            "examples": [
+                {"question_id": "d1-q0", "quotation": "acid is used up inside the pores of"}
+            ],
+        },
+    ),
+    (
+        "questions",
+        "questions_stand_alone",
+        {"questions": [{"scenario": "A student reads that, according to the text, cells age."}]},
+        {
+            "referring_rate": 1.0,
+            "referring": 1,
+            "judged": 1,
+            "threshold": 0.1,
+            "examples": [
+                {
+                    "question_id": "d1-q0",
+                    "question": "Why does a cell lose charge over time?",
+                    "scenario": "A student reads that, according to the text, cells age.",
+                }
+            ],
+        },
+    ),
+    (
+        "questions",
+        "questions_need_more_than_lookup",
+        {
+            "documents": [{"text": PASSAGE}],
+            "questions": [{"question": "What did Peukert find about the charge of a battery?"}],
+        },
+        {
+            # Content words: Peukert, about, charge, battery. The first sentence has all but "about".
+            "lookup_rate": 1.0,
+            "lookup": 1,
+            "judged": 1,
+            "threshold": 0.1,
+            "examples": [
+                {
+                    "question_id": "d1-q0",
+                    "question": "What did Peukert find about the charge of a battery?",
+                    "sentence": "Peukert found that a lead battery gives back less charge when it is "
+                    "drawn faster.",
+                    "overlap": 0.75,
+                }
+            ],
+        },
+    ),
+    (
+        "questions",
+        "questions_in_language_of_document",
+        {
+            "documents": [{"text": PASSAGE}],
+            "questions": [
+                {"question": "Warum gibt der Akku bei hohem Strom weniger Ladung wieder her?"}
+            ],
+        },
+        {
+            # The scenario is too short to be sure of.
+            "other_language_rate": 1.0,
+            "other_language": 1,
+            "judged": 1,
+            "threshold": 0.1,
+            "examples": [
+                {
+                    "question_id": "d1-q0",
+                    "text": "Warum gibt der Akku bei hohem Strom weniger Ladung wieder her?",
+                    "language": "de",
+                    "document_language": "en",
+                }
+            ],
+        },
+    ),
+    (
+        "hard_negatives",
+        "gold_not_in_negatives",
+        {
+            "hard_negatives": [
+                {"negatives": [{"doc_id": "d1", "score": 1.0, "rank": 1}], "hard_negatives": ["x"]}
+            ]
+        },
+        {"leaks": 1, "threshold": 0, "examples": ["d1-q0"]},
+    ),
+    (
+        "hard_negatives",
+        "gold_not_in_negatives",
+        {"hard_negatives": [{"hard_negatives": ["Cells divide.", "Cells store charge."]}]},
+        {"leaks": 1},
+    ),
+    (
+        "hard_negatives",
+        "negatives_distinct",
+        {"hard_negatives": [{"hard_negatives": ["x", "x"]}]},
+        {"repeated": 1, "examples": ["d1-q0"]},
+    ),
+    (
+        "hard_negatives",
+        "negatives_exist_in_corpus",
+        {
+            "hard_negatives": [
+                {
+                    "hard_negatives": ["Cells divide.", "Nobody wrote this."],
+                    "negatives": [
+                        {"doc_id": "d2", "score": 2.0, "rank": 2},
+                        {"doc_id": "d9", "score": 1.0, "rank": 3},
+                    ],
+                }
+            ]
+        },
+        {"negatives": 2, "unknown": 1, "examples": ["d9"]},
+    ),
+    (
+        "hard_negatives",
+        "negatives_exist_in_corpus",
+        {"hard_negatives": [{"hard_negatives": ["Changed since.", "Charge is conserved."]}]},
+        {"unknown": 1, "examples": ["d2"]},
+    ),
+    (
+        "hard_negatives",
+        "negatives_best_first",
+        {"hard_negatives": [negatives((2.0, 2), (1.0, 3)) | {"hard_negatives": ["Text 2."]}]},
+        {"misordered": 1, "threshold": 0, "examples": ["d1-q0"]},
+    ),
+    (
+        "hard_negatives",
+        "negatives_best_first",
+        {"hard_negatives": [negatives((1.0, 2), (2.0, 3))]},
+        {"misordered": 1},
+    ),
+    (
+        "hard_negatives",
+        "negatives_best_first",
+        {"hard_negatives": [negatives((2.0, 3), (2.0, 3))]},
+        {"misordered": 1},
+    ),
+    (
+        "hard_negatives",
+        "gold_rank_fits_score",
+        {"hard_negatives": [negatives((3.5, 2), gold_score=3.0, gold_rank=1)]},
+        {"contradictory": 1, "threshold": 0, "examples": ["d1-q0"]},
+    ),
+    (
+        "hard_negatives",
+        "gold_rank_fits_score",
+        {"hard_negatives": [negatives((2.5, 1), gold_score=3.0, gold_rank=2)]},
+        {"contradictory": 1},
+    ),
+    (
+        "hard_negatives",
+        "gold_rank_fits_score",
+        {"hard_negatives": [negatives((3.0, 2), gold_score=3.0, gold_rank=2)]},
+        {"contradictory": 1},
+    ),
+    (
+        "hard_negatives",
+        "negatives_within_options",
+        # By default a negative scores at most 0.8 of the gold, unless it ranks beyond 20.
+        {
+            "hard_negatives": [
+                negatives((2.5, 2), (2.4, 3)),
+                negatives((2.5, 20), (2.5, 21), question_id="d2-q0"),
+            ]
+        },
+        {
+            "questions_beyond": 2,
+            "negatives_beyond": {"range_min": 0, "relative_margin": 2},
+            "threshold": 0,
+            "examples": ["d1-q0", "d2-q0"],
+        },
+    ),
+    (
+        "hard_negatives",
+        "every_question_accounted_for",
+        {"hard_negatives": []},
+        {"lost": 1, "examples": ["d1-q0"]},
+    ),
+    (
+        "hard_negatives",
+        "questions_as_stored",
+        {"questions": [{"question": "Why does a cell age?"}]},
+        {"differing": 1, "by_column": {"doc_id": 0, "query": 1}, "examples": ["d1-q0"]},
+    ),
+    (
+        "hard_negatives",
+        "num_negatives_found",
+        {"hard_negatives": [{}, negatives((1.0, 2), question_id="d2-q0")]},
+        {
+            "num_neg": 2,
+            "questions_with_fewer": 1,
+            "share_with_fewer": 0.5,
+            "threshold": 0.1,
+            "questions_by_number_found": {"1": 1, "2": 1},
+            "examples": ["d2-q0"],
+        },
+    ),
+    (
+        "reasoning",
+        "reasoning_present",
+        {"reasoning": [{"reasoning": ""}]},
+        {"blank": {"reasoning": 1}},
+    ),
+    (
+        "reasoning",
+        "inputs_as_stored",
+        {"questions": [{"scenario": "A student writes an essay."}]},
+        {
+            "differing": 1,
+            "by_column": {"text": 0, "question": 0, "scenario": 1, "hard_negatives": 0},
+            "threshold": 0,
+            "examples": ["d1-q0"],
+        },
+    ),
+    (
+        "reasoning",
+        "inputs_as_stored",
+        {"documents": [], "hard_negatives": [negatives((2.0, 2), (1.0, 3))]},
+        {
+            "differing": 1,
+            "by_column": {"text": 1, "question": 0, "scenario": 0, "hard_negatives": 1},
+        },
+    ),
+    (
+        "reasoning",
+        "gold_position_points_at_gold",
+        {"reasoning": [{"gold_position": 0}]},
+        {"wrong": 1, "threshold": 0, "examples": ["d1-q0"]},
+    ),
+    (
+        "reasoning",
+        "gold_position_points_at_gold",
+        {"reasoning": [{"gold_position": 7}]},
+        {"wrong": 1},
+    ),
+    (
+        "reasoning",
+        "context_is_gold_and_negatives",
+        {"reasoning": [{"context_doc_ids": ["d2", "d1"]}]},
+        {"differing": 1, "threshold": 0, "examples": ["d1-q0"]},
+    ),
+    (
+        "reasoning",
+        "context_is_gold_and_negatives",
+        {"reasoning": [{"context_doc_ids": ["d2", "d1", "d3", "d3"]}]},
+        {"differing": 1},
+    ),
+    (
+        "reasoning",
+        "answers_finished",
+        {"reasoning": [{}, {"question_id": "d2-q0", "finish_reason": "length"}]},
+        {
+            "unfinished": 1,
+            "reasons": {"stop": 1, "length": 1},
+            "threshold": 0,
+            "examples": ["d2-q0"],
+        },
+    ),
+    (
+        "reasoning",
+        "judged_by_gold_answer_alone",
+        {
+            "documents": [{}, {"doc_id": "d2", "answer": "Osmosis."}],
+            "reasoning": [
+                {"answer_correct": False},
+                {"question_id": "d2-q0", "doc_id": "d2", "answer_correct": True},
+            ],
+        },
+        {
+            "judged_without_gold_answer": 1,
+            "answers_with_gold": 1,
+            "answers_correct": 1,
+            "threshold": 0,
+            "examples": ["d1-q0"],
+        },
+    ),
+    ("reasoning", "every_question_accounted_for", {"reasoning": []}, {"lost": 1}),
+    (
+        "reasoning",
+        "reasoning_uses_gold",
+        {
+            "reasoning": [
+                {
+                    "text": PASSAGE,
+                    "hard_negatives": [SHARED_NEGATIVE],
+                    "reasoning": "Copper plates and sulfuric acid give less charge to a battery.",
+                }
+            ]
+        },
+        {
+            # Peukert, found, drawn, faster, inside, pores, diffusion, replace; the other words of five
+            # letters stand in the negative, the question or the scenario.
+            "gold_unused_rate": 1.0,
+            "gold_unused": 1,
+            "judged": 1,
+            "threshold": 0.1,
+            "examples": [
+                {
+                    "question_id": "d1-q0",
+                    "sample_index": 0,
+                    "reasoning": "Copper plates and sulfuric acid give less charge to a battery.",
+                    "used": 0,
+                    "distinctive": 8,
+                }
+            ],
+        },
+    ),
+    (
+        "reasoning",
+        "reasoning_in_language_of_document",
+        {
+            "reasoning": [
+                {
+                    "text": PASSAGE,
+                    "reasoning": "Bei hohem Strom kommt die Säure nicht schnell genug in die Poren.",
+                }
+            ]
+        },
+        {
+            "other_language_rate": 1.0,
+            "other_language": 1,
+            "judged": 1,
+            "threshold": 0.1,
+            "examples": [
+                {
+                    "question_id": "d1-q0",
+                    "text": "Bei hohem Strom kommt die Säure nicht schnell genug in die Poren.",
+                    "language": "de",
+                    "document_language": "en",
+                }
+            ],
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("table", "name", "changes", "measured"), BROKEN)
+def test_a_broken_shard_fails(stored, table, name, changes, measured):
+    for changed, rows_of in changes.items():
+        stored.write(changed, *rows_of)
+    judgement = stored.judge(table, name)
+    assert not judgement.passed
+    assert measured.items() <= judgement.metadata.items(), judgement.metadata
+
+
+def test_every_check_has_a_case_in_which_it_fails():
+    # The rejects' own test is below: it takes rejects beside the rows.
+    shown = {(table, name) for table, name, *_ in BROKEN}
+    shown |= {(table, "reject_rate_below_threshold") for table in CHECKS}
+    assert shown == set(ALL_CHECKS)
+
+
+@pytest.mark.parametrize("table", list(CHECKS))
+def test_many_rejects_fail_and_most_rejects_block(stored, table):
+    several = [{"question_id": f"d{i}-q0"} for i in range(4)]
+    if table == "documents":
+        several = [{"doc_id": f"d{i}"} for i in range(4)]
+    tables = stored.tables
+    tables.write(table, "a", rows(table, *several), rejects(table, {}))
+    warned = stored.judge(table, "reject_rate_below_threshold")
+    assert not warned.passed
+    assert warned.severity is dg.AssetCheckSeverity.WARN
+    assert (warned.metadata["reject_rate"], warned.metadata["threshold"]) == (0.2, 0.1)
+    tables.write(table, "a", rows(table, {}), rejects(table, *[{}] * 4))
+    few = stored.judge(table, "reject_rate_below_threshold")
+    assert few.severity is dg.AssetCheckSeverity.WARN
+    tables.write(table, "a", rows(table, {}), rejects(table, *[{}] * 5))
+    blocked = stored.judge(table, "reject_rate_below_threshold")
+    assert not blocked.passed
+    assert blocked.severity is dg.AssetCheckSeverity.ERROR
+
+
+def test_what_is_left_out_on_purpose_is_no_reject(stored):
+    left_out = rejects("questions", {"reason": "too_short"}, {"reason": "wrong_answer_retried"})
+    stored.tables.write("questions", "a", rows("questions", {}), left_out)
+    judgement = stored.judge("questions", "reject_rate_below_threshold")
+    assert judgement.passed
+    assert judgement.metadata["reject_rate"] == 0
+    assert judgement.metadata["reasons"] == {"too_short": 1, "wrong_answer_retried": 1}
+
+
+def test_a_file_with_other_columns_fails_the_schema_check(stored):
+    frame = rows("documents", {}).drop("title").with_columns(n_words=pl.lit("three"))
+    stored.tables.write_file(frame, stored.tables.path("documents", "a"))
+    judgement = stored.judge("documents", "schema_holds")
+    assert not judgement.passed
+    assert judgement.metadata == {
+        "missing_columns": ["title"],
+        "wrong_types": {"n_words": "String"},
+    }
+
+
+# The setting of each rate, and the check that goes by it; each fails in BROKEN with these rates.
+RATES = [
+    ("RARE_MAX_NEAR_DUPLICATE_RATE", "questions", "questions_distinct", 1 / 3),
+    ("RARE_MAX_QUOTING_RATE", "questions", "questions_not_quoted", 1.0),
+    ("RARE_MAX_REFERRING_RATE", "questions", "questions_stand_alone", 1.0),
+    ("RARE_MAX_LOOKUP_RATE", "questions", "questions_need_more_than_lookup", 1.0),
+    ("RARE_MAX_OTHER_LANGUAGE_RATE", "questions", "questions_in_language_of_document", 1.0),
+    ("RARE_MAX_OTHER_LANGUAGE_RATE", "reasoning", "reasoning_in_language_of_document", 1.0),
+    ("RARE_MAX_GOLD_UNUSED_RATE", "reasoning", "reasoning_uses_gold", 1.0),
+    ("RARE_MAX_SHORT_OF_NEGATIVES_RATE", "hard_negatives", "num_negatives_found", 0.5),
+]
+
+
+@pytest.mark.parametrize(("variable", "table", "name", "rate"), RATES)
+def test_a_rate_warns_only_above_its_setting(stored, monkeypatch, variable, table, name, rate):
+    changes = next(changes for t, n, changes, _ in BROKEN if (t, n) == (table, name))
+    for changed, rows_of in changes.items():
+        stored.write(changed, *rows_of)
+    monkeypatch.setenv(variable, str(rate - 0.01))
+    judgement = stored.judge(table, name)
+    assert not judgement.passed
+    assert judgement.severity is dg.AssetCheckSeverity.WARN
+    monkeypatch.setenv(variable, str(rate))
+    allowed = stored.judge(table, name)
+    assert allowed.passed
+    assert allowed.metadata["threshold"] == rate
+
+
+def test_reject_thresholds_are_settings(stored, monkeypatch):
+    stored.tables.write("questions", "a", rows("questions", {}), rejects("questions", {}))
+    monkeypatch.setenv("RARE_MAX_REJECT_RATE", "0.5")
+    assert stored.judge("questions", "reject_rate_below_threshold").passed
+    monkeypatch.setenv("RARE_MAX_REJECT_RATE", "0.4")
+    assert not stored.judge("questions", "reject_rate_below_threshold").passed
+
+
+def test_a_check_names_five_examples_and_shortens_their_texts(stored):
+    question = f"According to the text, what follows? {'So it goes. ' * 50}"
+    stored.write(
+        "questions", *({"question_id": f"d1-q{i}", "question": question} for i in range(7))
+    )
+    judgement = stored.judge("questions", "questions_stand_alone")
+    assert judgement.metadata["referring"] == 7
+    examples = judgement.metadata["examples"]
+    assert [example["question_id"] for example in examples] == [f"d1-q{i}" for i in range(5)]
+    assert examples[0]["question"] == f"{question[:199]}…"
+
+
+def test_checks_of_quality_warn_and_never_block():
+    not_blocking = {
+        check.name for checks in CHECKS.values() for check in checks if not check.blocking
+    }
+    assert not_blocking == {name for _, _, name, _ in RATES}
+
+
+def test_every_check_says_what_to_do_and_names_its_setting():
+    for checks in CHECKS.values():
+        for check in checks:
+            assert "If not:" in check.description or "Thresholds:" in check.description
+    for variable, table, name, _ in RATES:
+        check = next(check for check in CHECKS[table] if check.name == name)
+        assert f"Threshold: {variable}." in check.description
