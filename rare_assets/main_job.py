@@ -21,7 +21,7 @@ from rare_assets.instance import end_dead_runs, open_pools, prepare_home
 from rare_assets.partitions import document_shards
 from rare_assets.planning import ASKED_STAGES, Options, Planner, Stale
 from rare_assets.progress import RunProgress
-from rare_assets.registration import Scan, scan_source
+from rare_assets.registration import Scan, remove_tables, say_gone, scan_source, some
 from rare_assets.report import print_estimate, print_report, print_shards, print_status
 from rare_assets.resources.configurable import Corpus, Storage, TeacherModel
 from rare_assets.runs import Request, Result, RunPool
@@ -29,7 +29,6 @@ from rare_assets.schedule import Schedule, Task
 from rare_assets.settings import Settings
 from rare_assets.status import shard_states, spent
 
-SHARDS_NAMED = 5
 LOG_WIDTH = 120
 
 
@@ -61,6 +60,7 @@ class MainJob:
         self.teacher: TeacherModel = resources["teacher"]
         self.tables = storage.tables()
         self.source = corpus.source()
+        self.removes_deleted = corpus.removes_deleted_shards
         self.planner = Planner(
             self.tables,
             resources["retriever"],
@@ -133,7 +133,7 @@ class MainJob:
         if unknown:
             raise NothingToDo(
                 f"The source {self.source.url} has no shard {', '.join(unknown)}. "
-                f"It has: {_some(sorted(keys))}."
+                f"It has: {some(sorted(keys))}."
             )
         return scan
 
@@ -147,11 +147,11 @@ class MainJob:
             f"teacher [bold]{escape(self.teacher.name)}[/]",
             soft_wrap=True,
         )
-        if scan.gone:
-            self.console.print(
-                f"[yellow]{len(scan.gone)} registered shards are not in this source: "
-                f"{escape(_some(scan.gone))}. They stay in the index until their partitions are deleted.[/]"
-            )
+        removed = remove_tables(scan, self.tables) if self.removes_deleted else []
+        for shard in removed:
+            instance.delete_dynamic_partition(document_shards.name or "", shard)
+        if said := say_gone(scan, removed):
+            self.console.print(f"[yellow]{escape(said)}[/]", soft_wrap=True)
         return scan
 
     def _execute(
@@ -261,8 +261,3 @@ class MainJob:
 
 def _task(request: Request) -> Task:
     return Task(request.job, request.assets, request.shard)
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - SHARDS_NAMED
-    return ", ".join(names[:SHARDS_NAMED]) + (f" and {more} more" if more > 0 else "")

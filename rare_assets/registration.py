@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from rare_assets.resources.tables import ParquetTables
 
+NAMED = 5
 SCAN_SCHEMA = {
     "key": pl.String,
     "file": pl.String,
@@ -34,13 +35,15 @@ class Scan(NamedTuple):
     """What a scan of the source found, against the scan before and the registered partitions.
 
     `gone` are registered keys that the source no longer has: they stay registered, with everything
-    made from them, until they are removed on purpose.
+    made from them, until they are removed on purpose. `moved` tells that the source has none of the
+    registered keys: it is another source rather than one whose files were deleted.
     """
 
     shards: list[Shard]
     new: list[str]
     changed: list[str]
     gone: list[str]
+    moved: bool
 
 
 def known_shards(tables: ParquetTables) -> list[Shard]:
@@ -82,4 +85,46 @@ def scan_source(
             if shard.key in registered and versions.get(shard.key, shard.version) != shard.version
         ],
         gone=sorted(registered - keys),
+        moved=bool(registered) and not registered & keys,
     )
+
+
+def remove_tables(scan: Scan, tables: ParquetTables) -> list[str]:
+    """Delete the stored tables of the shards that are gone; the answers paid for stay.
+
+    Returns the keys whose partitions are to be removed, too: none if the source is another one.
+    """
+    if scan.moved:
+        return []
+    for shard in scan.gone:
+        tables.delete(shard)
+    return scan.gone
+
+
+def say_gone(scan: Scan, removed: list[str]) -> str:
+    """What a person is told of the shards that are gone; "" if none is."""
+    if not scan.gone:
+        return ""
+    names = some(scan.gone)
+    if removed:
+        return (
+            f"{len(removed)} shards whose files are gone were removed with their tables, the answers "
+            f"stay stored: {names}. They leave the index when corpus_index is made next."
+        )
+    told = f"{len(scan.gone)} registered shards are not in this source: {names}."
+    if scan.moved:
+        return (
+            f"{told} Since it has none of those registered, it is taken for another source and "
+            "nothing is removed. Use another RARE_STORAGE and DAGSTER_HOME for it, or delete the "
+            "partitions."
+        )
+    return (
+        f"{told} They stay in the index until their partitions are deleted, which "
+        "RARE_REMOVE_DELETED_SHARDS=true does."
+    )
+
+
+def some(names: list[str]) -> str:
+    """The first few of some names, and how many more there are."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rare_assets.registration import say_gone
 from rare_assets.schemas import TABLES
 
 if TYPE_CHECKING:
@@ -112,8 +113,8 @@ def print_status(
     )
     if scan.new:
         console.print(f"{len(scan.new)} shards are not registered yet: rare-assets run does it.")
-    if scan.gone:
-        console.print(f"{len(scan.gone)} registered shards are not in this source.")
+    if said := say_gone(scan, []):
+        console.print(escape(said), soft_wrap=True)
 
 
 def print_shards(

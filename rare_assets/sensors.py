@@ -1,14 +1,87 @@
-"""Sensors: new source files become shards, and their runs are requested."""
+"""Sensors: new, changed and deleted source files become, update and leave shards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
 
 import dagster as dg
+import polars as pl
 
 from rare_assets.jobs import questions_job
 from rare_assets.partitions import document_shards
-from rare_assets.registration import scan_source
+from rare_assets.provenance import documents_from, what_differs
+from rare_assets.registration import remove_tables, say_gone, scan_source
 from rare_assets.resources.configurable import Corpus, Storage
+from rare_assets.resources.corpus_source import Shard
 from rare_assets.resources.source_formats import SourceError
+from rare_assets.resources.tables import ParquetTables
 
 NEW_SHARDS_SECONDS = 60
+# A tick has a minute, in which the daemon makes a few runs a second.
+RUNS_PER_TICK = 100
+# Each look reads the footer of a stored file, from an object store perhaps.
+LOOKS_PER_TICK = 1000
+
+
+class Handled:
+    """The version of each shard that runs were requested for, as of a tick that the daemon took.
+
+    Too much for a cursor, so that is only the name of the file it lies in: a tick that the daemon
+    could not finish leaves its cursor, and the next one requests the same runs, by the same keys.
+    """
+
+    def __init__(self, tables: ParquetTables, cursor: str | None) -> None:
+        self._tables = tables
+        self._folder = tables.root / "corpus_files" / "requested"
+        self._cursor = cursor
+        self.versions: dict[str, str] = {}
+        path = self._folder / f"{cursor}.parquet"
+        if cursor and path.exists():
+            self.versions = dict(tables.scan_file(path).collect().iter_rows())
+
+    def store(self, versions: dict[str, str]) -> str:
+        """Keep these, and the ones before until the daemon has taken them. Returns the cursor."""
+        content = json.dumps(sorted(versions.items()))
+        cursor = hashlib.sha256(content.encode()).hexdigest()[:16]
+        if cursor != self._cursor:
+            frame = pl.DataFrame(
+                {"key": list(versions), "version": list(versions.values())},
+                schema={"key": pl.String, "version": pl.String},
+            )
+            self._tables.write_file(frame, self._folder / f"{cursor}.parquet")
+            for path in self._folder.glob("*.parquet"):
+                if path.stem not in (cursor, self._cursor):
+                    path.unlink(missing_ok=True)
+        return cursor
+
+
+def is_read(tables: ParquetTables, shard: Shard) -> bool:
+    """Whether a shard's documents are those of its file as it is now."""
+    stored = tables.provenance("documents", shard.key)
+    return stored is not None and not what_differs(stored.made_from, documents_from(shard))
+
+
+def _due(
+    shards: list[Shard], handled: dict[str, str], tables: ParquetTables
+) -> tuple[list[Shard], set[str]]:
+    """The shards to request runs for, and the keys of those that are left for the next ticks.
+
+    What `rare-assets run` or somebody in the UI has read is not requested again.
+    """
+    due: list[Shard] = []
+    later: set[str] = set()
+    looked_at = 0
+    for shard in shards:
+        if handled.get(shard.key) == shard.version:
+            continue
+        if len(due) == RUNS_PER_TICK or looked_at == LOOKS_PER_TICK:
+            later.add(shard.key)
+            continue
+        looked_at += 1
+        if not is_read(tables, shard):
+            due.append(shard)
+    return due, later
 
 
 @dg.sensor(
@@ -18,27 +91,42 @@ NEW_SHARDS_SECONDS = 60
     # The UI shows a sensor's description as plain text.
     description="Costs money once it is on: registers the shards of new source files and requests "
     "documents and questions for them and for changed files, one teacher request per document that "
-    "was never asked about. The index, hard negatives and reasoning follow from a backfill or "
-    "'rare-assets run'. Off by default.",
+    f"was never asked about, at most {RUNS_PER_TICK} runs a tick. Tells which files are gone, and "
+    "removes their shards where RARE_REMOVE_DELETED_SHARDS is set. The index, hard negatives and "
+    "reasoning follow from a backfill or 'rare-assets run'. Off by default.",
 )
 def new_shards(
     context: dg.SensorEvaluationContext, corpus: Corpus, storage: Storage
 ) -> dg.SensorResult | dg.SkipReason:
     """Scans the source; opens only files that changed since the last scan."""
+    tables = storage.tables()
     try:
-        scan = scan_source(corpus.source(), storage.tables(), context.instance)
+        scan = scan_source(corpus.source(), tables, context.instance)
     except SourceError as error:
         return dg.SkipReason(f"The source can't be read: {error}")
-    if not scan.new and not scan.changed:
-        return dg.SkipReason(f"No new or changed files; {len(scan.shards)} shards are registered.")
-    versions = {shard.key: shard.version for shard in scan.shards}
-    return dg.SensorResult(
+    removed = remove_tables(scan, tables) if corpus.removes_deleted_shards else []
+    handled = Handled(tables, context.cursor)
+    due, later = _due(scan.shards, handled.versions, tables)
+    versions = {shard.key: shard.version for shard in scan.shards if shard.key not in later}
+    gone = say_gone(scan, removed)
+    if gone:
+        context.log.warning(gone)
+    requests = [
         # A run key is never requested twice: one run per shard and version of its file.
-        run_requests=[
-            dg.RunRequest(partition_key=key, run_key=f"{key}@{versions[key]}")
-            for key in [*scan.new, *scan.changed]
+        dg.RunRequest(partition_key=shard.key, run_key=f"{shard.key}@{shard.version}")
+        for shard in due
+    ]
+    news = f"No new or changed files; {len(scan.shards):,} shards are registered."
+    if later:
+        news = f"{len(later):,} shards are left for the next ticks."
+    return dg.SensorResult(
+        run_requests=requests,
+        skip_reason=None if requests else dg.SkipReason(" ".join(filter(None, [news, gone]))),
+        dynamic_partitions_requests=[
+            *([document_shards.build_add_request(scan.new)] if scan.new else []),
+            *([document_shards.build_delete_request(removed)] if removed else []),
         ],
-        dynamic_partitions_requests=[document_shards.build_add_request(scan.new)],
+        cursor=handled.store(versions),
     )
 
 

@@ -33,6 +33,12 @@ class Settings(BaseSettings):
     rows_per_shard: int = Field(
         10_000, ge=1, validation_alias="RARE_ROWS_PER_SHARD", description="Rows in a shard at most."
     )
+    remove_deleted_shards: bool = Field(
+        False,
+        validation_alias="RARE_REMOVE_DELETED_SHARDS",
+        description="Remove partition and tables of a shard whose file is gone from the source; its "
+        "stored answers stay.",
+    )
     model: str | None = Field(
         None,
         validation_alias="RARE_MODEL",

@@ -202,6 +202,30 @@ def test_config_reaches_the_assets_and_prompts_of_ones_own_are_asked_with(small,
     assert all("dry logbook" in request.raw.decode() for request in changed.sent)
 
 
+def test_a_deleted_file_is_told_and_takes_its_shard_along_only_if_that_is_set(small, endpoint):
+    write_jsonl(small.corpus / "b.jsonl", range(8, 11))
+    assert Finished(small, endpoint, "run").code == 0
+    (small.corpus / "b.jsonl").unlink()
+    told = Finished(small, endpoint, "status", RARE_REMOVE_DELETED_SHARDS="true")
+    assert "1 registered shards are not in this source: b.jsonl." in told.said
+    kept = Finished(small, endpoint, "run")
+    assert "RARE_REMOVE_DELETED_SHARDS=true" in kept.said
+    assert small.n_rows("reasoning") == {"a.jsonl": 8, "b.jsonl": 3}
+
+    removed = Finished(small, endpoint, "run", RARE_REMOVE_DELETED_SHARDS="true")
+    assert removed.code == 0, removed.said
+    assert "1 shards whose files are gone were removed" in removed.said
+    assert all(small.n_rows(table) == {"a.jsonl": 8} for table in TABLES)
+    indexed = small.tables.scan_file(small.tables.root / "corpus_index" / "shards.parquet")
+    assert indexed.collect()["shard"].to_list() == ["a.jsonl"]
+
+    # Its answers were paid for: they are there when it comes back.
+    write_jsonl(small.corpus / "b.jsonl", range(8, 11))
+    back = Finished(small, endpoint, "run")
+    assert (back.code, small.n_rows("questions")) == (0, {"a.jsonl": 8, "b.jsonl": 3})
+    assert stages(back.sent)[0] == 0
+
+
 def test_a_terminal_gets_a_bar_a_table_that_fits_it(small):
     code, shown = small.run_on_terminal("run", columns=80)
     assert code == 0, shown

@@ -1,12 +1,14 @@
-"""The sensor `new_shards`: registers, requests one run a new or changed file, and says why it does nothing."""
+"""The sensor `new_shards`: one run a new or changed file, what it does with deleted ones, what it says."""
 
 import shutil
 
 import dagster as dg
 import pytest
 
+from rare_assets import sensors
+from rare_assets.resources.configurable import Corpus
 from rare_assets.sensors import new_shards
-from rare_assets_tests.graph import Graph
+from rare_assets_tests.graph import Graph, metadata
 from rare_assets_tests.passages import write_jsonl
 
 
@@ -18,20 +20,46 @@ def graph(nothing_set, tmp_path):
     return graph
 
 
+class Ticks:
+    """Evaluates the sensor, and does what the daemon does with what it returns."""
+
+    def __init__(self, graph):
+        self.graph = graph
+        self.cursor = None
+
+    def __call__(self, *, daemon_dies=False, **corpus):
+        graph = self.graph
+        context = dg.build_sensor_context(
+            instance=graph.instance, definitions=graph.defs, cursor=self.cursor
+        )
+        source = Corpus(**{"url": graph.corpus.url, **corpus})
+        result = new_shards(context, corpus=source, storage=graph.storage)
+        if isinstance(result, dg.SensorResult) and not daemon_dies:
+            self.cursor = result.cursor
+            for request in result.dynamic_partitions_requests:
+                if isinstance(request, dg.AddDynamicPartitionsRequest):
+                    graph.instance.add_dynamic_partitions(
+                        request.partitions_def_name, list(request.partition_keys)
+                    )
+                else:
+                    for key in request.partition_keys:
+                        graph.instance.delete_dynamic_partition(request.partitions_def_name, key)
+        return result
+
+
+@pytest.fixture
 def tick(graph):
-    """Evaluate the sensor, and do what the daemon does with its partition requests."""
-    context = dg.build_sensor_context(instance=graph.instance, definitions=graph.defs)
-    result = new_shards(context, corpus=graph.corpus, storage=graph.storage)
-    if isinstance(result, dg.SensorResult):
-        for request in result.dynamic_partitions_requests:
-            graph.instance.add_dynamic_partitions(
-                request.partitions_def_name, list(request.partition_keys)
-            )
-    return result
+    return Ticks(graph)
 
 
 def requested(result):
     return [request.partition_key for request in result.run_requests]
+
+
+def skipped(result):
+    """Why a tick requested nothing."""
+    assert not result.run_requests
+    return result.skip_reason.skip_message
 
 
 def test_it_ships_stopped_since_it_costs_money():
@@ -39,30 +67,108 @@ def test_it_ships_stopped_since_it_costs_money():
     assert "Costs money" in new_shards.description
 
 
-def test_new_files_are_registered_and_get_a_run_each(graph):
-    assert requested(tick(graph)) == ["a.jsonl", "b.jsonl"]
+def test_new_files_are_registered_and_get_a_run_each(graph, tick):
+    assert requested(tick()) == ["a.jsonl", "b.jsonl"]
     assert graph.shards == ["a.jsonl", "b.jsonl"]
 
 
-def test_a_tick_without_news_skips_and_says_so(graph):
-    tick(graph)
-    result = tick(graph)
-    assert isinstance(result, dg.SkipReason)
-    assert "2 shards" in result.skip_message
+def test_a_tick_without_news_skips_and_says_so(tick):
+    tick()
+    assert "2 shards" in skipped(tick())
 
 
-def test_a_changed_file_gets_one_run_and_each_version_a_key_of_its_own(graph):
-    first = {request.partition_key: request.run_key for request in tick(graph).run_requests}
+def test_a_changed_file_gets_one_run_and_each_version_a_key_of_its_own(graph, tick):
+    first = {request.partition_key: request.run_key for request in tick().run_requests}
     write_jsonl(graph.source / "b.jsonl", range(3, 7))
-    (request,) = tick(graph).run_requests
+    (request,) = tick().run_requests
     assert request.partition_key == "b.jsonl"
     assert request.run_key != first["b.jsonl"]
-    assert isinstance(tick(graph), dg.SkipReason)
+    skipped(tick())
 
 
-def test_a_source_that_cannot_be_read_is_a_reason_to_skip(graph):
+def test_a_tick_that_the_daemon_could_not_finish_is_repeated(graph, tick):
+    tick()
+    write_jsonl(graph.source / "b.jsonl", range(3, 7))
+    lost = tick(daemon_dies=True)
+    again = tick()
+    assert requested(again) == ["b.jsonl"]
+    assert [each.run_key for each in again.run_requests] == [
+        each.run_key for each in lost.run_requests
+    ]
+    skipped(tick())
+    # Files of what was handled don't add up.
+    folder = graph.tables.root / "corpus_files" / "requested"
+    assert len(list(folder.iterdir())) <= 2
+
+
+def test_what_the_command_or_the_ui_has_read_is_not_requested(graph, tick):
+    graph.register()
+    assert graph.make("documents_job", "a.jsonl").success
+    assert requested(tick()) == ["b.jsonl"]
+    write_jsonl(graph.source / "a.jsonl", range(2))
+    assert graph.make("documents_job", "a.jsonl").success
+    skipped(tick())
+
+
+def test_many_files_are_requested_a_few_at_a_tick(graph, tick, monkeypatch):
+    monkeypatch.setattr(sensors, "RUNS_PER_TICK", 2)
+    monkeypatch.setattr(sensors, "LOOKS_PER_TICK", 3)
+    for name in "cdefg":
+        write_jsonl(graph.source / f"{name}.jsonl", range(1))
+    graph.register()
+    for name in "abc":
+        assert graph.make("documents_job", f"{name}.jsonl").success
+    assert "4 shards are left" in skipped(tick())
+    assert requested(tick()) == ["d.jsonl", "e.jsonl"]
+    assert requested(tick()) == ["f.jsonl", "g.jsonl"]
+    assert "7 shards" in skipped(tick())
+
+
+def test_a_deleted_file_is_told_and_nothing_is_removed(graph, tick):
+    tick()
+    assert graph.make("documents_job", "b.jsonl").success
+    (graph.source / "b.jsonl").unlink()
+    said = skipped(tick())
+    assert "b.jsonl" in said
+    assert "RARE_REMOVE_DELETED_SHARDS" in said
+    assert graph.shards == ["a.jsonl", "b.jsonl"]
+    assert graph.tables.exists("documents", "b.jsonl")
+
+
+def test_a_deleted_file_takes_its_shard_along_where_that_is_asked_for(graph, tick):
+    tick()
+    for shard in graph.shards:
+        assert graph.make("documents_job", shard).success
+    assert graph.make("corpus_index_job").success
+    (graph.source / "b.jsonl").unlink()
+    said = skipped(tick(remove_deleted_shards=True))
+    assert "removed" in said
+    assert graph.shards == ["a.jsonl"]
+    assert graph.tables.exists("documents", "a.jsonl")
+    assert not graph.tables.exists("documents", "b.jsonl")
+    assert not graph.tables.rejects_path("documents", "b.jsonl").exists()
+    index = graph.make("corpus_index_job")
+    assert metadata(index, "corpus_index")["shards_removed"] == 1
+    assert metadata(index, "corpus_index")["dagster/row_count"] == 3
+    # A file that comes back is new.
+    write_jsonl(graph.source / "b.jsonl", range(3, 6))
+    assert requested(tick(remove_deleted_shards=True)) == ["b.jsonl"]
+
+
+def test_another_source_removes_nothing(graph, tick, tmp_path):
+    tick()
+    assert graph.make("documents_job", "a.jsonl").success
+    write_jsonl(tmp_path / "elsewhere" / "c.jsonl", range(2))
+    elsewhere = {"url": str(tmp_path / "elsewhere"), "remove_deleted_shards": True}
+    assert requested(tick(**elsewhere)) == ["c.jsonl"]
+    assert graph.shards == ["a.jsonl", "b.jsonl", "c.jsonl"]
+    assert graph.tables.exists("documents", "a.jsonl")
+
+
+def test_a_source_that_cannot_be_read_is_a_reason_to_skip_and_removes_nothing(graph, tick):
+    tick()
     shutil.rmtree(graph.source)
-    result = tick(graph)
+    result = tick(remove_deleted_shards=True)
     assert isinstance(result, dg.SkipReason)
     assert str(graph.source) in result.skip_message
-    assert graph.shards == []
+    assert graph.shards == ["a.jsonl", "b.jsonl"]

@@ -10,6 +10,7 @@ VARIABLES = [
     ("RARE_SOURCE", "source", "s3://bucket/corpus", "s3://bucket/corpus"),
     ("RARE_STORAGE", "storage", "/data/rare", "/data/rare"),
     ("RARE_ROWS_PER_SHARD", "rows_per_shard", "500", 500),
+    ("RARE_REMOVE_DELETED_SHARDS", "remove_deleted_shards", "true", True),
     ("RARE_MODEL", "model", "gpt-4o-mini", "gpt-4o-mini"),
     ("OPENAI_BASE_URL", "openai_base_url", "http://host/v1", "http://host/v1"),
     ("RARE_MAX_CONCURRENCY", "max_concurrency", "256", 256),

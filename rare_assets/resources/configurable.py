@@ -60,6 +60,14 @@ class Corpus(dg.ConfigurableResource):
 
     url: str | None = setting("source")
     rows_per_shard: int | None = setting("rows_per_shard")
+    remove_deleted_shards: bool | None = setting("remove_deleted_shards")
+
+    @property
+    def removes_deleted_shards(self) -> bool:
+        """Whether shards are removed whose file is gone from the source."""
+        if self.remove_deleted_shards is None:
+            return Settings().remove_deleted_shards
+        return self.remove_deleted_shards
 
     def source(self) -> CorpusSource:
         """The files, and the shards they make."""
