@@ -130,4 +130,13 @@ def new_shards(
     )
 
 
-sensors = [new_shards]
+index_follows_documents = dg.AutomationConditionSensorDefinition(
+    "index_follows_documents",
+    target=dg.AssetSelection.assets("corpus_index"),
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    description="Costs nothing: syncs the index after documents of any shard were made, once none "
+    "is being read. Off by default: a backfill and 'rare-assets run' sync it themselves. Nothing "
+    "that asks the teacher is ever requested by it.",
+)
+
+sensors = [new_shards, index_follows_documents]

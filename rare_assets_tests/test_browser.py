@@ -24,12 +24,26 @@ from rare_assets.settings import SAMPLE_CORPUS
 from rare_assets_tests.browser import DevServer, open_tab
 from rare_assets_tests.fake_endpoint import FakeEndpoint
 from rare_assets_tests.graph import API_KEY, MODEL, clean_environment
-from rare_assets_tests.passages import write_jsonl
+from rare_assets_tests.passages import passage, write_jsonl
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 SHARDS = ("electrochemistry.jsonl", "nerve-and-heart.json", "ocean-and-weather.csv")
 ASSETS = ("corpus_files", "documents", "corpus_index", "questions", "hard_negatives", "reasoning")
 ASKED = ("questions", "reasoning")
+# Headings of the example of each table.
+READ = {
+    "documents": ("Document", "From "),
+    "questions": ("Gold document", "Scenario", "Question"),
+    "hard_negatives": ("Searched with", "Gold document", "Hard negative 3"),
+    "reasoning": (
+        "Scenario",
+        "Question",
+        "Gold document",
+        "Hard negative 3",
+        "Reasoning",
+        "Answer",
+    ),
+}
 WIDE = {"width": 2200, "height": 1000}
 GRAPH = {"x": 540, "y": 110, "width": 1660, "height": 890}
 SLOW = "slow.jsonl"
@@ -42,6 +56,15 @@ ADD_SHARD = """mutation($key: String!) {
     repositorySelector: {repositoryName: "__repository__", repositoryLocationName: "rare_assets"})
   { __typename }
 }"""
+
+LAUNCH_BACKFILL = """mutation($assets: [AssetKeyInput!], $shards: [String!]) {
+  launchPartitionBackfill(backfillParams: {assetSelection: $assets, partitionNames: $shards})
+  { __typename ... on LaunchBackfillSuccess { backfillId } }
+}"""
+WELL, ILL = "well.jsonl", "ill.jsonl"
+ILL_ROWS = range(100, 108)
+# The endpoint has no money left when it comes to these.
+ILL_FROM = 104
 
 
 class Deployment(NamedTuple):
@@ -275,12 +298,21 @@ def test_the_page_of_a_table_says_what_its_columns_and_its_last_rows_are(
     page.goto(f"{deployment.server.url}/assets/{asset}?view=partitions&partition={SHARDS[1]}")
     for key in ("rows", "reject_rate", "content_hash", "preview", "example", "path"):
         see(page, key, exact=True)
+    chart = page.locator("img[src^='data:image/svg+xml']")
+    chart.wait_for()
+    assert chart.evaluate("image => image.complete && image.naturalWidth > 0")
     path = deployment.tables.path(asset, SHARDS[1])
     see(page, str(path))
     first = deployment.tables.scan(asset, SHARDS[1]).head(1).collect().to_series(0)[0]
     see(page, first, exact=True)
     if asset == "questions":
         picture(page, "partition")
+    page.get_by_text("[Show Markdown]").first.click()
+    dialog = page.get_by_role("dialog")
+    for text in READ[asset]:
+        dialog.get_by_text(text).first.wait_for()
+    if asset == "reasoning":
+        picture(page, "example")
 
 
 def test_plots_of_a_table_are_drawn_over_its_shards(page, deployment, backfill):
@@ -370,6 +402,62 @@ def test_a_run_terminated_on_its_page_ends_before_its_work_is_done_and_keeps_its
     stored = deployment.tables.scan("questions", slow_shard).collect()
     assert stored.height == SLOW_ROWS
     assert len(asked()) - before <= SLOW_ROWS - answered
+
+
+@pytest.fixture
+def ill_shard(deployment):
+    """Two shards, of which one can't be asked about to its end; they are gone afterwards."""
+    write_jsonl(deployment.source / WELL, range(110, 114))
+    write_jsonl(deployment.source / ILL, ILL_ROWS)
+    refused = [passage(number) for number in ILL_ROWS if number >= ILL_FROM]
+
+    def fault_for(body):
+        asked = body["messages"][-1]["content"]
+        return "quota" if any(text in asked for text in refused) else None
+
+    deployment.endpoint.fault_for = fault_for
+    for shard in (WELL, ILL):
+        deployment.register(shard)
+    yield ILL
+    deployment.endpoint.fault_for = None
+    with deployment.instance() as instance:
+        for shard in (WELL, ILL):
+            instance.delete_dynamic_partition(document_shards.name, shard)
+            (deployment.source / shard).unlink()
+
+
+def test_a_failed_shard_of_a_backfill_stops_no_other_and_is_run_again_for_what_it_lacks(
+    page, deployment, ill_shard
+):
+    def asked():
+        texts = [passage(number).encode() for number in ILL_ROWS]
+        return [r for r in deployment.endpoint.requests if any(text in r.raw for text in texts)]
+
+    assets = [{"path": [asset]} for asset in ("documents", "questions")]
+    launched = deployment.server.ask(LAUNCH_BACKFILL, assets=assets, shards=[ILL, WELL])
+    backfill_id = launched["launchPartitionBackfill"]["backfillId"]
+    deployment.wait_for_backfill(backfill_id)
+    with deployment.instance() as instance:
+        assert instance.get_backfill(backfill_id).status.value == "COMPLETED_FAILED"
+        runs = instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))
+    success, failure = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
+    assert {run.tags["dagster/partition"]: run.status for run in runs} == {
+        WELL: success,
+        ILL: failure,
+    }
+    assert deployment.tables.scan("questions", WELL).collect().height == 4
+    assert not deployment.tables.exists("questions", ILL)
+    page.goto(f"{deployment.server.url}/assets/questions?view=partitions&partition={ILL}")
+    see(page, "Failed", exact=True)
+
+    refused, deployment.endpoint.fault_for = deployment.endpoint.fault_for, None
+    answered = [request for request in asked() if refused(request.body) is None]
+    assert answered
+    before = len(asked())
+    again = launch(page, deployment, "questions", ill_shard)
+    assert deployment.wait_for_run(again) is success
+    assert deployment.tables.scan("questions", ILL).collect().height == len(ILL_ROWS)
+    assert len(asked()) - before == len(ILL_ROWS) - len(answered)
 
 
 def test_no_page_and_no_file_of_the_instance_holds_the_key(page, deployment, backfill):

@@ -37,6 +37,8 @@ def describe(defs: dg.Definitions) -> dict:
         assets[name]["code_version"] = (spec.code_version or "").partition("+")[0] or None
         policy = spec.freshness_policy
         assets[name]["freshness"] = type(policy).__name__ if policy else None
+        condition = spec.automation_condition
+        assets[name]["automation"] = condition.get_label() if condition else None
         assets[name]["tags"] = {k: v for k, v in spec.tags.items() if "kind/" not in k}
     checks = {
         f"{key.asset_key.to_user_string()}/{key.name}": {

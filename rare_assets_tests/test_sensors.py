@@ -172,3 +172,37 @@ def test_a_source_that_cannot_be_read_is_a_reason_to_skip_and_removes_nothing(gr
     assert isinstance(result, dg.SkipReason)
     assert str(graph.source) in result.skip_message
     assert graph.shards == ["a.jsonl", "b.jsonl"]
+
+
+def test_the_index_follows_documents_and_nothing_that_costs_follows_it(graph):
+    """Simulated as the daemon evaluates it; one of the shards is never read."""
+    graph.register()
+    evaluated = None
+
+    def requested_keys():
+        nonlocal evaluated
+        evaluated = dg.evaluate_automation_conditions(
+            graph.defs, graph.instance, cursor=evaluated.cursor if evaluated else None
+        )
+        return {
+            key.to_user_string()
+            for key in graph.defs.resolve_asset_graph().get_all_asset_keys()
+            if evaluated.get_num_requested(key)
+        }
+
+    assert requested_keys() == set()
+    assert graph.make("documents_job", "a.jsonl").success
+    assert requested_keys() == {"corpus_index"}
+    assert graph.make("corpus_index_job").success
+    assert requested_keys() == set()
+    assert requested_keys() == set()
+    assert graph.make("documents_job", "a.jsonl").success
+    assert requested_keys() == {"corpus_index"}
+
+
+def test_no_asset_that_asks_has_a_condition_and_every_sensor_is_off(graph):
+    specs = {spec.key.to_user_string(): spec for spec in graph.defs.resolve_all_asset_specs()}
+    with_condition = {name for name, spec in specs.items() if spec.automation_condition}
+    assert with_condition == {"corpus_index"}
+    off = dg.DefaultSensorStatus.STOPPED
+    assert {sensor.default_status for sensor in graph.defs.sensors} == {off}

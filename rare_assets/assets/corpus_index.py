@@ -17,6 +17,15 @@ from rare_assets.worked_example import shortened
 
 DUPLICATES_SHOWN = 20
 
+# After documents of any shard, once none is being read; a shard that can't be read holds up nothing.
+# What follows the index costs money, and so has no condition: an update of the index would request
+# every shard again.
+FOLLOWS_DOCUMENTS = (
+    dg.AutomationCondition.eager()
+    .without(~dg.AutomationCondition.any_deps_missing())
+    .with_label("follows_documents")
+)
+
 
 class CorpusIndexConfig(dg.Config):
     """How the index ranks."""
@@ -51,6 +60,7 @@ def shards_to_index(
     freshness_policy=dg.FreshnessPolicy.time_window(
         warn_window=timedelta(days=7), fail_window=timedelta(days=30)
     ),
+    automation_condition=FOLLOWS_DOCUMENTS,
     code_version="1",
     pool="elasticsearch",
 )

@@ -1,0 +1,186 @@
+"""How the graph feels with thousands of shards: what a user waits for where nothing has to be made.
+
+Run by hand: `python -m rare_assets_tests.benchmarks.scale [--shards 2000] [--files 100000]`. Every table
+of every shard is stored and current. Commands are timed as whole processes; nothing leaves this machine.
+
+- definitions: a process that loads the code location, as `dagster dev` does.
+- first tick, tick: the sensor, on a source that it has never seen and on one without any news; both
+  for the shards and for a source of many more files, none of which is stored.
+- status, shards, run: the commands, the last with nothing to make.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+from rich.console import Console
+from rich.table import Table
+
+from rare_assets.assets.corpus_index import CorpusIndexConfig, shards_to_index
+from rare_assets.assets.hard_negatives import HardNegativesConfig
+from rare_assets.assets.questions import QuestionsConfig
+from rare_assets.assets.reasoning import ReasoningConfig
+from rare_assets.build import build_defs
+from rare_assets.instance import prepare_home
+from rare_assets.operators.read_documents import read_documents
+from rare_assets.operators.templates import load_templates
+from rare_assets.partitions import document_shards
+from rare_assets.provenance import (
+    documents_from,
+    hard_negatives_from,
+    questions_from,
+    reasoning_from,
+)
+from rare_assets.registration import scan_source
+from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage
+from rare_assets.resources.retriever.interface import Bm25
+from rare_assets.sensors import new_shards
+from rare_assets_tests.graph import MODEL, OWN_VARIABLES
+from rare_assets_tests.passages import write_jsonl
+from rare_assets_tests.rows import rows
+
+LOAD = "from rare_assets.definitions import defs; defs.get_repository_def()"
+
+
+def write_source(folder: Path, count: int) -> None:
+    """So many files of one passage, a thousand in a folder."""
+    for number in range(count):
+        write_jsonl(folder / f"{number // 1000:03}" / f"{number:06}.jsonl", [number])
+
+
+def store_all(storage: Storage, corpus: Corpus, instance: dg.DagsterInstance) -> None:
+    """Register every shard and store all of its tables as a run with default options would."""
+    tables, source, templates = storage.tables(), corpus.source(), load_templates(None)
+    scan = scan_source(source, tables, instance)
+    instance.add_dynamic_partitions(document_shards.name or "", scan.new)
+    documents, questions = {}, {}
+    for shard in scan.shards:
+        read = read_documents(source.read(shard), file=shard.file)
+        documents[shard.key] = tables.write("documents", shard.key, *read, documents_from(shard))
+        doc_id = read.rows["doc_id"].item()
+        made_from = questions_from(
+            documents[shard.key].content_hash,
+            QuestionsConfig(),
+            templates.doc2query.fingerprint,
+            MODEL,
+        )
+        change = {"question_id": f"{doc_id}-q0", "doc_id": doc_id, "model": MODEL}
+        asked = rows("questions", change)
+        questions[shard.key] = tables.write("questions", shard.key, asked, made_from=made_from)
+    contents, _ = shards_to_index(tables, list(documents))
+    options = CorpusIndexConfig()
+    with Bm25Retriever(storage=storage).open() as engine:
+        engine.sync(
+            contents,
+            lambda shard: tables.scan("documents", shard),
+            Bm25(options.k1, options.b, options.analyzer),
+        )
+        state = engine.state()
+    for key in documents:
+        made_from = hard_negatives_from(questions[key].content_hash, HardNegativesConfig(), state)
+        mined = tables.write("hard_negatives", key, rows("hard_negatives", {}), made_from=made_from)
+        made_from = reasoning_from(
+            documents[key].content_hash,
+            questions[key].content_hash,
+            mined.content_hash,
+            ReasoningConfig(),
+            templates.reason_distill.fingerprint,
+            MODEL,
+        )
+        reasoned = rows("reasoning", {"model": MODEL})
+        tables.write("reasoning", key, reasoned, made_from=made_from)
+
+
+def ticks(storage: Storage, corpus: Corpus, instance: dg.DagsterInstance) -> Iterator[float]:
+    """Seconds of one tick of the sensor after the other; what it asks to register is registered."""
+    defs, cursor = build_defs(), None
+    while True:
+        context = dg.build_sensor_context(instance=instance, definitions=defs, cursor=cursor)
+        began = time.perf_counter()
+        result = new_shards(context, corpus=corpus, storage=storage)
+        yield time.perf_counter() - began
+        assert isinstance(result, dg.SensorResult)
+        cursor = result.cursor
+        for request in result.dynamic_partitions_requests or ():
+            assert isinstance(request, dg.AddDynamicPartitionsRequest)
+            instance.add_dynamic_partitions(
+                request.partitions_def_name, list(request.partition_keys)
+            )
+
+
+def timed(*command: str) -> float:
+    """Seconds that a process takes, the better of two."""
+
+    def once() -> float:
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, *command], check=True, capture_output=True)
+        assert b"to make" not in done.stdout, done.stdout
+        return time.perf_counter() - began
+
+    return min(once(), once())
+
+
+def measure_shards(folder: Path, count: int) -> Iterator[tuple[str, float]]:
+    """Figures with so many shards, everything stored."""
+    storage, corpus = Storage(root=str(folder / "storage")), Corpus(url=str(folder / "corpus"))
+    write_source(folder / "corpus", count)
+    os.environ |= {
+        "RARE_SOURCE": str(folder / "corpus"),
+        "RARE_STORAGE": str(folder / "storage"),
+        "RARE_MODEL": MODEL,
+        "DAGSTER_HOME": str(folder / "home"),
+    }
+    prepare_home()
+    with dg.DagsterInstance.get() as instance:
+        store_all(storage, corpus, instance)
+        yield "definitions", timed("-c", LOAD)
+        each = ticks(storage, corpus, instance)
+        yield "first tick", next(each)
+        # All of them have to be looked at once, some at each tick.
+        for _ in range(count // 1000 + 1):
+            last = next(each)
+        yield "tick", last
+    for command in ("status", "shards", "run"):
+        yield command, timed("-m", "rare_assets.cli", command)
+
+
+def measure_files(folder: Path, count: int) -> Iterator[tuple[str, float]]:
+    """Figures of the sensor on so many files, none of them read yet."""
+    storage, corpus = Storage(root=str(folder / "storage")), Corpus(url=str(folder / "corpus"))
+    write_source(folder / "corpus", count)
+    with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
+        each = ticks(storage, corpus, instance)
+        yield "first tick", next(each)
+        next(each)
+        yield "tick", next(each)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shards", type=int, default=2_000)
+    parser.add_argument("--files", type=int, default=100_000)
+    given = parser.parse_args()
+    for name in [name for name in os.environ if name.startswith(OWN_VARIABLES)]:
+        del os.environ[name]
+    table = Table("with", "", "seconds", title="Nothing to make", title_justify="left")
+    parts: list[tuple[str, int, Callable[[Path, int], Iterator[tuple[str, float]]]]] = [
+        ("shards, all stored", given.shards, measure_shards),
+        ("files, none stored", given.files, measure_files),
+    ]
+    for what, count, measure in parts:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, seconds in measure(Path(folder), count):
+                table.add_row(f"{count:,} {what}", name, f"{seconds:.2f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
