@@ -1,8 +1,8 @@
 """In which language a text is, and whether that is its document's.
 
-Short texts, formulas and close relatives (Danish and Norwegian, Serbian and Croatian) are easily taken for
-something else, so two texts count as different only where each is sure by itself and the document's
-language is next to impossible for the text.
+Short texts, formulas and close relatives (Danish and Norwegian, Serbian and Croatian) are easily
+taken for something else, so two texts count as different only where each is sure by itself and the
+document's language is next to impossible for the text.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Two texts are near-duplicates if their word sets overlap by at least a threshold (Jaccard: words in
 common over words in either). Such a pair shares a word among the rarest few of each text (prefix
 filter: Bayardo, Ma, Srikant, "Scaling up all pairs similarity search", WWW 2007), so only texts that
-do are compared. Where very many share one, each is compared with its nearest `NEIGHBOURS` alone, in the
-order of their rarest words: a shard of one template with 10,000 names stays cheap.
+do are compared. Where very many share one, each is compared with its nearest `NEIGHBOURS` alone, in
+the order of their rarest words: a shard of one template with 10,000 names stays cheap.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def questions_in_language_of_document(stored: StoredShard) -> Judgement:
 
 
 def _asked(stored: StoredShard) -> pl.DataFrame:
-    """Questions with their documents' texts; those whose document is gone are another check's business."""
+    """Questions with their documents' texts; where a document is gone another check tells."""
     documents = stored.other("documents").select("doc_id", document="text")
     asked = stored.rows.lazy().select("question_id", "doc_id", "question", "scenario")
     return asked.join(documents, on="doc_id", maintain_order="left").collect()

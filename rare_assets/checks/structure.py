@@ -1,4 +1,4 @@
-"""What holds for every table: its schema and key, few rejects, no row lost, rows made from what is stored."""
+"""What holds for every table: its schema and key, few rejects, no row lost, none out of date."""
 
 from __future__ import annotations
 

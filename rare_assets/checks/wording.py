@@ -1,10 +1,10 @@
 """Texts as the quality checks compare them: words, stems, sentences, runs of words. In any language.
 
-No list of stop words or endings of one language is used. Words shorter than five letters are left out
-where only content counts, which leaves out most function words of European languages, and a word is
-cut to its first five letters in place of a stemmer, which is about as good for matching (Can et al.,
-"Information retrieval on Turkish texts", JASIST 59(3), 2008, found so for Turkish). In scripts that
-set no blanks between words (Chinese, Japanese, Thai, ...) each character is a word and there are no stems:
+No list of stop words or endings of one language is used. Words shorter than five letters are left
+out where only content counts, which leaves out most function words of European languages, and a
+word is cut to its first five letters in place of a stemmer (Can et al., "Information retrieval on
+Turkish texts", JASIST 59(3), 2008, find that about as good as a real one). In scripts that set no
+blanks between words (Chinese, Japanese, Thai, ...) each character is a word and there are no stems:
 checks that need those don't judge such texts.
 """
 

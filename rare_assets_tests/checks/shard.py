@@ -1,4 +1,4 @@
-"""A stored shard for the checks to judge: one good row of every table, of which a test changes something."""
+"""A stored shard for the checks to judge: a good row of every table, of which a test changes one."""
 
 import json
 from contextlib import contextmanager

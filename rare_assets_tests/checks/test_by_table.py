@@ -40,7 +40,7 @@ PASSAGE = (
 )
 SHARED_NEGATIVE = "Copper plates and sulfuric acid make another battery, which gives less charge."
 
-# table, check, what is stored instead of the good rows of which tables, and a part of the metadata to expect
+# table, check, table -> what is stored instead of its good row, a part of the metadata to expect
 BROKEN = [
     ("documents", "schema_holds", {"documents": [{"n_words": 0}]}, {"failed_rows": 1}),
     (
