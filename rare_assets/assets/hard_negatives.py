@@ -11,12 +11,13 @@ from pydantic import Field
 from rare_assets.assets.asking import ask, with_verdicts
 from rare_assets.assets.corpus_index import corpus_index
 from rare_assets.assets.step_progress import StepProgress
-from rare_assets.catalog import OWNERS, counted, definition_metadata, materialized
+from rare_assets.catalog import OWNERS, definition_metadata, materialized
 from rare_assets.charts import histogram
 from rare_assets.operators.bm25_hard_neg import (
     DEFAULT_FALLBACK_RANGE_MIN,
     DEFAULT_RELATIVE_MARGIN,
     GAP_QUANTILES,
+    RULES,
     MiningStats,
     bm25_hard_neg,
     score_gaps,
@@ -108,9 +109,8 @@ def mining_metadata(stats: MiningStats) -> dict[str, Any]:
         "questions_without_negatives": stats.found.get(0, 0),
         "gold_not_found": stats.gold_not_found,
         "margin_not_applicable": stats.margin_not_applicable,
-        "judged_relevant": stats.dropped.get("judged_relevant", 0),
         "candidates_dropped": sum(stats.dropped.values()),
-        "dropped_by_rule": counted("rule", stats.dropped.items()),
+        **{f"dropped/{rule}": stats.dropped.get(rule, 0) for rule in RULES},
         "mean_gold_rank": stats.gold_rank_mean,
         "median_gold_rank": stats.gold_rank_median,
         **{

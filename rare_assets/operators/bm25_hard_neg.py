@@ -17,6 +17,12 @@ DEFAULT_RELATIVE_MARGIN = 0.2
 DEFAULT_FALLBACK_RANGE_MIN = 20
 DEFAULT_NEAR_DUPLICATE_THRESHOLD = 0.8
 
+# What may leave a candidate out, in the order in which it is tried.
+RULES = (
+    *("twin_of_gold", "same_text", "max_score", "min_score", "absolute_margin", "relative_margin"),
+    *("near_duplicate_of_gold", "near_duplicate_of_negative", "judged_relevant", "judge_undecided"),
+)
+
 _BATCH = 1_000
 # Elasticsearch's index.max_result_window: no engine is asked for more hits than that.
 _MAX_DEPTH = 10_000
@@ -36,10 +42,8 @@ class MiningStats(NamedTuple):
         slots_unfilled: negatives wanted and not found, all questions together.
         filled_beyond_margin: negatives that the margins do not allow: from `fallback_range_min` on,
             or for a question whose gold scores 0.
-        dropped: rule -> candidates it left out, among those looked at before a question had its
-            negatives: `twin_of_gold`, `same_text`, `max_score`, `min_score`, `absolute_margin`,
-            `relative_margin`, `near_duplicate_of_gold`, `near_duplicate_of_negative`,
-            `judged_relevant`, `judge_undecided`.
+        dropped: rule (of `RULES`) -> candidates it left out, among those looked at before a question
+            had its negatives; rules that left out none are absent.
         margin_not_applicable: questions that a margin was set for and whose gold scores 0.
         gold_rank_mean, gold_rank_median: over the golds found; null if none was.
         gold_not_found: questions whose gold is not within the first `range_max` ranks.

@@ -6,8 +6,11 @@ import re
 import dagster as dg
 import pytest
 
+from rare_assets.assets.hard_negatives import mining_metadata
+from rare_assets.operators.bm25_hard_neg import RULES, bm25_hard_neg
 from rare_assets_tests.fake_endpoint import FakeEndpoint
 from rare_assets_tests.graph import Graph, failed_checks, failure_text, metadata
+from rare_assets_tests.operators.doubles import GivenRanking, questions, text_hash
 from rare_assets_tests.passages import passage, write_jsonl
 
 VERDICT = json.dumps({"explanation": "It shares the words alone.", "verdict": False})
@@ -84,6 +87,47 @@ def test_a_corpus_of_fewer_passages_keeps_what_there_is_and_a_check_warns(graph)
     assert warned.metadata["num_neg"].value == 20
 
 
+def test_metadata_tells_how_mining_came_out():
+    texts = {doc_id: f"only{doc_id}" for doc_id in ("g1", "g2", "g3", "a", "b", "c")}
+    texts["b"] = texts["a"]
+    retriever = GivenRanking(
+        texts,
+        {
+            "one": {"g1": 10.0, "a": 9.0, "b": 9.0, "c": 7.0},
+            "two": {"a": 10.0, "c": 9.0, "g2": 8.0},
+            "three": {},
+        },
+    )
+    asked = questions(
+        *(
+            {
+                "question_id": q,
+                "doc_id": doc_id,
+                "text_hash": text_hash(texts[doc_id]),
+                "question": q,
+            }
+            for q, doc_id in (("one", "g1"), ("two", "g2"), ("three", "g3"))
+        )
+    )
+    options = {"num_neg": 2, "relative_margin": 0.2, "fallback_range_min": None}
+    figures = mining_metadata(bm25_hard_neg(asked, retriever, **options).stats)
+    expected = {
+        "negatives_kept": 0,
+        "slots_unfilled": 5,
+        "filled_beyond_margin": 0,
+        "questions_without_negatives": 2,
+        "gold_not_found": 1,
+        "margin_not_applicable": 1,
+        "mean_gold_rank": 2.0,
+        "median_gold_rank": 2.0,
+        **{f"dropped/{rule}": 0 for rule in RULES},
+        "dropped/same_text": 1,
+        "dropped/relative_margin": 3,
+        **{f"score_gap/p{quantile}": 0.3 for quantile in (0, 10, 25, 50, 75, 90, 100)},
+    }
+    assert figures == pytest.approx(expected)
+
+
 def test_which_state_of_the_index_was_used_is_recorded(graph):
     index = graph.make("corpus_index_job")
     result = mine(graph)
@@ -146,7 +190,7 @@ def test_passages_that_the_teacher_finds_relevant_are_replaced_and_named(only_ke
         asked = len(endpoint.requests) - sent
         assert asked == 3 * 12 + len(left_out)
         made = metadata(result, "hard_negatives")
-        assert (made["requests"], made["judged_relevant"]) == (asked, len(left_out))
+        assert (made["requests"], made["dropped/judged_relevant"]) == (asked, len(left_out))
 
         again = mine(graph, judge_relevance=True, **plain)
         assert metadata(again, "hard_negatives")["answers_reused"] == asked

@@ -5,7 +5,7 @@ import zlib
 import polars as pl
 import pytest
 
-from rare_assets.operators.bm25_hard_neg import bm25_hard_neg
+from rare_assets.operators.bm25_hard_neg import RULES, bm25_hard_neg
 from rare_assets.schemas import HardNegatives, HardNegativesRejects
 from rare_assets_tests.operators.doubles import GivenRanking, questions, text_hash
 
@@ -661,9 +661,11 @@ def test_the_depth_of_the_search_never_shows_in_the_result(seed):
     ]
     judge = Judge(lambda row: hash_verdict(row["question_id"], row["text"]))
     for is_relevant, verdicts in ((None, None), (judge, hash_verdict)):
-        rows = mine(retriever, *asked, **options, is_relevant=is_relevant).produced.rows
+        mined = mine(retriever, *asked, **options, is_relevant=is_relevant)
+        rows = mined.produced.rows
         expected = [expected_row(retriever, one, options, verdicts) for one in asked]
         assert rows.to_dicts() == pl.DataFrame(expected, schema=rows.schema).to_dicts()
+        assert set(mined.stats.dropped) <= set(RULES)
     pairs = [(row["question_id"], row["doc_id"]) for frame in judge.asked for row in frame]
     assert len(pairs) == len(set(pairs))
 

@@ -135,7 +135,8 @@ class ElasticsearchRetriever:
     ) -> SyncReport:
         """Make the index hold exactly `shards`: see the interface.
 
-        Safe to kill at any moment: the next sync finds out what is missing or left over. A shard
+        Safe to kill at any moment: the next sync finds out what is missing or left over, and opens
+        the index if it was closed, as it is for the moment that k1 or b change. A shard
         without documents is not part of the index's state. The report's duplicates are texts of
         the shards indexed by this sync, wherever their twins stand; up to 100 ids and shards each.
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import random
 import signal
 import subprocess
 import sys
@@ -15,10 +16,16 @@ import pytest
 from elasticsearch import Elasticsearch
 from pydantic import SecretStr
 
+from rare_assets.operators.bm25_hard_neg import bm25_hard_neg
 from rare_assets.resources.retriever import elasticsearch as engine
 from rare_assets.resources.retriever.elasticsearch import ElasticsearchRetriever
 from rare_assets.resources.retriever.elasticsearch_connection import ElasticsearchError
-from rare_assets.resources.retriever.interface import Bm25, IndexConflict, ShardContent
+from rare_assets.resources.retriever.interface import (
+    Bm25,
+    IndexConflict,
+    IndexMissing,
+    ShardContent,
+)
 from rare_assets_tests.elasticsearch_node import (
     ElasticsearchCluster,
     Unavailable,
@@ -27,6 +34,7 @@ from rare_assets_tests.elasticsearch_node import (
     skip_or_fail,
 )
 from rare_assets_tests.elasticsearch_proxy import running_proxy
+from rare_assets_tests.operators.doubles import questions
 from rare_assets_tests.resources.retriever.corpus import Corpus, found, queries, text_hash
 
 SECRET = "c2VjcmV0LWtleQ-do-not-show"  # noqa: S105
@@ -242,6 +250,67 @@ def test_two_syncs_at_once_leave_one_whole_index(open_retriever, client, corpus)
             assert states[0].shards == corpus.hashes
             total = sum(n for _, n in corpus.shards.values())
             assert client.count(index=concrete(client, open_retriever().index))["count"] == total
+
+
+@pytest.mark.parametrize(
+    ("before", "bm25"),
+    [(False, Bm25()), (True, Bm25()), (True, Bm25(k1=2.0)), (True, Bm25(analyzer="standard"))],
+    ids=["first sync", "other shards", "other k1", "other analyzer"],
+)
+def test_a_sync_that_ends_at_any_request_leaves_readers_the_old_or_the_new(
+    proxy, open_retriever, tmp_path, client, before, bm25
+):
+    old = {"a": passages("a", 4), "b": passages("b", 3), "c": passages("c", 2)}
+    new = {"a": passages("a", 4), "b": passages("b-new", 3), "d": passages("d", 2)}
+    if bm25.k1 != Bm25().k1:  # which changes at once, whatever the documents do
+        new = old
+    old, new = Corpus(tmp_path / "old", old), Corpus(tmp_path / "new", new)
+    reader = open_retriever(wait_seconds=0.1)
+
+    def seen():
+        try:
+            state = reader.state()
+            hits = reader.search(queries("common"), depth=100)["doc_id"].to_list()
+        except IndexMissing:
+            return "nothing yet"
+        except ElasticsearchError as error:
+            return error.kind or str(error)
+        return dict(state.shards), state.bm25, sorted(hits)
+
+    def whole(corpus, ranked):
+        ids = [doc_id for documents in corpus.documents.values() for doc_id in documents]
+        return corpus.hashes, ranked, sorted(ids)
+
+    synced = whole(new, bm25)
+    allowed, left, ends = 0, [], []
+    end = {"type": "the_end", "reason": "no more requests"}
+    proxy.refuse = lambda request: (400, end) if len(proxy.requests) > allowed else None
+    while not ends or ends[-1] is not None:
+        if before:
+            reader.sync(old.shards, old.read, Bm25())
+        proxy.requests.clear()
+        try:
+            open_retriever(proxy.url, bulk_size=3, threads=1).sync(new.shards, new.read, bm25)
+            ends.append(None)
+        except ElasticsearchError as error:
+            ends.append(error.kind)
+        left.append(seen())
+        # Every other time it is the next one's turn to sync the old again.
+        if not before or allowed % 2:
+            assert reader.sync(new.shards, new.read, bm25).state == reader.state()
+            assert seen() == synced
+            assert len(client.indices.get(index=f"{reader.index}-*")) == 1
+        if not before:
+            client.indices.delete(index=list(client.indices.get(index=f"{reader.index}-*")))
+        allowed += 1
+
+    assert set(ends[:-1]) == {"the_end"}
+    assert len(ends) > 4
+    changed = left.index(synced)
+    was = whole(old, Bm25()) if before else "nothing yet"
+    closed = [one for one in left[:changed] if "index_closed_exception" in one]
+    assert len(closed) == (2 if bm25.k1 != Bm25().k1 else 0)  # before it is set, and after
+    assert left == [was] * (changed - len(closed)) + closed + [synced] * (len(left) - changed)
 
 
 def test_k1_and_b_change_without_writing_documents(retriever, client, corpus):
@@ -505,6 +574,43 @@ def test_a_deployment_that_refuses_settings_works_all_the_same(
     assert proxy.sent("_forcemerge")
 
 
+def test_negatives_do_not_depend_on_the_number_of_primary_shards(
+    open_retriever, elasticsearch_index, tmp_path
+):
+    draw = random.Random(3)
+    words = [f"w{n}" for n in range(60)]
+    texts = {
+        f"d{n:03}": " ".join(draw.choices(words, range(60, 0, -1), k=draw.randint(5, 30)))
+        for n in range(300)
+    }
+    shards = {s: dict(list(texts.items())[n::3]) for n, s in enumerate("abc")}
+    corpus = Corpus(tmp_path / "documents", shards)
+    asked = questions(
+        *(
+            {
+                "question_id": f"q {doc_id}",
+                "doc_id": doc_id,
+                "text_hash": text_hash(text),
+                "question": " ".join(text.split()[:6]),
+            }
+            for doc_id, text in texts.items()
+        )
+    )
+    mined = {}
+    for n in (1, 5):
+        retriever = open_retriever(index=f"{elasticsearch_index}-{n}", number_of_shards=n)
+        retriever.sync(corpus.shards, corpus.read, Bm25())
+        mined[n] = [
+            bm25_hard_neg(asked, retriever, **options).produced.rows
+            for options in ({}, {"relative_margin": 0}, {"sampling_strategy": "random"})
+        ]
+
+    exact = pl.exclude("negatives", "gold_score")
+    for one, several in zip(mined[1], mined[5], strict=True):
+        assert one["hard_negatives"].list.len().to_list() == [3] * 300
+        assert several.select(exact).equals(one.select(exact))
+
+
 # Credentials
 
 
@@ -614,6 +720,15 @@ def test_a_server_that_was_there_before_is_waited_for_the_whole_time(
         open_retriever(proxy.url, **options).state()
 
 
+def test_of_several_nodes_one_may_be_down(open_retriever, elasticsearch_url, corpus):
+    url = f"http://127.0.0.1:{free_port()},{elasticsearch_url}"
+    retriever = open_retriever(url, first_wait_seconds=5, wait_seconds=5)
+    report = retriever.sync(corpus.shards, corpus.read, Bm25())
+
+    assert report.state == retriever.state()
+    assert retriever.search(queries("common"), depth=100).height == 60
+
+
 def test_a_server_that_dies_and_comes_back_loses_nothing(
     elasticsearch_node, elasticsearch_index, tmp_path
 ):
@@ -713,7 +828,18 @@ def test_only_the_right_ca_and_password_open_a_secure_server(secure_cluster):
 def test_a_cluster_loses_a_node_and_no_result(secure_cluster, tmp_path):
     shards = {shard: passages(shard, 60) for shard in "abc"}
     corpus = Corpus(tmp_path / "documents", shards)
-    asked = queries(*(doc_id for documents in shards.values() for doc_id in documents))
+    asked = questions(
+        *(
+            {
+                "question_id": f"q {doc_id}",
+                "doc_id": doc_id,
+                "text_hash": text_hash(text),
+                "question": text,
+            }
+            for documents in shards.values()
+            for doc_id, text in documents.items()
+        )
+    )
     retriever = ElasticsearchRetriever(
         secure_cluster.url,
         username="elastic",
@@ -723,21 +849,24 @@ def test_a_cluster_loses_a_node_and_no_result(secure_cluster, tmp_path):
         batch_size=5,
     )
     retriever.sync(corpus.shards, corpus.read, Bm25())
-    expected = retriever.search(asked, depth=5)
-    assert expected["doc_id"].to_list() == asked["query"].to_list()
+
+    def mine():
+        return bm25_hard_neg(asked, retriever, near_duplicate_threshold=0).produced.rows
+
+    expected = mine()
+    assert expected["gold_rank"].to_list() == [1] * 180
+    assert expected["hard_negatives"].list.len().to_list() == [3] * 180
     secure_cluster.nodes[0].request("GET", "/_cluster/health?wait_for_status=green&timeout=60s")
 
     with ThreadPoolExecutor(1) as pool:
         mined = []
-        mining = pool.submit(
-            lambda: [mined.append(retriever.search(asked, depth=5)) for _ in range(6)]
-        )
+        mining = pool.submit(lambda: [mined.append(mine()) for _ in range(6)])
         while not mined:
             time.sleep(0.01)
         secure_cluster.nodes[2].kill()
         assert not mining.done()
         mining.result()
-    assert all(hits.equals(expected) for hits in mined)
+    assert all(rows.equals(expected) for rows in mined)
 
     # With a node down, syncs go on.
     corpus.put("b", passages("b", 70))
