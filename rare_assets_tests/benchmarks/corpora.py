@@ -1,8 +1,15 @@
-"""What the benchmarks run on: judged collections read from a folder, passages made from a seed."""
+"""What the benchmarks run on: judged collections read from a folder, passages made from a seed, and
+the English prose that comes with Python and its packages."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import importlib.metadata
+import re
+import sysconfig
+import warnings
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -144,6 +151,71 @@ def questions_about(documents: pl.DataFrame, count: int, seed: int = 0) -> pl.Da
         question_id=pl.Series([f"q{number:06}" for number in range(count)]),
         question=pl.Series(asked),
     )
+
+
+def english(count: int) -> pl.DataFrame:
+    """At most `count` passages of English prose: doc_id, text, text_hash.
+
+    They are what any Python installation has: docstrings of the standard library and of the
+    installed packages, and the packages' long descriptions, a paragraph after the other in passages
+    of about 90 words. So they differ from machine to machine.
+    """
+    passages: dict[str, None] = {}
+    for source in _sources():
+        if len(passages) >= count:
+            break
+        words: list[str] = []
+        for paragraph in re.split(r"\n\s*\n", source):
+            if _is_prose(paragraph):
+                words += paragraph.split()
+            while len(words) >= 90:
+                passages[" ".join(words[:90])] = None
+                words = words[90:]
+        if len(words) >= 30:
+            passages[" ".join(words)] = None
+    texts = pl.Series(list(passages)[:count], dtype=pl.String)
+    doc_ids = pl.Series([f"e{number:06}" for number in range(len(texts))], dtype=pl.String)
+    return pl.DataFrame({"doc_id": doc_ids, "text": texts, "text_hash": text_hashes(texts)})
+
+
+def sentences_of(documents: pl.DataFrame, count: int, seed: int = 0) -> pl.DataFrame:
+    """Questions: a sentence of 8 to 40 words each, from passages drawn by the seed."""
+    rng = np.random.default_rng([seed, count, len(documents)])
+    questions = []
+    for number in rng.permutation(len(documents)):
+        doc_id, text, text_hash = documents.row(int(number))
+        sentences = [s for s in re.split(r"(?<=[.?!])\s+", text) if 8 <= len(s.split()) <= 40]
+        if sentences:
+            questions.append((doc_id, text_hash, f"q{len(questions):06}", rng.choice(sentences)))
+        if len(questions) == count:
+            break
+    fields = ["doc_id", "text_hash", "question_id", "question"]
+    return pl.DataFrame(questions, schema=dict.fromkeys(fields, pl.String), orient="row")
+
+
+def _sources() -> Iterator[str]:
+    """Long descriptions of what is installed, then a module's docstrings at a time."""
+    for distribution in sorted(importlib.metadata.distributions(), key=lambda d: d.name):
+        message = distribution.metadata
+        yield message.get("Description") or str(message.get_payload() or "")
+    folders = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
+    files = {path for folder in folders for path in Path(folder).rglob("*.py")}
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for path in sorted(files):
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                tree = ast.parse(path.read_text())
+        except (OSError, SyntaxError, ValueError, RecursionError):
+            continue
+        nodes = (node for node in ast.walk(tree) if isinstance(node, documented))
+        yield "\n\n".join(filter(None, map(ast.get_docstring, nodes)))
+
+
+def _is_prose(paragraph: str) -> bool:
+    """Whether it reads like sentences rather than like code, a table or a list of parameters."""
+    words = paragraph.split()
+    plain = sum(bool(re.fullmatch(r"[(\"'`]?[A-Za-z'-]+[)\"'`]?[.,;:?!]?", word)) for word in words)
+    return len(words) >= 8 and plain >= 0.8 * len(words)
 
 
 @cache

@@ -1,10 +1,12 @@
 """Pace of both retrieval engines, beside the bare Elasticsearch client and a miner that sorts all.
 
-    python -m rare_assets_tests.benchmarks.retrieval --passages 10000 100000
+    python -m rare_assets_tests.benchmarks.retrieval --passages 10000 100000 --english 50000
 
-Passages and questions are made from a seed, so two runs do the same work. Without `--elasticsearch`
-a node is started as for the tests, and left out with a note where that is not possible. Each sync
-runs in a process of its own, whose peak memory is the one reported. What is compared:
+prints a table for each size, on a machine that does nothing else meanwhile; `--passages 10000
+--english 0` is a short run. Passages and questions are made from a seed, so two runs do the same
+work. Without `--elasticsearch` a node is started as for the tests, and left out with a note where
+that is not possible. Each sync runs in a process of its own, whose peak memory is the one reported.
+What is compared:
 
 - loading: `sync` beside `helpers.parallel_bulk` into an index of the same mapping and settings;
 - mining: `bm25_hard_neg`, plain and with the defaults, beside `msearch` that fetches ids, text hashes
@@ -12,7 +14,9 @@ runs in a process of its own, whose peak memory is the one reported. What is com
   and requests in flight, as one would write it and once with stored fields switched off as mining
   has them; texts and deeper searches are mining's alone. And beside a miner that weights the query
   by BM25, too, scores every document of the corpus and sorts them all, as DataFlow's does with gensim;
-- a sync after 1 % of the passages changed, in shards of 1 % of the corpus and in one a tenth of it.
+- a sync after 1 % of the passages changed, in shards of 1 % of the corpus and in one a tenth of it;
+- the top 10 of both engines, on made-up passages and on English ones: what comes with Python and its
+  installed packages (`corpora.english`), searched with sentences of it.
 """
 
 from __future__ import annotations
@@ -41,7 +45,14 @@ from rare_assets.resources.retriever.elasticsearch import ElasticsearchRetriever
 from rare_assets.resources.retriever.embedded import EmbeddedRetriever
 from rare_assets.resources.retriever.english import english_terms
 from rare_assets.resources.retriever.interface import Bm25, Retriever
-from rare_assets_tests.benchmarks.corpora import Shards, passages, questions_about, with_changes
+from rare_assets_tests.benchmarks.corpora import (
+    Shards,
+    english,
+    passages,
+    questions_about,
+    sentences_of,
+    with_changes,
+)
 from rare_assets_tests.elasticsearch_node import ElasticsearchNode, Unavailable
 
 PLAIN: dict[str, Any] = {"relative_margin": 0, "range_min": 0}
@@ -51,7 +62,7 @@ SHARE = 0.01
 SEARCHED_BY_SORTING = 200
 ROUNDS = 5
 
-BULK_GOAL, MINING_GOAL, EMBEDDED_GOAL, CHANGE_GOAL = 0.8, 0.9, 1000, 0.05
+BULK_GOAL, MINING_GOAL, EMBEDDED_GOAL, CHANGE_GOAL, COMMON_GOAL = 0.8, 0.9, 1000, 0.05, 0.99
 JUDGED_FROM = 100_000  # passages; with fewer, what a sync does once weighs too much
 
 
@@ -386,6 +397,36 @@ def measure_elasticsearch(
     yield from change_rows("Elasticsearch", cuts, loads)
 
 
+def measure_english(documents: pl.DataFrame, n_questions: int, url: str) -> Iterator[Row]:
+    """How far both engines rank English alike, and mining on it."""
+    questions = sentences_of(documents, n_questions)
+    words = documents["text"].str.count_matches(" ") + 1
+    yield Row("words in a passage, on average", f"{words.mean():.1f}")
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        index = f"rare-benchmark-{uuid.uuid4().hex[:8]}"
+        stack.callback(delete, url, index)
+        shards = Shards.write(folder / "documents", documents, -(-len(documents) // 10))
+        engines = [embedded(f"{folder}/index"), elasticsearch(url, index)]
+        for engine in engines:
+            stack.callback(engine.close)
+            engine.sync(shards.contents, shards.read, Bm25(), lambda _: None)
+        share = in_common(*engines, questions)
+        yield Row("top 10 in common", f"{share:.2%}", "", share >= COMMON_GOAL)
+        bare = BareClient(url, f"{index}-bare", index)
+        bare.load(shards)
+        asked = questions["question"].to_list()
+        works = {
+            f"bare client: msearch, top {HITS}": lambda: bare.search(asked, _source=False),
+            **{
+                f"Elasticsearch: {what}": work
+                for what, work in mining(engines[1], questions).items()
+            },
+        }
+        for what, rate, ratio in rates_in_turn(works, len(asked)):
+            yield Row(what, f"{rate:,.0f} queries/s", f"{ratio:.0%} of msearch")
+
+
 def delete(url: str, index: str) -> None:
     from elasticsearch import Elasticsearch
 
@@ -394,8 +435,8 @@ def delete(url: str, index: str) -> None:
             client.indices.delete(index=name, ignore_unavailable=True)
 
 
-def table(n: int, rows: Iterable[Row]) -> Table:
-    shown = Table("measured", title=f"{n:,} passages", title_justify="left")
+def table(title: str, rows: Iterable[Row]) -> Table:
+    shown = Table("measured", title=title, title_justify="left")
     for column in ("", "ratio", "goal"):
         shown.add_column(column, justify="right")
     for row in rows:
@@ -410,13 +451,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--passages", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--english", type=int, default=50_000, help="at most; 0: leave it out")
     parser.add_argument("--questions", type=int, default=5_000)
     parser.add_argument("--elasticsearch", metavar="URL", help="instead of a node of its own")
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 140)
     with node(options.elasticsearch) as url:
         for n in options.passages:
-            console.print(table(n, measure(n, options.questions, url)))
+            console.print(table(f"{n:,} passages", measure(n, options.questions, url)))
+        if url and options.english:
+            documents = english(options.english)
+            rows = measure_english(documents, options.questions, url)
+            console.print(table(f"{len(documents):,} passages of English", rows))
 
 
 if __name__ == "__main__":

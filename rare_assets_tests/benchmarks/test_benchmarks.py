@@ -98,6 +98,23 @@ def test_made_up_passages_are_the_same_for_a_seed_and_as_prose_is():
     assert min(shared) > 0.4
 
 
+def test_english_passages_are_different_prose_of_about_ninety_words():
+    documents = corpora.english(300)
+    assert documents.height == 300
+    assert documents["text"].n_unique() == documents["doc_id"].n_unique() == 300
+    words = documents["text"].str.split(" ").list.len()
+    assert words.min() >= 30
+    assert words.max() == 90
+    assert documents["text"].str.contains(" the ").mean() > 0.8
+
+    asked = corpora.sentences_of(documents, 50)
+    assert asked.equals(corpora.sentences_of(documents, 50))
+    assert asked["question_id"].n_unique() == 50
+    for text, question in asked.join(documents, on="doc_id").select("text", "question").rows():
+        assert question in text
+        assert 8 <= len(question.split()) <= 40
+
+
 def test_the_sorting_miner_ranks_as_its_formula_says():
     documents = pl.DataFrame(
         {"doc_id": ["a", "b", "c", "d"], "text": ["keel", "keel mast", "mast sail sail", "oar"]}
@@ -109,10 +126,13 @@ def test_the_sorting_miner_ranks_as_its_formula_says():
 
 
 def test_the_retrieval_benchmark_prints_a_table_with_both_engines(elasticsearch_url, capsys):
-    arguments = ["--passages", "300", "--questions", "40", "--elasticsearch", elasticsearch_url]
-    retrieval.main(arguments)
+    arguments = ["--passages", "300", "--english", "200", "--questions", "40"]
+    retrieval.main([*arguments, "--elasticsearch", elasticsearch_url])
     printed = capsys.readouterr().out
     assert "300 passages" in printed
+    assert "200 passages of English" in printed
+    assert printed.count("top 10 in common") == 2
+    assert printed.count("peak memory of the load") == 2
     for what in [
         *("embedded: load", "embedded: mining, defaults", "embedded: sync after 1 % changed"),
         *("whole-corpus sort: mining", "bare client: parallel_bulk", "bare client: msearch"),
