@@ -60,9 +60,14 @@ class EmbeddedRetriever:
     ) -> SyncReport:
         """Make the index hold exactly `shards`: see the interface.
 
-        A kill at any moment leaves the state before or the state after. A second sync waits for
-        the first. A document that stands in several shards with one text is stored once; term
-        statistics count every row, as Elasticsearch's do.
+        A kill at any moment leaves the state before or the state after, and the next sync goes on
+        with what was analyzed. A second sync waits for the first. A document that stands in
+        several shards with one text is one hit; term statistics count every row, as
+        Elasticsearch's do.
+
+        Memory is for a batch of texts and of postings and what the analyzer remembers, all bounded;
+        with the corpus grow ids, hashes and places, some 200 bytes a passage. A shard is read as
+        its file gives it, by row groups.
 
         Raises:
             IndexConflict: one doc_id has two texts, or a shard's rows are not what `shards` says.

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,7 +33,7 @@ _TYPES = {"terms": "<u8", "starts": "<i8", "rows": "<i4", "pairs": "<u8", "bucke
 FILES = (*_TYPES, "impacts")
 _BUCKETS = 256
 # Postings held in memory at a time while they are read through.
-_AT_ONCE = 1 << 20
+_AT_ONCE = 1 << 19
 
 
 class Postings(NamedTuple):
@@ -100,11 +102,9 @@ def write_postings(folder: Path, documents: Sequence[Sequence[str]]) -> Array:
     import numpy as np
 
     lengths = np.fromiter(map(len, documents), np.int64, len(documents))
-    seen: dict[str, int] = {}
+    seen: defaultdict[str, int] = defaultdict(itertools.count().__next__)
     numbers = np.fromiter(
-        (seen.setdefault(term, len(seen)) for of in documents for term in of),
-        np.int64,
-        lengths.sum(),
+        map(seen.__getitem__, itertools.chain.from_iterable(documents)), np.int64, lengths.sum()
     )
     hashes = np.fromiter(map(term_hash, seen), np.uint64, len(seen))
     terms, place = np.unique(hashes, return_inverse=True)

@@ -54,7 +54,7 @@ class Analyzed(NamedTuple):
         import numpy as np
 
         part = self.new["part"].to_numpy()
-        for number in range(part.max(initial=-1) + 1):
+        for number in np.unique(part):
             yield self.folder / f"{number:06}", np.flatnonzero(part == number)
 
 
@@ -146,6 +146,8 @@ def analyze_shard(
                 .match_to_schema(pl.Schema(_ANALYZED), missing_columns="insert")
             )
             batch = batch.filter(~taken)
+            if batch.is_empty():
+                continue
             lengths = write_postings(
                 unfinished / f"{part:06}", [analyze(text) for text in batch["text"]]
             )

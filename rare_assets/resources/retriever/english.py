@@ -19,8 +19,8 @@ STOP_WORDS = frozenset((
 # fmt: on
 MAX_TOKEN_LENGTH = 255
 _POSSESSIVE_MARKS = "'\N{RIGHT SINGLE QUOTATION MARK}\N{FULLWIDTH APOSTROPHE}"
-# Some 25 MB of short words.
-_MEMO_SIZE = 1 << 17
+# Some 50 MB of short words.
+_MEMO_SIZE = 1 << 18
 _MEMO_CHUNK_LENGTH = 64
 # They never join the letters and digits beside them when they stand before the first or after the last.
 _OUTER_MARKS = '.,;:!?()[]"'
