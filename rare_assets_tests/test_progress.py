@@ -11,7 +11,10 @@ from rich.console import Console
 from rare_assets import pace, progress
 from rare_assets.assets.step_progress import Moment
 from rare_assets.progress import RunProgress
+from rare_assets.resources.retriever import embedded
 from rare_assets.runs import Request, Result
+from rare_assets_tests.graph import Graph
+from rare_assets_tests.passages import write_jsonl
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -170,3 +173,22 @@ def test_what_turned_out_to_be_current_is_no_longer_expected(instance, clock):
         run_progress.announce("hard_negatives", "questions", {"a": 100, "b": 50})
         run_progress.retract("hard_negatives", "a")
     assert run_progress.stages["hard_negatives"].rows == (0, 50)
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "file"])
+def test_a_warning_of_an_asset_stays_in_sight(only_key_set, tmp_path, monkeypatch, terminal):
+    monkeypatch.setattr(embedded, "LIMIT", 3)
+    graph = Graph(tmp_path)
+    write_jsonl(graph.source / "a.jsonl", range(4))
+    graph.register()
+    assert graph.make("documents_job", "a.jsonl").success
+    result = graph.make("corpus_index_job")
+    request = Request("command", result.run_id, "corpus_index_job", ("corpus_index",), None, {})
+    with shown(graph.instance, terminal=terminal) as progress:
+        progress.announce("corpus_index", "missing", {"": 4})
+        progress.tick([(request, None)])
+    (line,) = [
+        line for line in progress.console.file.getvalue().splitlines() if "4 passages" in line
+    ]
+    assert "corpus_index: 4 passages in the embedded index" in line
+    assert "set ELASTICSEARCH_URL to use Elasticsearch" in line

@@ -98,6 +98,8 @@ def corpus_index(
             )
         except IndexConflict as error:
             raise dg.Failure(str(error), allow_retries=False) from error
+    for warning in report.warnings:
+        context.log.warning(warning)
     states = pl.DataFrame(
         {"shard": list(report.state.shards), "content_hash": list(report.state.shards.values())},
         schema={"shard": pl.String, "content_hash": pl.String},
@@ -140,6 +142,7 @@ def _metadata(report: SyncReport, missing: list[str]) -> dict:
                 [dg.TableColumn(name) for name in ("text_hash", "doc_ids", "shards")]
             ),
         ),
+        **({"warnings": "\n".join(report.warnings)} if report.warnings else {}),
         "seconds": report.seconds,
         "documents_per_second": report.n_indexed / report.seconds if report.seconds else 0.0,
     }

@@ -1,8 +1,11 @@
 """The asset `corpus_index`: it syncs with what is registered, and says what it found."""
 
+import logging
+
 import pytest
 
 from rare_assets.partitions import document_shards
+from rare_assets.resources.retriever import embedded
 from rare_assets_tests.graph import Graph, failed_checks, failure_text, metadata
 from rare_assets_tests.passages import passage, write_jsonl
 
@@ -41,6 +44,20 @@ def test_only_a_shard_of_other_content_is_indexed_again(graph):
     result = graph.make("corpus_index_job")
     assert counts(result) == (8, 2, 1, 0, 3)
     assert failed_checks(result) == []
+
+
+def test_what_the_engine_warns_of_is_in_the_log_and_on_the_asset(graph, monkeypatch):
+    assert "warnings" not in metadata(graph.make("corpus_index_job"), "corpus_index")
+    monkeypatch.setattr(embedded, "LIMIT", 8)
+    result = graph.make("corpus_index_job")
+
+    warning = (
+        "9 passages in the embedded index, which is meant for up to 8: set ELASTICSEARCH_URL to use "
+        "Elasticsearch"
+    )
+    logged = graph.instance.all_logs(result.run_id)
+    assert [entry.user_message for entry in logged if entry.level == logging.WARNING] == [warning]
+    assert metadata(result, "corpus_index")["warnings"] == warning
 
 
 def test_a_shard_that_is_no_longer_registered_leaves_the_index(graph):
