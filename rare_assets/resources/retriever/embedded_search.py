@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 class Snapshot:
     """A state opened for reading. Documents are numbered by segment and row.
 
-    Postings and texts are memory-mapped; ids, hashes and places are in memory, about 100 bytes a
-    document.
+    Postings and texts are memory-mapped; ids, hashes and places are in memory.
     """
 
     def __init__(self, folder: IndexFolder, manifest: Manifest) -> None:

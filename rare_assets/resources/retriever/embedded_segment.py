@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 ANALYZERS: dict[str, Callable[[str], list[str]]] = {"english": english_terms}
-# Text analyzed at a time; what comes of it takes some ten times as much memory meanwhile.
+# Text analyzed at a time, and rows looked at to cut it.
 _BATCH_BYTES = 2 << 20
 _BATCH_ROWS = 256
 _COPIED_BYTES = 1 << 20

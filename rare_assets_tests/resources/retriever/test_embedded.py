@@ -22,6 +22,7 @@ from rare_assets.resources.retriever import (
     embedded_segment,
 )
 from rare_assets.resources.retriever.embedded import EmbeddedRetriever
+from rare_assets.resources.retriever.embedded_folder import SEGMENT_FILES, STATE_FILES
 from rare_assets.resources.retriever.interface import Bm25, IndexConflict, IndexMissing
 from rare_assets_tests.resources.retriever.corpus import Corpus, found, queries, text_hash
 
@@ -663,6 +664,26 @@ def test_an_index_of_another_format_is_built_anew(retriever, corpus, tmp_path):
     assert retriever.state() == report.state
 
 
+def test_a_state_that_lacks_a_file_is_built_anew(retriever, corpus, tmp_path):
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    index = tmp_path / "index"
+    expected = retriever.search(queries("night cat"), depth=5)
+    files = [path.relative_to(index) for path in index.rglob("*/*/*")]
+    assert len(files) == len(STATE_FILES) + len(SEGMENT_FILES)
+    for name in sorted({path.name for path in files}):
+        (file,) = index.rglob(name)
+        file.unlink()
+        # What only a sync needs does not trouble a reader.
+        if name in ("owners.npy", "duplicates.arrow", "buckets"):
+            assert retriever.state().n_documents == 4
+        else:
+            with pytest.raises(IndexMissing, match="corpus_index"):
+                retriever.state()
+        report = retriever.sync(corpus.shards, corpus.read, Bm25())
+        assert sorted(report.indexed_shards) == ["animals", "sky"]
+        assert retriever.search(queries("night cat"), depth=5).equals(expected)
+
+
 def test_an_index_in_an_object_store_is_read_through_a_cache(s3_bucket, corpus, tmp_path):
     import s3fs
 
@@ -688,3 +709,91 @@ def test_an_index_in_an_object_store_is_read_through_a_cache(s3_bucket, corpus, 
     assert found(reader.search(queries("night"), depth=5)) == {"q1": ["sun"]}
     s3fs.S3FileSystem.clear_instance_cache()
     assert len(s3fs.S3FileSystem().ls(f"{url}/states")) == 1
+
+
+@pytest.fixture
+def uploads(monkeypatch):
+    """Files put into the object store; `uploads.left` more, then the store is gone."""
+    import s3fs
+
+    put_file = s3fs.S3FileSystem._put_file
+
+    class Uploads(list):
+        left = 1_000
+
+    uploads = Uploads()
+
+    async def put(filesystem, source, target, **kwargs):
+        if len(uploads) == uploads.left:
+            raise ConnectionError("the store is gone")
+        uploads.append("/".join(Path(target).parts[-3:]))
+        return await put_file(filesystem, source, target, **kwargs)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_put_file", put)
+    # Its instances have bound the method that they found.
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield uploads
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_change_uploads_what_changed(s3_bucket, tmp_path, uploads):
+    corpus = Corpus(tmp_path / "documents", {name: many(name) for name in "abcd"})
+    first, second = (EmbeddedRetriever(f"{s3_bucket}/i", cache=str(tmp_path / c)) for c in "12")
+    first.sync(corpus.shards, corpus.read, Bm25())
+    corpus.put("e", many("e", 5))
+    corpus.drop("a")
+    uploads.clear()
+    second.sync(corpus.shards, corpus.read, Bm25())
+
+    kinds = [file.split("/")[0] for file in uploads]
+    assert kinds.count("segments") == len(SEGMENT_FILES)
+    assert kinds.count("states") == len(STATE_FILES)
+    first.close()
+    hits = first.search(queries("number"), depth=400)
+    assert sorted(hits["doc_id"]) == sorted(id for of in corpus.documents.values() for id in of)
+
+
+@pytest.mark.parametrize("more", [0, 40])
+def test_an_upload_that_breaks_off_leaves_the_state_before(
+    s3_bucket, corpus, tmp_path, uploads, more
+):
+    url = f"{s3_bucket}/index"
+    corpus.put("more", many("more", more))
+    writer = EmbeddedRetriever(url, cache=str(tmp_path / "writer"))
+    writer.sync(corpus.shards, corpus.read, Bm25())
+    corpus.put("sky", {"sun": "The sun sets at night."})
+
+    for left in itertools.count():
+        uploads.clear()
+        uploads.left = left
+        # Every time from another machine: it has what lies in the store, and nothing else.
+        try:
+            EmbeddedRetriever(url, cache=str(tmp_path / f"{left}")).sync(
+                corpus.shards, corpus.read, Bm25()
+            )
+            break
+        except ConnectionError:
+            reader = EmbeddedRetriever(url, cache=str(tmp_path / "reader"))
+            assert found(reader.search(queries("night"), depth=5)) == {"q1": ["moon", "star"]}
+    assert left == len(STATE_FILES) + len(SEGMENT_FILES)
+    reader = EmbeddedRetriever(url, cache=str(tmp_path / "reader"))
+    assert found(reader.search(queries("night"), depth=5)) == {"q1": ["sun"]}
+    assert len(reader.search(queries("number"), depth=100)) == more
+
+
+def test_a_remote_index_that_lacks_a_file_is_built_anew(s3_bucket, corpus, tmp_path):
+    import s3fs
+
+    url = f"{s3_bucket}/index"
+    writer = EmbeddedRetriever(url, cache=str(tmp_path / "writer"))
+    writer.sync(corpus.shards, corpus.read, Bm25())
+    filesystem = s3fs.S3FileSystem(skip_instance_cache=True)
+    (rows,) = filesystem.glob(f"{url.removeprefix('s3://')}/segments/*/rows")
+    filesystem.rm(rows)
+    other = EmbeddedRetriever(url, cache=str(tmp_path / "other"))
+    with pytest.raises(IndexMissing, match="corpus_index"):
+        other.state()
+    report = other.sync(corpus.shards, corpus.read, Bm25())
+    assert sorted(report.indexed_shards) == ["animals", "sky"]
+    reader = EmbeddedRetriever(url, cache=str(tmp_path / "reader"))
+    assert found(reader.search(queries("night"), depth=5)) == {"q1": ["moon", "star"]}
