@@ -15,7 +15,9 @@ from rare_assets.checks import asset_checks
 from rare_assets.jobs import jobs
 from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage, TeacherModel
 from rare_assets.resources.io_manager import ParquetIOManager
+from rare_assets.schemas import TABLES
 from rare_assets.sensors import sensors
+from rare_assets.settings import Settings
 
 
 def build_resources(overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -43,6 +45,28 @@ def linked_to_code(assets: list[Any]) -> list[Any]:
         return list(dg.with_source_code_references(assets))
 
 
+def located(assets: list[Any], resources: Mapping[str, Any]) -> list[Any]:
+    """The assets, each with the folder or URL where it lies, as far as settings and resources tell.
+
+    Settings that can't be used fail the run, with their own error, and never the loading.
+    """
+    try:
+        places = {"corpus_files": resources["corpus"].source().url}
+        folders = set(TABLES)
+        if not (resources["retriever"].elasticsearch_url or Settings().elasticsearch_url):
+            folders.add("corpus_index")
+        places |= {name: f"{resources['storage'].location}/{name}/" for name in folders}
+    except (AttributeError, ValueError):
+        # Resources of somebody's own need not say.
+        return assets
+
+    def with_uri(spec: dg.AssetSpec) -> dg.AssetSpec:
+        place = places.get(spec.key.to_user_string())
+        return spec.merge_attributes(metadata={"dagster/uri": place}) if place else spec
+
+    return list(dg.map_asset_specs(with_uri, assets))
+
+
 def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """The whole code location.
 
@@ -50,14 +74,14 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
         resource_overrides: resources to use instead of the shipped ones, by key (`storage`,
             `corpus`, `teacher`, `retriever`, `io_manager`): other settings, or other classes.
     """
+    resources = build_resources(resource_overrides)
+    assets = [corpus_files, documents, corpus_index, questions, hard_negatives, reasoning]
     return dg.Definitions(
-        assets=linked_to_code(
-            [corpus_files, documents, corpus_index, questions, hard_negatives, reasoning]
-        ),
+        assets=linked_to_code(located(assets, resources)),
         asset_checks=asset_checks,
         jobs=jobs,
         sensors=sensors,
-        resources=build_resources(resource_overrides),
+        resources=resources,
         # One process a run: its steps follow each other anyway, and each would take seconds to start.
         executor=dg.in_process_executor,
     )

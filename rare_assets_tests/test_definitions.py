@@ -88,6 +88,28 @@ def test_every_asset_says_what_a_row_costs_and_how_to_rerun():
         if spec.key.to_user_string() != "corpus_files":
             assert "**Cost:**" in spec.description
             assert "**Rerun**" in spec.description
+            assert "**resume**" in spec.description.lower()
+
+
+def uris(**resources):
+    """Where the catalog says that each asset lies."""
+    specs = build_defs(resource_overrides=resources).resolve_all_asset_specs()
+    return {spec.key.to_user_string(): spec.metadata.get("dagster/uri") for spec in specs}
+
+
+def test_the_catalog_says_where_everything_lies(nothing_set, tmp_path):
+    nothing_set.setenv("RARE_SOURCE", "https://me:h1dd3n@host/a.jsonl?token=h1dd3n")
+    nothing_set.setenv("RARE_STORAGE", "s3://bucket/rare/")
+    assert uris() == {
+        "corpus_files": "https://host/a.jsonl",
+        "corpus_index": "s3://bucket/rare/corpus_index/",
+        **{table: f"s3://bucket/rare/{table}/" for table in TABLES},
+    }
+    mine = uris(storage=Storage(root=str(tmp_path)))
+    assert mine["reasoning"] == f"{tmp_path}/reasoning/"
+    nothing_set.setenv("ELASTICSEARCH_URL", "http://me:h1dd3n@search:9200")
+    # The index then lies on a server that is named on the page of the resources.
+    assert uris()["corpus_index"] is None
 
 
 def code_versions(**environment: str) -> dict[str, str]:

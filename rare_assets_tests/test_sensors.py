@@ -174,6 +174,8 @@ def test_a_source_that_cannot_be_read_is_a_reason_to_skip_and_removes_nothing(gr
     assert graph.shards == ["a.jsonl", "b.jsonl"]
 
 
+# Dagster's own tester uses what is a beta in this Dagster.
+@pytest.mark.filterwarnings("ignore:Parameter `include_sources`")
 def test_the_index_follows_documents_and_nothing_that_costs_follows_it(graph):
     """Simulated as the daemon evaluates it; one of the shards is never read."""
     graph.register()

@@ -76,8 +76,10 @@ def corpus_index(
     registered leave the index, the rest is left alone.
 
     **Engine:** Elasticsearch where `ELASTICSEARCH_URL` is set, else the embedded one; both give the
-    same negatives. **Cost:** none, no model is asked. **Rerun** freely; a killed sync is repaired by
-    the next one.
+    same negatives.
+
+    **Cost:** none, no model is asked. **Rerun** freely. **Resume** a sync that was stopped or killed
+    by materializing again: what it had not finished is repaired, searches see the old index until then.
     """
     tables = storage.tables()
     registered = context.instance.get_dynamic_partitions(document_shards.name or "")
@@ -142,7 +144,9 @@ def _metadata(report: SyncReport, missing: list[str]) -> dict:
                 [dg.TableColumn(name) for name in ("text_hash", "doc_ids", "shards")]
             ),
         ),
-        **({"warnings": "\n".join(report.warnings)} if report.warnings else {}),
-        "seconds": report.seconds,
-        "documents_per_second": report.n_indexed / report.seconds if report.seconds else 0.0,
+        "warnings": "\n".join(report.warnings) or None,
+        "seconds": round(report.seconds, 3),
+        "documents_per_second": round(report.n_indexed / report.seconds, 1)
+        if report.seconds
+        else 0.0,
     }

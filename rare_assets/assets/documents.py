@@ -50,7 +50,8 @@ def documents(
     Rows that cannot be used (broken JSON, no text, a duplicate in the shard, ...) are in
     `documents_rejects`, each with file, row and reason.
 
-    **Cost:** none, no model is asked. **Rerun** freely: the same file gives the same table.
+    **Cost:** none, no model is asked. **Rerun** freely: the same file gives the same table. A run
+    that was stopped leaves the table as it was; **resume** by materializing the shard again.
     """
     started = time.monotonic()
     source = corpus.source()

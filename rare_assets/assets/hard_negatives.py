@@ -175,6 +175,7 @@ def hard_negatives(
     **Cost:** none, no model is asked, unless `judge_relevance` has the teacher look for negatives that
     answer the question all the same. **Rerun** freely: negatives that still hold are kept, since
     changed ones are a new prompt to pay for in `reasoning` (`remine_after_growth=0` mines all anew).
+    **Resume** a run that was stopped by materializing the shard again.
     """
     started = time.monotonic()
     content_hash = storage.content_hash("documents", context.partition_key)

@@ -53,6 +53,7 @@ def questions(
 
     **Cost:** one request a document (and one for each answer that could not be used). **Rerun**
     freely: every answer is stored, only what was never asked is paid for; `refresh` asks anew.
+    **Resume** what was stopped, killed or met a limit by materializing the shard again.
     """
     started = time.monotonic()
     rows = documents.collect()

@@ -69,6 +69,7 @@ def reasoning(
 
     **Cost:** one request a question and sample, the prompt holding all its documents. **Rerun**
     freely: every answer is stored, only what was never asked is paid for; `refresh` asks anew.
+    **Resume** what was stopped, killed or met a limit by materializing the shard again.
     """
     started = time.monotonic()
     asked = questions.collect()

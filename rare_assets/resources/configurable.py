@@ -6,6 +6,7 @@ Secrets are no fields: they come from the environment alone, so no config or UI 
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -46,6 +47,12 @@ class Storage(dg.ConfigurableResource):
     def tables(self) -> ParquetTables:
         """The stored tables."""
         return ParquetTables(self.root or Settings().storage)
+
+    @property
+    def location(self) -> str:
+        """The root, for people: an absolute path or a URL."""
+        root = self.root or Settings().storage
+        return root.rstrip("/") if "://" in root else str(Path(root).expanduser().absolute())
 
     def content_hash(self, table: str, shard: str) -> str:
         """Hash of what a stored shard holds. Raises TableMissing."""
