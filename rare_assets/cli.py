@@ -25,6 +25,13 @@ def main() -> None:
 
     Settings come from the environment (RARE_SOURCE, RARE_STORAGE, RARE_MODEL, ...; see the README).
     With nothing set, the bundled sample corpus, an embedded teacher and an embedded index are used.
+
+    \b
+    Examples:
+      rare-assets run --source ./corpus --dry-run      what it would ask, and what that costs
+      rare-assets run --source ./corpus                make it; again goes on where it was
+      rare-assets status --source ./corpus             what is made, what it has cost
+      rare-assets dev --source ./corpus                the same runs in the Dagster UI
     """
 
 
@@ -64,7 +71,9 @@ def run(
       rare-assets run --dry-run                        what it would ask, and what that costs
 
     Every answer of the teacher is stored: a run that was stopped goes on where it was.
-    Exits 1 if anything failed, 2 on wrong usage, 130 if it was interrupted.
+    On a terminal it shows what is done of all, the rate, the time left and the dollars so far; in a
+    log file the same as plain lines. Exits 1 if anything failed, 2 on wrong usage, 130 if it was
+    interrupted, 143 if it was terminated.
     """
     _set(RARE_SOURCE=source, RARE_STORAGE=storage)
     with _one_message():
@@ -92,7 +101,7 @@ def status(source: str | None, storage: str | None) -> None:
 @click.option("--source", metavar="S", help="Folder, file, pattern or URL of the corpus.")
 @click.option("--storage", metavar="T", help="Folder or URL where the tables go.")
 def shards(source: str | None, storage: str | None) -> None:
-    """Each shard of the source with the state of every stage: rows, rejects, what has changed.
+    """Each shard of the source: rows, rejects and state of every stage, and its cost so far.
 
     \b
     Example:

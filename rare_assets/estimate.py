@@ -43,19 +43,21 @@ def estimate(planner: Planner, teacher: TeacherModel, shards: list[Shard]) -> li
         asking.insert(1, "hard_negatives")
     totals = {stage: _Total(stage, teacher) for stage in asking}
     index = planner.index_state()
+    # What is made again only because it was asked for asks the same, so that its answers are stored.
+    changed = planner.without_redoing()
     for shard in shards:
-        stale_documents = planner.documents(shard) is not None
-        stages = [] if index is None else [each.stage for each in planner.asked(shard.key, index)]
+        stale_documents = changed.documents(shard) is not None
+        stages = [] if index is None else [each.stage for each in changed.asked(shard.key, index)]
         if stale_documents or index is None or not planner.tables.exists("questions", shard.key):
             stages = ["questions", "hard_negatives", "reasoning"]
-        if "questions" in stages:
+        if "questions" in stages or planner.redo_all:
             if stale_documents:
                 totals["questions"].guess(
                     shard.n_rows * options.questions.num_questions, DOCUMENT_TOKENS + PROMPT_TOKENS
                 )
             else:
                 totals["questions"].count(asyncio.run(_questions(planner, teacher, shard.key)))
-        if stages == ["reasoning"]:
+        if stages == ["reasoning"] or (planner.redo_all and not stages):
             totals["reasoning"].count(asyncio.run(_reasoning(planner, teacher, shard.key)))
         elif "reasoning" in stages:
             questions = planner.tables.provenance("questions", shard.key)

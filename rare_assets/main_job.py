@@ -119,12 +119,12 @@ class MainJob:
         with dg.DagsterInstance.get() as instance:
             scan = self._scan(instance, remember=False)
         states = shard_states(self.planner, scan.shards, self.planner.index_state())
+        keys, prices = [shard.key for shard in scan.shards], self.teacher.load_prices()
         if each_shard:
-            print_shards(self.console, scan.shards, states)
-            return
-        keys = [shard.key for shard in scan.shards]
-        costs = spent(self.tables, keys, self.teacher.load_prices())
-        print_status(self.console, states, costs, scan)
+            costs = {key: spent(self.tables, [key], prices) for key in keys}
+            print_shards(self.console, scan.shards, states, costs)
+        else:
+            print_status(self.console, states, spent(self.tables, keys, prices), scan)
 
     def _scan(self, instance: dg.DagsterInstance, *, remember: bool) -> Scan:
         scan = scan_source(self.source, self.tables, instance, remember=remember)

@@ -95,8 +95,13 @@ class Planner:
         self.retriever = retriever
         self.options = options
         self.redo_all = redo_all
+        self.teacher = teacher
         self.teacher_name = teacher.name
         self.templates = load_templates(teacher.prompts_folder)
+
+    def without_redoing(self) -> Planner:
+        """The same, for what is missing or has changed alone."""
+        return Planner(self.tables, self.retriever, self.teacher, self.options)
 
     def documents(self, shard: Shard) -> Stale | None:
         """Whether a shard's documents must be read (again)."""

@@ -118,20 +118,37 @@ def print_status(
 
 
 def print_shards(
-    console: Console, shards: list[Shard], states: dict[str, dict[str, StageState]]
+    console: Console,
+    shards: list[Shard],
+    states: dict[str, dict[str, StageState]],
+    costs: dict[str, Spent],
 ) -> None:
-    """Print a line a shard: what each of its tables holds and whether it is current."""
+    """Print a line a shard: what each of its tables holds, whether it is current, what it has cost."""
     table = Table(header_style="bold")
-    for column in ("shard", "source rows", *TABLES):
-        table.add_column(column, justify="right" if column == "source rows" else "left")
+    table.add_column("shard", no_wrap=True)
+    for column in ("source", *TABLES, "cost"):
+        table.add_column(column, justify="left" if column in TABLES else "right")
     for shard in shards:
-        cells = []
-        for stage in states[shard.key].values():
-            rejects = f", {stage.rejects} rejects" if stage.rejects else ""
-            held = "" if stage.state == "missing" else f"{stage.rows:,} rows{rejects}; "
-            cells.append(f"{held}{stage.state}")
-        table.add_row(shard.key, f"{shard.n_rows:,}", *cells)
+        cells = [_state(stage) for stage in states[shard.key].values()]
+        cost = costs[shard.key].cost_usd
+        table.add_row(
+            escape(shard.key), f"{shard.n_rows:,}", *cells, "?" if cost is None else f"${cost:,.4f}"
+        )
     console.print(table)
+    console.print(
+        "Rows of the source and of each table; - is missing, a table with a word behind its rows is "
+        "made again by the next run, since that has changed.",
+        soft_wrap=True,
+    )
+
+
+def _state(stage: StageState) -> str:
+    """A table's rows and rejects, and what has changed; a hyphen where there is none."""
+    if stage.state == "missing":
+        return "-"
+    rejects = f" +{stage.rejects:,} rejects" if stage.rejects else ""
+    changed = "" if stage.state == "current" else f" ({stage.state.removeprefix('changed: ')})"
+    return escape(f"{stage.rows:,}{rejects}{changed}")
 
 
 def _dollars(cost: float | None) -> str:

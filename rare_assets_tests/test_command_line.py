@@ -202,6 +202,51 @@ def test_config_reaches_the_assets_and_prompts_of_ones_own_are_asked_with(small,
     assert all("dry logbook" in request.raw.decode() for request in changed.sent)
 
 
+def cells(said, first):
+    """The cells of the row of a printed table that begins with this."""
+    (line,) = (line for line in said.splitlines() if line.startswith(f"│ {first} "))
+    return [cell.strip() for cell in line.strip("│").split("│")][1:]
+
+
+def test_status_shards_and_dry_run_say_what_there_is_and_what_a_run_would_cost(small, endpoint):
+    prices = {
+        "models": {MODEL: {"prompt_usd_per_million": 1.0, "completion_usd_per_million": 10.0}}
+    }
+    (small.folder / "prices.json").write_text(json.dumps(prices))
+    small.environment["RARE_PRICES"] = "prices.json"
+    write_jsonl(small.corpus / "b.jsonl", range(8, 11))
+    dry = Finished(small, endpoint, "run", "--dry-run")
+    assert (dry.code, dry.sent) == (0, [])
+    assert cells(dry.said, "reasoning")[:3] == ["2", "at most 11", "0"]
+    assert cells(Finished(small, endpoint, "status").said, "questions")[:3] == ["0", "0", "2"]
+    assert not small.tables.root.joinpath("questions").exists()
+
+    made = Finished(small, endpoint, "run", "--shard", "a.jsonl")
+    assert made.code == 0, made.said
+    stored = [small.tables.scan(table, "a.jsonl").collect() for table in ("questions", "reasoning")]
+    prompt, completion = (
+        sum(frame[f"{kind}_tokens"].sum() for frame in stored) for kind in ("prompt", "completion")
+    )
+    cost = f"${(prompt + 10 * completion) / 1e6:.4f}"
+    shards = Finished(small, endpoint, "shards")
+    assert cells(shards.said, "a.jsonl") == ["8", "8", "8", "8", "8", cost]
+    assert cells(shards.said, "b.jsonl") == ["3", "3", "-", "-", "-", "$0.0000"]
+    status = Finished(small, endpoint, "status")
+    assert cells(status.said, "documents") == ["2", "0", "0", "11", "0"]
+    assert cells(status.said, "reasoning") == ["1", "0", "1", "8", "0"]
+    spent = f"{prompt:,} prompt and {completion:,} completion tokens, {cost}."
+    assert spent in status.said
+
+    # What is stored is free, whatever is made again.
+    again = Finished(small, endpoint, "run", "--all", "--dry-run", "--shard", "a.jsonl")
+    assert cells(again.said, "questions")[:3] == ["1", "0", "8"]
+    assert cells(again.said, "reasoning")[:3] == ["1", "0", "8"]
+    assert again.sent == []
+    write_jsonl(small.corpus / "a.jsonl", range(7))
+    changed = Finished(small, endpoint, "shards")
+    assert cells(changed.said, "a.jsonl")[1] == "8 (rows, version)"
+
+
 def test_a_deleted_file_is_told_and_takes_its_shard_along_only_if_that_is_set(small, endpoint):
     write_jsonl(small.corpus / "b.jsonl", range(8, 11))
     assert Finished(small, endpoint, "run").code == 0
