@@ -305,12 +305,15 @@ def test_the_page_of_a_table_says_what_its_columns_and_its_last_rows_are(
     see(page, str(path))
     first = deployment.tables.scan(asset, SHARDS[1]).head(1).collect().to_series(0)[0]
     see(page, first, exact=True)
-    if asset == "questions":
+    if asset == "hard_negatives":
         picture(page, "partition")
-    page.get_by_text("[Show Markdown]").first.click()
-    dialog = page.get_by_role("dialog")
+    where = page
+    if asset != "documents":
+        # What is longer than a thousand characters stands behind a button.
+        page.get_by_text("[Show Markdown]").first.click()
+        where = page.get_by_role("dialog")
     for text in READ[asset]:
-        dialog.get_by_text(text).first.wait_for()
+        where.get_by_text(text).first.wait_for()
     if asset == "reasoning":
         picture(page, "example")
 
@@ -448,7 +451,7 @@ def test_a_failed_shard_of_a_backfill_stops_no_other_and_is_run_again_for_what_i
     assert deployment.tables.scan("questions", WELL).collect().height == 4
     assert not deployment.tables.exists("questions", ILL)
     page.goto(f"{deployment.server.url}/assets/questions?view=partitions&partition={ILL}")
-    see(page, "Failed", exact=True)
+    see(page, "Failed (1)")
 
     refused, deployment.endpoint.fault_for = deployment.endpoint.fault_for, None
     answered = [request for request in asked() if refused(request.body) is None]

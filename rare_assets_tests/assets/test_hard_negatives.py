@@ -6,7 +6,9 @@ import re
 import dagster as dg
 import pytest
 
+from rare_assets.assets import step_progress
 from rare_assets.assets.hard_negatives import mining_metadata
+from rare_assets.assets.step_progress import Moment
 from rare_assets.operators.bm25_hard_neg import RULES, bm25_hard_neg
 from rare_assets_tests.fake_endpoint import FakeEndpoint
 from rare_assets_tests.graph import Graph, failed_checks, failure_text, metadata
@@ -112,6 +114,9 @@ def test_metadata_tells_how_mining_came_out():
     options = {"num_neg": 2, "relative_margin": 0.2, "fallback_range_min": None}
     figures = mining_metadata(bm25_hard_neg(asked, retriever, **options).stats)
     expected = {
+        "negatives_found": 1,
+        "negatives_per_question": 0.333,
+        "candidates_dropped": 4,
         "negatives_kept": 0,
         "slots_unfilled": 5,
         "filled_beyond_margin": 0,
@@ -212,3 +217,11 @@ def test_a_judge_that_stops_fails_the_shard_and_is_paid_once(only_key_set, tmp_p
         # A run of its own may ask as many again; what was answered is not asked twice.
         assert mine(graph, judge_relevance=True).success
         assert len(endpoint.requests) == 8 + 3 * 8
+
+
+def test_how_far_mining_is_is_told(graph, monkeypatch):
+    told = []
+    monkeypatch.setattr(step_progress, "listeners", [told.append])
+    assert graph.make("corpus_index_job").success
+    assert mine(graph).success
+    assert told == [Moment("hard_negatives", 0, 4), Moment("hard_negatives", 4, 4)]
