@@ -22,7 +22,6 @@ from pydantic import SecretStr
 
 from rare_assets.resources.retriever.elasticsearch_connection import (
     Connection,
-    ElasticsearchError,
     batched,
 )
 from rare_assets.resources.retriever.elasticsearch_index import MAX_TERMS, Alias, ConcreteIndex
@@ -62,8 +61,8 @@ class ElasticsearchRetriever:
     hidden documents meanwhile, as they count removed ones until Lucene merges them away: a server
     keeps them for half a minute at least, and each sync has those of earlier syncs merged away
     where they are more than a tenth of a segment. Two syncs at once that want the
-    same shards do no harm; of two that want different ones the last to finish checks what the
-    index holds and fails if that is not what it wanted.
+    same shards do no harm; of two that want different ones the later takes over the index, and
+    the earlier fails at its next change, which does nothing.
 
     Needs the privilege `manage` on `<index>*`.
 
@@ -166,8 +165,12 @@ class ElasticsearchRetriever:
         fresh = {_version(s, shards[s].content_hash) for s in send} - {
             _version(*version) for version in held
         }
-        if target.visible and fresh - target.hidden:
-            self._alias.show(target, target.hidden | fresh)
+        if send or stale or target.hidden or not target.visible:
+            target = self._alias.claim(target, _purpose(wanted), fresh)
+            self._alias.refresh(target.name)
+            if self._grown(target.name, held, wanted):
+                # Another sync wrote until then: what it left is to be looked at, too.
+                return self.sync(shards, read, bm25, progress)
         self._remove(target, overfull)
         n_indexed = self._load(target, shards, send, read, progress)
         if send:
@@ -351,6 +354,16 @@ class ElasticsearchRetriever:
                 return counts
             versions["after"] = page["after_key"]
 
+    def _grown(
+        self, name: str, held: Mapping[tuple[str, str], int], wanted: Collection[str]
+    ) -> bool:
+        """Whether an index holds more that is not wanted than it did."""
+        return any(
+            n > held.get(version, 0)
+            for version, n in self._inventory(name).items()
+            if _version(*version) not in wanted
+        )
+
     def _verify(
         self,
         target: ConcreteIndex,
@@ -367,10 +380,8 @@ class ElasticsearchRetriever:
         if counts != expected:
             shard, _ = min(counts.items() ^ expected.items())[0]
             have = {content: n for (s, content), n in counts.items() if s == shard}
-            raise ElasticsearchError(
-                f"after the load, {target.name} at {self._connection.url} holds {have} documents of shard "
-                f"{shard!r}, not {shards.get(shard)}: another sync, or somebody, changed it "
-                "meanwhile; materialize corpus_index again"
+            raise self._connection.overtaken(
+                f"holds {have} documents of shard {shard!r} after the load, not {shards.get(shard)}"
             )
 
     def _load(
@@ -685,6 +696,12 @@ class _Hits(NamedTuple):
 
 def _version(shard: str, content_hash: str) -> str:
     return f"{shard}@{content_hash}"
+
+
+def _purpose(wanted: Collection[str]) -> str:
+    """A short name of what a sync wants, the same for all that want the same."""
+    versions = "\0".join(sorted(wanted)).encode(errors="surrogatepass")
+    return hashlib.blake2b(versions, digest_size=8).hexdigest()
 
 
 def _match(query: str) -> dict[str, Any]:

@@ -350,6 +350,8 @@ class Connection:
                     continue
                 kind, detail = _reason(outcome)
                 message = f"{name(action)}: {status} {kind}: {detail}"
+                if kind == "index_not_found_exception":
+                    raise self.overtaken(f"no longer takes {name(action)} from this sync")
                 if status not in PASSING:
                     raise ElasticsearchError(
                         f"Elasticsearch at {self.url} could not {operation} {message}",
@@ -362,6 +364,12 @@ class Connection:
                 raise _Passing(reason)
 
         self.ask(f"write {len(actions)} documents from {name(actions[0])} on", once, stop)
+
+    def overtaken(self, how: str) -> ElasticsearchError:
+        return ElasticsearchError(
+            f"the index {self.index!r} at {self.url} {how}: another sync, or somebody, changed it "
+            "meanwhile; materialize corpus_index again"
+        )
 
     def missing(self) -> IndexMissing:
         return IndexMissing(

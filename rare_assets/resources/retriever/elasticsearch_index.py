@@ -40,11 +40,13 @@ class ConcreteIndex(NamedTuple):
     hidden: frozenset[str]  # versions that the alias leaves out
     restore: Mapping[str, Any] | None  # settings to set after the first load
     closed: bool
+    write_aliases: tuple[str, ...]  # of the syncs that may write to it, see `Alias.claim`
 
     @property
     def write_alias(self) -> str:
-        """Name to write under, which keeps a deleted index from coming back by itself."""
-        return f"{self.name}{WRITE}"
+        """Name that the sync which has claimed the index writes under."""
+        (alias,) = self.write_aliases
+        return alias
 
 
 class Alias:
@@ -95,6 +97,7 @@ class Alias:
             hidden=frozenset(hidden),
             restore=mark.get("restore"),
             closed=settings.get("verified_before_close") == "true",
+            write_aliases=tuple(a for a in described["aliases"] if a.startswith(f"{name}{WRITE}")),
         )
 
     def _ours(self) -> dict[str, ConcreteIndex]:
@@ -182,7 +185,6 @@ class Alias:
                 index=name,
                 settings={"index": settings},
                 mappings={**_mappings(bm25.analyzer), "_meta": {"rare_assets": mark}},
-                aliases={f"{name}{WRITE}": {"is_hidden": True}},
             )
 
         try:
@@ -244,21 +246,68 @@ class Alias:
         finally:
             self._open(name)
 
+    def claim(self, target: ConcreteIndex, purpose: str, hide: Collection[str]) -> ConcreteIndex:
+        """Keep syncs of another purpose from the index, and hide these versions from readers.
+
+        Each sync writes under an alias that is named after its purpose, and each of its changes
+        fails once that alias is gone: what it was about to do can't spoil what this one does. The
+        alias also keeps a deleted index from coming back by itself.
+        """
+        now = self._parse(target.name, self._describe(target.name).get(target.name, {}))
+        if now is None:
+            raise self.connection.overtaken("is gone")
+        own = f"{target.name}{WRITE}-{purpose}"
+        # Whoever claimed it for the same has hidden them, and perhaps has shown them since.
+        hidden = now.hidden | frozenset(() if own in now.write_aliases else hide)
+        actions: list[dict[str, Any]] = [
+            {"remove": {"index": target.name, "alias": alias}}
+            for alias in now.write_aliases
+            if alias != own
+        ]
+        actions.append({"add": {"index": target.name, "alias": own, "is_hidden": True}})
+        if now.visible and hidden != now.hidden:
+            actions.append({"add": self._filtered(target.name, hidden)})
+        self.connection.ask(
+            f"claim {target.name}",
+            lambda: self.connection.client.indices.update_aliases(actions=actions),
+        )
+        return target._replace(visible=now.visible, hidden=hidden, write_aliases=(own,))
+
     def show(self, target: ConcreteIndex, hidden: Collection[str]) -> None:
-        """Point the alias to this index alone, without these versions of shards."""
-        add: dict[str, Any] = {"index": target.name, "alias": self.name}
-        if hidden:
-            must_not = [{"terms": {"version": part}} for part in batched(sorted(hidden), MAX_TERMS)]
-            add["filter"] = {"bool": {"must_not": must_not}}
-        remove = [
+        """Point the alias to this index alone, without these versions of shards.
+
+        Raises ElasticsearchError if another sync has claimed the index meanwhile.
+        """
+        own: dict[str, Any] = {"index": target.name, "alias": target.write_alias}
+        others = [
             {"remove": {"index": index.name, "alias": self.name}}
             for index in self._ours().values()
             if index.visible and index.name != target.name
         ]
-        self.connection.ask(
-            f"point alias {self.name} to {target.name}",
-            lambda: self.connection.client.indices.update_aliases(actions=[*remove, {"add": add}]),
-        )
+        actions = [
+            # Done as a whole or not at all, and not at all if the alias is gone.
+            {"remove": {**own, "must_exist": True}},
+            {"add": {**own, "is_hidden": True}},
+            *others,
+            {"add": self._filtered(target.name, hidden)},
+        ]
+        try:
+            self.connection.ask(
+                f"point alias {self.name} to {target.name}",
+                lambda: self.connection.client.indices.update_aliases(actions=actions),
+            )
+        except ElasticsearchError as error:
+            if error.kind != "aliases_not_found_exception":
+                raise
+            raise self.connection.overtaken("can't be shown") from error
+
+    def _filtered(self, name: str, hidden: Collection[str]) -> dict[str, Any]:
+        """The alias over an index, without these versions of shards."""
+        alias: dict[str, Any] = {"index": name, "alias": self.name}
+        if hidden:
+            must_not = [{"terms": {"version": part}} for part in batched(sorted(hidden), MAX_TERMS)]
+            alias["filter"] = {"bool": {"must_not": must_not}}
+        return alias
 
     def delete_others(self, target: ConcreteIndex) -> None:
         """Delete the index that the alias pointed to before, and what a killed load left over."""

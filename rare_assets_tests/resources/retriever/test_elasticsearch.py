@@ -1,5 +1,6 @@
 """What Elasticsearch's engine does beyond the interface: production's faults, all of them real."""
 
+import itertools
 import json
 import logging
 import random
@@ -252,6 +253,66 @@ def test_two_syncs_at_once_leave_one_whole_index(open_retriever, client, corpus)
             assert client.count(index=concrete(client, open_retriever().index))["count"] == total
 
 
+def whole(corpus, bm25):
+    """What a reader sees of an index that holds this."""
+    ids = [doc_id for documents in corpus.documents.values() for doc_id in documents]
+    return corpus.hashes, bm25, sorted(ids)
+
+
+def seen(reader):
+    """What a reader sees: what an index holds, how it ranks and what it finds; or why nothing."""
+    try:
+        state = reader.state()
+        hits = reader.search(queries("common"), depth=100)["doc_id"].to_list()
+    except IndexMissing:
+        return "nothing yet"
+    except ElasticsearchError as error:
+        return str(error)
+    return dict(state.shards), state.bm25, sorted(hits)
+
+
+def test_of_two_syncs_that_want_different_shards_the_later_takes_over_at_any_moment(
+    proxy, open_retriever, tmp_path
+):
+    old, ours, theirs = (
+        Corpus(tmp_path / name, {"a": passages("a", 4), **more})
+        for name, more in {
+            "old": {"b": passages("b", 3)},
+            "ours": {"b": passages("b-new", 4), "c": passages("c", 3)},
+            "theirs": {"b": passages("b-other", 2), "x": passages("x", 2)},
+        }.items()
+    )
+    reader, other = open_retriever(), open_retriever()
+    moment, left, states = 0, [], []
+
+    def meanwhile(request):
+        if len(proxy.requests) == moment:
+            other.sync(theirs.shards, theirs.read, Bm25())
+
+    proxy.refuse = meanwhile
+    while moment <= len(proxy.requests):
+        moment += 1
+        reader.sync(old.shards, old.read, Bm25())
+        proxy.requests.clear()
+        try:
+            open_retriever(proxy.url, bulk_size=3).sync(ours.shards, ours.read, Bm25())
+            left.append("ours")
+        except ElasticsearchError as error:
+            assert "another sync, or somebody, changed it meanwhile" in str(error)  # noqa: PT017
+            left.append("theirs")
+        states.append(seen(reader))
+
+    # Ours overrules what theirs did before it claims the index, fails where theirs takes it over,
+    # and is done where theirs comes after its last change.
+    wins = [(name, len(list(group))) for name, group in itertools.groupby(left)]
+    assert [name for name, _ in wins] == ["ours", "theirs", "ours"]
+    overruled, taken_over = wins[0][1], wins[1][1]
+    assert states[:overruled] == [whole(ours, Bm25())] * overruled
+    assert states[overruled:-1] == [whole(theirs, Bm25())] * (len(states) - overruled - 1)
+    assert taken_over > 5
+    assert states[-1] == whole(ours, Bm25())  # which had the index for itself
+
+
 @pytest.mark.parametrize(
     ("before", "bm25"),
     [(False, Bm25()), (True, Bm25()), (True, Bm25(k1=2.0)), (True, Bm25(analyzer="standard"))],
@@ -267,20 +328,6 @@ def test_a_sync_that_ends_at_any_request_leaves_readers_the_old_or_the_new(
     old, new = Corpus(tmp_path / "old", old), Corpus(tmp_path / "new", new)
     reader = open_retriever(wait_seconds=0.1)
 
-    def seen():
-        try:
-            state = reader.state()
-            hits = reader.search(queries("common"), depth=100)["doc_id"].to_list()
-        except IndexMissing:
-            return "nothing yet"
-        except ElasticsearchError as error:
-            return error.kind or str(error)
-        return dict(state.shards), state.bm25, sorted(hits)
-
-    def whole(corpus, ranked):
-        ids = [doc_id for documents in corpus.documents.values() for doc_id in documents]
-        return corpus.hashes, ranked, sorted(ids)
-
     synced = whole(new, bm25)
     allowed, left, ends = 0, [], []
     end = {"type": "the_end", "reason": "no more requests"}
@@ -294,11 +341,11 @@ def test_a_sync_that_ends_at_any_request_leaves_readers_the_old_or_the_new(
             ends.append(None)
         except ElasticsearchError as error:
             ends.append(error.kind)
-        left.append(seen())
+        left.append(seen(reader))
         # Every other time it is the next one's turn to sync the old again.
         if not before or allowed % 2:
             assert reader.sync(new.shards, new.read, bm25).state == reader.state()
-            assert seen() == synced
+            assert seen(reader) == synced
             assert len(client.indices.get(index=f"{reader.index}-*")) == 1
         if not before:
             client.indices.delete(index=list(client.indices.get(index=f"{reader.index}-*")))
