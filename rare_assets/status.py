@@ -46,9 +46,13 @@ def spent(tables: ParquetTables, shards: list[str], prices: Prices) -> Spent:
     by_model: dict[str, tuple[int, int]] = {}
     for table in ASKED_TABLES:
         for shard in shards:
-            if not tables.exists(table, shard):
+            stored = tables.provenance(table, shard)
+            if stored is None:
                 continue
-            for frame in (tables.scan(table, shard), tables.scan_rejects(table, shard)):
+            frames = [tables.scan(table, shard)]
+            if stored.n_rejects:
+                frames.append(tables.scan_rejects(table, shard))
+            for frame in frames:
                 sums = frame.group_by("model").agg(
                     pl.col("prompt_tokens").sum(), pl.col("completion_tokens").sum()
                 )

@@ -45,6 +45,9 @@ READ = {
     ),
 }
 WIDE = {"width": 2200, "height": 1000}
+TALL = {"width": 1280, "height": 1000}
+# The plots, without the panel that says where the storage lies.
+PLOTS = {"x": 240, "y": 104, "width": 728, "height": 696}
 GRAPH = {"x": 540, "y": 110, "width": 1660, "height": 890}
 SLOW = "slow.jsonl"
 SLOW_MARK = b"Specimen "
@@ -293,8 +296,6 @@ def test_the_page_of_a_table_says_what_its_columns_and_its_last_rows_are(
     for name, column in TABLES[asset].schema.columns().items():
         see(page, name, exact=True)
         see(page, column.description.partition("`")[0])
-    if asset == "reasoning":
-        picture(page, "asset")
     page.goto(f"{deployment.server.url}/assets/{asset}?view=partitions&partition={SHARDS[1]}")
     for key in ("rows", "reject_rate", "content_hash", "preview", "example", "path"):
         see(page, key, exact=True)
@@ -315,6 +316,7 @@ def test_the_page_of_a_table_says_what_its_columns_and_its_last_rows_are(
     for text in READ[asset]:
         where.get_by_text(text).first.wait_for()
     if asset == "reasoning":
+        page.set_viewport_size(TALL)
         picture(page, "example")
 
 
@@ -324,7 +326,7 @@ def test_plots_of_a_table_are_drawn_over_its_shards(page, deployment, backfill):
     for key in ("reject_rate", "latency_p50_s", "prompt_tokens", "mean_question_words"):
         page.get_by_text(key, exact=True).first.scroll_into_view_if_needed()
     assert page.locator("canvas").count() >= 10
-    picture(page, "plots")
+    picture(page, "plots", clip=PLOTS)
 
 
 def test_checks_of_a_table_show_their_state_for_every_shard(page, deployment, backfill):
