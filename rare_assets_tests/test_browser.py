@@ -25,6 +25,7 @@ from rare_assets_tests.browser import DevServer, open_tab
 from rare_assets_tests.fake_endpoint import FakeEndpoint
 from rare_assets_tests.graph import API_KEY, MODEL, clean_environment
 from rare_assets_tests.passages import passage, write_jsonl
+from rare_assets_tests.written_teacher import written_answer
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 SHARDS = ("electrochemistry.jsonl", "nerve-and-heart.json", "ocean-and-weather.csv")
@@ -124,7 +125,7 @@ def deployment(browser, tmp_path_factory):
     source.mkdir()
     for shard in SHARDS:
         shutil.copy(SAMPLE_CORPUS / shard, source)
-    with FakeEndpoint(key=API_KEY) as endpoint:
+    with FakeEndpoint(key=API_KEY, answer=written_answer) as endpoint:
         environment = clean_environment() | {
             "RARE_SOURCE": str(source),
             "RARE_STORAGE": str(folder / "storage"),
