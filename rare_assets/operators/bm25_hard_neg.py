@@ -506,10 +506,12 @@ class _Batch:
         for position, (place, rule) in enumerate(order):
             if rule is None and options.near_duplicate_threshold is not None:
                 if doc_ids[place] not in self._texts or gold.doc_id not in self._texts:
-                    missing = options.num_neg - len(chosen)
                     ahead = [doc_ids[p] for p, rule in order[position:] if rule is None]
-                    wanted = [gold.doc_id, *ahead[:missing]]
-                    lacking = [doc_id for doc_id in wanted if doc_id not in self._texts]
+                    lacking = [doc_id for doc_id in ahead if doc_id not in self._texts]
+                    # A few at once: a round of reading texts costs more than some that go unused.
+                    lacking = lacking[: options.num_neg]
+                    if gold.doc_id not in self._texts:
+                        lacking.append(gold.doc_id)
                     return _Picked(chosen, dropped, relevant, lacking)
                 others = [doc_ids[p] for p in chosen]
                 rule = self._near_duplicate(
