@@ -130,9 +130,10 @@ def find_chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Chromium without a window, for the whole session."""
+    """Chromium without a window, for one module: while it is open, Playwright's event loop runs in this
+    thread, and no run of Dagster can be made in it."""
     if os.environ.get(REQUIRED) != "1":
         pytest.skip(
             f"browser tests take minutes: {REQUIRED}=1 runs them (`apt-get install chromium`)"
