@@ -331,9 +331,7 @@ class ElasticsearchRetriever:
         counts = {}
         versions: dict[str, Any] = {
             "size": 5_000,
-            "sources": [
-                {field: {"terms": {"field": field}}} for field in ("shard", "content_hash")
-            ],
+            "sources": [{"version": {"terms": {"field": "version"}}}],
         }
         while True:
             answer = self._connection.ask(
@@ -348,8 +346,7 @@ class ElasticsearchRetriever:
             )
             page = answer["aggregations"]["versions"]
             for bucket in page["buckets"]:
-                key = bucket["key"]
-                counts[key["shard"], key["content_hash"]] = bucket["doc_count"]
+                counts[_shard_and_hash(bucket["key"]["version"])] = bucket["doc_count"]
             if len(page["buckets"]) < versions["size"]:
                 return counts
             versions["after"] = page["after_key"]
@@ -692,6 +689,12 @@ class _Hits(NamedTuple):
         # Equal to 5 digits are at most this far apart.
         tie = distinct[-depth] * (1 - 1e-4) <= self.score[-1]
         return tie and size < depth + MAX_TIES
+
+
+def _shard_and_hash(version: str) -> tuple[str, str]:
+    """What `_version` was made from."""
+    shard, _, content_hash = version.rpartition("@")
+    return shard, content_hash
 
 
 def _version(shard: str, content_hash: str) -> str:
