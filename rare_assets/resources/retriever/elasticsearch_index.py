@@ -327,19 +327,21 @@ class Alias:
         )
 
     def expunge(self, target: ConcreteIndex) -> None:
-        """Have documents that were removed earlier merged away; they count in term statistics."""
-        from elastic_transport import TransportError
+        """Ask for removed documents to be merged away, which count in term statistics until then.
 
-        client = self.connection.client.options(request_timeout=600, max_retries=0)
+        The merge can take as long as a full load; the server does it after the sync.
+        """
         try:
             self.connection.optional(
                 f"merge {target.name}",
-                # A flush takes longer than a small sync, and nothing waits for it.
-                lambda: client.indices.forcemerge(
-                    index=target.name, only_expunge_deletes=True, flush=False
+                lambda: self.connection.client.indices.forcemerge(
+                    index=target.name,
+                    only_expunge_deletes=True,
+                    flush=False,
+                    wait_for_completion=False,
                 ),
             )
-        except (ElasticsearchError, TransportError) as error:
+        except ElasticsearchError as error:
             _log.debug("the merge was left to the server: %s", error)
 
 
