@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
+from rare_assets.assets.asking import judge_of
 from rare_assets.operators.doc2query import doc2query
-from rare_assets.operators.judge import Judge
 from rare_assets.operators.reason_distill import reason_distill
 from rare_assets.planning import Planner
 from rare_assets.resources.configurable import TeacherModel
@@ -102,7 +102,9 @@ async def _reasoning(planner: Planner, teacher: TeacherModel, shard: str) -> Usa
             planner.tables.scan("hard_negatives", shard).collect(),
             estimating,
             templates=planner.templates,
-            judge=Judge(estimating, planner.templates) if options.judge_answers else None,
+            judge=judge_of(teacher, estimating, planner.templates)
+            if options.judge_answers
+            else None,
             **options.operator_options(teacher),
         )
         return estimating.usage

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from rare_assets.instance import COMMAND_TAG
 from rare_assets.operators.judge import Judge
-from rare_assets.operators.templates import load_templates
+from rare_assets.operators.templates import Templates, load_templates
 from rare_assets.resources.configurable import TeacherModel
 from rare_assets.resources.teacher.interface import Teacher, TeacherStopped, Usage
 from rare_assets.resources.teacher.ledger import Ledger
@@ -80,12 +80,9 @@ def ask(
     """
     templates = load_templates(teacher.prompts_folder)
 
-    def judge(model: Teacher) -> Judge:
-        return Judge(model, templates, max_tokens=teacher.max_tokens(None))
-
     async def work() -> tuple[T, dict[str, Any]]:
         async with teacher.estimating(refresh=refresh, batch=mode == "batch") as estimating:
-            await operator(estimating, judge(estimating))
+            await operator(estimating, judge_of(teacher, estimating, templates))
             context.log.info(f"{context.partition_key}: {describe_estimate(estimating.usage)}")
         async with AsyncExitStack() as opened:
             ledger = ledger_of(context.run, context.instance)
@@ -98,7 +95,7 @@ def ask(
                     teacher.open(refresh=refresh, ledger=ledger)
                 )
             try:
-                produced = await operator(model, judge(online))
+                produced = await operator(model, judge_of(teacher, online, templates))
             except TeacherStopped as stopped:
                 usage = usage_metadata(teacher.name, _usage(model, online))
                 raise dg.Failure(
@@ -107,6 +104,11 @@ def ask(
             return produced, usage_metadata(teacher.name, _usage(model, online))
 
     return wait_for(work())
+
+
+def judge_of(teacher: TeacherModel, model: Teacher, templates: Templates) -> Judge:
+    """A judge that asks `model`, in the words that decide which stored verdicts are its own."""
+    return Judge(model, templates, max_tokens=teacher.max_tokens(None))
 
 
 def _usage(model: Teacher, judging: Teacher) -> Usage:
