@@ -160,29 +160,34 @@ class ElasticsearchRetriever:
         removed = sorted({shard for shard, _ in held} - shards.keys())
         kept = len(shards) > len(send)
         changing = {*send, *removed}
-        twins, n_twins = self._check(target.name if kept else None, shards, send, changing, read)
-
         fresh = {_version(s, shards[s].content_hash) for s in send} - {
             _version(*version) for version in held
         }
-        if send or stale or target.hidden or not target.visible:
-            target = self._alias.claim(target, _purpose(wanted), fresh)
-            self._alias.refresh(target.name)
-            if self._grown(target.name, held, wanted):
-                # Another sync wrote until then: what it left is to be looked at, too.
-                return self.sync(shards, read, bm25, progress)
-        self._remove(target, overfull)
-        n_indexed = self._load(target, shards, send, read, progress)
-        if send:
-            self._alias.refresh(target.name)
-            self._verify(target, shards, stale)
-        if target.restore is not None:
-            self._alias.restore(target)
-        if not target.visible or stale or target.hidden or fresh:
-            self._alias.show(target, stale)
-        n_removed = self._remove(target, stale)
+        # What only reads goes along beside what waits for the server's disk.
+        with self._connection.beside() as submit:
+            index = target.name if kept else None
+            compared = submit(partial(self._check, index, shards, send, changing, read))
+            if send or stale or target.hidden or not target.visible:
+                target = self._alias.claim(target, _purpose(wanted), fresh)
+                self._alias.refresh(target.name)
+                if self._grown(target.name, held, wanted):
+                    # Another sync wrote until then: what it left is to be looked at, too.
+                    return self.sync(shards, read, bm25, progress)
+            twins, n_twins = compared.result()
+            self._remove(target, overfull)
+            found = submit(partial(self._documents_of, target.name, stale))
+            n_indexed = self._load(target, shards, send, read, progress)
+            if send:
+                self._alias.refresh(target.name)
+                self._verify(target, shards, stale)
+            if target.restore is not None:
+                self._alias.restore(target)
+            if not target.visible or stale or target.hidden or fresh:
+                self._alias.show(target, stale)
+            n_removed = self._remove(target, stale, found.result())
         if stale:
-            self._verify(target, shards)
+            if left := self._inventory(target.name, stale):
+                raise self._connection.overtaken(f"still holds {left}, which was removed")
             self._alias.show(target, ())
         if target.visible and (send or stale):
             self._alias.expunge(target)
@@ -326,8 +331,12 @@ class ElasticsearchRetriever:
         """Close the connections."""
         self._connection.close()
 
-    def _inventory(self, name: str) -> dict[tuple[str, str], int]:
-        """Documents in an index (or behind the alias) by shard and content hash."""
+    def _inventory(
+        self, name: str, versions_only: Collection[str] | None = None
+    ) -> dict[tuple[str, str], int]:
+        """Documents in an index (or behind the alias) by shard and content hash; of some versions
+        only, it costs what they hold and not what the index does."""
+        query = None if versions_only is None else _of_versions(versions_only)
         counts = {}
         versions: dict[str, Any] = {
             "size": 5_000,
@@ -339,6 +348,7 @@ class ElasticsearchRetriever:
                 lambda: self._connection.client.search(
                     index=name,
                     size=0,
+                    query=query,
                     track_total_hits=False,
                     allow_partial_search_results=False,
                     aggs={"versions": {"composite": versions}},
@@ -436,38 +446,49 @@ class ElasticsearchRetriever:
                 progress(f"indexed {done:,} of {total:,} documents")
         return done
 
-    def _remove(self, target: ConcreteIndex, stale: Collection[str]) -> int:
-        """Remove these versions of shards; how many documents that were."""
-        alias = target.write_alias
+    def _documents_of(
+        self, name: str, versions: Collection[str], stop: Event | None = None
+    ) -> list[dict[str, Any]]:
+        """Documents of these versions of shards in an index, ids and shards, MAX_HITS at most."""
+        if not versions:
+            return []
+        body = {
+            "query": _of_versions(versions),
+            "size": MAX_HITS,
+            "source": False,
+            "docvalue_fields": ["shard"],
+            "track_total_hits": False,
+            "sort": ["_doc"],
+        }
+        return self._connection.search("find removed documents", name, body, stop)
+
+    def _remove(
+        self,
+        target: ConcreteIndex,
+        versions: Collection[str],
+        found: list[dict[str, Any]] | None = None,
+    ) -> int:
+        """Remove these versions of shards, of which some documents may be found already; how many
+        documents that were."""
         removed = 0
-        for versions in batched(sorted(stale), TERMS):
-            body = {
-                "query": {"bool": {"filter": {"terms": {"version": versions}}}},
-                "size": MAX_HITS,
-                "source": False,
-                "docvalue_fields": ["shard"],
-                "track_total_hits": False,
-                "sort": ["_doc"],
-            }
-            while True:
-                hits = self._connection.search("find removed documents", target.name, body)
-                actions = [
-                    {
-                        "_op_type": "delete",
-                        "_index": alias,
-                        "_id": hit["_id"],
-                        "shard": hit["fields"]["shard"][0],
-                    }
-                    for hit in hits
-                ]
-                for _ in self._connection.parallel(
-                    self._connection.bulk, batched(actions, self.bulk_size)
-                ):
-                    pass
-                removed += len(hits)
-                self._alias.refresh(target.name)
-                if len(hits) < MAX_HITS:
-                    break
+        hits = self._documents_of(target.name, versions) if found is None else found
+        while hits:
+            actions = [
+                {
+                    "_op_type": "delete",
+                    "_index": target.write_alias,
+                    "_id": hit["_id"],
+                    "shard": hit["fields"]["shard"][0],
+                }
+                for hit in hits
+            ]
+            for _ in self._connection.parallel(
+                self._connection.bulk, batched(actions, self.bulk_size)
+            ):
+                pass
+            removed += len(hits)
+            self._alias.refresh(target.name)
+            hits = self._documents_of(target.name, versions) if len(hits) == MAX_HITS else []
         return removed
 
     def _check(
@@ -477,6 +498,7 @@ class ElasticsearchRetriever:
         send: Sequence[str],
         changing: Collection[str],
         read: Callable[[str], pl.LazyFrame],
+        stop: Event,
     ) -> tuple[list[str], int]:
         """Compare what is to be sent with itself and with what stays in the index.
 
@@ -515,7 +537,7 @@ class ElasticsearchRetriever:
             found = [elsewhere]
             for batch in rows.collect_batches(chunk_size=TERMS):
                 for part_of_it in batch.iter_slices(TERMS):
-                    hashes = self._twins(index, part_of_it, changing, read)
+                    hashes = self._twins(index, part_of_it, changing, read, stop)
                     found.append(pl.Series(sorted(hashes), dtype=pl.String).hash())
             elsewhere = pl.concat(found).unique()
         twins: list[str] = []
@@ -540,6 +562,7 @@ class ElasticsearchRetriever:
         batch: pl.DataFrame,
         changing: Collection[str],
         read: Callable[[str], pl.LazyFrame],
+        stop: Event,
     ) -> set[str]:
         """Hashes of texts in `batch` that shards which stay in the index have, too."""
         mine = {doc_id: (text, shard) for doc_id, text, shard in batch.iter_rows()}
@@ -564,7 +587,7 @@ class ElasticsearchRetriever:
             "sort": ["doc_id", "shard", "content_hash"],
         }
         found = set()
-        while hits := self._connection.search("compare documents", index, body):
+        while hits := self._connection.search("compare documents", index, body, stop):
             for hit in hits:
                 doc_id, text, shard = (
                     hit["fields"][field][0] for field in ("doc_id", "text_hash", "shard")
@@ -699,6 +722,12 @@ def _shard_and_hash(version: str) -> tuple[str, str]:
 
 def _version(shard: str, content_hash: str) -> str:
     return f"{shard}@{content_hash}"
+
+
+def _of_versions(versions: Collection[str]) -> dict[str, Any]:
+    """A query for all documents of these versions of shards."""
+    parts = [{"terms": {"version": part}} for part in batched(sorted(versions), MAX_TERMS)]
+    return {"bool": {"filter": {"bool": {"should": parts}}}}
 
 
 def _purpose(wanted: Collection[str]) -> str:

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Event
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -81,6 +82,7 @@ class Connection:
         threads: int,
     ) -> None:
         from elasticsearch import Elasticsearch
+        from elasticsearch.helpers import streaming_bulk
 
         hosts = [host.strip() for host in url.split(",") if host.strip()]
         self.url = ",".join(_without_user(host) for host in hosts)
@@ -112,6 +114,7 @@ class Connection:
         self.wait_seconds = wait_seconds
         self.first_wait_seconds = first_wait_seconds
         self.threads = threads
+        self._streaming_bulk = streaming_bulk
         # Statuses are retried with back-off here; the client would repeat them at once.
         self.client = Elasticsearch(
             hosts,
@@ -255,6 +258,20 @@ class Connection:
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
 
+    @contextmanager
+    def beside(self) -> Iterator[Callable[[Callable[[Event], Result]], Future[Result]]]:
+        """A function that starts work in a thread of its own, one after the other.
+
+        The end of the context ends the waiting of that thread, which it learns from the event.
+        """
+        stop = Event()
+        pool = ThreadPoolExecutor(1, thread_name_prefix="elasticsearch-beside")
+        try:
+            yield lambda work: pool.submit(work, stop)
+        finally:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
     def search(
         self, what: str, index: str, body: Mapping[str, Any], stop: Event | None = None
     ) -> list[dict[str, Any]]:
@@ -322,7 +339,6 @@ class Connection:
 
     def bulk(self, actions: Sequence[dict[str, Any]], stop: Event) -> None:
         """Carry out bulk actions, each of which is checked and may be repeated."""
-        from elasticsearch.helpers import streaming_bulk
 
         def name(action: Mapping[str, Any]) -> str:
             source = action.get("_source", action)
@@ -333,7 +349,7 @@ class Connection:
         def once() -> None:
             nonlocal rest
             again, reason = [], ""
-            answers = streaming_bulk(
+            answers = self._streaming_bulk(
                 self.client,
                 # What an action is about goes along in it, beside what the server reads.
                 ({k: v for k, v in action.items() if k != "shard"} for action in rest),
