@@ -12,6 +12,7 @@ from rare_assets.assets.hard_negatives import hard_negatives
 from rare_assets.assets.questions import questions
 from rare_assets.assets.reasoning import reasoning
 from rare_assets.checks import asset_checks
+from rare_assets.executor import one_process_executor
 from rare_assets.jobs import jobs
 from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage, TeacherModel
 from rare_assets.resources.io_manager import ParquetIOManager
@@ -83,5 +84,5 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
         sensors=sensors,
         resources=resources,
         # One process a run: its steps follow each other anyway, and each would take seconds to start.
-        executor=dg.in_process_executor,
+        executor=one_process_executor,
     )

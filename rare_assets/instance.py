@@ -25,7 +25,7 @@ LOCATION = "rare_assets"
 PROCESS_TAG = "rare_assets/process"
 COMMAND_TAG = "rare_assets/command"
 # Of the steps that ask the teacher, and of those that work on the index.
-POOLS = ("teacher", "elasticsearch")
+TEACHER_POOL, INDEX_POOL = POOLS = ("teacher", "elasticsearch")
 
 
 def prepare_home() -> Path:
@@ -108,6 +108,12 @@ def open_pools(instance: dg.DagsterInstance, at_once: int) -> list[str]:
             storage.set_concurrency_slots(name, limit)
             instance.run_storage.set_cursor_values({_pool_cursor(name): str(limit)})
     return too_low
+
+
+def pool_limit(instance: dg.DagsterInstance, pool: str) -> int | None:
+    """How many steps of a pool may run at once; None if any number."""
+    limits = {each.name: each.limit for each in instance.event_log_storage.get_pool_limits()}
+    return limits.get(pool, instance.global_op_concurrency_default_limit)
 
 
 def _pool_cursor(pool: str) -> str:

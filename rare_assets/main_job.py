@@ -17,7 +17,13 @@ from rich.markup import escape
 
 from rare_assets.build import build_resources
 from rare_assets.estimate import estimate
-from rare_assets.instance import end_dead_runs, open_pools, prepare_home
+from rare_assets.instance import (
+    TEACHER_POOL,
+    end_dead_runs,
+    open_pools,
+    pool_limit,
+    prepare_home,
+)
 from rare_assets.partitions import document_shards
 from rare_assets.planning import ASKED_STAGES, Options, Planner, Stale
 from rare_assets.progress import RunProgress
@@ -164,6 +170,7 @@ class MainJob:
     ) -> None:
         sizes = {shard.key: shard.n_rows for shard in scan.shards}
         expected = self._announce(scan, registered, asked, sizes, progress)
+        asking_at_once, ahead = self._places(progress.instance)
         command = str(uuid.uuid4())
 
         def decided(shard: str, stages: Sequence[str], stale: list[Stale]) -> None:
@@ -181,7 +188,8 @@ class MainJob:
             scan.shards,
             registered,
             asked,
-            asking_at_once=self._asking_at_once(),
+            asking_at_once=asking_at_once,
+            ahead=ahead,
             at_once=Settings().shards_at_once,
             decided=decided,
         )
@@ -251,12 +259,16 @@ class MainJob:
             rows *= options.questions.num_questions
         return rows * options.reasoning.n if stage == "reasoning" else rows
 
-    def _asking_at_once(self) -> int:
+    def _places(self, instance: dg.DagsterInstance) -> tuple[int, int]:
+        """How many runs may ask side by side, and how many more may start ahead of their place."""
         settings = Settings()
         if not (self.teacher.model or settings.model):
             # The embedded teacher uses every core for one shard already.
-            return 1
-        return settings.shards_at_once
+            return 1, 0
+        at_once = settings.shards_at_once
+        limit = pool_limit(instance, TEACHER_POOL)
+        # A pool with more room would let it ask at once, beside all the others.
+        return at_once, 1 if limit is not None and limit <= at_once else 0
 
 
 def _task(request: Request) -> Task:

@@ -6,6 +6,7 @@ Threads can't do this (runs in threads of one process hang on a SQLite instance)
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import multiprocessing
@@ -83,28 +84,30 @@ def execute(request: Request) -> Result:
 
 def _execute(request: Request) -> Result:
     import dagster as dg
+    from dagster._core.definitions.job_base import InMemoryJob
+    from dagster._core.execution.api import execute_run
 
     from rare_assets.definitions import defs
     from rare_assets.instance import job_origin, run_tags
 
     with dg.DagsterInstance.get() as instance:
-        # A run made in process is recorded without its origin, and the UI could not re-execute it.
-        create = partial(instance.create_run_for_job, remote_job_origin=job_origin(request.job))
-        instance.create_run_for_job = create  # type: ignore[method-assign]
-        job = defs.resolve_job_def(request.job)
+        job, selection = defs.resolve_job_def(request.job), frozenset(_selection(request))
+        tags = {**job.run_tags, **run_tags(request.command)}
+        if request.shard is not None:
+            tags |= job.get_tags_for_partition_key(request.shard, selection)
         try:
-            result = job.execute_in_process(
-                instance=instance,
+            run = instance.create_run_for_job(
+                job,
                 run_id=request.run_id,
-                partition_key=request.shard,
-                asset_selection=_selection(request),
                 run_config=_config_for(request),
-                tags=run_tags(request.command),
-                raise_on_error=False,
+                tags=tags,
+                asset_selection=selection,
+                remote_job_origin=job_origin(request.job),
             )
         except dg.DagsterInvalidConfigError as error:
             # Every run takes the same config.
             return Result(request, f"Run config: {error}", stops_others=True)
+        result = execute_run(InMemoryJob(job), run, instance)
         return Result(request, None) if result.success else _failure(request, result)
 
 
@@ -257,7 +260,7 @@ def _config_for(request: Request) -> dict[str, Any]:
     }
 
 
-def _failure(request: Request, result: dg.ExecuteInProcessResult) -> Result:
+def _failure(request: Request, result: dg.JobExecutionResult) -> Result:
     """The first failure of a run, in the words of the exception that caused it."""
     from rare_assets.assets.asking import TEACHER_STOPPED
 
@@ -291,6 +294,8 @@ def _start_worker(stopping: Event, progress: Path) -> None:
     """
     global _stopping, _progress
     _stopping, _progress = stopping, progress
+    # Run after what is registered later: to take all modules apart would cost most of a second.
+    atexit.register(os._exit, 0)
     os.setpgrp()
     parent = multiprocessing.parent_process()
     assert parent is not None

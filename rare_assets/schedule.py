@@ -35,6 +35,8 @@ class Schedule:
         registered: keys of all shards that the index is to hold.
         asked: keys of the shards to ask about.
         asking_at_once: runs that ask the teacher side by side.
+        ahead: runs more that may start already, where the pool `teacher` holds them back: they mine
+            and check meanwhile, and ask as soon as a place is free.
         at_once: runs in all; one that doesn't ask may always start beside those that ask.
         decided: called with a shard, the stages that were looked at, and those found stale.
     """
@@ -47,12 +49,14 @@ class Schedule:
         asked: Iterable[str],
         *,
         asking_at_once: int,
+        ahead: int = 0,
         at_once: int,
         decided: Callable[[str, Sequence[str], list[Stale]], None],
     ) -> None:
         self._planner = planner
         self._registered = registered
         self._asking_at_once = asking_at_once
+        self._ahead = ahead
         self._at_once = at_once
         self._decided = decided
         self._asked = set(asked)
@@ -71,7 +75,7 @@ class Schedule:
         """A task that may start beside the running ones, None if none may."""
         index_due = self._index_due()
         asking = sum(task.job == ASKING_JOB for task in running)
-        if asking < self._asking_at_once and (task := self._next_asking()):
+        if asking < self._asking_at_once + self._ahead and (task := self._next_asking()):
             return task
         if len(running) - asking >= max(1, self._at_once - asking):
             return None

@@ -17,6 +17,7 @@ from rare_assets.instance import (
     SHIPPED_YAML,
     end_dead_runs,
     open_pools,
+    pool_limit,
     prepare_home,
     run_tags,
 )
@@ -144,6 +145,19 @@ def test_a_pool_limit_that_was_set_by_hand_stays_and_is_told(instance):
     assert open_pools(instance, 8) == ["teacher (2)"]
     assert open_pools(instance, 2) == []
     assert pool_limits(instance) == {"teacher": 2, "elasticsearch": 4}
+
+
+def test_the_limit_of_a_pool_is_its_own_or_the_default(instance):
+    assert pool_limit(instance, "teacher") == 4
+    open_pools(instance, 16)
+    assert pool_limit(instance, "teacher") == 16
+    instance.event_log_storage.set_concurrency_slots("teacher", 3)
+    assert pool_limit(instance, "teacher") == 3
+
+
+def test_without_a_default_limit_a_pool_has_room_for_any_number():
+    with dg.DagsterInstance.ephemeral() as bare:
+        assert pool_limit(bare, "teacher") is None
 
 
 def test_these_are_the_pools_of_the_assets():

@@ -49,7 +49,7 @@ class World:
     def _stale(self, shard, stage):
         return None if (shard, stage) in self.current else Stale(stage, "missing")
 
-    def schedule(self, asked=None, asking_at_once=2, at_once=2):
+    def schedule(self, asked=None, asking_at_once=2, ahead=0, at_once=2):
         keys = [shard.key for shard in self.shards]
         return Schedule(
             self,
@@ -57,6 +57,7 @@ class World:
             keys,
             keys if asked is None else asked,
             asking_at_once=asking_at_once,
+            ahead=ahead,
             at_once=at_once,
             decided=lambda *said: self.told.append(said),
         )
@@ -107,6 +108,22 @@ def test_where_the_index_is_current_a_shard_is_one_run():
     assert world.start(schedule, running) == [asking("a")]
     world.finish(schedule, running, asking("a"))
     assert world.start(schedule, running) == [asking("b")]
+
+
+def test_where_the_pool_holds_them_back_runs_start_ahead_of_their_place():
+    current = [(shard, "documents") for shard in "abcde"]
+    world = World("abcde", current=current, indexed=True)
+    schedule, running = world.schedule(asking_at_once=2, ahead=1), []
+    assert world.start(schedule, running) == [asking("a"), asking("b"), asking("c")]
+    world.finish(schedule, running, asking("b"))
+    assert world.start(schedule, running) == [asking("d")]
+
+
+def test_runs_ahead_leave_documents_and_index_their_place():
+    world = World("abc", current=[("a", "documents"), ("b", "documents")])
+    schedule, running = world.schedule(asking_at_once=1, ahead=1, at_once=1), []
+    started = world.start(schedule, running)
+    assert started == [asking("a", "questions"), asking("b", "questions"), documents("c")]
 
 
 def test_nothing_starts_where_all_is_current():

@@ -1,0 +1,140 @@
+"""A step that waits for its place in a pool: it sleeps, looks again soon, and then works."""
+
+import threading
+import time
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
+
+from rare_assets import executor
+from rare_assets.build import build_defs
+from rare_assets.executor import PoolPlaces, one_process_executor
+
+POOL = "teacher"
+BLOCKED = "blocked by limit for pool"
+
+
+@dg.asset(pool=POOL)
+def asked() -> int:
+    return 1
+
+
+@dg.asset
+def after(asked: int) -> int:
+    return asked + 1
+
+
+defs = dg.Definitions(
+    [asked, after],
+    jobs=[dg.define_asset_job("job", [asked, after])],
+    executor=one_process_executor,
+    resources={"io_manager": dg.mem_io_manager},
+)
+
+
+@pytest.fixture
+def instance(tmp_path):
+    """An instance whose pool has one place, which another run has taken."""
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        storage = instance.event_log_storage
+        storage.set_concurrency_slots(POOL, 1)
+        assert storage.claim_concurrency_slot(POOL, "another", "step").is_claimed
+        yield instance
+
+
+@pytest.fixture
+def claims(monkeypatch):
+    """How often a place was looked for."""
+    calls = []
+    claim = PoolPlaces.claim
+    monkeypatch.setattr(
+        PoolPlaces, "claim", lambda self, *given: calls.append(given) or claim(self, *given)
+    )
+    return calls
+
+
+def run(instance, **config):
+    job = defs.resolve_job_def("job")
+    made = instance.create_run_for_job(job, run_config=config)
+    return execute_run(InMemoryJob(job), made, instance)
+
+
+def events(instance):
+    (made,) = instance.get_runs()
+    return [entry.user_message for entry in instance.all_logs(made.run_id)]
+
+
+def test_a_step_sleeps_until_its_place_is_free(instance, claims):
+    def free_after_some_looks():
+        while len(claims) < 3:
+            time.sleep(0.01)
+        instance.event_log_storage.free_concurrency_slots_for_run("another")
+
+    freeing = threading.Thread(target=free_after_some_looks)
+    freeing.start()
+    result = run(instance)
+    freeing.join()
+    assert result.success
+    assert any(BLOCKED in message for message in events(instance))
+    # Without a pause between them there would be thousands.
+    assert len(claims) < 50
+    info = instance.event_log_storage.get_concurrency_info(POOL)
+    assert (info.active_slot_count, info.pending_step_count) == (0, 0)
+
+
+def test_a_place_is_looked_for_again_at_the_same_interval_however_long_it_takes(
+    instance, monkeypatch
+):
+    now = 1000.0
+    monkeypatch.setattr(executor.time, "time", lambda: now)
+    job = defs.resolve_job_def("job")
+    with PoolPlaces(instance, instance.create_run_for_job(job)) as places:
+        for _ in range(40):
+            assert not places.claim(POOL, "asked")
+            assert places.interval_to_next_pending_claim_check() == pytest.approx(0.5)
+            now += 0.4
+            assert places.interval_to_next_pending_claim_check() == pytest.approx(0.1)
+            now += 0.2
+            assert places.interval_to_next_pending_claim_check() == 0
+        instance.event_log_storage.free_concurrency_slots_for_run("another")
+        assert places.claim(POOL, "asked")
+
+
+def test_a_free_place_is_taken_at_once(instance, claims):
+    instance.event_log_storage.free_concurrency_slots_for_run("another")
+    assert run(instance).success
+    assert len(claims) == 1
+    assert not any(BLOCKED in message for message in events(instance))
+
+
+def test_steps_are_retried_as_the_config_says(instance):
+    instance.event_log_storage.free_concurrency_slots_for_run("another")
+    tries = []
+
+    @dg.asset(retry_policy=dg.RetryPolicy(max_retries=1))
+    def shaky() -> int:
+        tries.append(1)
+        if len(tries) < 2:
+            raise ValueError("not yet")
+        return 1
+
+    shaky_defs = dg.Definitions(
+        [shaky], jobs=[dg.define_asset_job("shaky_job", [shaky])], executor=one_process_executor
+    )
+    job = shaky_defs.resolve_job_def("shaky_job")
+    made = instance.create_run_for_job(job)
+    assert execute_run(InMemoryJob(job), made, instance).success
+    tries.clear()
+    config = {"execution": {"config": {"retries": {"disabled": {}}}}}
+    made = instance.create_run_for_job(job, run_config=config)
+    assert not execute_run(InMemoryJob(job), made, instance).success
+    assert tries == [1]
+
+
+def test_it_is_the_executor_of_every_job():
+    shipped = build_defs()
+    jobs = [job.name for job in shipped.jobs]
+    assert jobs
+    assert all(shipped.resolve_job_def(name).executor_def is one_process_executor for name in jobs)
