@@ -44,6 +44,7 @@ TERMS = 2_000  # terms sent in one query
 TEXTS_AT_ONCE = 250  # documents whose texts are read in one request
 COPIES = 50  # of them in other shards, for which there is room in that request
 GROUPED_ROWS = 1_000_000  # rows whose ids are compared in memory at once
+COLLECTED_ROWS = 100_000  # rows whose ids and hashes are kept in memory for it
 
 _log = logging.getLogger(__name__)
 
@@ -400,35 +401,32 @@ class ElasticsearchRetriever:
         progress: Callable[[str], None],
     ) -> int:
         """Send these shards' documents; how many there were."""
-        alias = target.write_alias
 
-        def batches() -> Iterator[tuple[str, pl.DataFrame]]:
+        def documents() -> Iterator[dict[str, Any]]:
             for shard in send:
+                content_hash, n_documents = shards[shard]
+                version = _version(shard, content_hash)
                 rows = 0
                 frame = read(shard).select("doc_id", "text", "text_hash")
                 for chunk in frame.collect_batches(chunk_size=self.bulk_size):
                     rows += chunk.height
-                    for batch in chunk.iter_slices(self.bulk_size):
-                        yield shard, batch
-                if rows != shards[shard].n_documents:
+                    for row in chunk.iter_rows(named=True):
+                        row |= {"shard": shard, "content_hash": content_hash, "version": version}
+                        yield row
+                if rows != n_documents:
                     raise IndexConflict(
-                        f"shard {shard!r} has {rows} documents, not the "
-                        f"{shards[shard].n_documents} it was said to have: was it written again "
-                        "meanwhile? Materialize corpus_index again"
+                        f"shard {shard!r} has {rows} documents, not the {n_documents} it was said "
+                        "to have: was it written again meanwhile? Materialize corpus_index again"
                     )
 
-        def index(item: tuple[str, pl.DataFrame], stop: Event) -> int:
-            shard, batch = item
-            content_hash = shards[shard].content_hash
-            version = _version(shard, content_hash)
+        def index(batch: Sequence[dict[str, Any]], stop: Event) -> int:
             actions = []
-            for row in batch.iter_rows(named=True):
-                key = f"{version}\0{row['doc_id']}".encode(errors="surrogatepass")
-                row |= {"shard": shard, "content_hash": content_hash, "version": version}
+            for row in batch:
+                key = f"{row['version']}\0{row['doc_id']}".encode(errors="surrogatepass")
                 actions.append(
                     {
                         "_op_type": "index",
-                        "_index": alias,
+                        "_index": target.write_alias,
                         # The same wherever and whenever it is sent, so nothing is there twice.
                         "_id": hashlib.blake2b(key, digest_size=16).hexdigest(),
                         "_source": row,
@@ -439,7 +437,7 @@ class ElasticsearchRetriever:
 
         done, told = 0, time.monotonic()
         total = sum(shards[shard].n_documents for shard in send)
-        for n in self._connection.parallel(index, (item for item in batches() if item[1].height)):
+        for n in self._connection.parallel(index, batched(documents(), self.bulk_size)):
             done += n
             if time.monotonic() - told >= 5 or done == total:
                 told = time.monotonic()
@@ -513,6 +511,8 @@ class ElasticsearchRetriever:
             return [], 0
         rows = pl.concat([read(s).select("doc_id", "text_hash", shard=pl.lit(s)) for s in send])
         total = sum(shards[s].n_documents for s in send)
+        if total <= COLLECTED_ROWS:  # to open many small files once is most of the work
+            rows = rows.collect().lazy()
         parts = max(1, -(-total // GROUPED_ROWS))
         for part in range(parts):
             bad = (

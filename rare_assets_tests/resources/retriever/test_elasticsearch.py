@@ -113,6 +113,20 @@ def test_documents_of_unchanged_shards_are_not_written_again(retriever, client, 
     assert operations(client, retriever.index) == 60 + 7 + 20
 
 
+def test_small_shards_share_requests(proxy, open_retriever, client, tmp_path):
+    shards = {f"s{n:02}": passages(f"s{n:02}-", 1 + n % 3) for n in range(30)}
+    corpus = Corpus(tmp_path / "documents", shards)
+    retriever = open_retriever(proxy.url, bulk_size=25, threads=1)
+    report = retriever.sync(corpus.shards, corpus.read, Bm25())
+    sent = [[line["doc_id"] for line in r.lines if "doc_id" in line] for r in proxy.sent("_bulk")]
+    assert [len(batch) for batch in sent] == [25, 25, 10]
+    assert sorted(doc_id for batch in sent for doc_id in batch) == sorted(
+        doc_id for of_shard in shards.values() for doc_id in of_shard
+    )
+    assert (report.n_indexed, retriever.state().n_documents) == (60, 60)
+    assert retriever.state().shards.keys() == shards.keys()
+
+
 def test_settings_for_the_load_are_undone(retriever, client, corpus):
     name = f"{retriever.index}-unmarked"
     client.indices.create(index=name)
@@ -470,7 +484,9 @@ def test_a_shard_written_meanwhile_is_not_taken_for_the_one_announced(retriever,
     assert not client.indices.exists_alias(name=retriever.index)
 
 
-def test_comparing_many_documents_takes_several_rounds(retriever, tmp_path, monkeypatch):
+@pytest.mark.parametrize("collected", [0, 100_000])
+def test_comparing_many_documents_takes_several_rounds(retriever, tmp_path, monkeypatch, collected):
+    monkeypatch.setattr(engine, "COLLECTED_ROWS", collected)
     monkeypatch.setattr(engine, "GROUPED_ROWS", 7)
     monkeypatch.setattr(engine, "TERMS", 5)
     shards = {
