@@ -284,6 +284,16 @@ class Connection:
         hits: list[dict[str, Any]] = response["hits"]["hits"]
         return hits
 
+    def count(self, index: str) -> int:
+        """Documents in an index, none of its shards left out."""
+        answer = self.ask(f"count what {index} holds", lambda: self.client.count(index=index))
+        if answer["_shards"]["failed"]:
+            raise ElasticsearchError(
+                f"Elasticsearch at {self.url} could not count all of {index}: a part of it did not "
+                "answer. What is done is kept: run again"
+            )
+        return int(answer["count"])
+
     def msearch(
         self,
         names: Sequence[str],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -278,23 +278,28 @@ class Alias:
 
         Raises ElasticsearchError if another sync has claimed the index meanwhile.
         """
-        own: dict[str, Any] = {"index": target.name, "alias": target.write_alias}
         others = [
             {"remove": {"index": index.name, "alias": self.name}}
             for index in self._ours().values()
             if index.visible and index.name != target.name
         ]
-        actions = [
-            # Done as a whole or not at all, and not at all if the alias is gone.
+        self._point(target, [*others, {"add": self._filtered(target.name, hidden)}])
+
+    def unhide(self, target: ConcreteIndex) -> None:
+        """Have the alias show all that the index holds. Raises as `show` does."""
+        self._point(target, [{"add": self._filtered(target.name, ())}])
+
+    def _point(self, target: ConcreteIndex, actions: Sequence[Mapping[str, Any]]) -> None:
+        own: dict[str, Any] = {"index": target.name, "alias": target.write_alias}
+        # Done as a whole or not at all, and not at all if the write alias is gone.
+        claimed = [
             {"remove": {**own, "must_exist": True}},
             {"add": {**own, "is_hidden": True}},
-            *others,
-            {"add": self._filtered(target.name, hidden)},
         ]
         try:
             self.connection.ask(
                 f"point alias {self.name} to {target.name}",
-                lambda: self.connection.client.indices.update_aliases(actions=actions),
+                lambda: self.connection.client.indices.update_aliases(actions=[*claimed, *actions]),
             )
         except ElasticsearchError as error:
             if error.kind != "aliases_not_found_exception":
