@@ -100,13 +100,16 @@ def corpus_index(
             )
         except IndexConflict as error:
             raise dg.Failure(str(error), allow_retries=False) from error
-    for warning in report.warnings:
-        context.log.warning(warning)
-    states = pl.DataFrame(
-        {"shard": list(report.state.shards), "content_hash": list(report.state.shards.values())},
-        schema={"shard": pl.String, "content_hash": pl.String},
-    )
-    tables.write_file(states, tables.root / "corpus_index" / "shards.parquet")
+        for warning in report.warnings:
+            context.log.warning(warning)
+        states = pl.DataFrame(
+            {
+                "shard": list(report.state.shards),
+                "content_hash": list(report.state.shards.values()),
+            },
+            schema={"shard": pl.String, "content_hash": pl.String},
+        )
+        tables.write_file(states, tables.root / "corpus_index" / "shards.parquet")
     return dg.MaterializeResult(
         metadata=_metadata(report, missing), data_version=dg.DataVersion(report.state.fingerprint)
     )

@@ -78,7 +78,10 @@ class Row(NamedTuple):
 
 
 class Synced(NamedTuple):
+    """A sync: seconds until readers had it, and until what it removed was gone from the server."""
+
     seconds: float
+    settled_seconds: float
     peak_mb: float
     n_indexed: int
 
@@ -147,9 +150,11 @@ def sync_apart(engine: Callable[[], Retriever], shards: Shards) -> Synced:
 
 def _sync(engine: Callable[[], Retriever], shards: Shards, pipe: Any) -> None:
     retriever = engine()
+    started = time.perf_counter()
     report = retriever.sync(shards.contents, shards.read, Bm25(), lambda _: None)
     retriever.close()
-    pipe.send(Synced(report.seconds, peak_mb(), report.n_indexed))
+    settled_seconds = time.perf_counter() - started
+    pipe.send(Synced(report.seconds, settled_seconds, peak_mb(), report.n_indexed))
 
 
 def peak_mb() -> float:
@@ -286,12 +291,15 @@ def change_rows(name: str, cuts: Sequence[Layout], loads: Sequence[Synced]) -> I
     and after, since a machine's pace changes."""
     for layout, full in zip(cuts, loads, strict=True):
         turns = [layout.after, layout.before] * (CHANGES // 2) + [layout.after] * (CHANGES % 2)
-        seconds = statistics.median(sync_apart(layout.engine, turn).seconds for turn in turns)
+        changes = [sync_apart(layout.engine, turn) for turn in turns]
+        seconds, settled = (
+            statistics.median(column) for column in list(zip(*changes, strict=True))[:2]
+        )
         again = sync_apart(layout.another, layout.before)
         share = seconds / statistics.mean([full.seconds, again.seconds])
         yield Row(
             f"{name}: sync after 1 % changed, in {layout.where}",
-            f"{seconds:.2f} s",
+            f"{seconds:.2f} s, all removed in {settled:.2f} s",
             f"{share:.1%} of the load",
             share < CHANGE_GOAL if full.n_indexed >= JUDGED_FROM else None,
         )

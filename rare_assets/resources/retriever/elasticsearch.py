@@ -13,6 +13,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Event
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from pydantic import SecretStr
 
 from rare_assets.resources.retriever.elasticsearch_connection import (
     Connection,
+    ElasticsearchError,
     batched,
 )
 from rare_assets.resources.retriever.elasticsearch_index import MAX_TERMS, Alias, ConcreteIndex
@@ -58,12 +60,13 @@ class ElasticsearchRetriever:
 
     A concurrent reader sees the documents as they were before a sync until it switches to those
     after it, in one step: new versions of shards are loaded while the alias filters them out, old
-    ones are removed after it does so with them. Only term statistics (so scores, a little) count
-    hidden documents meanwhile, as they count removed ones until Lucene merges them away: a server
-    keeps them for half a minute at least, and each sync has those of earlier syncs merged away
-    where they are more than a tenth of a segment. Two syncs at once that want the
-    same shards do no harm; of two that want different ones the later takes over the index, and
-    the earlier fails at its next change, which does nothing.
+    ones are removed after it does so with them. `sync` returns after the switch; what readers don't
+    see any more is removed behind it, by the time of `settle` or `close`, else by the next sync.
+    Only term statistics (so scores, a little) count hidden documents meanwhile, as they count
+    removed ones until Lucene merges them away: a server keeps them for half a minute at least, and
+    each sync has those of earlier syncs merged away where they are more than a tenth of a segment.
+    Two syncs at once that want the same shards do no harm; of two that want different ones the
+    later takes over the index, and the earlier fails at its next change, which does nothing.
 
     Needs the privilege `manage` on `<index>*`.
 
@@ -122,6 +125,8 @@ class ElasticsearchRetriever:
         self.index = index
         self.bulk_size = bulk_size
         self.batch_size = batch_size
+        self._behind = ThreadPoolExecutor(1, thread_name_prefix="elasticsearch-clearing")
+        self._clearing: Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"ElasticsearchRetriever({self._connection.url!r}, index={self.index!r})"
@@ -147,6 +152,7 @@ class ElasticsearchRetriever:
             ElasticsearchError: see the class; also if another sync changed the index meanwhile.
         """
         started = time.monotonic()
+        self._settle_or_warn()
         wanted = {_version(s, content.content_hash) for s, content in shards.items()}
         target = self._alias.target(bm25)
         self._alias.refresh(target.name)
@@ -175,24 +181,16 @@ class ElasticsearchRetriever:
                     # Another sync wrote until then: what it left is to be looked at, too.
                     return self.sync(shards, read, bm25, progress)
             twins, n_twins = compared.result()
-            self._remove(target, overfull)
-            found = submit(partial(self._documents_of, target.name, stale))
-            n_indexed = self._load(target, shards, send, read, progress)
-            if send:
-                self._alias.refresh(target.name)
-                self._verify(target.name, shards, send, stale)
-            if target.restore is not None:
-                self._alias.restore(target)
-            if not target.visible or stale or target.hidden or fresh:
-                self._alias.show(target, stale)
-            n_removed = self._remove(target, stale, found.result())
-        if stale:
-            if left := self._inventory(target.name, stale):
-                raise self._connection.overtaken(f"still holds {left}, which was removed")
-            self._alias.unhide(target)
-        if target.visible and (send or stale):
-            self._alias.expunge(target)
-        self._alias.delete_others(target)
+        self._remove(target, overfull)
+        n_indexed = self._load(target, shards, send, read, progress)
+        if send:
+            self._alias.refresh(target.name)
+            self._verify(target.name, shards, send, stale)
+        if target.restore is not None:
+            self._alias.restore(target)
+        if not target.visible or stale or target.hidden or fresh:
+            self._alias.show(target, stale)
+        self._clearing = self._behind.submit(self._clear, target, stale, bool(send or stale))
         duplicates = self._duplicates(twins)
         state = IndexState(
             engine="elasticsearch",
@@ -205,7 +203,7 @@ class ElasticsearchRetriever:
             indexed_shards=send,
             removed_shards=removed,
             n_indexed=n_indexed,
-            n_removed=n_removed,
+            n_removed=sum(n for version, n in held.items() if _version(*version) in stale),
             n_duplicates=n_twins,
             duplicates=duplicates,
             seconds=time.monotonic() - started,
@@ -328,16 +326,45 @@ class ElasticsearchRetriever:
             found.update(some)
         return pl.DataFrame({"doc_id": list(found), "text": list(found.values())}, schema=TEXTS)
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._connection.close()
+    def settle(self) -> None:
+        """Wait until what the last sync removed is gone from the server, too.
 
-    def _inventory(
-        self, name: str, versions_only: Collection[str] | None = None
-    ) -> dict[tuple[str, str], int]:
-        """Documents in an index (or behind the alias) by shard and content hash; of some versions
-        only, it costs what they hold and not what the index does."""
-        query = None if versions_only is None else _of_versions(versions_only)
+        Raises:
+            ElasticsearchError: it could not be removed, and stays hidden until the next sync.
+        """
+        clearing, self._clearing = self._clearing, None
+        if clearing is not None:
+            clearing.result()
+
+    def close(self) -> None:
+        """Settle, and close the connections."""
+        try:
+            self._settle_or_warn()
+        finally:
+            self._connection.close()
+            self._behind.shutdown(wait=False, cancel_futures=True)
+
+    def _settle_or_warn(self) -> None:
+        try:
+            self.settle()
+        except ElasticsearchError as error:
+            _log.warning(
+                "Removed documents stay hidden in the index until the next sync: %s", error
+            )
+
+    def _clear(self, target: ConcreteIndex, stale: Collection[str], changed: bool) -> None:
+        """Remove what readers don't see any more: versions of shards, indexes, merged documents."""
+        if stale:
+            self._remove(target, stale)
+            if left := self._connection.count(target.name, _of_versions(stale)):
+                raise self._connection.overtaken(f"still holds {left} documents that were removed")
+            self._alias.unhide(target)
+        if target.visible and changed:
+            self._alias.expunge(target)
+        self._alias.delete_others(target)
+
+    def _inventory(self, name: str) -> dict[tuple[str, str], int]:
+        """Documents in an index (or behind the alias) by shard and content hash."""
         counts = {}
         versions: dict[str, Any] = {
             "size": 5_000,
@@ -349,7 +376,6 @@ class ElasticsearchRetriever:
                 lambda: self._connection.client.search(
                     index=name,
                     size=0,
-                    query=query,
                     track_total_hits=False,
                     allow_partial_search_results=False,
                     aggs={"versions": {"composite": versions}},
@@ -379,21 +405,20 @@ class ElasticsearchRetriever:
         send: Collection[str],
         stale: Collection[str],
     ) -> None:
-        """Raise unless an index holds exactly these shards, and `stale` at most.
+        """Raise unless an index holds what these shards have, and `stale` at most.
 
-        Only what was sent is counted shard by shard: the cost is that of the change.
+        What was sent is counted, and all that is not stale: the cost does not grow with the corpus.
         """
-        sent = {(s, shards[s].content_hash): shards[s].n_documents for s in send}
-        counts = self._inventory(name, {*stale, *(_version(*version) for version in sent)})
-        left = sum(n for version, n in counts.items() if _version(*version) in stale)
-        for (shard, content_hash), n in sent.items():
-            if (have := counts.get((shard, content_hash), 0)) != n:
-                raise self._connection.overtaken(
-                    f"holds {have} documents of shard {shard!r} after the load, not {n}"
-                )
-        have = self._connection.count(name) - left
-        if have != (n := sum(n for _, n in shards.values())):
-            raise self._connection.overtaken(f"holds {have} documents after the load, not {n}")
+
+        def require(what: str, query: dict[str, Any], wanted: Iterable[ShardContent]) -> None:
+            have, n = self._connection.count(name, query), sum(each.n_documents for each in wanted)
+            if have != n:
+                raise self._connection.overtaken(f"holds {have} {what} after the load, not {n}")
+
+        sent = {_version(s, shards[s].content_hash) for s in send}
+        require("of the documents sent", _of_versions(sent), (shards[s] for s in send))
+        without_stale = {"bool": {"must_not": _of_versions(stale)}}
+        require("documents", without_stale, shards.values())
 
     def _load(
         self,
@@ -447,12 +472,10 @@ class ElasticsearchRetriever:
                 progress(f"indexed {done:,} of {total:,} documents")
         return done
 
-    def _documents_of(
-        self, name: str, versions: Collection[str], stop: Event | None = None
-    ) -> list[dict[str, Any]]:
-        """Documents of these versions of shards in an index, ids and shards, MAX_HITS at most."""
+    def _remove(self, target: ConcreteIndex, versions: Collection[str]) -> None:
+        """Remove the documents of these versions of shards."""
         if not versions:
-            return []
+            return
         body = {
             "query": _of_versions(versions),
             "size": MAX_HITS,
@@ -461,19 +484,7 @@ class ElasticsearchRetriever:
             "track_total_hits": False,
             "sort": ["_doc"],
         }
-        return self._connection.search("find removed documents", name, body, stop)
-
-    def _remove(
-        self,
-        target: ConcreteIndex,
-        versions: Collection[str],
-        found: list[dict[str, Any]] | None = None,
-    ) -> int:
-        """Remove these versions of shards, of which some documents may be found already; how many
-        documents that were."""
-        removed = 0
-        hits = self._documents_of(target.name, versions) if found is None else found
-        while hits:
+        while hits := self._connection.search("find removed documents", target.name, body):
             actions = [
                 {
                     "_op_type": "delete",
@@ -487,10 +498,9 @@ class ElasticsearchRetriever:
                 self._connection.bulk, batched(actions, self.bulk_size)
             ):
                 pass
-            removed += len(hits)
             self._alias.refresh(target.name)
-            hits = self._documents_of(target.name, versions) if len(hits) == MAX_HITS else []
-        return removed
+            if len(hits) < MAX_HITS:
+                break
 
     def _check(
         self,
@@ -729,8 +739,11 @@ def _version(shard: str, content_hash: str) -> str:
 
 def _of_versions(versions: Collection[str]) -> dict[str, Any]:
     """A query for all documents of these versions of shards."""
-    parts = [{"terms": {"version": part}} for part in batched(sorted(versions), MAX_TERMS)]
-    return {"bool": {"filter": {"bool": {"should": parts}}}}
+    # Without a clause it would be for all documents there are.
+    parts = list(batched(sorted(versions), MAX_TERMS)) or [()]
+    return {
+        "bool": {"filter": [{"bool": {"should": [{"terms": {"version": part}} for part in parts]}}]}
+    }
 
 
 def _purpose(wanted: Collection[str]) -> str:

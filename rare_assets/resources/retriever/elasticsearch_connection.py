@@ -114,6 +114,7 @@ class Connection:
         self.wait_seconds = wait_seconds
         self.first_wait_seconds = first_wait_seconds
         self.threads = threads
+        self._closed = Event()
         self._streaming_bulk = streaming_bulk
         # Statuses are retried with back-off here; the client would repeat them at once.
         self.client = Elasticsearch(
@@ -129,7 +130,8 @@ class Connection:
         return f"Connection({self.url!r}, index={self.index!r})"
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; nobody waits for the server any more."""
+        self._closed.set()
         self.client.close()
 
     def ask(self, what: str, call: Callable[[], Result], stop: Event | None = None) -> Result:
@@ -194,7 +196,8 @@ class Connection:
                     *(what, self.wait_seconds, reason),
                 )
             delay = random.uniform(0.5, 1) * min(0.1 * 2**attempt, 5)
-            if now >= deadline or stop.wait(min(delay, deadline - now)):
+            over = now >= deadline or self._closed.is_set()
+            if over or stop.wait(min(delay, deadline - now)):
                 raise ElasticsearchError(
                     f"Elasticsearch at {self.url} could not {what} for {self.wait_seconds:g} s, "
                     f"at last because of {reason}. What is done is kept: run again when it is back"
@@ -284,9 +287,11 @@ class Connection:
         hits: list[dict[str, Any]] = response["hits"]["hits"]
         return hits
 
-    def count(self, index: str) -> int:
-        """Documents in an index, none of its shards left out."""
-        answer = self.ask(f"count what {index} holds", lambda: self.client.count(index=index))
+    def count(self, index: str, query: Mapping[str, Any]) -> int:
+        """Documents in an index that a query fits, none of its shards left out."""
+        answer = self.ask(
+            f"count what {index} holds", lambda: self.client.count(index=index, query=query)
+        )
         if answer["_shards"]["failed"]:
             raise ElasticsearchError(
                 f"Elasticsearch at {self.url} could not count all of {index}: a part of it did not "

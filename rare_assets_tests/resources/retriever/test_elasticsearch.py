@@ -41,12 +41,23 @@ from rare_assets_tests.resources.retriever.corpus import Corpus, found, queries,
 SECRET = "c2VjcmV0LWtleQ-do-not-show"  # noqa: S105
 
 
+class SettledRetriever(ElasticsearchRetriever):
+    """Syncs to the very end, for tests of what a sync leaves behind and of its every request."""
+
+    def sync(self, *given):
+        report = super().sync(*given)
+        self.settle()
+        return report
+
+
 @pytest.fixture
 def open_retriever(elasticsearch_url, elasticsearch_index):
     opened = []
 
-    def open_retriever(url=elasticsearch_url, index=elasticsearch_index, **options):
-        opened.append(ElasticsearchRetriever(url, index, **{"wait_seconds": 10, **options}))
+    def open_retriever(
+        url=elasticsearch_url, index=elasticsearch_index, kind=SettledRetriever, **options
+    ):
+        opened.append(kind(url, index, **{"wait_seconds": 10, **options}))
         return opened[-1]
 
     yield open_retriever
@@ -249,6 +260,61 @@ def test_readers_see_the_old_documents_until_all_new_ones_are_there(open_retriev
     assert max(loaded for loaded, *_ in seen) > 60  # some news were there
     assert {tuple(rest) for _, *rest in seen} == {(True, 60, False)}
     assert reader.search(queries("common"), depth=100).height == 15
+
+
+@pytest.fixture
+def changed(corpus, open_retriever):
+    """A corpus of which a shard was changed, and another removed, since it was indexed."""
+    open_retriever().sync(corpus.shards, corpus.read, Bm25())
+    corpus.put("b", {f"b-new{i}": "common news" for i in range(5)})
+    corpus.drop("c")
+    return corpus
+
+
+def removes(request):
+    return "_bulk" in request.path and b'"delete"' in request.body
+
+
+def test_readers_have_a_change_before_what_it_removed_is_gone(
+    proxy, open_retriever, client, changed
+):
+    may_remove = Event()
+    proxy.refuse = lambda request: may_remove.wait(60) and None if removes(request) else None
+    retriever = open_retriever(proxy.url, kind=ElasticsearchRetriever)
+    report = retriever.sync(changed.shards, changed.read, Bm25())
+    name = concrete(client, retriever.index)
+    try:
+        assert (report.n_indexed, report.n_removed) == (5, 40)
+        assert report.state == retriever.state() == open_retriever().state()
+        assert retriever.search(queries("common"), depth=100).height == 25
+        assert client.count(index=name)["count"] == 65
+    finally:
+        may_remove.set()
+    retriever.close()
+    assert client.count(index=name)["count"] == 25
+    (alias,) = client.indices.get_alias(name=retriever.index).values()
+    assert alias["aliases"][retriever.index] == {}
+
+
+def test_what_can_not_be_removed_stays_hidden_until_the_next_sync(
+    proxy, open_retriever, client, changed, caplog
+):
+    no = {"type": "no", "reason": "not now"}
+    proxy.refuse = lambda request: (400, no) if removes(request) else None
+    retriever = open_retriever(proxy.url, kind=ElasticsearchRetriever)
+    state = retriever.sync(changed.shards, changed.read, Bm25()).state
+    retriever.close()
+    (warning,) = caplog.messages
+    assert "Removed documents stay hidden in the index until the next sync" in warning
+    assert "400 no: not now" in warning
+    reader = open_retriever()
+    assert reader.state() == state
+    assert reader.search(queries("common"), depth=100).height == 25
+    assert client.count(index=concrete(client, reader.index))["count"] == 65
+
+    report = reader.sync(changed.shards, changed.read, Bm25())
+    assert (report.state, report.n_indexed, report.n_removed) == (state, 0, 40)
+    assert client.count(index=concrete(client, reader.index))["count"] == 25
 
 
 def test_two_syncs_at_once_leave_one_whole_index(open_retriever, client, corpus):
