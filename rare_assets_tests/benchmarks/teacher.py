@@ -1,6 +1,6 @@
 """How busy the teacher's client keeps an endpoint, beside a thread pool that retries at the end.
 
-Run by hand: `python -m rare_assets_tests.benchmarks.teacher [pipeline|run|memory ...]`. The endpoint is
+Run by hand: `python -m rare_assets_tests.benchmarks.teacher [pipeline|run|backfill|memory ...]`. The endpoint is
 a local server with a fixed latency in a process of its own; nothing leaves this machine.
 
 - `pipeline`: wall time over the ideal `asks x latency / in flight`, without faults and with 5 %
@@ -8,6 +8,8 @@ a local server with a fixed latency in a process of its own; nothing leaves this
   its first pass before it retries unusable answers one by one, as DataFlow's RARE operators do.
 - `run`: the whole of `rare-assets run`, 600 documents in 20 shards, 48 in flight (4 shards at once,
   12 each), 4 s latency, over the ideal of both LLM stages.
+- `backfill`: a backfill of 15 such shards by Dagster's daemon, each run a fresh process, from documents and
+  an index that are there; over the ideal likewise.
 - `memory`: peak resident memory of both stages over 100,000 short documents, asked and from stored answers.
 """
 
@@ -19,6 +21,7 @@ import json
 import os
 import random
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,9 +31,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
+from dagster._core.storage.tags import BACKFILL_ID_TAG
+from dagster._daemon.controller import all_daemons_live
 from rich.console import Console
 from rich.table import Table
 
+from rare_assets.instance import WORKSPACE
 from rare_assets.resources.teacher.interface import Ask
 
 UNUSABLE = "broken_json"
@@ -182,33 +189,96 @@ def write_corpus(folder: Path, documents: int, files: int, words: int = 60) -> N
                 out.write(json.dumps({"id": f"d{number}", "text": text}) + "\n")
 
 
+def environment(folder: str, url: str, at_once: int, in_flight: int) -> dict[str, str]:
+    """What a command finds set: the local endpoint, and all its files below `folder`."""
+    return {
+        **os.environ,
+        "RARE_MODEL": "fake",
+        "OPENAI_BASE_URL": url,
+        "OPENAI_API_KEY": "none",
+        "RARE_SOURCE": f"{folder}/corpus",
+        "RARE_STORAGE": f"{folder}/storage",
+        "DAGSTER_HOME": f"{folder}/dagster",
+        "RARE_SHARDS_AT_ONCE": str(at_once),
+        "RARE_MAX_CONCURRENCY": str(in_flight // at_once),
+    }
+
+
+def timed(command: list[str], settings: dict[str, str]) -> float:
+    """Seconds that a command takes; raises SystemExit with what it printed if it fails."""
+    started = time.perf_counter()
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
+    return time.perf_counter() - started
+
+
+RUN = [sys.executable, "-m", "rare_assets.cli", "run"]
+
+
+def say_wall(console: Console, what: str, wall: float, ideal: float) -> None:
+    console.print(f"{what}: {wall:.0f} s, ideal {ideal:.0f} s, [bold]{wall / ideal:.2f}[/] of it")
+
+
 def whole_run(console: Console, latency: float, at_once: int = 4, in_flight: int = 48) -> None:
     """`rare-assets run` from nothing, over the ideal of both LLM stages."""
     documents, shards = 600, 20
-    ideal = 2 * documents * latency / in_flight
     with tempfile.TemporaryDirectory() as folder, endpoint(latency, {}) as url:
         write_corpus(Path(folder) / "corpus", documents, shards)
-        environment = {
-            **os.environ,
-            "RARE_MODEL": "fake",
-            "OPENAI_BASE_URL": url,
-            "OPENAI_API_KEY": "none",
-            "RARE_SOURCE": f"{folder}/corpus",
-            "RARE_STORAGE": f"{folder}/storage",
-            "DAGSTER_HOME": f"{folder}/dagster",
-            "RARE_SHARDS_AT_ONCE": str(at_once),
-            "RARE_MAX_CONCURRENCY": str(in_flight // at_once),
-        }
-        started = time.perf_counter()
-        command = [sys.executable, "-m", "rare_assets.cli", "run"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        wall = time.perf_counter() - started
-        if done.returncode:
-            raise SystemExit(done.stdout + done.stderr)
-    console.print(
+        wall = timed(RUN, environment(folder, url, at_once, in_flight))
+    say_wall(
+        console,
         f"rare-assets run, {documents} documents in {shards} shards, {latency:g} s latency, "
-        f"{at_once} shards at once of {in_flight // at_once} in flight: {wall:.0f} s, "
-        f"ideal {ideal:.0f} s, [bold]{wall / ideal:.2f}[/] of it"
+        f"{at_once} shards at once of {in_flight // at_once} in flight",
+        wall,
+        2 * documents * latency / in_flight,
+    )
+
+
+def backfill(console: Console, latency: float, at_once: int = 4, in_flight: int = 48) -> None:
+    """A backfill of `rare_job`, over the ideal of both LLM stages."""
+    import dagster as dg
+
+    documents, shards = 480, 16
+    scripts = Path(sys.executable).parent
+    with tempfile.TemporaryDirectory() as folder, endpoint(latency, {}) as url:
+        write_corpus(Path(folder) / "corpus", documents, shards)
+        settings = environment(folder, url, at_once, in_flight)
+        first, *others = [f"part-{number:03d}.jsonl" for number in range(shards)]
+        # Documents and index of all, and what comes after of one shard.
+        timed([*RUN, "--shard", first], settings)
+        daemon = subprocess.Popen(
+            [str(scripts / "dagster-daemon"), "run", "-w", str(WORKSPACE)],
+            env=settings,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            with dg.DagsterInstance.from_config(f"{folder}/dagster") as instance:
+                while not all_daemons_live(instance):
+                    time.sleep(0.5)
+                command = [str(scripts / "dagster"), "job", "backfill", "-w", str(WORKSPACE)]
+                command += ["-j", "rare_job", "--partitions", ",".join(others), "--noprompt"]
+                wall = timed(command, settings)
+                started = time.perf_counter()
+                finished = dg.RunsFilter(statuses=FINISHED_STATUSES)
+                ended: list[dg.DagsterRun] = []
+                while len(ended) < len(others):
+                    time.sleep(0.5)
+                    ended = [r for r in instance.get_runs(finished) if BACKFILL_ID_TAG in r.tags]
+                wall += time.perf_counter() - started
+                assert all(run.is_success for run in ended)
+        finally:
+            os.killpg(daemon.pid, signal.SIGTERM)
+            daemon.wait()
+    asked = documents - documents // shards
+    say_wall(
+        console,
+        f"backfill, {asked} documents in {len(others)} shards, {latency:g} s latency, {at_once} "
+        f"shards at once of {in_flight // at_once} in flight",
+        wall,
+        2 * asked * latency / in_flight,
     )
 
 
@@ -286,7 +356,9 @@ def memory_child(stage: str, url: str, folder: str, count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", default=[], help="pipeline, run, memory; default all")
+    parser.add_argument(
+        "parts", nargs="*", default=[], help="pipeline, run, backfill, memory; default all"
+    )
     parser.add_argument("--latency", type=float, default=4.0, help="seconds until an answer")
     parser.add_argument("--rounds", type=int, default=20, help="full rounds of requests")
     parser.add_argument("--documents", type=int, default=100_000, help="of the memory part")
@@ -297,11 +369,13 @@ def main() -> None:
         memory_child(*where, int(count))
         return
     console = Console(width=120)
-    parts = given.parts or ["pipeline", "run", "memory"]
+    parts = given.parts or ["pipeline", "run", "backfill", "memory"]
     if "pipeline" in parts:
         pipeline(console, given.latency, given.rounds)
     if "run" in parts:
         whole_run(console, given.latency)
+    if "backfill" in parts:
+        backfill(console, given.latency)
     if "memory" in parts:
         memory(console, given.documents)
 
