@@ -25,7 +25,8 @@ LOCATION = "rare_assets"
 PROCESS_TAG = "rare_assets/process"
 COMMAND_TAG = "rare_assets/command"
 # Of the steps that ask the teacher, and of those that work on the index.
-TEACHER_POOL, INDEX_POOL = POOLS = ("teacher", "elasticsearch")
+TEACHER_POOL = "teacher"
+POOLS = (TEACHER_POOL, "elasticsearch")
 
 
 def prepare_home() -> Path:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import multiprocessing
 import resource
 import statistics
@@ -290,11 +291,10 @@ def change_rows(name: str, cuts: Sequence[Layout], loads: Sequence[Synced]) -> I
     """Sync each layout's changes there and back; the median beside the time of two full loads, before
     and after, since a machine's pace changes."""
     for layout, full in zip(cuts, loads, strict=True):
-        turns = [layout.after, layout.before] * (CHANGES // 2) + [layout.after] * (CHANGES % 2)
+        turns = itertools.islice(itertools.cycle([layout.after, layout.before]), CHANGES)
         changes = [sync_apart(layout.engine, turn) for turn in turns]
-        seconds, settled = (
-            statistics.median(column) for column in list(zip(*changes, strict=True))[:2]
-        )
+        seconds = statistics.median(change.seconds for change in changes)
+        settled = statistics.median(change.settled_seconds for change in changes)
         again = sync_apart(layout.another, layout.before)
         share = seconds / statistics.mean([full.seconds, again.seconds])
         yield Row(

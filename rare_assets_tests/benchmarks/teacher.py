@@ -31,18 +31,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from dagster._core.storage.dagster_run import FINISHED_STATUSES
-from dagster._core.storage.tags import BACKFILL_ID_TAG
-from dagster._daemon.controller import all_daemons_live
 from rich.console import Console
 from rich.table import Table
 
-from rare_assets.instance import WORKSPACE
 from rare_assets.resources.teacher.interface import Ask
 
 UNUSABLE = "broken_json"
 FAULTS = {UNUSABLE: 0.05, "throttled": 0.05}
 ATTEMPTS = 3
+# Of `run` and `backfill`: shards side by side, and requests of all of them together.
+AT_ONCE, IN_FLIGHT = 4, 48
+RUN = [sys.executable, "-m", "rare_assets.cli", "run"]
 
 
 @contextmanager
@@ -189,7 +188,7 @@ def write_corpus(folder: Path, documents: int, files: int, words: int = 60) -> N
                 out.write(json.dumps({"id": f"d{number}", "text": text}) + "\n")
 
 
-def environment(folder: str, url: str, at_once: int, in_flight: int) -> dict[str, str]:
+def environment(folder: str, url: str) -> dict[str, str]:
     """What a command finds set: the local endpoint, and all its files below `folder`."""
     return {
         **os.environ,
@@ -199,8 +198,8 @@ def environment(folder: str, url: str, at_once: int, in_flight: int) -> dict[str
         "RARE_SOURCE": f"{folder}/corpus",
         "RARE_STORAGE": f"{folder}/storage",
         "DAGSTER_HOME": f"{folder}/dagster",
-        "RARE_SHARDS_AT_ONCE": str(at_once),
-        "RARE_MAX_CONCURRENCY": str(in_flight // at_once),
+        "RARE_SHARDS_AT_ONCE": str(AT_ONCE),
+        "RARE_MAX_CONCURRENCY": str(IN_FLIGHT // AT_ONCE),
     }
 
 
@@ -213,37 +212,42 @@ def timed(command: list[str], settings: dict[str, str]) -> float:
     return time.perf_counter() - started
 
 
-RUN = [sys.executable, "-m", "rare_assets.cli", "run"]
+def say_wall(
+    console: Console, what: str, wall: float, documents: int, shards: int, latency: float
+) -> None:
+    """Print a wall time over the ideal of both LLM stages."""
+    ideal = 2 * documents * latency / IN_FLIGHT
+    console.print(
+        f"{what}, {documents} documents in {shards} shards, {latency:g} s latency, {AT_ONCE} shards "
+        f"at once of {IN_FLIGHT // AT_ONCE} in flight: {wall:.0f} s, ideal {ideal:.0f} s, "
+        f"[bold]{wall / ideal:.2f}[/] of it"
+    )
 
 
-def say_wall(console: Console, what: str, wall: float, ideal: float) -> None:
-    console.print(f"{what}: {wall:.0f} s, ideal {ideal:.0f} s, [bold]{wall / ideal:.2f}[/] of it")
-
-
-def whole_run(console: Console, latency: float, at_once: int = 4, in_flight: int = 48) -> None:
+def whole_run(console: Console, latency: float) -> None:
     """`rare-assets run` from nothing, over the ideal of both LLM stages."""
     documents, shards = 600, 20
     with tempfile.TemporaryDirectory() as folder, endpoint(latency, {}) as url:
         write_corpus(Path(folder) / "corpus", documents, shards)
-        wall = timed(RUN, environment(folder, url, at_once, in_flight))
-    say_wall(
-        console,
-        f"rare-assets run, {documents} documents in {shards} shards, {latency:g} s latency, "
-        f"{at_once} shards at once of {in_flight // at_once} in flight",
-        wall,
-        2 * documents * latency / in_flight,
-    )
+        wall = timed(RUN, environment(folder, url))
+    say_wall(console, "rare-assets run", wall, documents, shards, latency)
 
 
-def backfill(console: Console, latency: float, at_once: int = 4, in_flight: int = 48) -> None:
+def backfill(console: Console, latency: float) -> None:
     """A backfill of `rare_job`, over the ideal of both LLM stages."""
+    # Here alone: the processes whose memory is measured have no Dagster.
     import dagster as dg
+    from dagster._core.storage.dagster_run import FINISHED_STATUSES
+    from dagster._core.storage.tags import BACKFILL_ID_TAG
+    from dagster._daemon.controller import all_daemons_live
+
+    from rare_assets.instance import WORKSPACE
 
     documents, shards = 480, 16
     scripts = Path(sys.executable).parent
     with tempfile.TemporaryDirectory() as folder, endpoint(latency, {}) as url:
         write_corpus(Path(folder) / "corpus", documents, shards)
-        settings = environment(folder, url, at_once, in_flight)
+        settings = environment(folder, url)
         first, *others = [f"part-{number:03d}.jsonl" for number in range(shards)]
         # Documents and index of all, and what comes after of one shard.
         timed([*RUN, "--shard", first], settings)
@@ -273,13 +277,7 @@ def backfill(console: Console, latency: float, at_once: int = 4, in_flight: int 
             os.killpg(daemon.pid, signal.SIGTERM)
             daemon.wait()
     asked = documents - documents // shards
-    say_wall(
-        console,
-        f"backfill, {asked} documents in {len(others)} shards, {latency:g} s latency, {at_once} "
-        f"shards at once of {in_flight // at_once} in flight",
-        wall,
-        2 * asked * latency / in_flight,
-    )
+    say_wall(console, "backfill", wall, asked, len(others), latency)
 
 
 def memory(console: Console, documents: int) -> None:
