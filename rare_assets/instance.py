@@ -25,8 +25,7 @@ LOCATION = "rare_assets"
 PROCESS_TAG = "rare_assets/process"
 COMMAND_TAG = "rare_assets/command"
 # Of the steps that ask the teacher, and of those that work on the index.
-TEACHER_POOL = "teacher"
-POOLS = (TEACHER_POOL, "elasticsearch")
+TEACHER_POOL, INDEX_POOL = POOLS = ("teacher", "elasticsearch")
 
 
 def prepare_home() -> Path:

@@ -91,8 +91,7 @@ def _execute(request: Request) -> Result:
     from rare_assets.instance import job_origin, run_tags
 
     with dg.DagsterInstance.get() as instance:
-        job = defs.resolve_job_def(request.job)
-        selection = frozenset(dg.AssetKey(name) for name in request.assets)
+        job, selection = defs.resolve_job_def(request.job), frozenset(_selection(request))
         tags = {**job.run_tags, **run_tags(request.command)}
         if request.shard is not None:
             tags |= job.get_tags_for_partition_key(request.shard, selection)
@@ -242,6 +241,12 @@ def _interrupts_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def _selection(request: Request) -> list[dg.AssetKey]:
+    import dagster as dg
+
+    return [dg.AssetKey(name) for name in request.assets]
 
 
 def _config_for(request: Request) -> dict[str, Any]:

@@ -55,8 +55,8 @@ def claims(monkeypatch):
     return calls
 
 
-def run(instance, definitions=defs, **config):
-    job = definitions.resolve_job_def("job")
+def run(instance, **config):
+    job = defs.resolve_job_def("job")
     made = instance.create_run_for_job(job, run_config=config)
     return execute_run(InMemoryJob(job), made, instance)
 
@@ -121,12 +121,15 @@ def test_steps_are_retried_as_the_config_says(instance):
         return 1
 
     shaky_defs = dg.Definitions(
-        [shaky], jobs=[dg.define_asset_job("job", [shaky])], executor=one_process_executor
+        [shaky], jobs=[dg.define_asset_job("shaky_job", [shaky])], executor=one_process_executor
     )
-    assert run(instance, shaky_defs).success
+    job = shaky_defs.resolve_job_def("shaky_job")
+    made = instance.create_run_for_job(job)
+    assert execute_run(InMemoryJob(job), made, instance).success
     tries.clear()
-    without_retries = {"config": {"retries": {"disabled": {}}}}
-    assert not run(instance, shaky_defs, execution=without_retries).success
+    config = {"execution": {"config": {"retries": {"disabled": {}}}}}
+    made = instance.create_run_for_job(job, run_config=config)
+    assert not execute_run(InMemoryJob(job), made, instance).success
     assert tries == [1]
 
 

@@ -100,7 +100,6 @@ def corpus_index(
             )
         except IndexConflict as error:
             raise dg.Failure(str(error), allow_retries=False) from error
-        # While the engine clears up behind the sync, which closing it waits for.
         for warning in report.warnings:
             context.log.warning(warning)
         states = pl.DataFrame(

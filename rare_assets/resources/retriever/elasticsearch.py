@@ -26,7 +26,7 @@ from rare_assets.resources.retriever.elasticsearch_connection import (
     ElasticsearchError,
     batched,
 )
-from rare_assets.resources.retriever.elasticsearch_index import Alias, ConcreteIndex, any_of
+from rare_assets.resources.retriever.elasticsearch_index import MAX_TERMS, Alias, ConcreteIndex
 from rare_assets.resources.retriever.interface import (
     HITS,
     SCORES,
@@ -417,7 +417,7 @@ class ElasticsearchRetriever:
 
         sent = {_version(s, shards[s].content_hash) for s in send}
         require("of the documents sent", _of_versions(sent), (shards[s] for s in send))
-        without_stale = {"bool": {"must_not": any_of("version", stale)}}
+        without_stale = {"bool": {"must_not": _of_versions(stale)}}
         require("documents", without_stale, shards.values())
 
     def _load(
@@ -588,7 +588,9 @@ class ElasticsearchRetriever:
                         {"terms": {"text_hash": list(texts)}},
                     ],
                     "minimum_should_match": 1,
-                    "must_not": any_of("shard", changing),
+                    "must_not": [
+                        {"terms": {"shard": part}} for part in batched(sorted(changing), MAX_TERMS)
+                    ],
                 }
             },
             "size": 5_000,
@@ -738,8 +740,10 @@ def _version(shard: str, content_hash: str) -> str:
 def _of_versions(versions: Collection[str]) -> dict[str, Any]:
     """A query for all documents of these versions of shards."""
     # Without a clause it would be for all documents there are.
-    clauses = any_of("version", versions) or [{"match_none": {}}]
-    return {"bool": {"filter": [{"bool": {"should": clauses}}]}}
+    parts = list(batched(sorted(versions), MAX_TERMS)) or [()]
+    return {
+        "bool": {"filter": [{"bool": {"should": [{"terms": {"version": part}} for part in parts]}}]}
+    }
 
 
 def _purpose(wanted: Collection[str]) -> str:

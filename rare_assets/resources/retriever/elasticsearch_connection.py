@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from threading import Event
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -248,30 +247,33 @@ class Connection:
 
         An error ends the waiting of all threads, which they learn from the event.
         """
-        pending: deque[Future[Result]] = deque()
-        with self.beside(self.threads) as submit:
-            for item in items:
-                pending.append(submit(partial(work, item)))
-                if len(pending) >= 2 * self.threads:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-
-    @contextmanager
-    def beside(
-        self, threads: int = 1
-    ) -> Iterator[Callable[[Callable[[Event], Result]], Future[Result]]]:
-        """A function that starts work in threads beside the caller's.
-
-        The end of the context ends the waiting of all threads, which they learn from the event.
-        """
         stop = Event()
-        with ThreadPoolExecutor(threads, thread_name_prefix="elasticsearch") as pool:
+        pending: deque[Future[Result]] = deque()
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="elasticsearch") as pool:
             try:
-                yield lambda work: pool.submit(work, stop)
+                for item in items:
+                    pending.append(pool.submit(work, item, stop))
+                    if len(pending) >= 2 * self.threads:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
             finally:
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
+
+    @contextmanager
+    def beside(self) -> Iterator[Callable[[Callable[[Event], Result]], Future[Result]]]:
+        """A function that starts work in a thread of its own, one after the other.
+
+        The end of the context ends the waiting of that thread, which it learns from the event.
+        """
+        stop = Event()
+        pool = ThreadPoolExecutor(1, thread_name_prefix="elasticsearch-beside")
+        try:
+            yield lambda work: pool.submit(work, stop)
+        finally:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def search(
         self, what: str, index: str, body: Mapping[str, Any], stop: Event | None = None

@@ -310,7 +310,8 @@ class Alias:
         """The alias over an index, without these versions of shards."""
         alias: dict[str, Any] = {"index": name, "alias": self.name}
         if hidden:
-            alias["filter"] = {"bool": {"must_not": any_of("version", hidden)}}
+            must_not = [{"terms": {"version": part}} for part in batched(sorted(hidden), MAX_TERMS)]
+            alias["filter"] = {"bool": {"must_not": must_not}}
         return alias
 
     def delete_others(self, target: ConcreteIndex) -> None:
@@ -347,11 +348,6 @@ class Alias:
             )
         except ElasticsearchError as error:
             _log.debug("the merge was left to the server: %s", error)
-
-
-def any_of(field: str, values: Collection[str]) -> list[dict[str, Any]]:
-    """Clauses of which one fits a document whose field has one of these values; none for none."""
-    return [{"terms": {field: part}} for part in batched(sorted(values), MAX_TERMS)]
 
 
 def _similarity(bm25: Bm25) -> dict[str, Any]:
