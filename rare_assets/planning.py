@@ -18,6 +18,7 @@ from rare_assets.checks.judgement import StoredShard
 from rare_assets.checks.structure import reject_rate_below_threshold
 from rare_assets.operators.templates import load_templates
 from rare_assets.provenance import (
+    completed,
     documents_from,
     hard_negatives_from,
     questions_from,
@@ -154,6 +155,7 @@ class Planner:
                 self.templates.doc2query.fingerprint,
                 self.teacher_name,
             ),
+            QuestionsConfig,
         )
 
     def after_questions(self, shard: str, index: IndexState) -> list[Stale]:
@@ -172,6 +174,7 @@ class Planner:
                 self.templates,
                 self.teacher_name,
             ),
+            HardNegativesConfig,
         )
         if stale:
             return [stale, Stale("reasoning", "hard_negatives")]
@@ -188,10 +191,17 @@ class Planner:
                 self.templates,
                 self.teacher_name,
             ),
+            ReasoningConfig,
         )
         return [stale] if stale else []
 
-    def _compare(self, table: str, shard: str, now: Mapping[str, str]) -> Stale | None:
+    def _compare(
+        self,
+        table: str,
+        shard: str,
+        now: Mapping[str, str],
+        config: type[dg.Config] = dg.Config,
+    ) -> Stale | None:
         """Whether a stored table is missing, made from something else, or was stopped by its check.
 
         The latter is made again, from stored answers, so that its check stops what follows again.
@@ -201,7 +211,7 @@ class Planner:
             return Stale(table, "missing")
         if self.redo_all:
             return Stale(table, "asked for")
-        changed = what_differs(stored.made_from, now)
+        changed = what_differs(completed(stored.made_from, config), now)
         if changed:
             return Stale(table, ", ".join(changed))
         if stored.n_rejects and self._is_blocked(table, shard):

@@ -37,6 +37,17 @@ def options_of(config: dg.Config) -> str:
     )
 
 
+def completed(made_from: Mapping[str, str], config: type[dg.Config]) -> dict[str, str]:
+    """Return a stored `made_from` with the options that it lacks at their defaults.
+
+    An option that came after a table was written was at its default then.
+    """
+    if "options" not in made_from:
+        return dict(made_from)
+    options = json.loads(options_of(config())) | json.loads(made_from["options"])
+    return {**made_from, "options": json.dumps(options, sort_keys=True)}
+
+
 def documents_from(shard: Shard) -> dict[str, str]:
     """What `documents[shard]` is made from: the file as it is now, and the way rows are read."""
     return {

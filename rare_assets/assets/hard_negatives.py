@@ -24,7 +24,7 @@ from rare_assets.operators.bm25_hard_neg import (
 )
 from rare_assets.operators.templates import load_templates
 from rare_assets.partitions import document_shards
-from rare_assets.provenance import MINED_FROM, hard_negatives_from, options_of
+from rare_assets.provenance import MINED_FROM, completed, hard_negatives_from, options_of
 from rare_assets.resources.configurable import Bm25Retriever, Storage, TeacherModel
 from rare_assets.resources.io_manager import ShardTable
 from rare_assets.resources.retriever.interface import IndexMissing, IndexState
@@ -135,11 +135,14 @@ def earlier_negatives(
     """The shard's stored negatives, if they were mined with the same options from a corpus of
     about the same size and with the same ranking."""
     stored = tables.provenance("hard_negatives", shard)
-    if stored is None or stored.made_from.get("options") != options_of(config):
+    if stored is None:
         return None
-    if stored.made_from.get("bm25") != state.bm25.fingerprint:
+    made_from = completed(stored.made_from, HardNegativesConfig)
+    if made_from.get("options") != options_of(config):
         return None
-    mined_from = int(stored.made_from[MINED_FROM])
+    if made_from.get("bm25") != state.bm25.fingerprint:
+        return None
+    mined_from = int(made_from[MINED_FROM])
     if abs(state.n_documents - mined_from) > config.remine_after_growth * mined_from:
         return None
     if not config.remine_after_growth:

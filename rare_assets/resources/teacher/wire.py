@@ -12,12 +12,14 @@ import json
 import re
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from rare_assets.resources.teacher.interface import Answer, Ask
 
+_PUBLISHED = Path(__file__).with_name("published_schemas.json")
 # Keywords that strict structured output refuses at some endpoints; the answer is validated anyway.
 _BOUNDS = frozenset(
     [
@@ -54,7 +56,8 @@ def answer_key(model: str, ask: Ask, attempt: int) -> bytes:
     """What an answer is stored under: the SHA-256 of everything that decides it.
 
     That is the model, messages, sampling parameters, JSON schema, sample and attempt; neither the
-    ask's own key nor the endpoint, nor how structured output was asked for.
+    ask's own key nor the endpoint, nor how structured output was asked for. Of the schema count
+    fields, bounds and descriptions of fields; not the name and docstring of its class.
     """
     content = {
         "model": model,
@@ -62,12 +65,11 @@ def answer_key(model: str, ask: Ask, attempt: int) -> bytes:
         "temperature": ask.temperature,
         "seed": ask.seed,
         "max_tokens": ask.max_tokens,
-        "schema": None if ask.schema is None else _plain_schema(ask.schema),
+        "schema": None if ask.schema is None else _keyed_schema(ask.schema),
         "sample": ask.sample,
         "attempt": attempt,
     }
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).digest()
+    return hashlib.sha256(_canonical(content).encode()).digest()
 
 
 def sent_seed(ask: Ask, attempt: int) -> int | None:
@@ -88,7 +90,52 @@ def estimated_prompt_tokens(ask: Ask) -> int:
 
 @cache
 def _plain_schema(model: type[BaseModel]) -> dict[str, Any]:
-    return model.model_json_schema()
+    """The model's JSON schema without titles and docstrings: what an endpoint needs to know."""
+    schema = model.model_json_schema()
+    _drop_names(schema)
+    return schema
+
+
+def _drop_names(schema: dict[str, Any]) -> None:
+    # A description beside properties is a class's docstring; beside anything else, a field's own.
+    for name in ("title", "description") if "properties" in schema else ("title",):
+        schema.pop(name, None)
+    for part in _inner(schema):
+        _drop_names(part)
+
+
+def _inner(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """The schemas that a schema is made of."""
+    parts = [
+        *schema.get("properties", {}).values(),
+        *schema.get("$defs", {}).values(),
+        *schema.get("anyOf", ()),
+        *schema.get("prefixItems", ()),
+        schema.get("items"),
+    ]
+    return [part for part in parts if isinstance(part, dict)]
+
+
+@cache
+def _keyed_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The schema as keys hash it: as it was published where it was, so that answers stay found."""
+    plain = _plain_schema(model)
+    return _published_schemas().get(_canonical(plain), plain)
+
+
+@cache
+def _published_schemas() -> dict[str, dict[str, Any]]:
+    """Schemas whose keys were once hashed with titles and docstrings, by their canonical plain form."""
+    published = {}
+    for schema in json.loads(_PUBLISHED.read_text()):
+        plain = copy.deepcopy(schema)
+        _drop_names(plain)
+        published[_canonical(plain)] = schema
+    return published
+
+
+def _canonical(content: Any) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 
 @cache
@@ -112,16 +159,8 @@ def _make_strict(schema: dict[str, Any], bounds: bool) -> None:
     if isinstance(properties, dict):
         schema["additionalProperties"] = False
         schema["required"] = list(properties)
-    inner = [
-        *(properties or {}).values(),
-        *schema.get("$defs", {}).values(),
-        *schema.get("anyOf", ()),
-        *schema.get("prefixItems", ()),
-        schema.get("items"),
-    ]
-    for part in inner:
-        if isinstance(part, dict):
-            _make_strict(part, bounds)
+    for part in _inner(schema):
+        _make_strict(part, bounds)
 
 
 class Dialect:

@@ -5,6 +5,8 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, Field
 
+from rare_assets.operators.doc2query import HardQuestion
+from rare_assets.operators.judge import Verdict
 from rare_assets.resources.teacher.interface import Ask
 from rare_assets.resources.teacher.wire import (
     Dialect,
@@ -222,3 +224,54 @@ def test_a_late_refusal_of_an_old_request_does_not_undo_what_was_learnt():
         dialect.adapt(dialect.body("m", FULL, 0), 400, "response_format is not supported")
     assert dialect.adapt(old, 400, "response_format is not supported")
     assert dialect.structured == "text"
+
+
+def test_the_keys_of_what_is_asked_stay_as_they_were_first_stored():
+    # Taken from answers that were paid for: a change here asks each of them again.
+    why = ({"role": "user", "content": "Why?"},)
+    keys = {
+        kind: answer_key("m", Ask("k", why, schema=kind), 0) for kind in (HardQuestion, Verdict)
+    }
+    assert {kind.__name__: key.hex() for kind, key in keys.items()} == {
+        "HardQuestion": "ed6e8ec5ac2d201feba600bcc9bfd4f0daa95048d2ec46341ece1c1ff45e340d",
+        "Verdict": "3b586acceafdd72c8b93e19148fa7f061557d028e80a4a769693636821b1efcb",
+    }
+
+
+def test_a_reply_model_may_be_renamed_and_its_docstring_reworded():
+    class Judged(BaseModel):
+        """Other words than before."""
+
+        explanation: str = Field(
+            max_length=600, description="One sentence that leads to the verdict."
+        )
+        verdict: bool
+
+    class Bound(Judged):
+        verdict: bool = Field(description="True if it does.")
+
+    asked = [Ask("k", MESSAGES, schema=kind) for kind in (Verdict, Judged, Bound)]
+    first, renamed, described = (answer_key("m", ask, 0) for ask in asked)
+    assert renamed == first
+    assert described != first  # what a field says is sent, and decides the answer
+
+
+def test_the_schema_that_is_sent_has_neither_titles_nor_docstrings():
+    class Inner(BaseModel):
+        """Not for the endpoint."""
+
+        title: str = Field(description="What it is called.")
+
+    class Outer(BaseModel):
+        """Not for the endpoint either."""
+
+        inner: Inner | None = None
+        description: str
+
+    schema = json_schema(Outer)
+    assert schema["properties"].keys() == {"inner", "description"}
+    assert schema["$defs"]["Inner"]["properties"] == {
+        "title": {"type": "string", "description": "What it is called."}
+    }
+    assert "Not for the endpoint" not in json.dumps(schema)
+    assert {"title", "description"}.isdisjoint(schema | schema["$defs"]["Inner"])
