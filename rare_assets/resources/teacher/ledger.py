@@ -11,6 +11,10 @@ from typing import NamedTuple
 # So long after its last entry nobody counts in a scope any more.
 FORGOTTEN_S = 30 * 86400.0
 _BUSY_S = 30.0
+# No rate holds anything back for longer, whatever was entered.
+LONGEST_WAIT_S = 600.0
+# An entry from the future is of a clock that was ahead: what it left to wait counts from now.
+_FREE_AT = f"min(free_at - max(0.0, at - :now), min(at, :now) + {LONGEST_WAIT_S})"
 
 
 class Spent(NamedTuple):
@@ -63,17 +67,21 @@ class Ledger:
         ).fetchone()
         return Spent(*row)
 
-    def free_at(self, rate: str) -> float:
-        """When what is limited by a rate may be used again, in Unix time; 0.0 if it never was."""
-        row = self._connection.execute("SELECT free_at FROM rates WHERE rate = ?", (rate,))
+    def free_at(self, rate: str, *, now: float) -> float:
+        """When what is limited by a rate may be used again, by a clock that says `now`; 0.0 if it
+        never was. Never later than `LONGEST_WAIT_S` from now."""
+        row = self._connection.execute(
+            f"SELECT {_FREE_AT} FROM rates WHERE rate = :rate", {"rate": rate, "now": now}
+        )
         return float((row.fetchone() or (0.0,))[0])
 
-    def postpone(self, rate: str, seconds: float, *, since: float = 0.0) -> None:
-        """Move `free_at` by so many seconds, counted from `since` if that is later."""
+    def postpone(self, rate: str, seconds: float, *, now: float, restart: bool = False) -> None:
+        """Move `free_at` by so many seconds; with `restart`, counted from now if that is later."""
+        since = f"max({_FREE_AT}, :now)" if restart else _FREE_AT
         self._connection.execute(
-            "INSERT INTO rates VALUES (:rate, :since + :seconds, :now) ON CONFLICT (rate) "
-            "DO UPDATE SET free_at = max(free_at, :since) + :seconds, at = :now",
-            {"rate": rate, "seconds": seconds, "since": since, "now": time.time()},
+            "INSERT INTO rates VALUES (:rate, :start + :seconds, :now) ON CONFLICT (rate) "
+            f"DO UPDATE SET free_at = {since} + :seconds, at = :now",
+            {"rate": rate, "seconds": seconds, "now": now, "start": now if restart else 0.0},
         )
 
     def close(self) -> None:

@@ -76,7 +76,8 @@ class AdaptiveLimit:
 class Pace:
     """A rate per minute, evenly spaced: any span of t seconds starts at most rate * t + 1 units.
 
-    An amount larger than what has come free (one long prompt) may start and delays the next.
+    An amount larger than what has come free (one long prompt) may start and delays the next, by ten
+    minutes at most.
 
     Args:
         per_minute: units a minute.
@@ -96,16 +97,18 @@ class Pace:
 
     def delay(self) -> float:
         """Seconds until the next amount may start, 0.0 if now."""
-        return max(0.0, self._ledger.free_at(self._name) - self._clock())
+        now = self._clock()
+        return max(0.0, self._ledger.free_at(self._name, now=now) - now)
 
     def take(self, amount: float = 1.0) -> None:
         """Use an amount now."""
         seconds = amount * self._seconds_per_unit
-        self._ledger.postpone(self._name, seconds, since=self._clock())
+        self._ledger.postpone(self._name, seconds, now=self._clock(), restart=True)
 
     def correct(self, difference: float) -> None:
         """Add what an amount was estimated too low by (negative: too high)."""
-        self._ledger.postpone(self._name, difference * self._seconds_per_unit)
+        seconds = difference * self._seconds_per_unit
+        self._ledger.postpone(self._name, seconds, now=self._clock())
 
 
 def full_jitter(tries: int, *, base: float, cap: float, rng: random.Random) -> float:
@@ -128,7 +131,7 @@ def parse_retry_after(value: str | None, *, now: float) -> float | None:
     except ValueError:
         try:
             date = parsedate_to_datetime(value)
-        except (ValueError, TypeError, IndexError):
+        except (ValueError, TypeError, IndexError, OverflowError):
             return None
         if date.tzinfo is None:
             date = date.replace(tzinfo=UTC)

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from rare_assets.resources.teacher.ledger import Ledger
+from rare_assets.resources.teacher.ledger import LONGEST_WAIT_S, Ledger
 from rare_assets.resources.teacher.pacing import (
     AdaptiveLimit,
     Pace,
@@ -71,9 +71,13 @@ def test_results_of_requests_from_before_a_shrink_do_not_count():
     assert limit.in_flight == 0
 
 
+# Later than any day on which this runs: a file forgets what is old.
+START = 4e9
+
+
 class Clock:
     def __init__(self):
-        self.now = 1000.0
+        self.now = START
 
     def __call__(self):
         return self.now
@@ -83,7 +87,7 @@ def starts(pace, clock, amounts):
     times = []
     for amount in amounts:
         clock.now += pace.delay()
-        times.append(clock.now - 1000.0)
+        times.append(clock.now - START)
         pace.take(amount)
     return times
 
@@ -130,6 +134,41 @@ def test_paces_of_one_name_keep_a_rate_together(tmp_path):
     assert one.delay() == 3
     one.correct(-1)
     assert other.delay() == 2
+
+
+def test_a_clock_that_was_ahead_holds_nothing_back_later(tmp_path):
+    clock = Clock()
+    clock.now += 86400
+    path = tmp_path / "rates.sqlite3"
+    Pace(60, clock, Ledger(path), "r").take(5)
+    clock.now -= 86400
+    pace = Pace(60, clock, Ledger(path), "r")
+    assert pace.delay() == 5
+    clock.now += 3
+    assert pace.delay() == 5  # of an entry from the future only its own wait is known
+    pace.take()
+    assert pace.delay() == 6
+    clock.now += 6
+    assert pace.delay() == 0
+
+
+@pytest.mark.parametrize("absurd", [1e9, 1e300])
+def test_no_amount_holds_back_for_longer_than_ten_minutes(tmp_path, absurd):
+    clock = Clock()
+    path = tmp_path / "rates.sqlite3"
+    pace = Pace(60, clock, Ledger(path), "r")
+    pace.take()
+    pace.correct(absurd)
+    assert pace.delay() == LONGEST_WAIT_S == 600
+    pace.take()
+    clock.now += 599
+    assert pace.delay() == pytest.approx(1)
+    clock.now += 1
+    assert pace.delay() == 0
+    pace.take(-absurd)
+    assert pace.delay() == 0
+    pace.take()
+    assert pace.delay() == 1
 
 
 @pytest.mark.parametrize("rate", [0, -1])
