@@ -104,7 +104,7 @@ class FakeEndpoint:
         thinking: how a chain is sent: "reasoning_content", "reasoning", "think" (in tags), or None.
         key: the only API key accepted; None accepts any.
         models: the only model names known; None knows all.
-        usage: whether responses say how many tokens they took.
+        usage: whether responses say how many tokens they took; a text is sent in its place, as JSON.
         answer: gives the content for a request body, None for the usual.
         capacity: chat requests handled at once; more are throttled.
         seed: of the shares.
@@ -121,7 +121,7 @@ class FakeEndpoint:
         thinking: str | None = None,
         key: str | None = None,
         models: Iterable[str] | None = None,
-        usage: bool = True,
+        usage: bool | str = True,
         answer: Callable[[dict[str, Any]], str | None] | None = None,
         capacity: int | None = None,
         seed: int = 0,
@@ -265,7 +265,7 @@ class FakeEndpoint:
             if fault is not None and hasattr(_Faults, fault.name):
                 return await getattr(_Faults, fault.name)(self, fault, recorded)
             await asyncio.sleep(self.latency)
-            return json_response(200, self._completion(recorded.body, fault))
+            return self._completed(recorded.body, fault)
         finally:
             self.in_flight -= 1
 
@@ -314,11 +314,18 @@ class FakeEndpoint:
                 return error_response(400, message, code="unsupported_parameter", param=name)
         return None
 
+    def _completed(self, body: dict[str, Any], fault: Fault | None = None) -> Response:
+        """A chat completion, with the usage as it was given (which may be no JSON of Python's)."""
+        response = json_response(200, self._completion(body, fault))
+        if isinstance(self.usage, str):
+            response.body = response.body.replace(b'"GIVEN"', self.usage.encode())
+        return response
+
     def _completion(self, body: dict[str, Any], fault: Fault | None) -> dict[str, Any]:
         content = (self.answer(body) if self.answer else None) or answer_to(body)
         chain = f"The request has {len(body['messages'])} messages; weighing them one by one."
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-        finish = "stop"
+        finish: str | None = "stop"
         if self.thinking == "think":
             message["content"] = f"<think>\n{chain}\n</think>\n\n{content}"
         elif self.thinking is not None:
@@ -331,6 +338,12 @@ class FakeEndpoint:
             case "cut":
                 message["content"] = content[: len(content) // 2]
                 finish = "length"
+            case "finish":
+                # The endpoint's word for it, if it has one.
+                message["content"] = content[: len(content) // 2]
+                finish = fault.text or None if fault else None
+            case "whole":
+                finish = fault.text or None if fault else None
             case "broken_json":
                 message["content"] = content.replace(":", " ", 1)
             case "fenced":
@@ -353,7 +366,9 @@ class FakeEndpoint:
             "model": body["model"],
             "choices": [{"index": 0, "message": message, "finish_reason": finish}],
         }
-        if self.usage:
+        if isinstance(self.usage, str):
+            response["usage"] = "GIVEN"
+        elif self.usage:
             tokens = {"prompt_tokens": prompt // 4, "completion_tokens": len(content) // 4}
             response["usage"] = {**tokens, "total_tokens": sum(tokens.values())}
         return response
@@ -420,7 +435,7 @@ class _Faults:
     @staticmethod
     async def half_body(endpoint: FakeEndpoint, fault: Fault, recorded: Recorded) -> Response:
         await asyncio.sleep(endpoint.latency)
-        response = json_response(200, endpoint._completion(recorded.body, None))
+        response = endpoint._completed(recorded.body)
         response.close, response.send_only = True, len(response.body) // 2
         return response
 
@@ -435,7 +450,30 @@ class _Faults:
     @staticmethod
     async def slow(endpoint: FakeEndpoint, fault: Fault, recorded: Recorded) -> Response:
         await asyncio.sleep(endpoint.latency + (fault.seconds or 0.0))
-        return json_response(200, endpoint._completion(recorded.body, None))
+        return endpoint._completed(recorded.body)
+
+    @staticmethod
+    async def error_in_choice(endpoint: FakeEndpoint, fault: Fault, recorded: Recorded) -> Response:
+        completion = endpoint._completion(recorded.body, None)
+        choice = completion["choices"][0]
+        choice["message"]["content"] = choice["message"]["content"][:20]
+        choice |= {
+            "finish_reason": "error",
+            "error": {"code": 502, "message": "upstream broke off"},
+        }
+        return json_response(200, completion)
+
+    @staticmethod
+    async def status(endpoint: FakeEndpoint, fault: Fault, recorded: Recorded) -> Response:
+        """`text` is the status, and after a blank what the endpoint says."""
+        status, _, message = fault.text.partition(" ")
+        headers = _Faults._retry_after(fault)
+        return error_response(int(status), message or "Something is wrong.", **headers)
+
+    @staticmethod
+    async def hangs(endpoint: FakeEndpoint, fault: Fault, recorded: Recorded) -> Response:
+        await asyncio.Event().wait()
+        raise AssertionError
 
 
 def _as_fault(fault: Fault | str | None) -> Any:

@@ -193,6 +193,8 @@ def usage_metadata(model: str, usage: Usage) -> dict[str, Any]:
         "answers_reused": usage.answers_reused,
         "retries": usage.retries,
         "rate_limited": usage.rate_limited,
+        # Answers whose tokens, and so whose cost, the endpoint did not say.
+        "estimated_answers": usage.estimated,
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": total,

@@ -60,7 +60,8 @@ class StepProgress:
     def ask(self, now: Progress) -> None:
         """A moment of a teacher's work."""
         usage = now.usage
-        cost = "" if usage.cost_usd is None else f", ${usage.cost_usd:.4f}"
+        about = "about " if usage.estimated else ""
+        cost = "" if usage.cost_usd is None else f", {about}${usage.cost_usd:.4f}"
         self._go_on(
             Moment(self._asset, now.done, self._total, usage.requests, usage.cost_usd),
             f", {now.in_flight} in flight, {usage.answers_reused} reused, "

@@ -5,9 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from rare_assets.checks.judgement import Judgement, StoredShard, none_of
-
-# The endpoint's words for an answer that it stopped before its end.
-UNFINISHED = ("length", "content_filter")
+from rare_assets.resources.teacher.finish import is_whole
 
 
 def gold_position_points_at_gold(stored: StoredShard) -> Judgement:
@@ -39,9 +37,10 @@ def context_is_gold_and_negatives(stored: StoredShard) -> Judgement:
 
 
 def answers_finished(stored: StoredShard) -> Judgement:
-    """No answer was cut by a token limit or withheld by a filter."""
-    reason = pl.col("finish_reason")
-    wrong = stored.rows.filter(reason.is_in(UNFINISHED))
+    """Every answer came to its own end: none was cut, withheld or broken off."""
+    words = stored.rows["finish_reason"].unique().to_list()
+    whole = [word for word in words if is_whole(word)]
+    wrong = stored.rows.filter(~pl.col("finish_reason").is_in(whole))
     return none_of(
         "unfinished",
         wrong["question_id"],

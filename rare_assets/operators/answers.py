@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from rare_assets.resources.teacher.finish import unfinished
 from rare_assets.resources.teacher.interface import Answer, Outcome, Unusable
 
 # What an ask took, in columns that rows and rejects share.
@@ -35,10 +36,8 @@ def require_whole(answer: Answer) -> None:
     """Raise Unusable unless there is a whole text: `refused`, `content_filter`, `cut` or `empty`."""
     if answer.refusal:
         raise Unusable("refused", answer.refusal)
-    if answer.finish_reason == "content_filter":
-        raise Unusable("content_filter", "the endpoint filtered the answer")
-    if answer.finish_reason == "length":
-        raise Unusable("cut", "the answer ran into its token limit")
+    if (stopped := unfinished(answer)) is not None:
+        raise stopped
     if not answer.content.strip():
         raise Unusable("empty", "the answer has no content")
     if is_refusal(answer.content):

@@ -374,10 +374,15 @@ BROKEN = [
     (
         "reasoning",
         "answers_finished",
-        {"reasoning": [{}, {"question_id": "d2-q0", "finish_reason": "length"}]},
+        {
+            "reasoning": [
+                {"finish_reason": "END_TURN"},
+                {"question_id": "d2-q0", "finish_reason": "abort"},
+            ]
+        },
         {
             "unfinished": 1,
-            "reasons": {"stop": 1, "length": 1},
+            "reasons": {"END_TURN": 1, "abort": 1},
             "threshold": 0,
             "examples": ["d2-q0"],
         },

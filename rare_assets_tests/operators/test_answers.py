@@ -46,6 +46,8 @@ def test_an_answer_is_not_taken_for_a_refusal(text):
         (answer("Half of", refusal="not allowed"), "refused"),
         (answer("Half of", finish_reason="content_filter"), "content_filter"),
         (answer("Half of", finish_reason="length"), "cut"),
+        (answer("Half of", finish_reason="error"), "cut"),
+        (answer("Half of", finish_reason="SAFETY"), "content_filter"),
         (answer(" \n"), "empty"),
         (answer("", thinking="A chain and no answer"), "empty"),
         (answer("I can't help with that."), "refused"),
@@ -58,4 +60,5 @@ def test_what_is_not_a_whole_answer_is_unusable(given, reason):
 
 
 def test_a_whole_answer_passes():
-    require_whole(answer("Salt makes brine."))
+    for word in ("stop", "end_turn", "EOS"):
+        require_whole(answer("Salt makes brine.", finish_reason=word))

@@ -367,7 +367,7 @@ class _Run(Generic[T]):
                 found = await self._store.get(keys)
                 given: list[tuple[_Work, Answer]] = []
                 for key in keys:
-                    answer = self._reusable(found.get(key))
+                    answer = self._reusable(found.get(key), key)
                     if answer is not None:
                         given += self._deliver(key, answer)
                     elif key in self._held:
@@ -376,8 +376,13 @@ class _Run(Generic[T]):
                         self._todo[key] = None
                 works += await self._judge_all(given)
 
-    def _reusable(self, record: Mapping[str, Any] | None) -> Answer | None:
-        return reusable(record, self._teacher._ignore_before)
+    def _reusable(self, record: Mapping[str, Any] | None, key: bytes) -> Answer | None:
+        return reusable(record, self._teacher._ignore_before, self._ask_of(key))
+
+    def _ask_of(self, key: bytes) -> Ask | None:
+        """The ask that waits for a key; None if it was handed in by another run alone."""
+        works = self._waiting.get(key)
+        return works[0].ask if works else None
 
     async def _recall(self) -> None:
         """Learn which batches are out, of earlier runs and of others that go on at this moment."""
@@ -635,7 +640,7 @@ class _Run(Generic[T]):
         fresh = {
             key: result
             for key, result in results.items()
-            if isinstance(result, Answer) and self._reusable(stored.get(key)) is None
+            if isinstance(result, Answer) and self._reusable(stored.get(key), key) is None
         }
         now = time.time()
         await asyncio.gather(
@@ -650,7 +655,7 @@ class _Run(Generic[T]):
                 self._endpoint.count(fresh[key])
                 given += self._deliver(key, fresh[key], new=True)
             elif isinstance(result, Answer):
-                reused = self._reusable(stored.get(key))
+                reused = self._reusable(stored.get(key), key)
                 assert reused is not None
                 given += self._deliver(key, reused)
             elif isinstance(result, Fault):
@@ -665,7 +670,7 @@ class _Run(Generic[T]):
         """Key and result of a line; None as result where the batch ended before the request."""
         redact = self._endpoint.redact
         try:
-            content = json.loads(line)
+            content = wire.parse_json(line)
             key = bytes.fromhex(content["custom_id"])
             error, response = content.get("error"), content.get("response")
             if error and error.get("code") in ("batch_expired", "batch_cancelled"):
@@ -680,7 +685,9 @@ class _Run(Generic[T]):
             return key, response_fault(status, body, redact)
         try:
             attempt = submission.requests.get(key, 0)
-            answer = wire.read_answer(body, attempt=attempt, latency_s=latency)
+            answer = wire.read_answer(
+                body, attempt=attempt, latency_s=latency, ask=self._ask_of(key)
+            )
         except ValueError:
             return key, body_fault(body, redact)
         return key, answer if answer.model else replace(answer, model=self._teacher.model)

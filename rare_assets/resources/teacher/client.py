@@ -380,7 +380,7 @@ class _Run(Generic[T]):
             found = await self._store.get([work.key for work in mine])
             reused: list[tuple[_Work, Answer]] = []
             for work in mine:
-                answer = reusable(found.get(work.key), self._teacher._ignore_before)
+                answer = reusable(found.get(work.key), self._teacher._ignore_before, work.ask)
                 if answer is None:
                     (self._again if work.attempt else self._fresh).append(work)
                     continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 import time
@@ -270,15 +269,14 @@ class Endpoint:
     async def send(self, slot: Slot, ask: Ask, attempt: int) -> Answer | Fault:
         """Send one request. An answer returned has been counted in `usage`."""
         body = self.dialect.body(self.model, ask, attempt)
-        result = await self._request(body, attempt)
+        result = await self._request(body, ask, attempt)
         self._give_back(slot)
         overload = isinstance(result, Fault) and result.overload
         if self._limit.finish(slot.ticket, throttled=overload):
             self._slow_down(result)
         if isinstance(result, Answer):
             self.count(result)
-            used = result.prompt_tokens + result.completion_tokens
-            self._correct(used - slot.tokens if used else 0.0)
+            self._correct(result.prompt_tokens + result.completion_tokens - slot.tokens)
             return result
         self._correct(-slot.tokens)
         if result.kind is Kind.THROTTLED:
@@ -288,22 +286,21 @@ class Endpoint:
             return replace(result, kind=Kind.ADAPTED)
         return result
 
-    async def _request(self, body: dict[str, Any], attempt: int) -> Answer | Fault:
+    async def _request(self, body: dict[str, Any], ask: Ask, attempt: int) -> Answer | Fault:
         started = time.monotonic()
         lane = self._lane()
         lane.in_flight += 1
         try:
             async with asyncio.timeout(self._request_timeout):
-                response = await lane.client.post("/chat/completions", cast_to=object, body=body)
-                if isinstance(response, str):  # the content type was not JSON
-                    response = json.loads(response)
+                content = await lane.client.post("/chat/completions", cast_to=bytes, body=body)
+            response = wire.parse_json(content)
         except Exception as error:
             return fault_of(error, self.redact)
         finally:
             lane.in_flight -= 1
         latency = round(time.monotonic() - started, 3)
         try:
-            answer = wire.read_answer(response, attempt=attempt, latency_s=latency)
+            answer = wire.read_answer(response, attempt=attempt, latency_s=latency, ask=ask)
         except ValueError:
             return body_fault(response, self.redact)
         return answer if answer.model else replace(answer, model=self.model)
@@ -355,6 +352,7 @@ class Endpoint:
         usage = self.usage
         self._answered += 1
         usage.retries += answer.attempt > 0
+        usage.estimated += answer.estimated
         usage.prompt_tokens += answer.prompt_tokens
         usage.completion_tokens += answer.completion_tokens
         cost = self._cost(answer.prompt_tokens, answer.completion_tokens)

@@ -98,7 +98,7 @@ class EstimatingTeacher:
             for i, key in keys.items():
                 if key not in records:
                     continue
-                answer = wire.answer_from_record(records[key])
+                answer = wire.answer_from_record(records[key], asks[i])
                 self.usage.answers_reused += 1
                 self.usage.reused_prompt_tokens += answer.prompt_tokens
                 self.usage.reused_completion_tokens += answer.completion_tokens

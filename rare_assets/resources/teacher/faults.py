@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from rare_assets.resources.teacher import wire
 from rare_assets.resources.teacher.pacing import parse_retry_after
 
 
@@ -117,16 +118,20 @@ def response_fault(status: int, body: Any, redact: Callable[[str], str]) -> Faul
 
 
 def body_fault(body: Any, redact: Callable[[str], str]) -> Fault:
-    """Classify a response of status 200 that isn't a chat completion.
+    """Classify a response of status 200 that isn't a chat completion, or says that it is an error.
 
-    Some proxies send the status of the endpoint behind them as `error.code` in the body.
+    Some proxies send the status of the endpoint behind them as `code` of the error in the body.
     """
-    error = body.get("error") if isinstance(body, Mapping) else None
-    text = _said(error if error is not None else body, redact)
-    code = error.get("code") if isinstance(error, Mapping) else None
-    if isinstance(code, int) and 400 <= code < 600:
-        return status_fault(code, text)
-    return Fault(Kind.TRANSIENT, "unreadable", f"not a chat completion: {text}", 200)
+    error = wire.error_in(body)
+    if error is None:
+        text = _said(body, redact)
+        return Fault(Kind.TRANSIENT, "unreadable", f"not a chat completion: {text}", 200)
+    text = _said(error, redact)
+    for name in ("code", "status", "status_code"):
+        code = str(error.get(name)) if isinstance(error, Mapping) else ""
+        if re.fullmatch(r"[45]\d\d", code):
+            return status_fault(int(code), text)
+    return Fault(Kind.TRANSIENT, "server_error", f"an error in place of an answer: {text}", 200)
 
 
 def _said(body: object, redact: Callable[[str], str]) -> str:

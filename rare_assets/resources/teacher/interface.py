@@ -41,7 +41,8 @@ class Answer:
     """One answer of the teacher, as it came.
 
     `thinking` is a chain that the endpoint sent apart (`reasoning_content` or `reasoning`); a chain
-    inside `content` stays there. `attempt` counts from 0. `reused` means it came from storage.
+    inside `content` stays there. `attempt` counts from 0. `reused` means it came from storage,
+    `estimated` that the endpoint did not say, or not credibly, how many tokens it took.
     """
 
     content: str
@@ -54,6 +55,7 @@ class Answer:
     attempt: int
     latency_s: float
     reused: bool
+    estimated: bool = False
 
     @property
     def raw(self) -> str:
@@ -109,14 +111,16 @@ class Outcome(Generic[T]):
 class Usage:
     """Running totals of a teacher: what was asked, reused, retried, and what it cost.
 
-    `cost_usd` and `reused_cost_usd` are None while the model's price is unknown. `latencies_s` has
-    one entry a new answer (a bounded sample of them in very long runs).
+    `cost_usd` and `reused_cost_usd` are None while the model's price is unknown. `estimated` are
+    new answers whose tokens the endpoint did not say. `latencies_s` has one entry a new answer (a
+    bounded sample of them in very long runs).
     """
 
     requests: int = 0
     answers_reused: int = 0
     retries: int = 0
     rate_limited: int = 0
+    estimated: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     reused_prompt_tokens: int = 0

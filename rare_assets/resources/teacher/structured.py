@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from rare_assets.resources.teacher.finish import unfinished
 from rare_assets.resources.teacher.interface import Answer, Unusable
 
 M = TypeVar("M", bound=BaseModel)
@@ -28,18 +29,15 @@ def structured_value(answer: Answer, model: type[M]) -> M:
     """
     if answer.refusal:
         raise Unusable("refused", answer.refusal)
+    stopped = unfinished(answer)
     if not answer.content.strip():
-        if answer.finish_reason == "content_filter":
-            raise Unusable("content_filter", "the endpoint filtered the answer")
-        cut = answer.finish_reason == "length"
-        raise Unusable("cut" if cut else "empty", "the answer has no content")
+        raise stopped or Unusable("empty", "the answer has no content")
     try:
+        # An object that is whole and fits was not cut, whatever came after it.
         return parse_structured(answer.content, model)
     except Unusable as unusable:
-        if answer.finish_reason == "length":
-            raise Unusable("cut", unusable.detail) from None
-        if answer.finish_reason == "content_filter":
-            raise Unusable("content_filter", unusable.detail) from None
+        if stopped is not None:
+            raise Unusable(stopped.reason, f"{stopped.detail}: {unusable.detail}") from None
         raise
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -37,6 +37,8 @@ _BOUNDS = frozenset(
         "uniqueItems",
     ]
 )
+# No model at hand reads or writes more at once; what claims more is no count.
+MOST_TOKENS = 2_000_000
 _MODES = ("json_schema", "json_schema_unbounded", "json_object", "text")
 _NAMES_STRUCTURED = re.compile(
     r"response_?format|json[_ ]schema|json_object|grammar|guided[_ ]|structured[_ ]output", re.I
@@ -240,30 +242,107 @@ class Dialect:
         )
 
 
-def read_answer(response: Any, *, attempt: int, latency_s: float) -> Answer:
-    """The answer in a chat completion's JSON. Usage that is missing counts as 0 tokens.
+def read_answer(response: Any, *, attempt: int, latency_s: float, ask: Ask | None = None) -> Answer:
+    """The answer in a chat completion's JSON, to `ask`. Token counts that are missing, or can't be
+    true, are estimated.
 
     Raises:
-        ValueError: if it isn't a chat completion.
+        ValueError: if it isn't a chat completion, or one that says it is an error.
     """
+    if error_in(response) is not None:
+        raise ValueError("an error in place of a chat completion")
     try:
         choice = response["choices"][0]
         message = choice["message"]
-        usage = response.get("usage") or {}
-        return Answer(
-            content=_text(message.get("content")),
-            thinking=_text(message.get("reasoning_content") or message.get("reasoning")) or None,
-            finish_reason=str(choice.get("finish_reason") or "stop"),
-            refusal=_text(message.get("refusal")) or None,
-            model=str(response.get("model") or ""),
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            completion_tokens=int(usage.get("completion_tokens") or 0),
-            attempt=attempt,
-            latency_s=latency_s,
-            reused=False,
-        )
+        content = _text(message.get("content"))
+        thinking = _text(message.get("reasoning_content") or message.get("reasoning")) or None
+        refusal = _text(message.get("refusal")) or None
+        finish_reason = str(choice.get("finish_reason") or "")
+        usage = response.get("usage")
+        model = str(response.get("model") or "")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"not a chat completion: {type(error).__name__}") from error
+    usage = usage if isinstance(usage, Mapping) else {}
+    tokens = _tokens(
+        usage.get("prompt_tokens") or usage.get("input_tokens"),
+        usage.get("completion_tokens") or usage.get("output_tokens"),
+        (thinking or "") + content + (refusal or ""),
+        ask,
+    )
+    if not finish_reason:
+        # Some servers never say; an answer as long as was allowed was cut.
+        full = (
+            ask is not None and ask.max_tokens is not None and tokens.completion >= ask.max_tokens
+        )
+        finish_reason = "length" if full else "stop"
+    return Answer(
+        content=content,
+        thinking=thinking,
+        finish_reason=finish_reason,
+        refusal=refusal,
+        model=model,
+        prompt_tokens=tokens.prompt,
+        completion_tokens=tokens.completion,
+        attempt=attempt,
+        latency_s=latency_s,
+        reused=False,
+        estimated=tokens.estimated,
+    )
+
+
+def error_in(response: Any) -> Any:
+    """The error that a response of status 200 carries, at its top or in its first choice; or None."""
+    if not isinstance(response, Mapping):
+        return None
+    choices = response.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    for part in (response, first):
+        error = part.get("error") if isinstance(part, Mapping) else None
+        if any(error.values()) if isinstance(error, Mapping) else error:
+            return error
+    return None
+
+
+def parse_json(content: bytes) -> Any:
+    """A response's JSON, numbers of any length included. Raises ValueError."""
+    return json.loads(content, parse_int=_integer)
+
+
+def _integer(digits: str) -> int | float:
+    # Python refuses to read integers of thousands of digits.
+    return int(digits) if len(digits) < 30 else float(digits)
+
+
+class _Tokens(NamedTuple):
+    prompt: int
+    completion: int
+    estimated: bool
+
+
+def _tokens(prompt: Any, completion: Any, text: str, ask: Ask | None) -> _Tokens:
+    """Token counts as an endpoint says them, or estimated by four characters a token."""
+    most_of_prompt = MOST_TOKENS
+    if ask is not None:
+        most_of_prompt = min(most_of_prompt, 32 * estimated_prompt_tokens(ask) + 100_000)
+    said_prompt, said_completion = _count(prompt, most_of_prompt), _count(completion, MOST_TOKENS)
+    # No prompt is empty, and no text is written in no token.
+    known_prompt = said_prompt is not None and said_prompt > 0
+    known_completion = said_completion is not None and (said_completion > 0 or not text)
+    guessed_prompt = 0 if ask is None else estimated_prompt_tokens(ask)
+    return _Tokens(
+        said_prompt if said_prompt is not None and known_prompt else guessed_prompt,
+        said_completion if said_completion is not None and known_completion else -(-len(text) // 4),
+        not (known_prompt and known_completion),
+    )
+
+
+def _count(value: Any, most: int) -> int | None:
+    """A number of tokens that can be true, or None."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        return None
+    return int(value)
 
 
 def _text(content: Any) -> str:
@@ -287,18 +366,24 @@ def answer_to_record(answer: Answer, *, answered_at: float) -> dict[str, Any]:
         "attempt": answer.attempt,
         "latency_s": answer.latency_s,
         "answered_at": answered_at,
+        **({"estimated": True} if answer.estimated else {}),
     }
 
 
-def answer_from_record(record: Mapping[str, Any]) -> Answer:
-    """The stored answer, marked as reused.
+def answer_from_record(record: Mapping[str, Any], ask: Ask | None = None) -> Answer:
+    """The stored answer to `ask`, marked as reused. Token counts that can't be true, as earlier
+    versions stored them, are estimated.
 
     Raises:
         KeyError: if the record lacks a field.
     """
+    fields = {name: record[name] for name in _STORED}
+    text = "".join(fields[name] or "" for name in ("thinking", "content", "refusal"))
+    tokens = _tokens(fields["prompt_tokens"], fields["completion_tokens"], text, ask)
     return Answer(
-        **{name: record[name] for name in _STORED},
+        **fields | {"prompt_tokens": tokens.prompt, "completion_tokens": tokens.completion},
         reused=True,
+        estimated=tokens.estimated or bool(record.get("estimated")),
     )
 
 

@@ -64,11 +64,11 @@ async def settled(value: T | Awaitable[T]) -> T:
     return await value if isawaitable(value) else value
 
 
-def reusable(record: Mapping[str, Any] | None, since: float) -> Answer | None:
-    """A stored answer, unless there is none, it is older than `since`, or it can't be read."""
+def reusable(record: Mapping[str, Any] | None, since: float, ask: Ask | None) -> Answer | None:
+    """A stored answer to `ask`, unless there is none, it is older than `since`, or it can't be read."""
     if record is None or record.get("answered_at", 0.0) < since:
         return None
     try:
-        return wire.answer_from_record(record)
+        return wire.answer_from_record(record, ask)
     except KeyError:
         return None

@@ -14,6 +14,7 @@ from rare_assets.resources.teacher.wire import (
     answer_key,
     answer_to_record,
     json_schema,
+    parse_json,
     read_answer,
     sent_seed,
 )
@@ -116,17 +117,70 @@ def test_content_chain_and_refusal_are_read_apart(message, content, thinking, re
     assert (answer.model, answer.attempt, answer.latency_s) == ("m-1", 1, 0.5)
 
 
+ASKED = Ask("k", ({"role": "user", "content": "x" * 100},))
+# Four characters a token: 100 of the prompt, 4 of the answer.
+GUESSED = (26, 1)
+
+
 @pytest.mark.parametrize(
-    ("usage", "tokens"),
+    ("usage", "tokens", "estimated"),
     [
-        ({"prompt_tokens": 3, "completion_tokens": 4}, (3, 4)),
-        ({"prompt_tokens": 3, "completion_tokens": None}, (3, 0)),
-        (None, (0, 0)),
+        ({"prompt_tokens": 3, "completion_tokens": 4}, (3, 4), False),
+        ({"input_tokens": 3, "output_tokens": 4}, (3, 4), False),
+        ({"prompt_tokens": "3", "completion_tokens": 4.0}, (3, 4), False),
+        ({"prompt_tokens": 3, "completion_tokens": None}, (3, 1), True),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, GUESSED, True),
+        (None, GUESSED, True),
+        ("many", GUESSED, True),
+        ([3, 4], GUESSED, True),
+        ({"prompt_tokens": -3, "completion_tokens": 10**23}, GUESSED, True),
+        ({"prompt_tokens": True, "completion_tokens": {"n": 3}}, GUESSED, True),
+        ({"prompt_tokens": float("nan"), "completion_tokens": float("inf")}, GUESSED, True),
+        ({"prompt_tokens": "1e5", "completion_tokens": [4]}, GUESSED, True),
     ],
 )
-def test_usage_that_is_missing_counts_as_none(usage, tokens):
-    answer = read_answer(completion({"content": "A"}, usage=usage), attempt=0, latency_s=0)
+def test_usage_that_is_missing_or_can_not_be_true_is_estimated(usage, tokens, estimated):
+    response = completion({"content": "Four"}, usage=usage)
+    answer = read_answer(response, attempt=0, latency_s=0, ask=ASKED)
     assert (answer.prompt_tokens, answer.completion_tokens) == tokens
+    assert answer.estimated == estimated
+    stored = json.loads(json.dumps(answer_to_record(answer, answered_at=1.5)))
+    assert answer_from_record(stored, ASKED).estimated == estimated
+
+
+def test_counts_that_an_earlier_version_stored_as_they_came_are_estimated_when_read():
+    answer = read_answer(completion({"content": "Four"}), attempt=0, latency_s=0, ask=ASKED)
+    for wrong in (10**23, -5, float("inf"), [3], None, 0):
+        record = answer_to_record(answer, answered_at=1.5)
+        record |= {"prompt_tokens": wrong, "completion_tokens": wrong}
+        again = answer_from_record(record, ASKED)
+        assert (again.prompt_tokens, again.completion_tokens) == GUESSED
+        assert again.estimated
+
+
+def test_an_answer_without_a_reason_is_cut_if_it_is_as_long_as_was_allowed():
+    asked = Ask("k", MESSAGES, max_tokens=50)
+    for tokens, reason in ((49, "stop"), (50, "length")):
+        response = completion({"content": "A"}, usage={"completion_tokens": tokens})
+        response["choices"][0]["finish_reason"] = None
+        assert read_answer(response, attempt=0, latency_s=0, ask=asked).finish_reason == reason
+
+
+def test_numbers_of_any_length_are_read():
+    assert parse_json(b'{"a": ' + b"9" * 6000 + b"}")["a"] == float("inf")
+    assert parse_json(b'{"a": 12345678901234567890}')["a"] == 12345678901234567890
+
+
+@pytest.mark.parametrize("error", [{"message": "broke off", "code": 502}, "broke off"])
+def test_a_completion_that_says_it_is_an_error_is_none(error):
+    whole = completion({"content": "A"})
+    in_choice = completion({"content": "A"})
+    in_choice["choices"][0]["error"] = error
+    for response in (in_choice, {**whole, "error": error}):
+        with pytest.raises(ValueError, match="error in place"):
+            read_answer(response, attempt=0, latency_s=0)
+    for nothing in (None, {}, "", {"code": None, "message": ""}):
+        assert read_answer({**whole, "error": nothing}, attempt=0, latency_s=0).content == "A"
 
 
 @pytest.mark.parametrize(
