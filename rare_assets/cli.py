@@ -147,6 +147,7 @@ def _one_message() -> Iterator[None]:
     from rare_assets.planning import OptionsError
     from rare_assets.resources.retriever.elasticsearch_connection import ElasticsearchError
     from rare_assets.resources.source_formats import SourceError
+    from rare_assets.resources.teacher.interface import TeacherStopped
     from rare_assets.resources.teacher.pricing import PriceError
 
     def stop(number: int, _: object) -> None:
@@ -169,6 +170,7 @@ def _one_message() -> Iterator[None]:
         OptionsError,
         PriceError,
         SourceError,
+        TeacherStopped,
         TemplateError,
     ) as error:
         raise click.ClickException(str(error)) from error

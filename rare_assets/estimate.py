@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import NamedTuple
 
 from rare_assets.assets.asking import judge_of
@@ -35,8 +36,18 @@ class StageEstimate(NamedTuple):
     bound: bool
 
 
-def estimate(planner: Planner, teacher: TeacherModel, shards: list[Shard]) -> list[StageEstimate]:
-    """What the stages of these shards that ask the teacher would ask, if they were run now."""
+def estimate(
+    planner: Planner,
+    teacher: TeacherModel,
+    shards: list[Shard],
+    say: Callable[[str], None] | None = None,
+) -> list[StageEstimate]:
+    """What the stages of these shards that ask the teacher would ask, if they were run now; `say` is
+    told of stored answers that can't be read.
+
+    Raises:
+        TeacherStopped: what is stored can't be told.
+    """
     options = planner.options
     asking = ["questions", "reasoning"]
     if options.hard_negatives.judge_relevance:
@@ -56,9 +67,9 @@ def estimate(planner: Planner, teacher: TeacherModel, shards: list[Shard]) -> li
                     shard.n_rows * options.questions.num_questions, DOCUMENT_TOKENS + PROMPT_TOKENS
                 )
             else:
-                totals["questions"].count(asyncio.run(_questions(planner, teacher, shard.key)))
+                totals["questions"].count(asyncio.run(_questions(planner, teacher, shard.key, say)))
         if stages == ["reasoning"] or (planner.redo_all and not stages):
-            totals["reasoning"].count(asyncio.run(_reasoning(planner, teacher, shard.key)))
+            totals["reasoning"].count(asyncio.run(_reasoning(planner, teacher, shard.key, say)))
         elif "reasoning" in stages:
             questions = planner.tables.provenance("questions", shard.key)
             asked = (
@@ -77,10 +88,12 @@ def estimate(planner: Planner, teacher: TeacherModel, shards: list[Shard]) -> li
     return [total.result() for total in totals.values()]
 
 
-async def _questions(planner: Planner, teacher: TeacherModel, shard: str) -> Usage:
+async def _questions(
+    planner: Planner, teacher: TeacherModel, shard: str, say: Callable[[str], None] | None
+) -> Usage:
     options = planner.options.questions
     async with teacher.estimating(
-        refresh=options.refresh, batch=options.mode == "batch"
+        refresh=options.refresh, batch=options.mode == "batch", say=say
     ) as estimating:
         await doc2query(
             planner.tables.scan("documents", shard).collect(),
@@ -91,10 +104,12 @@ async def _questions(planner: Planner, teacher: TeacherModel, shard: str) -> Usa
         return estimating.usage
 
 
-async def _reasoning(planner: Planner, teacher: TeacherModel, shard: str) -> Usage:
+async def _reasoning(
+    planner: Planner, teacher: TeacherModel, shard: str, say: Callable[[str], None] | None
+) -> Usage:
     options = planner.options.reasoning
     async with teacher.estimating(
-        refresh=options.refresh, batch=options.mode == "batch"
+        refresh=options.refresh, batch=options.mode == "batch", say=say
     ) as estimating:
         await reason_distill(
             planner.tables.scan("questions", shard).collect(),

@@ -15,6 +15,7 @@ import dagster as dg
 from rich.console import Console
 from rich.markup import escape
 
+from rare_assets.assets.asking import once
 from rare_assets.build import build_resources
 from rare_assets.estimate import estimate
 from rare_assets.instance import (
@@ -117,7 +118,8 @@ class MainJob:
         with dg.DagsterInstance.get() as instance:
             scan = self._scan(instance, remember=False)
         asked = [shard for shard in scan.shards if not self.only or shard.key in self.only]
-        print_estimate(self.console, estimate(self.planner, self.teacher, asked))
+        say = once(lambda line: self.console.print(f"[yellow]{escape(line)}[/]", soft_wrap=True))
+        print_estimate(self.console, estimate(self.planner, self.teacher, asked, say))
         return True
 
     def print_status(self, each_shard: bool) -> None:

@@ -80,30 +80,47 @@ def ask(
     """
     templates = load_templates(teacher.prompts_folder)
 
+    say = once(context.log.warning)
+
     async def work() -> tuple[T, dict[str, Any]]:
-        async with teacher.estimating(refresh=refresh, batch=mode == "batch") as estimating:
-            await operator(estimating, judge_of(teacher, estimating, templates))
-            context.log.info(f"{context.partition_key}: {describe_estimate(estimating.usage)}")
-        async with AsyncExitStack() as opened:
-            ledger = ledger_of(context.run, context.instance)
-            batch = mode == "batch"
-            model = online = await opened.enter_async_context(
-                teacher.open(refresh=refresh, batch=batch, ledger=ledger)
-            )
-            if batch:
-                online = await opened.enter_async_context(
-                    teacher.open(refresh=refresh, ledger=ledger)
+        batch = mode == "batch"
+        usage: dict[str, Any] = {}
+        try:
+            async with teacher.estimating(refresh=refresh, batch=batch, say=say) as estimating:
+                await operator(estimating, judge_of(teacher, estimating, templates))
+                context.log.info(f"{context.partition_key}: {describe_estimate(estimating.usage)}")
+            async with AsyncExitStack() as opened:
+                ledger = ledger_of(context.run, context.instance)
+                model = online = await opened.enter_async_context(
+                    teacher.open(refresh=refresh, batch=batch, ledger=ledger, say=say)
                 )
-            try:
-                produced = await operator(model, judge_of(teacher, online, templates))
-            except TeacherStopped as stopped:
-                usage = usage_metadata(teacher.name, _usage(model, online))
-                raise dg.Failure(
-                    str(stopped), {TEACHER_STOPPED: True, **usage}, allow_retries=False
-                ) from stopped
-            return produced, usage_metadata(teacher.name, _usage(model, online))
+                if batch:
+                    online = await opened.enter_async_context(
+                        teacher.open(refresh=refresh, ledger=ledger, say=say)
+                    )
+                try:
+                    produced = await operator(model, judge_of(teacher, online, templates))
+                finally:
+                    usage = usage_metadata(teacher.name, _usage(model, online))
+            return produced, usage
+        except TeacherStopped as stopped:
+            raise dg.Failure(
+                str(stopped), {TEACHER_STOPPED: True, **usage}, allow_retries=False
+            ) from stopped
 
     return wait_for(work())
+
+
+def once(say: Callable[[str], None]) -> Callable[[str], None]:
+    """The same function, which leaves out lines that it was called with before."""
+    said: set[str] = set()
+
+    def say_once(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(line)
+
+    return say_once
 
 
 def judge_of(teacher: TeacherModel, model: Teacher, templates: Templates) -> Judge:
@@ -191,6 +208,7 @@ def usage_metadata(model: str, usage: Usage) -> dict[str, Any]:
         "model": model,
         "requests": asked,
         "answers_reused": usage.answers_reused,
+        "answers_unreadable": usage.answers_unreadable,
         "retries": usage.retries,
         "rate_limited": usage.rate_limited,
         # Answers whose tokens, and so whose cost, the endpoint did not say.

@@ -4,7 +4,7 @@ Each field that is left out comes from the environment when a run starts (`rare_
 Secrets are no fields: they come from the environment alone, so no config or UI page can show them.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,13 +118,18 @@ class TeacherModel(dg.ConfigurableResource):
 
     @asynccontextmanager
     async def estimating(
-        self, *, refresh: bool = False, batch: bool = False
+        self,
+        *,
+        refresh: bool = False,
+        batch: bool = False,
+        say: Callable[[str], None] | None = None,
     ) -> AsyncIterator["EstimatingTeacher"]:
-        """A teacher that asks nothing and counts what would be asked and what it would cost."""
+        """A teacher that asks nothing and counts what would be asked and what it would cost; `say`
+        is told of stored answers that can't be read."""
         from rare_assets.resources.teacher.answers import AnswerStore
         from rare_assets.resources.teacher.estimate import EstimatingTeacher
 
-        async with AnswerStore(self._answers) as store:
+        async with AnswerStore(self._answers, say=say) as store:
             yield EstimatingTeacher(
                 self.name, store, self.load_prices(), refresh=refresh, batch=batch
             )
@@ -141,7 +146,12 @@ class TeacherModel(dg.ConfigurableResource):
 
     @asynccontextmanager
     async def open(
-        self, *, refresh: bool = False, batch: bool = False, ledger: "Ledger | None" = None
+        self,
+        *,
+        refresh: bool = False,
+        batch: bool = False,
+        ledger: "Ledger | None" = None,
+        say: Callable[[str], None] | None = None,
     ) -> AsyncIterator["Teacher"]:
         """A teacher for one step; its answers are stored under the storage root.
 
@@ -149,6 +159,7 @@ class TeacherModel(dg.ConfigurableResource):
             refresh: ask anew, whatever is stored.
             batch: through the endpoint's Batch API, at half the price and within a day.
             ledger: counts what the limits hold for, default this step's own requests.
+            say: called with a line for people about what they would not expect.
 
         Raises:
             ValueError: the embedded teacher was asked for batches.
@@ -171,7 +182,7 @@ class TeacherModel(dg.ConfigurableResource):
             "refresh": refresh,
             "progress_every_s": PROGRESS_SECONDS,
         }
-        async with AnswerStore(self._answers) as store:
+        async with AnswerStore(self._answers, say=say) as store:
             if model is None:
                 if batch:
                     raise ValueError("mode=batch needs an endpoint: set RARE_MODEL.")

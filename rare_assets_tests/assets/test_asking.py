@@ -195,3 +195,42 @@ def test_documents_too_short_to_reason_on_are_not_paid_for(only_key_set, tmp_pat
         "too_short",
         0,
     )
+
+
+def test_a_damaged_file_of_answers_is_told_before_it_is_paid_for_again(only_key_set, tmp_path):
+    """In the run's log ahead of the first request, and in the metadata."""
+    with FakeEndpoint(key=API_KEY) as endpoint:
+        graph = Graph(tmp_path, endpoint.url)
+        write_jsonl(graph.source / "a.jsonl", range(4))
+        graph.register()
+        graph.make("documents_job", "a.jsonl")
+        assert graph.make("rare_job", "a.jsonl", "questions").success
+        (file,) = (tmp_path / "storage" / "teacher_answers").glob("segment-*.jsonl.gz")
+        file.write_bytes(bytes(file.stat().st_size))
+        sent = len(endpoint.requests)
+        again = graph.make("rare_job", "a.jsonl", "questions")
+        assert again.success
+        assert metadata(again, "questions")["answers_unreadable"] >= 1
+        assert len(endpoint.requests) - sent == 4
+    lines = [e.user_message for e in graph.instance.all_logs(again.run_id) if e.user_message]
+    told = [line for line in lines if f"{file.name} is damaged" in line]
+    assert len(told) == 1
+    estimated = next(line for line in lines if "requests to send" in line)
+    assert lines.index(told[0]) < lines.index(estimated)
+
+
+def test_a_storage_that_goes_under_a_run_fails_it(only_key_set, tmp_path):
+    with FakeEndpoint(key=API_KEY) as endpoint:
+
+        def lose(_):
+            (tmp_path / "storage").rename(tmp_path / f"gone{len(endpoint.requests)}")
+
+        graph = Graph(tmp_path, endpoint.url, max_concurrency=1)
+        write_jsonl(graph.source / "a.jsonl", range(20))
+        graph.register()
+        graph.make("documents_job", "a.jsonl")
+        endpoint.fault_for = lambda body: lose(body) if len(endpoint.requests) == 3 else None
+        stopped = graph.make("rare_job", "a.jsonl", "questions")
+    assert not stopped.success
+    assert "are gone" in failure_text(stopped)
+    assert len(endpoint.requests) <= 4

@@ -27,6 +27,7 @@ def verdict(value: bool) -> str:
 
 class NothingStored:
     quick = True
+    unreadable = 0
 
     async def get(self, keys):
         return {}

@@ -109,10 +109,16 @@ class Frame(NamedTuple):
     lines: list[bytes]
 
 
-def scan(read: Callable[[int, int], bytes], start: int, stop: int) -> Iterator[Frame]:
+def scan(
+    read: Callable[[int, int], bytes],
+    start: int,
+    stop: int,
+    gaps: list[tuple[int, int]] | None = None,
+) -> Iterator[Frame]:
     """The whole frames between two offsets; what is torn or rotten between them is passed over.
 
-    A torn frame at the end is not an error: its writer was killed, or is still writing.
+    Where each passage that can't be read begins and ends is appended to `gaps`. One that reaches
+    `stop` may be no damage: in a journal its writer was killed, or is still writing.
     """
     window, base = b"", start
     at, broken_at = start, None
@@ -131,9 +137,9 @@ def scan(read: Callable[[int, int], bytes], start: int, stop: int) -> Iterator[F
                 pos += len(bite)
                 parts.append(inflate.decompress(bite))
         if inflate.eof:
-            if broken_at is not None:
-                logger.warning("passed over %d unreadable bytes at %d", at - broken_at, broken_at)
-                broken_at = None
+            if broken_at is not None and gaps is not None:
+                gaps.append((broken_at, at))
+            broken_at = None
             end = pos - len(inflate.unused_data)
             yield Frame(at, end, b"".join(parts).splitlines(keepends=True))
             at = end
@@ -141,6 +147,8 @@ def scan(read: Callable[[int, int], bytes], start: int, stop: int) -> Iterator[F
         if broken_at is None:
             broken_at = at
         at = _next_frame(read, at + 1, stop)
+    if broken_at is not None and gaps is not None:
+        gaps.append((broken_at, stop))
 
 
 def _next_frame(read: Callable[[int, int], bytes], start: int, stop: int) -> int:
@@ -203,6 +211,12 @@ class KeyIndex:
                     ),
                 )
 
+    def in_frame(self, start: int) -> int:
+        """How many answers lie in the frame that begins there."""
+        self._settle()
+        frame = int(np.searchsorted(self._starts, np.uint64(start)))
+        return int(self._firsts[frame + 1] - self._firsts[frame])
+
     def frames(self) -> Iterator[tuple[int, int, Fingerprints]]:
         """Every frame in the file's order: start, end, fingerprints."""
         everything = self.all()
@@ -240,6 +254,11 @@ class KeyIndex:
             index._starts, index._ends = archive["starts"], archive["ends"]
             index._firsts = archive["firsts"]
             index._sort(archive["keys"])
+        frames = len(index._starts)
+        if not len(index._ends) == frames == len(index._firsts) - 1:
+            raise ValueError("it does not agree with itself")
+        if frames and (index._ends[-1] != index.size or index._firsts[-1] != len(index._order)):
+            raise ValueError("it does not agree with itself")
         return index
 
     def _settle(self) -> None:
@@ -280,7 +299,10 @@ class Folder:
         return Folder(f"{self.root.rstrip('/')}/{name}", self._storage_options)
 
     def sizes(self, wanted: Callable[[str], object] = kind_of) -> dict[str, int]:
-        """Every file whose name is wanted (default: those of answers), with its size in bytes."""
+        """Every file whose name is wanted (default: those of answers), with its size in bytes.
+
+        None where there is no folder yet. Raises whatever the file system does, if it can't tell.
+        """
         if self.local is not None:
             return self._local_sizes(self.local, wanted)
         self._fs.invalidate_cache(self._path)
@@ -354,6 +376,14 @@ class Folder:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
         self.sync()
+
+    def rename(self, name: str, to: str) -> None:
+        """Give a file another name, if it is still there."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.local is not None:
+                os.rename(self.local / name, self.local / to)
+            else:
+                self._fs.mv(f"{self._path}/{name}", f"{self._path}/{to}")
 
     def delete(self, name: str) -> None:
         """Remove a file, if it is still there."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import math
@@ -26,7 +27,7 @@ import time
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -49,6 +50,8 @@ PARTS = 64
 # Segments below FINAL_BYTES are merged once there are FAN_IN within the same factor FAN_IN of size.
 FAN_IN = 8
 SMALLEST_TIER_BYTES = 64 * 1024
+# Of an answer, compressed; only to guess how many are lost with a file.
+TYPICAL_BYTES = 500
 FINAL_BYTES = 32 * 1024 * 1024
 # A writer never adds to a journal after this pause, others take it over after twice as long.
 IDLE_S = 1800.0
@@ -57,6 +60,10 @@ LEFTOVER_S = 86400.0
 
 class AnswersNotStored(TeacherStopped):
     """Answers can't be written any more, so no more may be paid for."""
+
+
+class AnswersNotRead(TeacherStopped):
+    """Whether answers are stored can't be told, so none may be asked for."""
 
 
 class AnswerStats(NamedTuple):
@@ -89,6 +96,7 @@ class AnswerStore:
             their own environment variables.
         commit_interval_s: least time between two commits; default 0.01 s local, 1 s behind a URL.
         relist_s: least time between two listings; default 0.5 s local, 30 s behind a URL.
+        say: called with a line for people where answers are lost; default, a warning in the log.
     """
 
     def __init__(
@@ -98,6 +106,7 @@ class AnswerStore:
         storage_options: Mapping[str, Any] | None = None,
         commit_interval_s: float | None = None,
         relist_s: float | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self._folder = files.Folder(root, storage_options)
         local = self._folder.local is not None
@@ -117,6 +126,9 @@ class AnswerStore:
         self._listed_at = -math.inf
         self._upkeep: ThreadPoolExecutor | None = None
         self._writer: _Journal | _Parts | None = None
+        # Of each damaged file: where it can't be read, and how many answers are lost with that.
+        self._say = say or logger.warning
+        self._gaps: dict[str, dict[int, int]] = defaultdict(dict)
 
     async def __aenter__(self) -> Self:
         return self
@@ -130,6 +142,12 @@ class AnswerStore:
         await self.close()
 
     @property
+    def unreadable(self) -> int:
+        """How many answers were found to be lost in damaged files so far."""
+        with self._lock:
+            return sum(sum(lost.values()) for lost in self._gaps.values())
+
+    @property
     def quick(self) -> bool:
         """Whether a put takes milliseconds, as on a local disk."""
         return self._folder.local is not None
@@ -138,8 +156,21 @@ class AnswerStore:
         """The answers stored under these keys (32 bytes each); of several, the one put last.
 
         Made for look-ups of about a thousand keys: those put together are read together.
+
+        Raises:
+            AnswersNotRead: the folder can't be listed or a file in it can't be read. An answer is
+                taken for absent only where the storage says so, since it would be paid for again.
         """
-        return await asyncio.to_thread(self._get, keys)
+        try:
+            return await asyncio.to_thread(self._get, keys)
+        except TeacherStopped:
+            raise
+        except Exception as error:
+            raise AnswersNotRead(
+                f"The answers stored under {self._folder.root} can't be read: "
+                f"{type(error).__name__}: {error}. Nothing is asked, since what is stored there "
+                "would be paid for again. Mend the storage, then run again."
+            ) from error
 
     async def put(self, key: bytes, record: Mapping[str, Any]) -> None:
         """Store an answer under its key; returns once it is on durable storage.
@@ -168,7 +199,11 @@ class AnswerStore:
         await asyncio.wrap_future(group.stored)
 
     async def close(self) -> None:
-        """Make what is waiting durable, and tidy up what this process has written."""
+        """Make what is waiting durable, and tidy up what this process has written.
+
+        Raises:
+            AnswersNotStored: the files that it had written are gone.
+        """
         await asyncio.to_thread(self._close)
 
     def folder(self, name: str) -> files.Folder:
@@ -215,16 +250,40 @@ class AnswerStore:
         by_frame: dict[tuple[int, int], list[tuple[bytes, int]]] = defaultdict(list)
         for key, place in places:
             by_frame[place.start, place.end].append((key, place.line))
-        for (start, _), raw in self._frames(name, sorted(by_frame)):
+        lost: list[tuple[int, int]] = []
+        for (start, end), raw in self._frames(name, sorted(by_frame)):
             try:
                 lines = files.unpack(raw)
             except zlib.error:
-                logger.warning("%s/%s: unreadable frame at %d", self._folder.root, name, start)
+                lost.append((start, end))
                 continue
-            for key, number in by_frame[start, start + len(raw)]:
+            for key, number in by_frame[start, end]:
                 if number < len(lines) and files.key_of(lines[number]) == key:
                     found = json.loads(lines[number])
                     yield key, found["at"], found["answer"]
+        self._note_lost(name, lost)
+
+    def _note_lost(
+        self, name: str, spans: Sequence[tuple[int, int]], more: int | None = None
+    ) -> None:
+        """Say what is lost where a file can't be read, once: `more` answers, or those indexed there."""
+        with self._lock:
+            index, known = self._indexes.get(name), self._gaps[name]
+            new = [span for span in spans if span[0] not in known]
+            if not new:
+                return
+            for start, _ in new:
+                known[start] = index.in_frame(start) if more is None and index is not None else 0
+            if more is not None:
+                known[new[0][0]] = more
+            answers = sum(known[start] for start, _ in new)
+        places = ", ".join(f"{start:,} to {end:,}" for start, end in new[:3])
+        self._say(
+            f"{self._folder.root}/{name} is damaged: {answers:,} stored answers can't be read "
+            f"(bytes {places}{', ...' if len(new) > 3 else ''}). Those that are needed are asked and "
+            "paid for again; to prevent that, stop now and restore this file from a backup. It is "
+            f"kept, later as {_aside(name)}."
+        )
 
     def _frames(
         self, name: str, spans: list[tuple[int, int]]
@@ -249,8 +308,13 @@ class AnswerStore:
             if not force and time.monotonic() - self._listed_at < self._relist_s:
                 return
             with self._lock:
-                known = list(self._indexes)
+                known, writer = list(self._indexes), self._writer
+                written = writer.stored if writer is not None else ()
             sizes = self._folder.sizes()
+            if lost := [name for name in written if name not in sizes]:
+                with self._lock:
+                    if self._writer is writer:  # else it has made a segment of them
+                        raise AnswersNotStored(_gone(self._folder.root, lost))
             for name, size in sizes.items():
                 if name.endswith(files.DATA):
                     with contextlib.suppress(FileNotFoundError):
@@ -269,32 +333,65 @@ class AnswerStore:
                 return
             if self._writer is not None and name in self._writer.names:
                 return
-        index = self._load_keys(name, size) if known is None and has_keys else None
-        if index is not None:
+        indexed = self._load_keys(name) if known is None and has_keys else None
+        if indexed is not None and indexed.size == size and self._is_index_of(indexed, name):
             with self._lock:
-                self._indexes[name] = index
+                self._indexes[name] = indexed
             return
         start = known.size if known is not None else 0
+        gaps: list[tuple[int, int]] = []
         grown = [
             (frame.start, frame.end, files.fingerprints(frame.lines))
-            for frame in files.scan(self._reader(name), start, size)
+            for frame in files.scan(self._reader(name), start, size, gaps)
         ]
         with self._lock:
             index = self._indexes.setdefault(name, files.KeyIndex())
             for frame_start, end, prints in grown:
                 if frame_start >= index.size:
                     index.add(frame_start, end, prints)
+        whole = files.kind_of(name) != "journal"
+        if gaps and not whole and gaps[-1][1] == size:
+            gaps.pop()  # its writer was killed, or is still writing: nobody has this answer yet
+        if whole and not size:
+            gaps.append((0, 0))  # files that appear whole are never empty
+        if gaps:
+            self._note_lost(name, gaps, self._number_lost(grown, gaps, indexed))
 
-    def _load_keys(self, name: str, size: int) -> files.KeyIndex | None:
+    @staticmethod
+    def _number_lost(
+        grown: Sequence[tuple[int, int, files.Fingerprints]],
+        gaps: Sequence[tuple[int, int]],
+        indexed: files.KeyIndex | None,
+    ) -> int:
+        """How many answers lay in the gaps of a file: by its index, else by the size of the others."""
+        found = sum(len(prints) for _, _, prints in grown)
+        if indexed is not None and len(indexed) > found:
+            return len(indexed) - found
+        lost = sum(end - start for start, end in gaps)
+        read = sum(end - start for start, end, _ in grown)
+        return max(1, round(found * lost / read)) if read else max(1, lost // TYPICAL_BYTES)
+
+    def _load_keys(self, name: str) -> files.KeyIndex | None:
         """The index beside a file; None if it is missing or of no use, and the file must be read."""
         try:
-            index = files.KeyIndex.load(self._folder.read_whole(_keys_name(name)))
+            dumped = self._folder.read_whole(_keys_name(name))
         except FileNotFoundError:
             return None
+        try:
+            return files.KeyIndex.load(dumped)
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             logger.warning("%s/%s: %s", self._folder.root, _keys_name(name), error)
             return None
-        return index if index.size == size else None
+
+    def _is_index_of(self, index: files.KeyIndex, name: str) -> bool:
+        """Whether an index is that of the file, judged by the first frame that can be read."""
+        for start, end, prints in index.frames():
+            try:
+                lines = files.unpack(self._reader(name)(start, end))
+            except zlib.error:
+                continue
+            return np.array_equal(files.fingerprints(lines), prints)
+        return False
 
     def _reader(self, name: str) -> Any:
         return lambda start, end: self._folder.read(name, [(start, end)])[0]
@@ -330,8 +427,12 @@ class AnswerStore:
             except AnswersNotStored as error:
                 group.stored.set_exception(error)
             except Exception as error:
+                stored = self._writer.stored if self._writer is not None else ()
+                gone = isinstance(error, FileNotFoundError) and stored
                 self._broken = AnswersNotStored(
-                    f"Answers can't be stored under {self._folder.root}: {error}. Asking stops, "
+                    _gone(self._folder.root, stored)
+                    if gone
+                    else f"Answers can't be stored under {self._folder.root}: {error}. Asking stops, "
                     "since every further answer would be paid for and lost. Make room or mend the "
                     "storage, then run again: what is stored will not be asked again."
                 )
@@ -373,6 +474,11 @@ class AnswerStore:
         with self._lock:
             writer, self._writer = self._writer, None
         if writer is not None:
+            try:
+                writer.check()
+            except OSError as error:
+                writer.release()
+                raise AnswersNotStored(_gone(self._folder.root, writer.stored)) from error
             self._tidy(writer)
 
     # ---- upkeep: every answer is durable already, so nothing here is fatal
@@ -383,6 +489,7 @@ class AnswerStore:
             writer.release()
             self._adopt()
             self._merge()
+            self._set_damaged_aside()
             self._sweep()
         except Exception as error:
             logger.warning("%s: files of answers left as they are: %s", self._folder.root, error)
@@ -453,7 +560,10 @@ class AnswerStore:
             with self._lock:
                 self._indexes[target] = index
         for name in sources:
-            self._folder.delete(name)
+            if self._gaps.get(name):
+                self._folder.rename(name, _aside(name))
+            else:
+                self._folder.delete(name)
             if files.kind_of(name) == "segment":
                 self._folder.delete(_keys_name(name))
             with self._lock:
@@ -472,15 +582,13 @@ class AnswerStore:
                     spans = {(start, end): prints for start, end, prints in index.frames()}
                 for (start, end), raw in self._frames(name, list(spans)):
                     twice = np.isin(spans[start, end], repeated)
-                    if end - start >= files.FRAME_BYTES // 8 and not twice.any():
-                        segment.copy(raw, spans[start, end])
-                        continue
                     try:
                         lines = files.unpack(raw)
                     except zlib.error:
-                        logger.warning(
-                            "%s/%s: unreadable frame at %d", self._folder.root, name, start
-                        )
+                        self._note_lost(name, [(start, end)])
+                        continue
+                    if end - start >= files.FRAME_BYTES // 8 and not twice.any():
+                        segment.copy(raw, spans[start, end])
                         continue
                     for line, again in zip(lines, twice, strict=True):
                         if not again:
@@ -496,6 +604,14 @@ class AnswerStore:
                 # Before the segment appears, so that nobody has to read it whole.
                 self._folder.write(_keys_name(target), segment.index.dump())
         return segment.index
+
+    def _set_damaged_aside(self) -> None:
+        """Copy what can be read of damaged files; they are kept under a name that nobody reads."""
+        with self._lock:
+            damaged = [name for name in self._gaps if self._gaps[name] and name in self._indexes]
+        for name in damaged:
+            if files.kind_of(name) != "journal":  # those are taken over once their writer is gone
+                self._rewrite([name])
 
     def _sweep(self) -> None:
         """Remove what writers killed in the middle of a merge have left."""
@@ -544,9 +660,9 @@ class _Journal:
         folder.local.mkdir(parents=True, exist_ok=True)
         while True:
             self._name = files.new_name("journal")
-            path = folder.local / self._name
+            self._path = folder.local / self._name
             self._descriptor = os.open(
-                path, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_RDWR, 0o666
+                self._path, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_RDWR, 0o666
             )
             # Somebody tidying up may have been at it between the two calls.
             if _lock(self._descriptor) is not False and os.fstat(self._descriptor).st_nlink:
@@ -562,6 +678,11 @@ class _Journal:
         return (self._name,)
 
     @property
+    def stored(self) -> Sequence[str]:
+        """Files that are durable."""
+        return (self._name,)
+
+    @property
     def full(self) -> bool:
         return self._size >= JOURNAL_BYTES or time.monotonic() - self._last > IDLE_S
 
@@ -572,6 +693,7 @@ class _Journal:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
             os.fsync(self._descriptor)
+            self.check()
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, start)
@@ -579,6 +701,15 @@ class _Journal:
         self._size += len(frame)
         self._last = time.monotonic()
         return self._name, start
+
+    def check(self) -> None:
+        """Raise OSError if the file is not found under its name any more, so that nobody reads it."""
+        ours = os.fstat(self._descriptor)
+        there = os.stat(self._path)
+        if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
+            raise FileNotFoundError(
+                errno.ENOENT, "another file has taken its place", str(self._path)
+            )
 
     def release(self) -> None:
         if not self._released:
@@ -592,11 +723,20 @@ class _Parts:
     def __init__(self, folder: files.Folder) -> None:
         self._folder = folder
         self._names: list[str] = []
+        self._stored: list[str] = []
         self._bytes = 0
 
     @property
     def names(self) -> Sequence[str]:
         return tuple(self._names)
+
+    @property
+    def stored(self) -> Sequence[str]:
+        """Files that are durable."""
+        return tuple(self._stored)
+
+    def check(self) -> None:
+        """Nothing to do: a write that did not reach the store has failed."""
 
     @property
     def full(self) -> bool:
@@ -615,6 +755,7 @@ class _Parts:
                     self._names.remove(name)
                     raise
                 time.sleep(pause)
+        self._stored.append(name)
         self._bytes += len(frame)
         return name, 0
 
@@ -633,6 +774,18 @@ def _lock(descriptor: int) -> bool | None:
     except OSError:
         return None
     return True
+
+
+def _gone(root: str, names: Sequence[str]) -> str:
+    return (
+        f"The answers that this run has stored under {root} are gone ({', '.join(names[:3])}): the "
+        "storage was deleted, renamed or replaced meanwhile. Asking stops, since further answers "
+        "would be lost as well. Put the storage back, then run again."
+    )
+
+
+def _aside(name: str) -> str:
+    return f"damaged-{name}"
 
 
 def _keys_name(name: str) -> str:

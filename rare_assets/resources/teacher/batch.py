@@ -43,6 +43,7 @@ from rare_assets.resources.teacher.interface import (
     Outcome,
     Progress,
     TeacherStopped,
+    Usage,
     Use,
 )
 from rare_assets.resources.teacher.ledger import Ledger
@@ -153,6 +154,12 @@ class BatchTeacher(EndpointTeacher["_Run[Any]"]):
         self._poll_s = poll_s
         self._poll_cap_s = poll_cap_s
         self._halts = 0
+
+    @property
+    def usage(self) -> Usage:
+        usage = super().usage
+        usage.answers_unreadable = self._store.unreadable
+        return usage
 
     async def aclose(self) -> None:
         """Cancel what is still waited for, and end the connections."""

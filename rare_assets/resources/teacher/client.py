@@ -38,6 +38,7 @@ from rare_assets.resources.teacher.interface import (
     Outcome,
     Progress,
     TeacherStopped,
+    Usage,
     Use,
 )
 from rare_assets.resources.teacher.ledger import Ledger
@@ -58,6 +59,10 @@ class Answers(Protocol):
 
     @property
     def quick(self) -> bool: ...
+
+    @property
+    def unreadable(self) -> int:
+        """How many stored answers were found to be lost so far."""
 
     async def get(self, keys: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
         """The records stored under these keys; of several under one, the one put last."""
@@ -135,6 +140,12 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
         self._max_concurrency = max_concurrency
         # Keys being looked up or asked, each with the works of equal content that wait for it.
         self._claims: dict[bytes, list[_Work]] = {}
+
+    @property
+    def usage(self) -> Usage:
+        usage = super().usage
+        usage.answers_unreadable = self._store.unreadable
+        return usage
 
     async def aclose(self) -> None:
         for run in list(self._runs):

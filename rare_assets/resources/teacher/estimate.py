@@ -79,6 +79,7 @@ class EstimatingTeacher:
                     yield Outcome(ask, None, None, 0, 0, 0, NOT_ASKED)
                 else:
                     yield outcome
+        self.usage.answers_unreadable = self._store.unreadable
         self.usage.completion_tokens += sum(map(self._completion_tokens, bounds))
         self.usage.cost_usd = self._prices.cost(
             self.model, self.usage.prompt_tokens, self.usage.completion_tokens, batch=self._batch

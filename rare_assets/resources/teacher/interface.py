@@ -113,7 +113,8 @@ class Usage:
 
     `cost_usd` and `reused_cost_usd` are None while the model's price is unknown. `estimated` are
     new answers whose tokens the endpoint did not say. `latencies_s` has one entry a new answer (a
-    bounded sample of them in very long runs).
+    bounded sample of them in very long runs). `answers_unreadable` are those found lost in damaged
+    files of stored answers.
     """
 
     requests: int = 0
@@ -129,14 +130,17 @@ class Usage:
     reused_cost_usd: float | None = None
     latencies_s: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    answers_unreadable: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        """Both together; `seconds` are the longer of the two, since they go on side by side."""
+        """Both together, side by side on one storage: of `seconds` and `answers_unreadable` the larger."""
         sums = {
             each.name: _sum(getattr(self, each.name), getattr(other, each.name))
             for each in fields(self)
         }
-        return Usage(**sums | {"seconds": max(self.seconds, other.seconds)})
+        for name in ("seconds", "answers_unreadable"):
+            sums[name] = max(getattr(self, name), getattr(other, name))
+        return Usage(**sums)
 
 
 def _sum(one: Any, other: Any) -> Any:

@@ -48,6 +48,8 @@ class Note(BaseModel):
 class MemoryAnswers:
     """Answers in a dict; `gate`, if there is one, holds every put back until it is set."""
 
+    unreadable = 0
+
     def __init__(self, *, quick=True):
         self.records = {}
         self.gate = None
