@@ -17,6 +17,7 @@ import polars as pl
 from rare_assets.resources.io_manager import ShardTable
 from rare_assets.resources.tables import content_hash
 from rare_assets.schemas import TABLES, Produced
+from rare_assets.words import number_of_words
 from rare_assets.worked_example import shortened, worked_example
 
 OWNERS = ["team:data-platform"]
@@ -144,8 +145,8 @@ def materialized(
 
 
 def words(texts: pl.Series) -> pl.Series:
-    """Number of words of each text, split at white space."""
-    return texts.str.count_matches(r"\S+")
+    """Number of words of each text."""
+    return pl.select(number_of_words(pl.lit(texts))).to_series()
 
 
 def spread(name: str, values: pl.Series) -> dict[str, float | None]:

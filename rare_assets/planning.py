@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import dagster as dg
+import polars as pl
 from pydantic import ValidationError
 
 from rare_assets.assets.corpus_index import CorpusIndexConfig, shards_to_index
@@ -146,17 +147,33 @@ class Planner:
         documents = self.tables.provenance("documents", shard)
         if documents is None:
             return None
-        return self._compare(
-            "questions",
-            shard,
-            questions_from(
-                documents.content_hash,
-                self.options.questions,
-                self.templates.doc2query.fingerprint,
-                self.teacher_name,
-            ),
-            QuestionsConfig,
+        made_from = questions_from(
+            documents.content_hash,
+            self.options.questions,
+            self.templates.doc2query.fingerprint,
+            self.teacher_name,
         )
+        stale = self._compare("questions", shard, made_from, QuestionsConfig)
+        if stale is None and self._has_grown_long_enough(shard):
+            return Stale("questions", "documents")
+        return stale
+
+    def _has_grown_long_enough(self, shard: str) -> bool:
+        """Whether a document was left out as too short that is not, as its words are counted now.
+
+        The number of words is no part of a document's identity: it follows from the text.
+        """
+        stored = self.tables.provenance("questions", shard)
+        if stored is None or not stored.n_rejects:
+            return False
+        left_out = self.tables.scan_rejects("questions", shard).filter(
+            pl.col("reason") == "too_short"
+        )
+        long_enough = self.tables.scan("documents", shard).filter(
+            pl.col("n_words") >= self.options.questions.min_words
+        )
+        found = left_out.join(long_enough, on="doc_id", how="semi").head(1).collect()
+        return not found.is_empty()
 
     def after_questions(self, shard: str, index: IndexState) -> list[Stale]:
         """The stages after the questions that must be made for a shard, given those and the index."""

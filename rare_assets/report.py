@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rare_assets.registration import say_gone
+from rare_assets.operators.doc2query import say_left_out
+from rare_assets.registration import say_gone, some
 from rare_assets.schemas import TABLES
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ def print_report(
         )
     console.print(summary)
     _print_example(console, tables, shards)
+    for said, where in _by_error(_left_out(tables, shards)).items():
+        console.print(
+            f"\n[yellow]warning[/] {escape(some(where))}: {escape(said)}.", soft_wrap=True
+        )
     for error, where in _by_error(failures).items():
         console.print(
             f"\n[red]failed[/] {escape(', '.join(where))}:\n  {escape(error)}", soft_wrap=True
@@ -162,6 +167,18 @@ def _by_error(failures: dict[str, str]) -> dict[str, list[str]]:
     for where, error in failures.items():
         shards.setdefault(error, []).append(where)
     return shards
+
+
+def _left_out(tables: ParquetTables, shards: list[str]) -> dict[str, str]:
+    """Shards most of whose documents were left out on purpose, and what to say about it."""
+    found = {}
+    for shard in shards:
+        stored = tables.provenance("questions", shard)
+        if stored is not None and stored.n_rejects > stored.n_rows:
+            rejects = tables.scan_rejects("questions", shard).collect()
+            if said := say_left_out(stored.n_rows, rejects):
+                found[shard] = said
+    return found
 
 
 def _print_example(console: Console, tables: ParquetTables, shards: list[str]) -> None:

@@ -42,7 +42,7 @@ class Documents(dy.Schema):
     n_words = dy.Int64(
         nullable=False,
         min=1,
-        description="Words in the text, split at white space.",
+        description="Words in the text, as a person counts them in its language.",
         metadata={"from": ["documents.text"]},
     )
 

@@ -350,6 +350,16 @@ def test_a_limit_holds_for_all_shards_together(small, endpoint):
     assert len(run.sent) + len(rest.sent) == 32
 
 
+def test_a_shard_that_is_left_out_whole_is_told_loudly(small, endpoint):
+    options = small.folder / "options.yaml"
+    options.write_text("ops: {questions: {config: {min_words: 1000}}}")
+    run = Finished(small, endpoint, "run", "--config", str(options))
+    assert run.code == 0, run.said
+    assert "warning a.jsonl: all of its documents were left out as too short, 8 of them" in run.said
+    assert "min_words is 1000" in run.said
+    assert run.sent == []
+
+
 def test_a_file_that_cannot_be_read_fails_its_shard_and_no_other(small, endpoint):
     (small.corpus / "b.parquet").write_bytes(b"PAR1 this is no Parquet file")
     run = Finished(small, endpoint, "run")

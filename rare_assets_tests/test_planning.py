@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import polars as pl
 import pytest
 
 from rare_assets import provenance
@@ -185,6 +186,22 @@ def test_a_shard_that_its_rejects_have_blocked_stays_blocked(graph):
         ("reasoning", A): "questions",
     }
     assert plan(graph) == again
+
+
+def test_documents_that_count_as_long_enough_by_now_are_asked_about(graph):
+    stored = graph.tables.provenance("questions", A)
+    asked = graph.tables.scan("questions", A).collect()
+    left_out = asked.row(0, named=True)
+    too_short = {key: left_out[key] for key in ("question_id", "doc_id")} | {"reason": "too_short"}
+    graph.tables.write("questions", A, asked[1:], rejects("questions", too_short), stored.made_from)
+    assert plan(graph)["questions", A] == "documents"
+    short = graph.tables.scan("documents", A).with_columns(
+        n_words=pl.when(pl.col("doc_id") == left_out["doc_id"]).then(3).otherwise("n_words")
+    )
+    graph.tables.write(
+        "documents", A, short.collect(), None, graph.tables.provenance("documents", A).made_from
+    )
+    assert ("questions", A) not in plan(graph)
 
 
 # run config, and words of the error

@@ -14,7 +14,7 @@ import pytest
 from rare_assets.assets.hard_negatives import HardNegativesConfig
 from rare_assets.assets.questions import QuestionsConfig
 from rare_assets.assets.reasoning import ReasoningConfig
-from rare_assets.planning import Options, Planner
+from rare_assets.planning import Options, Planner, Stale
 from rare_assets.provenance import completed, options_of, what_differs
 from rare_assets_tests.fake_endpoint import FakeEndpoint
 from rare_assets_tests.graph import Graph
@@ -36,12 +36,18 @@ def graph(only_key_set, tmp_path):
         yield graph
 
 
-def test_everything_in_it_is_current(graph):
+def test_documents_are_read_again_for_free_and_everything_else_is_current(graph):
     scan = graph.register()
     run_config = {"ops": {asset: {"config": config} for asset, config in JUDGED.items()}}
     planner = Planner(
         graph.tables, graph.retriever, graph.teacher, Options.from_run_config(run_config)
     )
+    # Words are counted in another way since, which no text of these shards shows.
+    assert [planner.documents(shard) for shard in scan.shards] == [Stale("documents", "reader")] * 2
+    before = graph.rows("documents")
+    for shard in graph.shards:
+        assert graph.make("documents_job", shard).success
+    assert graph.rows("documents").select(before.columns).equals(before)
     assert [planner.documents(shard) for shard in scan.shards] == [None, None]
     assert planner.index(graph.shards) is None
     state = planner.index_state()

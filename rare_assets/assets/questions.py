@@ -10,7 +10,7 @@ from rare_assets.assets.asking import AskingConfig, ask, code_version
 from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog import OWNERS, definition_metadata, materialized, spread, words
 from rare_assets.charts import histogram
-from rare_assets.operators.doc2query import doc2query
+from rare_assets.operators.doc2query import doc2query, say_left_out
 from rare_assets.operators.templates import load_templates
 from rare_assets.partitions import document_shards
 from rare_assets.provenance import questions_from
@@ -71,6 +71,8 @@ def questions(
         refresh=config.refresh,
         mode=config.mode,
     )
+    if said := say_left_out(produced.rows.height, produced.rejects):
+        context.log.warning(f"Shard {context.partition_key!r}: {said}.")
     made_from = questions_from(
         storage.content_hash("documents", context.partition_key),
         config,

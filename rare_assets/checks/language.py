@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from rare_assets.checks.wording import NO_BLANKS
+from rare_assets.words import UNSPACED_SCRIPTS
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
@@ -22,6 +22,7 @@ IMPOSSIBLE = 0.01
 # Below so many letters no language is sure; where a letter is a syllable or a word, it says more.
 FEWEST_LETTERS = 40
 FEWEST_SYLLABLES = 12
+_SYLLABLE = rf"[{UNSPACED_SCRIPTS}\p{{Hangul}}]"
 # A text's beginning tells, and costs less.
 _READ_CHARS = 500
 # The identifier's code for texts that are in no language.
@@ -71,7 +72,7 @@ def _probability(text: str, language: str) -> float:
 
 def _long_enough(column: str) -> pl.Expr:
     text = pl.col(column)
-    syllables = text.str.count_matches(rf"[{NO_BLANKS}\p{{Hangul}}]")
+    syllables = text.str.count_matches(_SYLLABLE)
     return (text.str.count_matches(r"\p{L}") >= FEWEST_LETTERS) | (syllables >= FEWEST_SYLLABLES)
 
 

@@ -13,19 +13,19 @@ from rare_assets.checks.language import in_other_language
 from rare_assets.checks.near_duplicates import near_duplicates
 from rare_assets.checks.wording import (
     content_stems,
-    has_no_blanks,
     runs,
     sentences,
     word_set,
-    words,
 )
 from rare_assets.operators.doc2query import refers_to_document
 from rare_assets.settings import Settings
+from rare_assets.words import characters_of, mostly_unspaced, number_of_words, words_of
 
 # Overlap of two questions' words; as for passages in `bm25_hard_neg`.
 NEAR_DUPLICATE = 0.8
 # A quotation is eight words in a row: GPT-2 was checked for copied text by runs of as many
-# (Radford et al. 2019, section 4). A Chinese or Japanese word has about two characters.
+# (Radford et al. 2019, section 4). A Chinese or Japanese word has about two characters, and where it
+# ends depends on what stands around it, so characters are compared there.
 QUOTED_WORDS = 8
 QUOTED_CHARACTERS = 16
 # Share of a question's content words in one sentence. Of the lookup questions written by hand, 18 of the
@@ -114,9 +114,9 @@ def _quoting(asked: pl.DataFrame) -> pl.DataFrame:
         .select(
             "row",
             "question_id",
-            words=words(pl.col("text")),
-            document=pl.format(" {} ", words(pl.col("document")).list.join(" ")),
-            no_blanks=has_no_blanks(pl.col("text")),
+            no_blanks=mostly_unspaced(pl.col("text")),
+            words=_pieces("text"),
+            document=pl.format(" {} ", _pieces("document").list.join(" ")),
         )
     )
     said = pl.concat(
@@ -131,6 +131,14 @@ def _quoting(asked: pl.DataFrame) -> pl.DataFrame:
         .filter(within)
         .group_by("question_id", maintain_order=True)
         .agg(quotation=pl.col("run").first())
+    )
+
+
+def _pieces(column: str) -> pl.Expr:
+    """A column's words; its characters where the text to compare sets no blanks."""
+    text = pl.col(column)
+    return (
+        pl.when(mostly_unspaced(pl.col("text"))).then(characters_of(text)).otherwise(words_of(text))
     )
 
 
@@ -149,7 +157,7 @@ def _overlap(asked: pl.DataFrame) -> pl.DataFrame:
         .drop("document")
         .filter(pl.col("sentence").list.len() > 1)
         .explode("sentence")
-        .filter(pl.col("sentence").str.count_matches(r"\S+") <= LONGEST_SENTENCE_WORDS)
+        .filter(number_of_words(pl.col("sentence")) <= LONGEST_SENTENCE_WORDS)
         .select(
             "question_id",
             "question",

@@ -1,49 +1,37 @@
 """Texts as the quality checks compare them: words, stems, sentences, runs of words. In any language.
 
-No list of stop words or endings of one language is used. Words shorter than five letters are left
-out where only content counts, which leaves out most function words of European languages, and a
-word is cut to its first five letters in place of a stemmer (Can et al., "Information retrieval on
-Turkish texts", JASIST 59(3), 2008, find that about as good as a real one). In scripts that set no
-blanks between words (Chinese, Japanese, Thai, ...) each character is a word and there are no stems:
-checks that need those don't judge such texts.
+What a word is, `rare_assets.words` says. No list of stop words or endings of one language is used:
+short words are left out where only content counts, and a word is cut to its first five letters in
+place of a stemmer (Can et al., "Information retrieval on Turkish texts", JASIST 59(3), 2008, find
+that about as good as a real one).
 """
 
 from __future__ import annotations
 
 import polars as pl
 
-NO_BLANKS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-_WORD = rf"[{NO_BLANKS}]|[\p{{L}}\p{{M}}\p{{N}}--[{NO_BLANKS}]]+"
-_LONG_WORD = rf"[\p{{L}}\p{{M}}--[{NO_BLANKS}]]{{5,}}"
+from rare_assets.words import content_words_of, words_of
+
 _STEM_LETTERS = 5
-
-
-def words(text: pl.Expr) -> pl.Expr:
-    """The words of a text in order, lower case."""
-    return text.str.to_lowercase().str.extract_all(_WORD)
+# Full stops that no blank has to follow: Chinese and Japanese, Hindi, Urdu, Khmer, Burmese, Ethiopic.
+_STANDING_STOPS = r"\x{3002}\x{FF01}\x{FF1F}\x{FF61}\x{0964}\x{0965}\x{06D4}\x{17D4}\x{17D5}\x{104A}\x{104B}\x{1362}"
 
 
 def word_set(text: pl.Expr) -> pl.Expr:
     """The words of a text, each cut to a stem and named once."""
-    return _stems(words(text))
+    return _stems(words_of(text))
 
 
 def content_stems(text: pl.Expr) -> pl.Expr:
     """The stems of a text's longer words, each named once."""
-    return _stems(text.str.to_lowercase().str.extract_all(_LONG_WORD))
+    return _stems(content_words_of(text))
 
 
 def sentences(text: pl.Expr) -> pl.Expr:
     """A text's sentences; they end after full stops, question and exclamation marks, and lines."""
-    # The second kind are the marks of Chinese and Japanese, which no blank follows.
-    marks = r"([.!?])\s+|([\x{3002}\x{FF01}\x{FF1F}])|\n+"
+    marks = rf"([.!?\x{{061F}}])\s+|([{_STANDING_STOPS}])|\n+"
     ends = text.str.replace_all(marks, "${1}${2}\u001e")
     return ends.str.split("\u001e").list.eval(pl.element().filter(pl.element().str.contains(r"\w")))
-
-
-def has_no_blanks(text: pl.Expr) -> pl.Expr:
-    """Whether most of a text is in a script that sets no blanks between words."""
-    return text.str.count_matches(f"[{NO_BLANKS}]") * 2 > text.str.count_matches(r"\p{L}")
 
 
 def runs(texts: pl.DataFrame, length: int) -> pl.DataFrame:

@@ -20,7 +20,10 @@ from rare_assets.resources.teacher.interface import (
 )
 from rare_assets.resources.teacher.structured import structured_value
 from rare_assets.schemas import Produced, Questions, TeacherRejects
+from rare_assets.words import words_in
 
+# Reason of rejects that the options leave out on purpose.
+TOO_SHORT = "too_short"
 _MAX_QUESTION = 900
 _MAX_SCENARIO = 1200
 
@@ -121,7 +124,7 @@ async def doc2query(
             ids = {"question_id": _question_id(doc_id, sample), "doc_id": doc_id}
             if n_words < min_words:
                 detail = f"{n_words} words, min_words is {min_words}"
-                rejects.append(ids | free_reject("too_short", detail, teacher.model))
+                rejects.append(ids | free_reject(TOO_SHORT, detail, teacher.model))
                 continue
             value, rejected = made.pop(ids["question_id"])
             if value is None:
@@ -175,6 +178,25 @@ def refers_to_document(question: str) -> bool:
     return _REFERENCE.search(" ".join(question.split())) is not None
 
 
+def say_left_out(n_rows: int, rejects: pl.DataFrame) -> str | None:
+    """What to tell a user where most documents of a shard were left out as too short, all perhaps.
+
+    Args:
+        n_rows: questions made.
+        rejects: `schemas.TeacherRejects` beside them.
+    """
+    short = rejects.filter(pl.col("reason") == TOO_SHORT)
+    if len(short) <= n_rows + len(rejects) - len(short):
+        return None
+    documents = short["doc_id"].n_unique()
+    everything = "all" if n_rows == 0 and len(short) == len(rejects) else "most"
+    return (
+        f"{everything} of its documents were left out as too short, {documents:,} of them (the first: "
+        f"{short['detail'][0]}). Nothing was asked about them: set min_words of questions lower to "
+        "have them asked about"
+    )
+
+
 def _question_id(doc_id: str, sample: int) -> str:
     return f"{doc_id}-q{sample}"
 
@@ -214,4 +236,4 @@ def _usable(answer: Answer, prompt_words: str) -> HardQuestion:
 
 def _words(text: str) -> str:
     """A text's words alone, lower case, one blank between them."""
-    return " ".join(re.findall(r"\w+", text.lower()))
+    return " ".join(words_in(text))

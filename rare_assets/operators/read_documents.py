@@ -15,9 +15,10 @@ import polars as pl
 
 from rare_assets.resources.source_formats import SourceError, SourceRow, is_unicode, printable
 from rare_assets.schemas import Documents, DocumentsRejects, Produced
+from rare_assets.words import count_words
 
 # Goes up when the same source rows would give other documents.
-READER_VERSION = "1"
+READER_VERSION = "2"
 
 _DOCUMENT = ("doc_id", "text", "title", "answer", "text_hash", "source", "n_words")
 _REJECT = ("file", "row", "reason", "detail")
@@ -83,7 +84,7 @@ def read_documents(rows: Iterable[SourceRow], *, file: str) -> Produced:
         row_of_text[text_hash] = row_of_id[doc_id] = row.row
         title, answer = _optional(fields.get("title")), _optional(fields.get("answer"))
         source = f"{file}:{row.row}"
-        documents.append((doc_id, text, title, answer, text_hash, source, len(text.split())))
+        documents.append((doc_id, text, title, answer, text_hash, source, count_words(text)))
 
     if not documents:
         raise SourceError(_no_usable_row(file, rejects))

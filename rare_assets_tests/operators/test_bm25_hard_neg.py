@@ -14,6 +14,8 @@ PLAIN = {"relative_margin": 0, "range_min": 0}
 
 def ranking(*scored, query="why", texts=None) -> GivenRanking:
     """Documents `(doc_id, score)` for one query; each text is a word of its own unless given."""
+
+    # ruff: noqa: RUF001
     texts = {doc_id: f"only{doc_id}" for doc_id, _ in scored} | (texts or {})
     return GivenRanking(texts, {query: dict(scored)})
 
@@ -226,6 +228,34 @@ def test_words_of_any_script_are_compared():
     [row] = mined.produced.rows.to_dicts()
     assert [n["doc_id"] for n in row["negatives"]] == ["b"]
     assert mined.stats.dropped == {"near_duplicate_of_gold": 2}
+
+
+@pytest.mark.parametrize(
+    ("gold", "copy", "other"),
+    [
+        (
+            "电池放电时，负极上的金属失去电子，电子经过外电路流向正极。",
+            "电池充电时，负极上的金属失去电子，电子经过外电路流向正极！",
+            "汛期水量大增，两岸的堤坝承受很大的压力，村庄被淹没。",
+        ),
+        (
+            "ขณะคายประจุโลหะที่ขั้วลบจะสูญเสียอิเล็กตรอนซึ่งไหลผ่านวงจรภายนอก",
+            "ขณะคายประจุโลหะที่ขั้วบวกจะสูญเสียอิเล็กตรอนซึ่งไหลผ่านวงจรภายนอก",
+            "ในฤดูน้ำหลากปริมาณน้ำเพิ่มขึ้นมากและกดดันคันกั้นน้ำทั้งสองฝั่ง",
+        ),
+    ],
+)
+def test_near_duplicates_are_found_where_no_blanks_are_set(gold, copy, other):
+    retriever = ranking(
+        ("copy", 6.0),
+        ("other", 5.0),
+        ("gold", 9.0),
+        texts={"gold": gold, "copy": copy, "other": other},
+    )
+    mined = mine(retriever, question(text=gold), num_neg=2)
+    [row] = mined.produced.rows.to_dicts()
+    assert [n["doc_id"] for n in row["negatives"]] == ["other"]
+    assert mined.stats.dropped["near_duplicate_of_gold"] == 1
 
 
 def test_near_duplicates_of_a_better_negative_are_left_out_and_others_move_up():
