@@ -11,7 +11,7 @@ from rare_assets.assets.documents import corpus_files, documents
 from rare_assets.assets.hard_negatives import hard_negatives
 from rare_assets.assets.questions import questions
 from rare_assets.assets.reasoning import reasoning
-from rare_assets.checks import asset_checks
+from rare_assets.checks.asset_checks import asset_checks
 from rare_assets.executor import one_process_executor
 from rare_assets.jobs import jobs
 from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage, TeacherModel

@@ -86,6 +86,18 @@ def preview(table: str, rows: pl.DataFrame) -> dg.MetadataValue:
     return dg.MetadataValue.table(records=records, schema=dg.TableSchema(columns))
 
 
+def first_rejects(table: str, rejects: pl.DataFrame) -> dg.MetadataValue:
+    """The first of a table's rejects: which row or question, why, and how the raw answer begins."""
+    place = pl.format("{}:{}", "file", "row") if table == "documents" else pl.col("question_id")
+    head = rejects.head(PREVIEW_ROWS).select(place.alias("place"), "reason", "detail")
+    records = [
+        dg.TableRecord({name: _cell(value) for name, value in row.items()})
+        for row in head.iter_rows(named=True)
+    ]
+    columns = [dg.TableColumn(name) for name in head.columns]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
+
+
 def counted(column: str, counts: Iterable[tuple[str, int]]) -> dg.MetadataValue:
     """How often each of several things occurred, most often first, as a table.
 

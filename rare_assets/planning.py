@@ -15,8 +15,8 @@ from rare_assets.assets.corpus_index import CorpusIndexConfig, shards_to_index
 from rare_assets.assets.hard_negatives import HardNegativesConfig
 from rare_assets.assets.questions import QuestionsConfig
 from rare_assets.assets.reasoning import ReasoningConfig
+from rare_assets.checks.gate import why_blocked
 from rare_assets.checks.judgement import StoredShard
-from rare_assets.checks.structure import reject_rate_below_threshold
 from rare_assets.operators.templates import load_templates
 from rare_assets.provenance import (
     completed,
@@ -236,10 +236,7 @@ class Planner:
         return None
 
     def _is_blocked(self, table: str, shard: str) -> bool:
-        judgement = reject_rate_below_threshold(
-            StoredShard(table, shard, self.tables, self.retriever)
-        )
-        return not judgement.passed and judgement.severity is dg.AssetCheckSeverity.ERROR
+        return why_blocked(StoredShard(table, shard, self.tables), "rejects") is not None
 
 
 def _options(kind: type[ConfigT], asset: str, ops: Mapping[str, Any]) -> ConfigT:

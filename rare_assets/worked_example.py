@@ -134,16 +134,16 @@ def _part(name: str, said: str, text: str | None, length: int) -> list[str]:
 
 
 def _quotation(text: str, length: int) -> str:
-    shown = shortened(text.strip(), length, _literal)
+    shown = shortened(text.strip(), length, literal)
     # Indented by four, a line would be code.
     return "\n".join(f"> {line.strip()}" for line in shown.splitlines())
 
 
 def _plain(text: str) -> str:
-    return shortened(" ".join(text.split()), SHORT // 3, _literal)
+    return shortened(" ".join(text.split()), SHORT // 3, literal)
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """A text whose punctuation Markdown takes as it is."""
     return _PUNCTUATION.sub(r"\\\1", text)
 

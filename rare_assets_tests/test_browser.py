@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
 
-from rare_assets.checks import CHECKS
+from rare_assets.checks.by_table import CHECKS
 from rare_assets.partitions import document_shards
 from rare_assets.resources.tables import ParquetTables
 from rare_assets.schemas import TABLES

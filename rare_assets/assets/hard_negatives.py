@@ -13,6 +13,7 @@ from rare_assets.assets.corpus_index import corpus_index
 from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog import OWNERS, definition_metadata, materialized
 from rare_assets.charts import histogram
+from rare_assets.checks.gate import refuse_if_blocked
 from rare_assets.operators.bm25_hard_neg import (
     DEFAULT_FALLBACK_RANGE_MIN,
     DEFAULT_RELATIVE_MARGIN,
@@ -181,6 +182,7 @@ def hard_negatives(
     **Resume** a run that was stopped by materializing the shard again.
     """
     started = time.monotonic()
+    refuse_if_blocked(context, storage.tables(), "documents", "questions")
     content_hash = storage.content_hash("documents", context.partition_key)
     with retriever.open() as engine:
         try:

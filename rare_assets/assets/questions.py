@@ -10,6 +10,7 @@ from rare_assets.assets.asking import AskingConfig, ask, code_version
 from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog import OWNERS, definition_metadata, materialized, spread, words
 from rare_assets.charts import histogram
+from rare_assets.checks.gate import refuse_if_blocked
 from rare_assets.operators.doc2query import doc2query, say_left_out
 from rare_assets.operators.templates import load_templates
 from rare_assets.partitions import document_shards
@@ -56,6 +57,7 @@ def questions(
     **Resume** what was stopped, killed or met a limit by materializing the shard again.
     """
     started = time.monotonic()
+    refuse_if_blocked(context, storage.tables(), "documents")
     rows = documents.collect()
     templates = load_templates(teacher.prompts_folder)
     produced, usage = ask(

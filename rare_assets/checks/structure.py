@@ -8,6 +8,7 @@ from typing import NamedTuple
 import dagster as dg
 import polars as pl
 
+from rare_assets.catalog import first_rejects
 from rare_assets.checks.judgement import Judgement, StoredShard, none_of
 from rare_assets.schemas import TABLES
 from rare_assets.settings import Settings
@@ -69,6 +70,8 @@ def reject_rate_below_threshold(stored: StoredShard) -> Judgement:
     rate = failed.height / total if total else 0.0
     reasons = dict(stored.rejects["reason"].value_counts(sort=True).iter_rows())
     error = rate > settings.block_reject_rate and failed.height >= FEW_REJECTS
+    limit = settings.block_reject_rate if error else settings.max_reject_rate
+    path = str(stored.tables.rejects_path(stored.table, stored.shard))
     return Judgement(
         rate <= settings.max_reject_rate and not error,
         {
@@ -79,7 +82,37 @@ def reject_rate_below_threshold(stored: StoredShard) -> Judgement:
             "blocking_threshold": settings.block_reject_rate,
         },
         dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
+        f"{failed.height:,} of {total:,} {_unused(stored)} ({_counted(failed)}), "
+        f"limit {100 * limit:.4g} %; see {path}",
+        {
+            "first_rejects": first_rejects(stored.table, stored.rejects),
+            "rejects_path": dg.MetadataValue.path(path),
+        },
     )
+
+
+def _unused(stored: StoredShard) -> str:
+    """What a table's rejects are, after their number."""
+    options = stored.options
+    if stored.table == "documents":
+        return "rows of the source could not be used"
+    if stored.table == "questions":
+        several = options.get("num_questions", 1) > 1
+        return "questions could not be used" if several else "documents have no usable question"
+    if stored.table == "hard_negatives":
+        return "questions could not be given negatives"
+    several = options.get("n", 1) > 1 or options.get("rejection_samples", 0) > 0
+    return "answers could not be used" if several else "questions have no usable reasoning"
+
+
+def _counted(rejects: pl.DataFrame) -> str:
+    """How many rejects have which reason, most often first: `15 not_json, 3 empty`."""
+    counts = (
+        rejects["reason"]
+        .value_counts(name="rejects")
+        .sort("rejects", "reason", descending=[True, False])
+    )
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.iter_rows())
 
 
 def every_row_accounted_for(upstream: str, key: str) -> Callable[[StoredShard], Judgement]:

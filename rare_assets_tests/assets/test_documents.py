@@ -45,7 +45,7 @@ def test_a_shard_of_rejects_stops_its_questions_and_no_other_shard(graph):
     graph.register()
     bad = graph.make("questions_job", "bad.jsonl")
     assert not bad.success
-    assert failed_checks(bad) == ["documents/reject_rate_below_threshold"]
+    assert failed_checks(bad) == ["documents/rejects"]
     assert graph.tables.exists("documents", "bad.jsonl")
     assert not graph.tables.exists("questions", "bad.jsonl")
     assert graph.endpoint.requests == []

@@ -78,11 +78,11 @@ def test_a_corpus_of_fewer_passages_keeps_what_there_is_and_a_check_warns(graph)
     assert all(0 < len(texts) <= 7 and set(texts) <= others for texts in found)
     made = metadata(result, "hard_negatives")
     assert made["slots_unfilled"] == 4 * 20 - sum(len(texts) for texts in found)
-    assert failed_checks(result) == ["hard_negatives/num_negatives_found"]
+    assert failed_checks(result) == ["hard_negatives/negatives_found"]
     (warned,) = (
         each
         for each in result.get_asset_check_evaluations()
-        if each.check_name == "num_negatives_found"
+        if each.check_name == "negatives_found"
     )
     assert warned.severity is dg.AssetCheckSeverity.WARN
     assert warned.metadata["questions_with_fewer"].value == 4

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from rare_assets.checks import CHECKS
+from rare_assets.checks.by_table import RULES
 from rare_assets.checks.judgement import Judgement, StoredShard
 from rare_assets.operators.read_documents import read_documents
 from rare_assets.resources.corpus_source import CorpusSource
@@ -40,7 +40,7 @@ class Stored:
 
     def __init__(self, folder: Path) -> None:
         self.tables = ParquetTables(str(folder))
-        for table in CHECKS:
+        for table in RULES:
             self.write(table, {})
 
     def write(self, table: str, *changes: dict[str, Any], **options: Any) -> None:
@@ -49,9 +49,13 @@ class Stored:
         self.tables.write(table, "a", rows(table, *changes), made_from=made_from)
 
     def judge(self, table: str, name: str) -> Judgement:
-        """What a check, by name, says of the shard."""
-        check = next(check for check in CHECKS[table] if check.name == name)
-        return check.judge(StoredShard(table, "a", self.tables, HeldCorpus()))  # type: ignore[arg-type]
+        """What a rule, by name, says of the shard."""
+        rule = next(rule for rule in RULES[table] if rule.name == name)
+        return rule.judge(self.shard(table))
+
+    def shard(self, table: str) -> StoredShard:
+        """The shard as the rules see it."""
+        return StoredShard(table, "a", self.tables, HeldCorpus())  # type: ignore[arg-type]
 
 
 @pytest.fixture

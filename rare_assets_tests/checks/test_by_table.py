@@ -1,22 +1,24 @@
-"""Every check passes on a good shard and fails, with the measured value, where its property does not hold."""
+"""Every rule passes on a good shard and fails, with the measured value, where its property does not hold."""
+
+import json
 
 import dagster as dg
 import polars as pl
 import pytest
 
-from rare_assets.checks import CHECKS
+from rare_assets.checks.by_table import CHECKS, RULES
 from rare_assets_tests.rows import rejects, rows
 
-ALL_CHECKS = [(table, check.name) for table, checks in CHECKS.items() for check in checks]
+ALL_RULES = [(table, rule.name) for table, rules in RULES.items() for rule in rules]
 
 
-@pytest.mark.parametrize(("table", "name"), ALL_CHECKS)
+@pytest.mark.parametrize(("table", "name"), ALL_RULES)
 def test_a_good_shard_passes(stored, table, name):
     judgement = stored.judge(table, name)
     assert judgement.passed, judgement.metadata
 
 
-@pytest.mark.parametrize(("table", "name"), ALL_CHECKS)
+@pytest.mark.parametrize(("table", "name"), ALL_RULES)
 def test_an_empty_shard_passes(stored, table, name):
     for each in CHECKS:
         stored.write(each)
@@ -474,11 +476,11 @@ def test_a_broken_shard_fails(stored, table, name, changes, measured):
     assert measured.items() <= judgement.metadata.items(), judgement.metadata
 
 
-def test_every_check_has_a_case_in_which_it_fails():
+def test_every_rule_has_a_case_in_which_it_fails():
     # The rejects' own test is below: it takes rejects beside the rows.
     shown = {(table, name) for table, name, *_ in BROKEN}
     shown |= {(table, "reject_rate_below_threshold") for table in CHECKS}
-    assert shown == set(ALL_CHECKS)
+    assert shown == set(ALL_RULES)
 
 
 @pytest.mark.parametrize("table", list(CHECKS))
@@ -569,17 +571,72 @@ def test_a_check_names_five_examples_and_shortens_their_texts(stored):
     assert examples[0]["question"] == f"{question[:199]}…"
 
 
-def test_checks_of_quality_warn_and_never_block():
-    not_blocking = {
-        check.name for checks in CHECKS.values() for check in checks if not check.blocking
-    }
-    assert not_blocking == {name for _, _, name, _ in RATES}
+def test_a_table_has_two_to_four_checks_and_no_rule_twice():
+    for table, checks in CHECKS.items():
+        assert 2 <= len(checks) <= 4
+        assert {"contract", "rejects"} <= {check.name for check in checks}
+        names = [rule.name for rule in RULES[table]]
+        assert len(set(names)) == len(names)
 
 
-def test_every_check_says_what_to_do_and_names_its_setting():
-    for checks in CHECKS.values():
-        for check in checks:
-            assert "If not:" in check.description or "Thresholds:" in check.description
+def test_every_rule_says_what_holds_what_to_do_and_which_setting_it_goes_by():
+    for rules in RULES.values():
+        for rule in rules:
+            assert rule.holds.endswith(".")
+            assert rule.otherwise.endswith(".")
     for variable, table, name, _ in RATES:
-        check = next(check for check in CHECKS[table] if check.name == name)
-        assert f"Threshold: {variable}." in check.description
+        rule = next(rule for rule in RULES[table] if rule.name == name)
+        assert rule.setting == variable
+        assert rule.description.endswith(f"Threshold: {variable}.")
+
+
+def check_of(table, name):
+    return next(check for check in CHECKS[table] if check.name == name)
+
+
+def test_a_check_names_the_rules_that_fail_and_is_as_severe_as_the_worst_of_them(stored):
+    stored.write("questions", {}, {"scenario": " "})
+    found = check_of("questions", "contract").judge(stored.shard("questions"))
+    failing = ["schema_holds", "question_ids_unique", "question_and_scenario_present"]
+    assert [rule.name for rule, _ in found.failing] == failing
+    assert found.is_error
+    first, *_, last = found.sentence.splitlines()
+    assert first.startswith("schema_holds does not hold (failed_rows 2, failures_by_rule (")
+    assert last == (
+        "question_and_scenario_present does not hold (blank (scenario 1)). "
+        "Materialize the shard again."
+    )
+
+
+def test_what_a_table_without_a_column_cannot_be_judged_by_is_left_out(stored):
+    frame = rows("questions", {}).drop("scenario")
+    stored.tables.write_file(frame, stored.tables.path("questions", "a"))
+    found = check_of("questions", "contract").judge(stored.shard("questions"))
+    assert [rule.name for rule, _ in found.failing] == ["schema_holds"]
+    assert "question_and_scenario_present" not in [rule.name for rule, _ in found.judged]
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "said"),
+    [
+        ("documents", {}, "5 of 6 rows of the source could not be used (5 no_text)"),
+        ("questions", {}, "5 of 6 documents have no usable question (5 refusal)"),
+        ("questions", {"num_questions": 2}, "5 of 6 questions could not be used (5 refusal)"),
+        (
+            "hard_negatives",
+            {},
+            "5 of 6 questions could not be given negatives (5 gold_not_in_index)",
+        ),
+        ("reasoning", {}, "5 of 6 questions have no usable reasoning (5 refusal)"),
+        ("reasoning", {"n": 2}, "5 of 6 answers could not be used (5 refusal)"),
+    ],
+)
+def test_rejects_are_told_in_one_sentence_with_limit_and_path(stored, table, options, said):
+    made_from = {"options": json.dumps(options)}
+    stored.tables.write(table, "a", rows(table, {}), rejects(table, *[{}] * 5), made_from)
+    judgement = stored.judge(table, "reject_rate_below_threshold")
+    path = stored.tables.rejects_path(table, "a")
+    assert judgement.sentence == f"{said}, limit 50 %; see {path}"
+    first = judgement.shown["first_rejects"].records[0].data
+    assert list(first) == ["place", "reason", "detail"]
+    assert first["place"] == ("a.jsonl:2" if table == "documents" else "d9-q0")

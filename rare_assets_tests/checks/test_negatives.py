@@ -56,7 +56,7 @@ def graph(tmp_path_factory):
 def test_what_is_mined_with_any_options_keeps_every_promise(graph, options):
     result = graph.make("rare_job", SHARD, "hard_negatives", hard_negatives=options)
     assert result.success
-    assert set(failed_checks(result)) <= {"hard_negatives/num_negatives_found"}
+    assert set(failed_checks(result)) <= {"hard_negatives/negatives_found"}
     found = graph.tables.scan("hard_negatives", SHARD).collect()["negatives"].list.len()
     assert found.sum() > 20
 

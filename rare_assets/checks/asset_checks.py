@@ -1,0 +1,279 @@
+"""How Dagster runs the checks: all of a table in one step, for one shard or for all that are stored."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluation,
+    AssetCheckEvaluationTargetMaterializationData,
+)
+from dagster._core.events import DagsterEventType
+
+from rare_assets.assets.documents import documents
+from rare_assets.assets.hard_negatives import hard_negatives
+from rare_assets.assets.questions import questions
+from rare_assets.assets.reasoning import reasoning
+from rare_assets.checks.by_table import CHECKS
+from rare_assets.checks.index import index_holds_every_shard, texts_distinct_across_shards
+from rare_assets.checks.judgement import (
+    EXAMPLES,
+    UNJUDGEABLE,
+    Check,
+    Finding,
+    Judgement,
+    Rule,
+    StoredShard,
+    figures,
+)
+from rare_assets.partitions import document_shards
+from rare_assets.resources.configurable import Bm25Retriever, Storage
+from rare_assets.worked_example import literal
+
+MOST_FAILED_SHOWN = 20
+
+
+def table_checks(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
+    """All checks of one table as one step, so that a shard is read once.
+
+    Run with a shard, the step judges that one. Run without, as by "Execute all", it judges every
+    stored shard, one after the other, and reports each with its partition.
+    """
+    table = asset.key.path[-1]
+    with warnings.catch_warnings():
+        # Partitioned checks are a preview in this Dagster; without them a check of one shard would
+        # load all shards, and the UI would show one status for all.
+        warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+        specs = [
+            dg.AssetCheckSpec(
+                check.name,
+                asset=asset,
+                description=describe(check),
+                blocking=check.blocking,
+                partitions_def=document_shards,
+            )
+            for check in CHECKS[table]
+        ]
+
+    @dg.multi_asset_check(name=f"{table}_checks", specs=specs, can_subset=True)
+    def judge_table(
+        context: dg.AssetCheckExecutionContext, storage: Storage, retriever: Bm25Retriever
+    ) -> Iterator[dg.AssetCheckResult]:
+        selected = {key.name for key in context.selected_asset_check_keys}
+        checks = [check for check in CHECKS[table] if check.name in selected]
+        if context.op_execution_context.has_partition_key:
+            shard = context.op_execution_context.partition_key
+            stored = StoredShard(table, shard, storage.tables(), retriever)
+            yield from _judge_one(stored, checks)
+        else:
+            yield from _judge_all(context, table, checks, storage, retriever)
+
+    return judge_table
+
+
+def describe(check: Check) -> str:
+    """A check's description: what it is about, then each of its rules."""
+    rules = [f"- {rule.name}: {rule.description}" for rule in check.rules]
+    return "\n".join([check.description, "", *rules])
+
+
+def evaluation_metadata(finding: Finding) -> dict[str, Any]:
+    """What the UI shows of a check's finding: its rules with their values, and what fails by name."""
+    rules = [
+        dg.TableRecord(
+            {
+                "rule": rule.name,
+                "holds": "yes" if judgement.passed else "NO",
+                "measured": figures(judgement.measured),
+                "threshold": judgement.metadata.get("threshold"),
+                "setting": rule.setting,
+            }
+        )
+        for rule, judgement in finding.judged
+    ]
+    columns = [
+        dg.TableColumn(name) for name in ("rule", "holds", "measured", "threshold", "setting")
+    ]
+    shown: dict[str, Any] = {
+        "failing": ", ".join(rule.name for rule, _ in finding.failing) or "none",
+        **{rule.name: _explained(rule, judgement) for rule, judgement in finding.failing},
+        "rules": dg.MetadataValue.table(rules, schema=dg.TableSchema(columns)),
+    }
+    alone = len(finding.judged) == 1
+    for _, judgement in finding.judged:
+        # Numbers are plotted over shards and time: all of a rule that is alone, else the rates.
+        shown |= {
+            name: value
+            for name, value in judgement.metadata.items()
+            if name != "examples" and (alone or name.endswith("_rate"))
+        }
+        shown |= judgement.shown
+    return shown
+
+
+def _explained(rule: Rule, judgement: Judgement) -> dg.MetadataValue:
+    """A rule that fails, for people: its sentence, what was measured, the first examples."""
+    examples = [
+        " ".join(f"**{name}** {literal(str(value))}" for name, value in each.items())
+        if isinstance(each, dict)
+        else literal(str(each))
+        for each in judgement.metadata.get("examples", [])
+    ]
+    measured = literal(judgement.sentence or f"Measured: {figures(judgement.measured)}")
+    return dg.MetadataValue.md(
+        "\n".join(
+            [literal(rule.description), "", measured, "", *(f"- {each}" for each in examples)]
+        )
+    )
+
+
+def _judge_one(stored: StoredShard, checks: list[Check]) -> Iterator[dg.AssetCheckResult]:
+    """The checks of one shard.
+
+    Raises:
+        dg.Failure: a blocking check fails; in its own words, where Dagster's failure would name the
+            check alone, below a stack of calls.
+    """
+    errors: list[str] = []
+    for check, finding in _findings(stored, checks):
+        if check.blocking and finding.is_error:
+            errors.append(finding.sentence)
+        yield dg.AssetCheckResult(
+            passed=finding.passed,
+            asset_key=dg.AssetKey(stored.table),
+            check_name=check.name,
+            severity=finding.severity,
+            description=finding.sentence or None,
+            metadata=evaluation_metadata(finding),
+        )
+    if errors:
+        raise dg.Failure(f"{stored.table}: {chr(10).join(errors)}", allow_retries=False)
+
+
+def _findings(stored: StoredShard, checks: list[Check]) -> Iterator[tuple[Check, Finding]]:
+    """What each check finds, in the table's order; what can't be judged on a table that breaks its
+    contract is left out, since that is told already."""
+    broken = False
+    for check in checks:
+        try:
+            finding = check.judge(stored)
+        except UNJUDGEABLE:
+            if not broken:
+                raise
+            continue
+        broken = broken or finding.is_error
+        yield check, finding
+
+
+class _Tally:
+    """How one check came out over many shards."""
+
+    def __init__(self, check: Check) -> None:
+        self.check = check
+        self.judged = 0
+        self.errors: list[str] = []
+        self.warnings: list[str] = []
+
+    def add(self, shard: str, finding: Finding) -> None:
+        self.judged += 1
+        if not finding.passed:
+            (self.errors if finding.is_error else self.warnings).append(shard)
+
+    @property
+    def sentence(self) -> str:
+        failed = [*self.errors, *self.warnings]
+        if not failed:
+            return f"{self.judged:,} shards judged, none fails."
+        more = ", …" if len(failed) > EXAMPLES else ""
+        return (
+            f"{self.judged:,} shards judged, {len(failed):,} fail: "
+            f"{', '.join(failed[:EXAMPLES])}{more}."
+        )
+
+
+def _judge_all(
+    context: dg.AssetCheckExecutionContext,
+    table: str,
+    checks: list[Check],
+    storage: Storage,
+    retriever: Bm25Retriever,
+) -> Iterator[dg.AssetCheckResult]:
+    """The checks of every registered shard that has the table, one shard in memory at a time.
+
+    Each is reported with its partition; the results of the run itself sum them up.
+    """
+    tables = storage.tables()
+    tallies = {check.name: _Tally(check) for check in checks}
+    for shard in context.instance.get_dynamic_partitions(document_shards.name or ""):
+        if not tables.exists(table, shard):
+            continue
+        target = _latest_materialization(context.instance, table, shard)
+        for check, finding in _findings(StoredShard(table, shard, tables, retriever), checks):
+            tallies[check.name].add(shard, finding)
+            evaluation = AssetCheckEvaluation(
+                asset_key=dg.AssetKey(table),
+                check_name=check.name,
+                passed=finding.passed,
+                metadata=evaluation_metadata(finding),
+                target_materialization_data=target,
+                severity=finding.severity,
+                description=finding.sentence or None,
+                blocking=check.blocking,
+                partition=shard,
+            )
+            _report(context, evaluation)
+    errors = []
+    for name, tally in tallies.items():
+        if tally.check.blocking and tally.errors:
+            errors.append(f"{name}: {tally.sentence}")
+        yield dg.AssetCheckResult(
+            passed=not (tally.errors or tally.warnings),
+            asset_key=dg.AssetKey(table),
+            check_name=name,
+            severity=dg.AssetCheckSeverity.ERROR if tally.errors else dg.AssetCheckSeverity.WARN,
+            description=tally.sentence,
+            metadata={
+                "shards_judged": tally.judged,
+                "shards_with_errors": len(tally.errors),
+                "shards_with_warnings": len(tally.warnings),
+                "failing": "\n".join([*tally.errors, *tally.warnings][:MOST_FAILED_SHOWN])
+                or "none",
+            },
+        )
+    if errors:
+        raise dg.Failure(f"{table}, {chr(10).join(errors)}", allow_retries=False)
+
+
+def _report(context: dg.AssetCheckExecutionContext, evaluation: AssetCheckEvaluation) -> None:
+    """Record what a check found in one shard, as part of this run."""
+    event = dg.DagsterEvent(
+        DagsterEventType.ASSET_CHECK_EVALUATION.value,
+        job_name=context.run.job_name,
+        step_key=context.op_execution_context.op.name,
+        event_specific_data=evaluation,
+        message=f"{evaluation.check_name}, {evaluation.partition}: "
+        f"{evaluation.description or 'passed'}",
+    )
+    context.instance.report_dagster_event(event, context.run.run_id)
+
+
+def _latest_materialization(
+    instance: dg.DagsterInstance, table: str, shard: str
+) -> AssetCheckEvaluationTargetMaterializationData | None:
+    """The materialization that a check of a shard is about; None of one that no run has made."""
+    made = dg.AssetRecordsFilter(dg.AssetKey(table), asset_partitions=[shard])
+    records = instance.fetch_materializations(made, limit=1).records
+    if not records:
+        return None
+    latest = records[0]
+    return AssetCheckEvaluationTargetMaterializationData(
+        storage_id=latest.storage_id, run_id=latest.run_id, timestamp=latest.timestamp
+    )
+
+
+asset_checks = [
+    *(table_checks(asset) for asset in (documents, questions, hard_negatives, reasoning)),
+    index_holds_every_shard,
+    texts_distinct_across_shards,
+]
