@@ -8,6 +8,7 @@ read by its byte range alone, and gzip's own checksum tells a torn or rotten fra
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import logging
@@ -25,6 +26,11 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+try:
+    import fcntl
+except ImportError:  # no such locks on this platform: writers are then told apart by age
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -341,6 +347,19 @@ class Folder:
                 found.append(file.read(end - start))
         return found
 
+    def read_all(self, names: Sequence[str]) -> list[bytes | None]:
+        """Some small files at once, whole; None for one that is not there (any more)."""
+        if not names:
+            return []
+        paths = [f"{self._path}/{name}" for name in names]
+        read = self._fs.cat_ranges(paths, [0] * len(paths), [None] * len(paths), on_error="return")
+        contents: list[bytes | None] = []
+        for content in read:
+            if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
+                raise content
+            contents.append(None if isinstance(content, Exception) else bytes(content))
+        return contents
+
     def read_whole(self, name: str) -> bytes:
         """A whole file. Raises FileNotFoundError."""
         if self.local is not None:
@@ -402,3 +421,62 @@ class Folder:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def lock(descriptor: int, *, shared: bool = False) -> bool | None:
+    """Lock a file as long as it is open: False if another has it, None if it can't be told."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def create_locked(folder: Folder, new: Callable[[], str]) -> tuple[str, Path, int, bool]:
+    """Create a local file that only its writer may take for its own, as long as it is open.
+
+    Returns its name, path and descriptor (to read and to append), and whether a lock tells others.
+    """
+    assert folder.local is not None
+    folder.local.mkdir(parents=True, exist_ok=True)
+    while True:
+        name = new()
+        path = folder.local / name
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        locked = lock(descriptor)
+        # Somebody tidying up may have been at it between the two calls.
+        if locked is not False and os.fstat(descriptor).st_nlink:
+            return name, path, descriptor, bool(locked)
+        os.close(descriptor)
+
+
+def remove_if_unlocked(path: Path, *, only_look: bool = False) -> bool | None:
+    """Whether nobody has a file locked, which is then removed; None if that can't be told."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    try:
+        free = lock(descriptor, shared=True)
+        if free and not only_look:
+            with not_found_is_fine():
+                os.unlink(path)
+        return free
+    finally:
+        os.close(descriptor)
+
+
+def check_place(descriptor: int, path: Path) -> None:
+    """Raise FileNotFoundError if an open file is not found under its path any more."""
+    ours, there = os.fstat(descriptor), os.stat(path)
+    if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
+        raise FileNotFoundError(errno.ENOENT, "another file has taken its place", str(path))
+
+
+def not_found_is_fine() -> contextlib.AbstractContextManager[None]:
+    """Whether a file is there does not matter."""
+    return contextlib.suppress(FileNotFoundError)

@@ -5,6 +5,7 @@ Under one folder or URL lie files of answers (format: `answer_files`):
 - `journal-*`: what one running process has stored so far, on a local disk; it grows by a frame and
   an fsync for all answers that are waiting (group commit). Its writer holds a lock on it.
 - `part-*`: the same behind a URL, where nothing can grow: one object a group commit.
+- `claims-*`: what a process is asking for at this moment (`claims`).
 - `segment-*`: what journals and parts become when their writer closes or they get large. Segments
   of like size are merged eight at a time, so that few files remain however many runs there were.
 
@@ -17,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import logging
 import math
@@ -29,18 +29,21 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from rare_assets.resources.teacher import answer_files as files
+from rare_assets.resources.teacher.claims import (
+    DEAD_AFTER_S,
+    Claims,
+    is_claims,
+    is_forgotten,
+    is_of_this_host,
+)
 from rare_assets.resources.teacher.interface import TeacherStopped
-
-try:
-    import fcntl
-except ImportError:  # no such locks on this platform: journals are then told apart by age
-    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +99,8 @@ class AnswerStore:
             their own environment variables.
         commit_interval_s: least time between two commits; default 0.01 s local, 1 s behind a URL.
         relist_s: least time between two listings; default 0.5 s local, 30 s behind a URL.
+        dead_after_s: seconds until the claims of a process that was killed are void, where no lock
+            tells at once.
         say: called with a line for people where answers are lost; default, a warning in the log.
     """
 
@@ -106,6 +111,7 @@ class AnswerStore:
         storage_options: Mapping[str, Any] | None = None,
         commit_interval_s: float | None = None,
         relist_s: float | None = None,
+        dead_after_s: float = DEAD_AFTER_S,
         say: Callable[[str], None] | None = None,
     ) -> None:
         self._folder = files.Folder(root, storage_options)
@@ -123,6 +129,8 @@ class AnswerStore:
         self._lock = threading.Lock()
         self._relist_lock = threading.Lock()
         self._indexes: dict[str, files.KeyIndex] = {}
+        self._claim_files: list[str] = []
+        self._dead_after_s = dead_after_s
         self._listed_at = -math.inf
         self._upkeep: ThreadPoolExecutor | None = None
         self._writer: _Journal | _Parts | None = None
@@ -205,6 +213,10 @@ class AnswerStore:
             AnswersNotStored: the files that it had written are gone.
         """
         await asyncio.to_thread(self._close)
+
+    def claims(self) -> Claims:
+        """Claims of one more writer, to be closed before the store."""
+        return Claims(self._folder, self._look, dead_after_s=self._dead_after_s)
 
     def folder(self, name: str) -> files.Folder:
         """A folder beside the answers, for what belongs to them."""
@@ -302,6 +314,11 @@ class AnswerStore:
                 for start, end in run:
                     yield (start, end), content[start - run[0][0] : end - run[0][0]]
 
+    def _look(self) -> list[str]:
+        """List anew, and return the files of claims."""
+        self._relist(force=True)
+        return self._claim_files
+
     def _relist(self, *, force: bool) -> None:
         """Bring the indexes up to what the folder holds now."""
         with self._relist_lock:
@@ -310,7 +327,8 @@ class AnswerStore:
             with self._lock:
                 known, writer = list(self._indexes), self._writer
                 written = writer.stored if writer is not None else ()
-            sizes = self._folder.sizes()
+            sizes = self._folder.sizes(lambda name: files.kind_of(name) or is_claims(name))
+            self._claim_files = [name for name in sizes if is_claims(name)]
             if lost := [name for name in written if name not in sizes]:
                 with self._lock:
                     if self._writer is writer:  # else it has made a segment of them
@@ -520,7 +538,7 @@ class AnswerStore:
         assert self._folder.local is not None
         path = self._folder.local / name
         with open(path, "r+b") as journal:
-            locked = _lock(journal.fileno())
+            locked = files.lock(journal.fileno())
             status = os.fstat(journal.fileno())
             if locked is None:
                 locked = time.time() - status.st_mtime > 2 * IDLE_S
@@ -621,6 +639,11 @@ class AnswerStore:
             orphan = name.endswith(files.KEYS) and _data_name(name) not in sizes
             if (unfinished or orphan) and files.age_s(name) > LEFTOVER_S:
                 self._folder.delete(name)
+        for name in self._claim_files:
+            if self._folder.local is not None and is_of_this_host(name):
+                files.remove_if_unlocked(self._folder.local / name)
+            elif is_forgotten(name):
+                self._folder.delete(name)
 
 
 class _Segment:
@@ -656,18 +679,8 @@ class _Journal:
     """The file that this process adds to, locked as long as it may."""
 
     def __init__(self, folder: files.Folder) -> None:
-        assert folder.local is not None
-        folder.local.mkdir(parents=True, exist_ok=True)
-        while True:
-            self._name = files.new_name("journal")
-            self._path = folder.local / self._name
-            self._descriptor = os.open(
-                self._path, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_RDWR, 0o666
-            )
-            # Somebody tidying up may have been at it between the two calls.
-            if _lock(self._descriptor) is not False and os.fstat(self._descriptor).st_nlink:
-                break
-            os.close(self._descriptor)
+        new = partial(files.new_name, "journal")
+        self._name, self._path, self._descriptor, _ = files.create_locked(folder, new)
         folder.sync()
         self._size = 0
         self._released = False
@@ -697,6 +710,7 @@ class _Journal:
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, start)
+                os.lseek(self._descriptor, start, os.SEEK_SET)
             raise
         self._size += len(frame)
         self._last = time.monotonic()
@@ -704,12 +718,7 @@ class _Journal:
 
     def check(self) -> None:
         """Raise OSError if the file is not found under its name any more, so that nobody reads it."""
-        ours = os.fstat(self._descriptor)
-        there = os.stat(self._path)
-        if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
-            raise FileNotFoundError(
-                errno.ENOENT, "another file has taken its place", str(self._path)
-            )
+        files.check_place(self._descriptor, self._path)
 
     def release(self) -> None:
         if not self._released:
@@ -761,19 +770,6 @@ class _Parts:
 
     def release(self) -> None:
         """Nothing is held."""
-
-
-def _lock(descriptor: int) -> bool | None:
-    """Lock a file as long as it is open: False if another has it, None if it can't be told."""
-    if fcntl is None:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
 
 
 def _gone(root: str, names: Sequence[str]) -> str:
