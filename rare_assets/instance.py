@@ -14,7 +14,9 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from filelock import FileLock
 
+from rare_assets.partitions import document_shards
 from rare_assets.processes import is_running
 from rare_assets.settings import Settings
 
@@ -39,7 +41,22 @@ def prepare_home() -> Path:
     if not config.exists():
         config.write_text(SHIPPED_YAML.read_text())
     os.environ["DAGSTER_HOME"] = str(home)
+    _make_databases(home)
     return home
+
+
+def _make_databases(home: Path) -> None:
+    """Have Dagster make its databases on first use: two commands that did so at once would both fail."""
+    made = home / ".databases_made"
+    if made.exists():
+        return
+    with FileLock(home / ".databases_made.lock"):
+        if not made.exists():
+            with dg.DagsterInstance.get() as instance:
+                instance.get_runs(limit=1)
+                instance.get_dynamic_partitions(document_shards.name or "")
+                instance.all_instigator_state()
+            made.touch()
 
 
 def run_tags(command: str) -> dict[str, str]:

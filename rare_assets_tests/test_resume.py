@@ -136,3 +136,30 @@ def test_a_stop_ends_the_runs_in_order_and_keeps_every_answer(command, endpoint,
     if stop is os.killpg:
         finish(command, endpoint)
         assert repeats(endpoint) <= IN_FLIGHT
+
+
+def test_two_commands_at_once_pay_for_each_answer_once(command, endpoint):
+    endpoint.latency = 0.4
+    both = [command.start("run") for _ in range(2)]
+    printed = [process.communicate(timeout=TOO_LONG)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    assert len(endpoint.requests) == 2 * N_DOCUMENTS
+    assert repeats(endpoint) == 0
+    # Each says whom it waits for, where it waits.
+    assert any("Waiting for" in text and "process" in text for text in printed), printed
+    for table in ("questions", "reasoning"):
+        assert command.n_rows(table) == {"a.jsonl": N_DOCUMENTS}
+
+
+def test_a_command_goes_on_at_once_where_another_was_killed(command, endpoint):
+    killed = start_until(command, endpoint, 10)
+    other = command.start("run")
+    time.sleep(STORED)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait(30)
+    endpoint.latency = 0.0
+    printed = other.communicate(timeout=TOO_LONG)[0]
+    assert other.returncode == 0, printed
+    assert command.n_rows("reasoning") == {"a.jsonl": N_DOCUMENTS}
+    # What was in flight at the kill has to be asked again, and nothing else.
+    assert repeats(endpoint) <= IN_FLIGHT

@@ -181,6 +181,7 @@ class TeacherModel(dg.ConfigurableResource):
             "ledger": ledger,
             "refresh": refresh,
             "progress_every_s": PROGRESS_SECONDS,
+            "say": say,
         }
         async with AnswerStore(self._answers, say=say) as store:
             if model is None:

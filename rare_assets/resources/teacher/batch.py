@@ -99,6 +99,7 @@ class BatchTeacher(EndpointTeacher["_Run[Any]"]):
         poll_s, poll_cap_s: first and longest pause between two looks at a batch.
         patience: how long faults of the transport are put up with.
         progress_every_s: least time between two calls of `ask_all`'s `progress`.
+        say: told in a sentence what is waited for, whenever that takes long; default, the log.
 
     Raises:
         ValueError: if the settings can't work together.
@@ -126,6 +127,7 @@ class BatchTeacher(EndpointTeacher["_Run[Any]"]):
         poll_cap_s: float = 60.0,
         patience: Patience | None = None,
         progress_every_s: float = 5.0,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         if min(max_batch_requests, max_batch_bytes, max_open_requests) < 1:
             raise ValueError("The limits of a batch must be at least 1.")
@@ -145,7 +147,7 @@ class BatchTeacher(EndpointTeacher["_Run[Any]"]):
             ledger=ledger,
             batch=True,
         )
-        super().__init__(endpoint, refresh=refresh, progress_every_s=progress_every_s)
+        super().__init__(endpoint, refresh=refresh, progress_every_s=progress_every_s, say=say)
         self._store = store
         self._submissions = Submissions(store.folder("batches"))
         self._max_batch_requests = max_batch_requests

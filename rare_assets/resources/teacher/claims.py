@@ -308,6 +308,7 @@ class Claims:
             self._thread.join()
         if self._file is not None:
             self._file.remove()
+            self._file = None
 
     # ---- files
 

@@ -29,6 +29,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from pydantic import SecretStr
 
 from rare_assets.resources.teacher import wire
+from rare_assets.resources.teacher.claims import Claims, Holder
 from rare_assets.resources.teacher.endpoint import Endpoint, Patience, Slot, Tries
 from rare_assets.resources.teacher.endpoint_teacher import EndpointTeacher
 from rare_assets.resources.teacher.faults import Kind
@@ -48,6 +49,9 @@ from rare_assets.resources.teacher.work import Work, reusable
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+# Others are often done before that.
+_SAID_AFTER_S = 2.0
 
 
 class Answers(Protocol):
@@ -69,6 +73,9 @@ class Answers(Protocol):
 
     async def put(self, key: bytes, record: Mapping[str, Any]) -> None:
         """Store a record; returns once it is durable."""
+
+    def claims(self) -> Claims:
+        """Claims of one more teacher that asks for answers and stores them here."""
 
 
 class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
@@ -96,6 +103,7 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
             giving the same time again. New answers replace the old ones.
         patience: how long faults of the transport are put up with.
         progress_every_s: least time between two calls of `ask_all`'s `progress`.
+        say: told in a sentence what is waited for, whenever that takes long; default, the log.
 
     Raises:
         ValueError: if the settings can't work together.
@@ -119,6 +127,7 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
         refresh: bool | datetime = False,
         patience: Patience | None = None,
         progress_every_s: float = 5.0,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         endpoint = Endpoint(
             model=model,
@@ -135,8 +144,10 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
             halt=self._stop,
             ledger=ledger,
         )
-        super().__init__(endpoint, refresh=refresh, progress_every_s=progress_every_s)
+        super().__init__(endpoint, refresh=refresh, progress_every_s=progress_every_s, say=say)
         self._store = store
+        # What this teacher asks for, for others on the same storage to see.
+        self._published = store.claims()
         self._max_concurrency = max_concurrency
         # Keys being looked up or asked, each with the works of equal content that wait for it.
         self._claims: dict[bytes, list[_Work]] = {}
@@ -148,9 +159,12 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
         return usage
 
     async def aclose(self) -> None:
-        for run in list(self._runs):
-            await run.close()
-        await self._endpoint.aclose()
+        try:
+            for run in list(self._runs):
+                await run.close()
+            await self._endpoint.aclose()
+        finally:
+            await self._published.close()
 
     async def ask_all(
         self,
@@ -220,9 +234,13 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Work(Work):
-    """A work of a run, with the faults that its present attempt has met."""
+    """A work of a run, with the faults that its present attempt has met.
+
+    `claimed_in` is the epoch of the claims in which the ask was claimed; None while it is not.
+    """
 
     run: _Run[Any]
+    claimed_in: int | None = None
     tries: Tries = field(default_factory=Tries)
 
 
@@ -241,6 +259,10 @@ class _Run(Generic[T]):
         self.closed = False
         self.claimed: set[bytes] = set()
         self._teacher = teacher
+        self._published = teacher._published
+        # Works whose ask this run has claimed, and those whose ask others have.
+        self._owned: set[_Work] = set()
+        self._elsewhere: set[_Work] = set()
         self._endpoint = teacher._endpoint
         self._store = teacher._store
         self._asks: Iterator[Ask] = iter(asks)
@@ -310,6 +332,7 @@ class _Run(Generic[T]):
         try:
             await asyncio.gather(*cancelled, *self._storing, return_exceptions=True)
         finally:
+            self._disown(list(self._owned))
             for key in list(self.claimed):
                 for work in self._teacher._release(self, key):
                     work.run._spawn(work.run._admit([work]))
@@ -342,10 +365,15 @@ class _Run(Generic[T]):
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
+        storing = task in self._storing
         for group in (self._sending, self._storing, self._judging, self._others):
             group.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._fail(error)
+            if isinstance(error, TeacherStopped) and not storing:
+                # What is in flight is paid for, and can still be stored.
+                self._teacher._stop(str(error))
+            else:
+                self._fail(error)
         self._changed.set()
 
     def _left(self, slot: Slot, task: asyncio.Task[None]) -> None:
@@ -385,26 +413,79 @@ class _Run(Generic[T]):
         """Look attempts up in the store; queue those that were never answered."""
         while works and self._going:
             mine = [work for work in works if self._teacher._claim(work)]
-            works = []
-            if not mine:
-                break
-            found = await self._store.get([work.key for work in mine])
-            reused: list[tuple[_Work, Answer]] = []
-            for work in mine:
-                answer = reusable(found.get(work.key), self._teacher._ignore_before, work.ask)
-                if answer is None:
-                    (self._again if work.attempt else self._fresh).append(work)
-                    continue
-                for other in (work, *self._teacher._release(self, work.key)):
-                    self._endpoint.count_reused(answer)
-                    if other.run is self:
-                        reused.append((other, answer))
-                    else:
-                        other.run._take(other, answer)
-            self.pump()
-            done = await asyncio.gather(*starmap(self._judge, reused))
-            works = [work for (work, _), settled in zip(reused, done, strict=True) if not settled]
+            works = await self._look_up(mine) if mine else []
         self.pump()
+
+    async def _look_up(self, works: list[_Work]) -> list[_Work]:
+        """Settle works by stored answers, queue those that have none and set aside those that others
+        are asking for. Returns the works that need another attempt."""
+        found = await self._store.get([work.key for work in works])
+        without = [
+            work for work in works if work.claimed_in is None and not self._reusable(work, found)
+        ]
+        if without:
+            await self._own(without)
+            # It may have been answered, and released, between the look-up and the claim.
+            mine = [work.key for work in without if work.claimed_in is not None]
+            found |= await self._store.get(mine)
+        reused: list[tuple[_Work, Answer]] = []
+        for work in works:
+            answer = self._reusable(work, found)
+            if answer is None:
+                if work.claimed_in is not None:
+                    (self._again if work.attempt else self._fresh).append(work)
+                continue
+            for other in (work, *self._teacher._release(self, work.key)):
+                self._endpoint.count_reused(answer)
+                if other.run is self:
+                    reused.append((other, answer))
+                else:
+                    other.run._take(other, answer)
+        self.pump()
+        done = await asyncio.gather(*starmap(self._judge, reused))
+        return [work for (work, _), settled in zip(reused, done, strict=True) if not settled]
+
+    def _reusable(self, work: _Work, found: Mapping[bytes, Mapping[str, Any]]) -> Answer | None:
+        return reusable(found.get(work.key), self._teacher._ignore_before, work.ask)
+
+    # ---- what others on the same storage ask for
+
+    async def _own(self, works: list[_Work]) -> None:
+        """Claim asks; those that others have are waited for."""
+        theirs = await self._published.acquire([work.first_key for work in works])
+        for work in works:
+            if work.first_key not in theirs:
+                work.claimed_in = self._published.epoch
+                self._owned.add(work)
+        elsewhere = [work for work in works if work.first_key in theirs]
+        if elsewhere and not self._elsewhere:
+            self._spawn(self._wait_for_others())
+        self._elsewhere.update(elsewhere)
+
+    def _disown(self, works: Iterable[_Work]) -> None:
+        """Let others ask for these."""
+        owned = [work for work in works if work in self._owned]
+        self._owned.difference_update(owned)
+        for work in owned:
+            work.claimed_in = None
+        if owned:
+            self._published.release([work.first_key for work in owned])
+
+    async def _wait_for_others(self) -> None:
+        """Look now and then whether others are done with what is wanted here."""
+        said = WaitingSaid(self._teacher._say)
+        while self._elsewhere and self._going:
+            await asyncio.sleep(self._published.poll_s)
+            taken = await self._published.taken([work.first_key for work in self._elsewhere])
+            free = [work for work in self._elsewhere if work.first_key not in taken]
+            said.note(taken)
+            self._elsewhere.difference_update(free)
+            if free:
+                self._spawn(self._look_again(free))
+
+    async def _look_again(self, works: list[_Work]) -> None:
+        """As `_admit`, for works that were admitted before."""
+        await self._admit(await self._look_up(works))
 
     def pump(self) -> None:
         """Send what may be sent now."""
@@ -418,6 +499,10 @@ class _Run(Generic[T]):
                 self._alarm = asyncio.get_running_loop().call_later(wait, self.pump)
                 break
             work = queue.popleft()
+            if work.claimed_in != self._published.epoch:  # this process was held up too long
+                self._disown([work])
+                self._spawn(self._look_again([work]))
+                continue
             slot = self._endpoint.take(work.ask)
             task = asyncio.create_task(self._ask(work, slot))
             self._sending.add(task)
@@ -459,7 +544,7 @@ class _Run(Generic[T]):
             for other in self._teacher._release(self, work.key):
                 other.run._spawn(other.run._admit([other]))
             if self._going or result.kind is Kind.REFUSED:
-                self._finish(work.failed(fate, str(result)))
+                self._finish(work, work.failed(fate, str(result)))
         elif self._going:
             self._later(work, fate)
         self._teacher._pump()
@@ -499,11 +584,34 @@ class _Run(Generic[T]):
         if outcome is None:
             work.tries = Tries()
             return False
-        self._finish(outcome)
+        self._finish(work, outcome)
         return True
 
-    def _finish(self, outcome: Outcome[T]) -> None:
+    def _finish(self, work: _Work, outcome: Outcome[T]) -> None:
+        self._disown([work])
         self._pending -= 1
         self._done += 1
         self._ready.append(outcome)
         self._changed.set()
+
+
+class WaitingSaid:
+    """Says who else asks for what is waited for: soon, and then more and more seldom."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._due = time.monotonic() + _SAID_AFTER_S
+        self._pause = 60.0
+
+    def note(self, taken: Mapping[bytes, Holder]) -> None:
+        """These are waited for."""
+        if not taken or time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + self._pause
+        self._pause *= 2
+        holders = sorted({str(holder) for holder in taken.values()})
+        more = f" and {len(holders) - 3} more" if len(holders) > 3 else ""
+        self._say(
+            f"Waiting for {len(taken):,} answers that {', '.join(holders[:3])}{more} asks for at this "
+            "moment, on the same storage: nothing is paid for twice."
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from datetime import datetime
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -37,12 +38,19 @@ class EndpointTeacher(ABC, Generic[RunT]):
         refresh: ask anew. True ignores answers stored before this teacher was made; a time
             ignores those from before it.
         progress_every_s: least time between two calls of `ask_all`'s `progress`.
+        say: told in a sentence what is waited for, whenever that takes long; default, the log.
     """
 
     def __init__(
-        self, endpoint: Endpoint, *, refresh: bool | datetime, progress_every_s: float
+        self,
+        endpoint: Endpoint,
+        *,
+        refresh: bool | datetime,
+        progress_every_s: float,
+        say: Callable[[str], None] | None,
     ) -> None:
         self._endpoint = endpoint
+        self._say = say or logger.warning
         self._progress_every_s = progress_every_s
         if isinstance(refresh, datetime):
             self._ignore_before = refresh.timestamp()

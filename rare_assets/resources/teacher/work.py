@@ -15,14 +15,19 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class Work:
-    """An ask with what it has come to so far; `key` is that of its present attempt."""
+    """An ask with what it has come to so far; `key` is that of its present attempt, `first_key` that
+    of its first one, under which the ask is claimed with all its attempts."""
 
     ask: Ask
     key: bytes
+    first_key: bytes = b""
     attempt: int = 0
     answer: Answer | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        self.first_key = self.first_key or self.key
 
     async def judge(
         self, answer: Answer, use: Use[T], model: str, max_attempts: int
