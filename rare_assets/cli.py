@@ -87,6 +87,25 @@ def run(
 @main.command(context_settings=CONTEXT)
 @click.option("--source", metavar="S", help="Folder, file, pattern or URL of the corpus.")
 @click.option("--storage", metavar="T", help="Folder or URL where the tables go.")
+def register(source: str | None, storage: str | None) -> None:
+    """Register the source's shards as partitions, and make nothing. Costs nothing.
+
+    Shards whose files are gone are told, and removed where RARE_REMOVE_DELETED_SHARDS is set.
+
+    \b
+    Example:
+      rare-assets register --source ./corpus
+    """
+    _set(RARE_SOURCE=source, RARE_STORAGE=storage)
+    with _one_message():
+        from rare_assets.main_job import register_shards
+
+        register_shards()
+
+
+@main.command(context_settings=CONTEXT)
+@click.option("--source", metavar="S", help="Folder, file, pattern or URL of the corpus.")
+@click.option("--storage", metavar="T", help="Folder or URL where the tables go.")
 def status(source: str | None, storage: str | None) -> None:
     """What is made, what is missing or has changed, and what the teacher has cost so far.
 
@@ -116,19 +135,24 @@ def shards(source: str | None, storage: str | None) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=3000, show_default=True)
 def dev(source: str | None, storage: str | None, host: str, port: int) -> None:
-    """Open the Dagster UI on the instance that `rare-assets run` uses.
+    """Register the shards and open the Dagster UI on the instance that `rare-assets run` uses.
 
     \b
     Example:
       rare-assets dev --port 3333
     """
     _set(RARE_SOURCE=source, RARE_STORAGE=storage)
-    from rare_assets.instance import WORKSPACE, prepare_home
+    with _one_message():
+        from rare_assets.daemon import dagster_dev
+        from rare_assets.instance import WORKSPACE
+        from rare_assets.main_job import register_shards
+        from rare_assets.resources.source_formats import SourceError
 
-    prepare_home()
-    command = [sys.executable, "-m", "dagster", "dev", "-w", str(WORKSPACE)]
-    # The UI replaces this process, so that signals reach it and nothing is left behind.
-    os.execv(sys.executable, [*command, "-h", host, "-p", str(port)])
+        try:
+            register_shards()
+        except SourceError as error:
+            click.echo(f"No shard was registered: {error}", err=True)
+        dagster_dev(["-w", str(WORKSPACE), "-h", host, "-p", str(port)])
 
 
 def _print_status(source: str | None, storage: str | None, *, each_shard: bool) -> None:

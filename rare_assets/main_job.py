@@ -28,9 +28,10 @@ from rare_assets.instance import (
 from rare_assets.partitions import document_shards
 from rare_assets.planning import ASKED_STAGES, Options, Planner, Stale
 from rare_assets.progress import RunProgress
-from rare_assets.registration import Scan, remove_tables, say_gone, scan_source, some
+from rare_assets.registration import Scan, register, say_gone, scan_source, some
 from rare_assets.report import print_estimate, print_report, print_shards, print_status
 from rare_assets.resources.configurable import Corpus, Storage, TeacherModel
+from rare_assets.resources.corpus_source import CorpusSource
 from rare_assets.runs import Request, Result, RunPool
 from rare_assets.schedule import Schedule, Task
 from rare_assets.settings import Settings
@@ -58,8 +59,7 @@ class MainJob:
     ) -> None:
         self.run_config = dict(run_config)
         self.only = list(only)
-        # A log file or CI has no width of its own.
-        self.console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+        self.console = _console()
         self.home = prepare_home()
         resources = build_resources()
         storage: Storage = resources["storage"]
@@ -147,19 +147,11 @@ class MainJob:
 
     def _register(self, instance: dg.DagsterInstance) -> Scan:
         scan = self._scan(instance, remember=True)
-        if scan.new:
-            instance.add_dynamic_partitions(document_shards.name or "", scan.new)
-        self.console.print(
-            f"[bold]{escape(self.source.url)}[/]: {len(scan.shards)} shards "
-            f"({len(scan.new)} new, {len(scan.changed)} changed); "
-            f"teacher [bold]{escape(self.teacher.name)}[/]",
-            soft_wrap=True,
+        removed = register(
+            scan, self.source, self.tables, instance, remove_deleted=self.removes_deleted
         )
-        removed = remove_tables(scan, self.tables) if self.removes_deleted else []
-        for shard in removed:
-            instance.delete_dynamic_partition(document_shards.name or "", shard)
-        if said := say_gone(scan, removed):
-            self.console.print(f"[yellow]{escape(said)}[/]", soft_wrap=True)
+        teacher = f"; teacher [bold]{escape(self.teacher.name)}[/]"
+        _print_registered(self.console, self.source, scan, removed, teacher)
         return scan
 
     def _execute(
@@ -271,6 +263,38 @@ class MainJob:
         limit = pool_limit(instance, TEACHER_POOL)
         # A pool with more room would let it ask at once, beside all the others.
         return at_once, 1 if limit is not None and limit <= at_once else 0
+
+
+def register_shards() -> None:
+    """Register the shards of the source, and make nothing. Raises SourceError."""
+    prepare_home()
+    resources = build_resources()
+    storage: Storage = resources["storage"]
+    corpus: Corpus = resources["corpus"]
+    source, tables = corpus.source(), storage.tables()
+    with dg.DagsterInstance.get() as instance:
+        scan = scan_source(source, tables, instance, watching=True)
+        removed = register(
+            scan, source, tables, instance, remove_deleted=corpus.removes_deleted_shards
+        )
+    _print_registered(_console(), source, scan, removed)
+
+
+def _print_registered(
+    console: Console, source: CorpusSource, scan: Scan, removed: list[str], teacher: str = ""
+) -> None:
+    console.print(
+        f"[bold]{escape(source.url)}[/]: {len(scan.shards)} shards "
+        f"({len(scan.new)} new, {len(scan.changed)} changed){teacher}",
+        soft_wrap=True,
+    )
+    if said := say_gone(scan, removed):
+        console.print(f"[yellow]{escape(said)}[/]", soft_wrap=True)
+
+
+def _console() -> Console:
+    # A log file or CI has no width of its own.
+    return Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
 
 
 def _task(request: Request) -> Task:

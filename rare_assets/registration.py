@@ -1,7 +1,9 @@
 """Which shards the source has now, and how they become partitions of the Dagster instance.
 
 The last scan lies in `<storage>/corpus_files/shards.parquet`, so that a scan opens only files that
-changed and a shard's rows are found without reading the file from its start.
+changed and a shard's rows are found without reading the file from its start. Beside each shard stands
+the version that was last scanned to be made: what only watches the source hides no change from what
+makes its tables.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ import polars as pl
 
 from rare_assets.partitions import document_shards
 from rare_assets.resources.corpus_source import CorpusSource, Shard
+from rare_assets.source_states import report_states, source_states
 
 if TYPE_CHECKING:
     import dagster as dg
+    from upath import UPath
 
     from rare_assets.resources.tables import ParquetTables
 
@@ -29,6 +33,8 @@ SCAN_SCHEMA = {
     "byte_end": pl.Int64,
     "version": pl.String,
 }
+# The file's version as of the last scan by who makes what has changed.
+NOTED = "noted"
 
 
 class Scan(NamedTuple):
@@ -48,11 +54,19 @@ class Scan(NamedTuple):
 
 def known_shards(tables: ParquetTables) -> list[Shard]:
     """The shards of the last scan; none if there was no scan yet."""
-    path = tables.root / "corpus_files" / "shards.parquet"
+    return [Shard(**row) for row in _last_scan(tables).select(list(SCAN_SCHEMA)).to_dicts()]
+
+
+def _scan_path(tables: ParquetTables) -> UPath:
+    return tables.root / "corpus_files" / "shards.parquet"
+
+
+def _last_scan(tables: ParquetTables) -> pl.DataFrame:
+    path = _scan_path(tables)
     if not path.exists():
-        return []
-    frame = tables.scan_file(path).select(list(SCAN_SCHEMA)).collect()
-    return [Shard(**row) for row in frame.iter_rows(named=True)]
+        return pl.DataFrame(schema={**SCAN_SCHEMA, NOTED: pl.String})
+    frame = tables.scan_file(path).collect()
+    return frame if NOTED in frame.columns else frame.with_columns(pl.col("version").alias(NOTED))
 
 
 def scan_source(
@@ -61,20 +75,27 @@ def scan_source(
     instance: dg.DagsterInstance,
     *,
     remember: bool = True,
+    watching: bool = False,
 ) -> Scan:
     """Scan the source. Raises SourceError; registers nothing.
 
     Args:
         remember: store the scan, so that what is changed now is not found changed by the next one:
             only for who makes what has changed.
+        watching: store it, so that the next one opens only files that change after it, and leave
+            what is changed to be found by who makes it.
     """
-    known = known_shards(tables)
+    last = _last_scan(tables)
+    known = [Shard(**row) for row in last.select(list(SCAN_SCHEMA)).to_dicts()]
+    noted = dict(last.select("key", NOTED).iter_rows())
     shards = source.shards(known)
-    if remember and shards != known:
+    if remember:
         frame = pl.DataFrame([shard._asdict() for shard in shards], schema=SCAN_SCHEMA)
-        tables.write_file(frame, tables.root / "corpus_files" / "shards.parquet")
+        versions = [noted.get(s.key, s.version) if watching else s.version for s in shards]
+        frame = frame.with_columns(pl.Series(NOTED, versions, pl.String))
+        if not frame.equals(last):
+            tables.write_file(frame, _scan_path(tables))
     registered = set(instance.get_dynamic_partitions(document_shards.name or ""))
-    versions = {shard.key: shard.version for shard in known}
     keys = {shard.key for shard in shards}
     return Scan(
         shards,
@@ -82,11 +103,33 @@ def scan_source(
         changed=[
             shard.key
             for shard in shards
-            if shard.key in registered and versions.get(shard.key, shard.version) != shard.version
+            if shard.key in registered and noted.get(shard.key, shard.version) != shard.version
         ],
         gone=sorted(registered - keys),
         moved=bool(registered) and not registered & keys,
     )
+
+
+def register(
+    scan: Scan,
+    source: CorpusSource,
+    tables: ParquetTables,
+    instance: dg.DagsterInstance,
+    *,
+    remove_deleted: bool,
+) -> list[str]:
+    """Make partitions of the new shards, remove what is gone if that is wanted, and have the UI show
+    which files are new, changed or gone.
+
+    Returns the keys that were removed.
+    """
+    if scan.new:
+        instance.add_dynamic_partitions(document_shards.name or "", scan.new)
+    removed = remove_tables(scan, tables) if remove_deleted else []
+    for shard in removed:
+        instance.delete_dynamic_partition(document_shards.name or "", shard)
+    report_states(source_states(scan, tables, removed), source, scan, instance)
+    return removed
 
 
 def remove_tables(scan: Scan, tables: ParquetTables) -> list[str]:

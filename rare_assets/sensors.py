@@ -10,13 +10,14 @@ import polars as pl
 
 from rare_assets.jobs import questions_job
 from rare_assets.partitions import document_shards
-from rare_assets.provenance import documents_from, what_differs
-from rare_assets.registration import remove_tables, say_gone, scan_source
+from rare_assets.registration import Scan, remove_tables, say_gone, scan_source
 from rare_assets.resources.configurable import Corpus, Storage
 from rare_assets.resources.corpus_source import Shard
 from rare_assets.resources.source_formats import SourceError
 from rare_assets.resources.tables import ParquetTables
+from rare_assets.source_states import is_read, report_states, source_states
 
+WATCH_SECONDS = 30
 NEW_SHARDS_SECONDS = 60
 # A tick has a minute, in which the daemon makes a few runs a second.
 RUNS_PER_TICK = 100
@@ -56,12 +57,6 @@ class Handled:
         return cursor
 
 
-def is_read(tables: ParquetTables, shard: Shard) -> bool:
-    """Whether a shard's documents are those of its file as it is now."""
-    stored = tables.provenance("documents", shard.key)
-    return stored is not None and not what_differs(stored.made_from, documents_from(shard))
-
-
 def _due(
     shards: list[Shard], handled: dict[str, str], tables: ParquetTables
 ) -> tuple[list[Shard], set[str]]:
@@ -82,6 +77,45 @@ def _due(
         if not is_read(tables, shard):
             due.append(shard)
     return due, later
+
+
+def _partitions(
+    scan: Scan, removed: list[str]
+) -> list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest]:
+    return [
+        *([document_shards.build_add_request(scan.new)] if scan.new else []),
+        *([document_shards.build_delete_request(removed)] if removed else []),
+    ]
+
+
+@dg.sensor(
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=WATCH_SECONDS,
+    description="Costs nothing: registers the shards of new source files, and shows in corpus_files "
+    "which files are new, changed, gone or made, so that documents of changed files are unsynced. "
+    "Removes the shards of gone files where RARE_REMOVE_DELETED_SHARDS is set. Makes no table.",
+)
+def watch_corpus(
+    context: dg.SensorEvaluationContext, corpus: Corpus, storage: Storage
+) -> dg.SensorResult | dg.SkipReason:
+    """Scans the source; opens only files that changed since the last scan."""
+    tables, source = storage.tables(), corpus.source()
+    try:
+        scan = scan_source(source, tables, context.instance, watching=True)
+        removed = remove_tables(scan, tables) if corpus.removes_deleted_shards else []
+        states = source_states(scan, tables, removed)
+        reported = report_states(states, source, scan, context.instance)
+    except SourceError as error:
+        return dg.SkipReason(f"The source can't be read: {error}")
+    gone = say_gone(scan, removed)
+    if gone and reported:
+        context.log.warning(gone)
+    counts = ", ".join(f"{n:,} {state}" for state, n in states.counts().items() if n)
+    news = f"{'Changed' if reported or scan.new else 'Nothing has changed'}: {counts}."
+    return dg.SensorResult(
+        skip_reason=dg.SkipReason(" ".join(filter(None, [news, gone]))),
+        dynamic_partitions_requests=_partitions(scan, removed),
+    )
 
 
 @dg.sensor(
@@ -122,10 +156,7 @@ def new_shards(
     return dg.SensorResult(
         run_requests=requests,
         skip_reason=None if requests else dg.SkipReason(" ".join(filter(None, [news, gone]))),
-        dynamic_partitions_requests=[
-            *([document_shards.build_add_request(scan.new)] if scan.new else []),
-            *([document_shards.build_delete_request(removed)] if removed else []),
-        ],
+        dynamic_partitions_requests=_partitions(scan, removed),
         cursor=handled.store(versions),
     )
 
@@ -139,4 +170,4 @@ index_follows_documents = dg.AutomationConditionSensorDefinition(
     "that asks the teacher is ever requested by it.",
 )
 
-sensors = [new_shards, index_follows_documents]
+sensors = [watch_corpus, new_shards, index_follows_documents]

@@ -119,7 +119,7 @@ class Deployment(NamedTuple):
 
 @pytest.fixture(scope="module")
 def deployment(browser, tmp_path_factory):
-    """Three files of the sample corpus, registered; nothing is materialized."""
+    """Three files of the sample corpus, registered as the server starts; nothing is materialized."""
     folder = tmp_path_factory.mktemp("deployment")
     source = folder / "corpus"
     source.mkdir()
@@ -137,10 +137,7 @@ def deployment(browser, tmp_path_factory):
         }
         with DevServer(folder, environment) as server:
             tables = ParquetTables(str(folder / "storage"))
-            made = Deployment(server, endpoint, source, folder / "home", tables)
-            for shard in SHARDS:
-                made.register(shard)
-            yield made
+            yield Deployment(server, endpoint, source, folder / "home", tables)
 
 
 class Backfill(NamedTuple):
@@ -211,6 +208,17 @@ def attempts(deployment, asset):
         for scan in (deployment.tables.scan, deployment.tables.scan_rejects)
     ]
     return pl.concat(frames)["attempts"].sum()
+
+
+def test_a_fresh_server_has_the_shards_and_shows_the_state_of_their_files(page, deployment):
+    with deployment.instance() as instance:
+        assert instance.get_dynamic_partitions(document_shards.name) == list(SHARDS)
+    page.goto(f"{deployment.server.url}/assets/corpus_files?view=events")
+    see(page, "shards/new", exact=True)
+    for shard in SHARDS:
+        see(page, shard, exact=True)
+    page.goto(f"{deployment.server.url}/automation")
+    see(page, "watch_corpus")
 
 
 def test_a_shard_is_materialized_from_its_page_and_its_checks_show_as_passed(page, deployment):
@@ -377,9 +385,10 @@ def slow_shard(deployment):
     deployment.endpoint.latency = 5
     yield SLOW
     deployment.endpoint.latency = 0
+    # In this order: a sensor registers what is there.
+    (deployment.source / SLOW).unlink()
     with deployment.instance() as instance:
         instance.delete_dynamic_partition(document_shards.name, SLOW)
-    (deployment.source / SLOW).unlink()
 
 
 def test_a_run_terminated_on_its_page_ends_before_its_work_is_done_and_keeps_its_answers(
@@ -429,8 +438,8 @@ def ill_shard(deployment):
     deployment.endpoint.fault_for = None
     with deployment.instance() as instance:
         for shard in (WELL, ILL):
-            instance.delete_dynamic_partition(document_shards.name, shard)
             (deployment.source / shard).unlink()
+            instance.delete_dynamic_partition(document_shards.name, shard)
 
 
 def test_a_failed_shard_of_a_backfill_stops_no_other_and_is_run_again_for_what_it_lacks(

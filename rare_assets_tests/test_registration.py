@@ -2,6 +2,7 @@
 
 import os
 
+import polars as pl
 import pytest
 
 from rare_assets.partitions import document_shards
@@ -45,6 +46,25 @@ def test_a_scan_that_is_not_remembered_leaves_changes_for_the_next_one(graph):
     for remember, changed in ((False, ["a.jsonl"]), (True, ["a.jsonl"]), (True, [])):
         scan = scan_source(graph.corpus.source(), graph.tables, graph.instance, remember=remember)
         assert scan.changed == changed
+
+
+def test_who_watches_hides_no_change_from_who_makes(graph):
+    graph.register()
+    write_jsonl(graph.source / "a.jsonl", range(4))
+    for watching, changed in ((True, ["a.jsonl"]), (True, ["a.jsonl"]), (False, ["a.jsonl"])):
+        scan = scan_source(graph.corpus.source(), graph.tables, graph.instance, watching=watching)
+        assert scan.changed == changed
+        # What was cut is kept all the same.
+        assert known_shards(graph.tables) == scan.shards
+    assert graph.register().changed == []
+
+
+def test_a_scan_stored_by_an_earlier_version_is_read(graph):
+    graph.register()
+    path = graph.tables.root / "corpus_files" / "shards.parquet"
+    pl.read_parquet(path).drop("noted").write_parquet(path)
+    write_jsonl(graph.source / "a.jsonl", range(4))
+    assert graph.register().changed == ["a.jsonl"]
 
 
 def test_files_that_have_not_changed_are_not_opened(graph):

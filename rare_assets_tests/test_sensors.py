@@ -1,13 +1,18 @@
-"""The sensor `new_shards`: one run a new or changed file, what it does with deleted ones, what it says."""
+"""The sensors: which runs a new or changed file gets, what is done with deleted ones, what the UI is shown."""
 
 import shutil
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContextForTest
 
-from rare_assets import sensors
-from rare_assets.resources.configurable import Corpus
-from rare_assets.sensors import new_shards
+from rare_assets import sensors, source_states
+from rare_assets.operators.read_documents import read_documents
+from rare_assets.provenance import documents_from
+from rare_assets.registration import known_shards
+from rare_assets.resources.configurable import Corpus, Storage
+from rare_assets.sensors import new_shards, watch_corpus
 from rare_assets_tests.graph import Graph, metadata
 from rare_assets_tests.passages import write_jsonl
 
@@ -21,10 +26,11 @@ def graph(nothing_set, tmp_path):
 
 
 class Ticks:
-    """Evaluates the sensor, and does what the daemon does with what it returns."""
+    """Evaluates a sensor, and does what the daemon does with what it returns."""
 
-    def __init__(self, graph):
+    def __init__(self, graph, sensor=new_shards):
         self.graph = graph
+        self.sensor = sensor
         self.cursor = None
 
     def __call__(self, *, daemon_dies=False, **corpus):
@@ -33,7 +39,7 @@ class Ticks:
             instance=graph.instance, definitions=graph.defs, cursor=self.cursor
         )
         source = Corpus(**{"url": graph.corpus.url, **corpus})
-        result = new_shards(context, corpus=source, storage=graph.storage)
+        result = self.sensor(context, corpus=source, storage=graph.storage)
         if isinstance(result, dg.SensorResult) and not daemon_dies:
             self.cursor = result.cursor
             for request in result.dynamic_partitions_requests:
@@ -202,9 +208,178 @@ def test_the_index_follows_documents_and_nothing_that_costs_follows_it(graph):
     assert requested_keys() == {"corpus_index"}
 
 
-def test_no_asset_that_asks_has_a_condition_and_every_sensor_is_off(graph):
+@pytest.fixture
+def watch(graph):
+    return Ticks(graph, watch_corpus)
+
+
+def observed(graph):
+    """The observations of corpus_files, oldest first: of a partition, its data version; else counts."""
+    records = graph.instance.fetch_observations(dg.AssetKey("corpus_files"), limit=100).records
+    events = [record.asset_observation for record in reversed(records)]
+    return [
+        (event.partition, event.tags["dagster/data_version"])
+        if event.partition
+        else {
+            name.removeprefix("shards/"): value.value
+            for name, value in event.metadata.items()
+            if name.startswith("shards/") and value.value
+        }
+        for event in events
+    ]
+
+
+def unsynced(graph):
+    """Shards whose documents Dagster takes for unsynced."""
+    asset_graph = graph.defs.resolve_asset_graph()
+    resolver = CachingStaleStatusResolver(
+        graph.instance, asset_graph, LoadingContextForTest(graph.instance)
+    )
+    key = dg.AssetKey("documents")
+    return [s for s in graph.shards if resolver.get_status(key, s) is StaleStatus.STALE]
+
+
+def test_the_watch_is_on_and_registers_what_is_new_and_makes_nothing(graph, watch):
+    assert watch_corpus.default_status is dg.DefaultSensorStatus.RUNNING
+    assert "2 new" in skipped(watch())
+    assert graph.shards == ["a.jsonl", "b.jsonl"]
+    assert not graph.tables.exists("documents", "a.jsonl")
+    assert "Nothing has changed: 2 new" in skipped(watch())
+
+
+def test_only_documents_of_a_file_that_changed_become_unsynced_until_they_are_made(graph, watch):
+    watch()
+    for shard in graph.shards:
+        assert graph.make("documents_job", shard).success
+    watch()
+    assert unsynced(graph) == []
+    write_jsonl(graph.source / "b.jsonl", range(3, 7))
+    assert "1 changed, 1 made" in skipped(watch())
+    assert unsynced(graph) == ["b.jsonl"]
+    for _ in range(3):
+        watch()
+    (changed,) = [s for s in known_shards(graph.tables) if s.key == "b.jsonl"]
+    assert observed(graph) == [
+        {"new": 2},
+        {"made": 2},
+        ("b.jsonl", changed.version),
+        {"changed": 1, "made": 1},
+    ]
+    assert graph.make("documents_job", "b.jsonl").success
+    assert unsynced(graph) == []
+    assert "2 made" in skipped(watch())
+    # A second change of the same file shows as the first did.
+    write_jsonl(graph.source / "b.jsonl", range(3, 8))
+    watch()
+    assert unsynced(graph) == ["b.jsonl"]
+
+
+def test_documents_made_before_the_watch_saw_their_file_are_not_unsynced(graph, watch):
+    watch()
+    for shard in graph.shards:
+        assert graph.make("documents_job", shard).success
+    write_jsonl(graph.source / "b.jsonl", range(3, 7))
+    assert graph.make("documents_job", "b.jsonl").success
+    assert "2 made" in skipped(watch())
+    assert unsynced(graph) == []
+
+
+def test_the_watch_hides_nothing_from_the_sensor_that_pays_and_both_report_once(graph, watch, tick):
+    watch()
+    assert requested(tick()) == ["a.jsonl", "b.jsonl"]
+    write_jsonl(graph.source / "c.jsonl", range(6, 8))
+    watch()
+    assert requested(tick()) == ["c.jsonl"]
+    assert graph.make("documents_job", "c.jsonl").success
+    write_jsonl(graph.source / "c.jsonl", range(6, 9))
+    watch()
+    assert requested(tick()) == ["c.jsonl"]
+    assert graph.shards == ["a.jsonl", "b.jsonl", "c.jsonl"]
+
+
+def test_the_table_of_files_names_a_few_hundred_and_counts_all(graph, watch, monkeypatch):
+    monkeypatch.setattr(source_states, "SHOWN", 2)
+    write_jsonl(graph.source / "c.jsonl", range(6, 8))
+    watch()
+    assert graph.make("documents_job", "a.jsonl").success
+    write_jsonl(graph.source / "a.jsonl", range(2))
+    (graph.source / "c.jsonl").unlink()
+    watch()
+    (latest,) = graph.instance.fetch_observations(dg.AssetKey("corpus_files"), limit=1).records
+    shown = latest.asset_observation.metadata
+    rows = [record.data for record in shown["files"].records]
+    size = (graph.source / "a.jsonl").stat().st_size
+    assert rows == [
+        {"shard": "a.jsonl", "rows": 2, "bytes": size, "state": "changed"},
+        {"shard": "c.jsonl", "rows": None, "bytes": None, "state": "gone"},
+    ]
+    assert shown["shards"].value == 3
+    assert shown["rows"].value == 5
+    assert observed(graph)[-1] == {"changed": 1, "gone": 1, "new": 1}
+
+
+def test_an_unchanged_source_is_watched_without_opening_a_table(graph, watch, monkeypatch):
+    watch()
+    for shard in graph.shards:
+        assert graph.make("documents_job", shard).success
+    monkeypatch.setattr(source_states, "LOOKS_AT_ONCE", 1)
+    assert "1 not looked at yet, 1 made" in skipped(watch())
+    assert "2 made" in skipped(watch())
+    monkeypatch.setattr(source_states, "LOOKS_AT_ONCE", 0)
+    assert "Nothing has changed: 2 made" in skipped(watch())
+
+
+def test_the_watch_removes_shards_of_deleted_files_only_where_that_is_asked_for(graph, watch):
+    watch()
+    assert graph.make("documents_job", "b.jsonl").success
+    (graph.source / "b.jsonl").unlink()
+    assert "1 gone" in skipped(watch())
+    assert graph.shards == ["a.jsonl", "b.jsonl"]
+    assert "removed" in skipped(watch(remove_deleted_shards=True))
+    assert graph.shards == ["a.jsonl"]
+    assert not graph.tables.exists("documents", "b.jsonl")
+    assert "1 new." in skipped(watch(remove_deleted_shards=True))
+
+
+def test_a_source_that_cannot_be_read_is_told_by_the_watch(graph, watch):
+    watch()
+    shutil.rmtree(graph.source)
+    result = watch(remove_deleted_shards=True)
+    assert str(graph.source) in result.skip_message
+    assert graph.shards == ["a.jsonl", "b.jsonl"]
+
+
+def test_observing_the_files_in_a_run_shows_the_same(graph, watch):
+    watch()
+    for shard in graph.shards:
+        assert graph.make("documents_job", shard).success
+    write_jsonl(graph.source / "b.jsonl", range(3, 7))
+    job = graph.defs.resolve_implicit_global_asset_job_def()
+    observe = {"asset_selection": [dg.AssetKey("corpus_files")], "raise_on_error": False}
+    assert job.execute_in_process(instance=graph.instance, **observe).success
+    assert observed(graph)[-1] == {"changed": 1, "made": 1}
+    assert unsynced(graph) == ["b.jsonl"]
+
+
+def test_states_are_told_alike_on_an_object_store(nothing_set, tmp_path, s3_bucket):
+    graph = Graph(tmp_path)
+    graph.storage = Storage(root=f"{s3_bucket}/states")
+    write_jsonl(graph.source / "a.jsonl", range(3))
+    scan = graph.register()
+    frame = read_documents(graph.corpus.source().read(scan.shards[0]), file="a.jsonl")
+    graph.tables.write(
+        "documents", "a.jsonl", frame.rows, frame.rejects, documents_from(scan.shards[0])
+    )
+    for looks in (1, 0):
+        states = source_states.source_states(scan, graph.tables, [])
+        assert states.counts()["made"] == 1, looks
+    graph.tables.write("documents", "a.jsonl", frame.rows, frame.rejects, {"file": "another"})
+    assert source_states.source_states(scan, graph.tables, []).counts()["changed"] == 1
+
+
+def test_no_asset_that_asks_has_a_condition_and_what_pays_is_off(graph):
     specs = {spec.key.to_user_string(): spec for spec in graph.defs.resolve_all_asset_specs()}
     with_condition = {name for name, spec in specs.items() if spec.automation_condition}
     assert with_condition == {"corpus_index"}
-    off = dg.DefaultSensorStatus.STOPPED
-    assert {sensor.default_status for sensor in graph.defs.sensors} == {off}
+    running = dg.DefaultSensorStatus.RUNNING
+    assert [s.name for s in graph.defs.sensors if s.default_status is running] == ["watch_corpus"]

@@ -39,6 +39,7 @@ __all__ = [
     "SourceError",
     "SourceRow",
     "UnknownShard",
+    "file_version",
     "shard_keys",
 ]
 
@@ -245,7 +246,7 @@ class CorpusSource:
     def _file(self, full_path: str, details: dict[str, Any]) -> CorpusFile:
         path = full_path.removeprefix(self._place.base).lstrip("/")
         url = self._place.fs.unstrip_protocol(full_path)
-        return CorpusFile(path, url, int(details.get("size") or 0), _version(details))
+        return CorpusFile(path, url, int(details.get("size") or 0), file_version(details))
 
     def _now(self, shard: Shard) -> Shard:
         """The shard as its file is now, which is opened only if it has changed."""
@@ -369,7 +370,8 @@ def _is_hidden(place: _Place, full_path: str) -> bool:
     return place.kind != "file" and any(name.startswith((".", "_")) for name in relative.split("/"))
 
 
-def _version(details: dict[str, Any]) -> str:
+def file_version(details: dict[str, Any]) -> str:
+    """Return what changes when a file does: the store's etag, else time of change and size."""
     for name in ("ETag", "etag", "md5Hash"):
         if details.get(name):
             return str(details[name]).strip('"')

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import dataframely as dy
 import polars as pl
 
+from rare_assets.resources.corpus_source import file_version
 from rare_assets.schemas import TABLES
 
 if TYPE_CHECKING:
@@ -89,6 +90,30 @@ class ParquetTables:
     def exists(self, table: str, shard: str) -> bool:
         """Whether the shard of that table has been made."""
         return self.path(table, shard).exists()
+
+    def stored_versions(self, table: str) -> dict[str, str]:
+        """The stored files of a table, from one listing: what changes when a file is replaced, by its
+        name without the extension."""
+        folder = self.root / table
+        try:
+            if self.is_local:
+                with os.scandir(str(folder)) as entries:
+                    found = {
+                        entry.name: f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}"
+                        for entry in entries
+                        if (stat := entry.stat())
+                    }
+            else:
+                folder.fs.invalidate_cache()
+                listed = folder.fs.ls(folder.path, detail=True)
+                found = {each["name"].rsplit("/", 1)[-1]: file_version(each) for each in listed}
+        except FileNotFoundError:
+            return {}
+        return {
+            name.removesuffix(EXTENSION): version
+            for name, version in found.items()
+            if name.endswith(EXTENSION) and not name.startswith(".")
+        }
 
     def scan(self, table: str, shard: str) -> pl.LazyFrame:
         """A shard's rows, lazily. Raises TableMissing, naming the file and the asset to make."""
