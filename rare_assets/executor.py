@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.executor_definition import IN_PROC_CONFIG
@@ -22,6 +23,7 @@ from dagster._core.execution.plan.execute_plan import inner_plan_execution_itera
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.executor.in_process import InProcessExecutor
+from dagster._core.storage.tags import BACKFILL_ID_TAG
 
 LOOK_AGAIN_SECONDS = 0.5
 
@@ -43,11 +45,18 @@ class PoolPlaces(InstanceConcurrencyContext):
 
 
 class OneProcessExecutor(InProcessExecutor):
-    """Dagster's executor of that kind, with `PoolPlaces`."""
+    """Dagster's executor of that kind, with `PoolPlaces`.
+
+    Options of every step are looked at before the first one starts; in a backfill, those of the steps
+    that other runs of it will make, too.
+    """
 
     def execute(
         self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
     ) -> Iterator[dg.DagsterEvent]:
+        from rare_assets.planning import check_run_config
+
+        check_run_config(plan_context.run_config, _of_backfill(plan_context))
         steps = execution_plan.step_keys_to_execute
         here = EngineEventData.in_process(os.getpid(), steps)
         yield dg.DagsterEvent.engine_event(
@@ -68,6 +77,13 @@ class OneProcessExecutor(InProcessExecutor):
         yield dg.DagsterEvent.engine_event(
             plan_context, f"Finished steps in process (pid: {os.getpid()})", here
         )
+
+
+def _of_backfill(plan_context: PlanOrchestrationContext) -> Mapping[str, Any]:
+    """The run config that a run's backfill was started with; empty without one."""
+    backfill_id = plan_context.dagster_run.tags.get(BACKFILL_ID_TAG)
+    backfill = plan_context.instance.get_backfill(backfill_id) if backfill_id else None
+    return (backfill and backfill.run_config) or {}
 
 
 def _steps_in_turn(

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 ConfigT = TypeVar("ConfigT", bound=dg.Config)
 
 ASKED_STAGES = ("questions", "hard_negatives", "reasoning")
+# What pydantic puts before the message of a validator of one's own.
+VALUE_ERROR = "Value error, "
 FIRST_WAIT = 5  # seconds until a user is told that no Elasticsearch was ever there
 
 
@@ -252,6 +254,35 @@ def _options(kind: type[ConfigT], asset: str, ops: Mapping[str, Any]) -> ConfigT
         return kind(**given)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+            ": ".join(
+                filter(
+                    None, [".".join(map(str, each["loc"])), each["msg"].removeprefix(VALUE_ERROR)]
+                )
+            )
+            for each in error.errors()
         )
         raise OptionsError(f"ops.{asset}.config: {problems}") from error
+
+
+def check_run_config(*run_configs: Mapping[str, Any]) -> None:
+    """Refuse options of any step before the first one starts: Dagster itself looks at their types alone,
+    and each step at its own options, when those before it are paid for.
+
+    Values that come from environment variables are left to their steps.
+
+    Raises:
+        OptionsError: a value that does not fit.
+    """
+    for run_config in run_configs:
+        ops = run_config.get("ops") or {}
+        given = {
+            asset: {
+                "config": {
+                    name: value
+                    for name, value in ((ops.get(asset) or {}).get("config") or {}).items()
+                    if not (isinstance(value, dict) and set(value) == {"env"})
+                }
+            }
+            for asset in Options._fields
+        }
+        Options.from_run_config({"ops": given})

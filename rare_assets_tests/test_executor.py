@@ -7,10 +7,15 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._core.storage.tags import BACKFILL_ID_TAG
 
 from rare_assets import executor
 from rare_assets.build import build_defs
 from rare_assets.executor import PoolPlaces, one_process_executor
+from rare_assets.planning import check_run_config
+from rare_assets_tests.graph import Graph
+from rare_assets_tests.passages import write_jsonl
 
 POOL = "teacher"
 BLOCKED = "blocked by limit for pool"
@@ -138,3 +143,70 @@ def test_it_is_the_executor_of_every_job():
     jobs = [job.name for job in shipped.jobs]
     assert jobs
     assert all(shipped.resolve_job_def(name).executor_def is one_process_executor for name in jobs)
+
+
+# options of steps, and words of the refusal
+OUT_OF_RANGE = {
+    "of a later step": (
+        {"reasoning": {"max_attempts": 0}},
+        "ops.reasoning.config: max_attempts: Input should be greater than or equal to 1",
+    ),
+    "of two that go together": (
+        {"hard_negatives": {"range_min": 98, "num_neg": 5}},
+        "ops.hard_negatives.config: range_min=98 to range_max=100 must hold num_neg=5",
+    ),
+    "of two steps": (
+        {"questions": {"num_questions": 2}, "reasoning": {"max_tokens": 0}},
+        "ops.reasoning.config: max_tokens: Input should be greater than or equal to 1",
+    ),
+}
+
+
+def rare_run(graph, assets, options, **tags):
+    """Make a run of some of the assets as a launched one is made, by the executor of the code location."""
+    job = graph.defs.resolve_job_def("rare_job")
+    run_config = {
+        "ops": {asset: {"config": config} for asset, config in options.items()},
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+    }
+    made = graph.instance.create_run_for_job(
+        job,
+        run_config=run_config,
+        tags={"dagster/partition": "a.jsonl", **tags},
+        asset_selection=frozenset(map(dg.AssetKey, assets)) if assets else None,
+    )
+    assert not execute_run(InMemoryJob(job), made, graph.instance).success
+    events = [entry.dagster_event for entry in graph.instance.all_logs(made.run_id)]
+    (failure,) = [event for event in events if event and event.is_failure]
+    assert not any(event and event.is_step_start for event in events)
+    return failure.event_specific_data.error.message
+
+
+@pytest.fixture
+def graph(nothing_set, tmp_path):
+    graph = Graph(tmp_path)
+    write_jsonl(graph.source / "a.jsonl", range(2))
+    graph.register()
+    assert graph.make("documents_job", "a.jsonl").success
+    return graph
+
+
+@pytest.mark.parametrize("case", OUT_OF_RANGE)
+def test_options_of_every_step_are_checked_before_the_first_one(graph, case):
+    options, said = OUT_OF_RANGE[case]
+    assert said in rare_run(graph, [], options)
+
+
+def test_options_for_the_other_runs_of_a_backfill_are_checked_too(graph):
+    options = {"ops": {"reasoning": {"config": {"max_attempts": 0}}}}
+    graph.instance.add_backfill(
+        PartitionBackfill(
+            "ours", BulkActionStatus.REQUESTED, True, {}, 0.0, None, run_config=options
+        )
+    )
+    said = rare_run(graph, ["questions"], {}, **{BACKFILL_ID_TAG: "ours"})
+    assert "ops.reasoning.config: max_attempts" in said
+
+
+def test_an_option_that_comes_from_the_environment_is_left_to_its_step(graph):
+    check_run_config({"ops": {"reasoning": {"config": {"max_attempts": {"env": "ATTEMPTS"}}}}})

@@ -33,8 +33,10 @@ class AskingConfig(dg.Config):
     max_attempts: int = Field(
         3, ge=1, description="Answers asked for until one can be used; then there is a reject."
     )
-    temperature: float | None = Field(None, description="Default: the endpoint's own.")
-    max_tokens: int | None = Field(None, description="Longest answer. Default: the endpoint's own.")
+    temperature: float | None = Field(None, ge=0, description="Default: the endpoint's own.")
+    max_tokens: int | None = Field(
+        None, ge=1, description="Longest answer. Default: the endpoint's own."
+    )
     refresh: bool = Field(
         False, description="Ask anew, whatever is stored. Every request is paid for again."
     )

@@ -2,11 +2,11 @@
 
 import time
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import dagster as dg
 import polars as pl
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rare_assets.assets.asking import ask, with_verdicts
 from rare_assets.assets.corpus_index import corpus_index
@@ -21,6 +21,7 @@ from rare_assets.operators.bm25_hard_neg import (
     RULES,
     MiningStats,
     bm25_hard_neg,
+    require_ranks,
     score_gaps,
 )
 from rare_assets.operators.templates import load_templates
@@ -49,6 +50,7 @@ class HardNegativesConfig(dg.Config):
     relative_margin: float = Field(
         DEFAULT_RELATIVE_MARGIN,
         ge=0,
+        le=1,
         description="A negative scores at most (1 - relative_margin) of the gold document's score. "
         "0: no bound.",
     )
@@ -83,6 +85,11 @@ class HardNegativesConfig(dg.Config):
         "while the corpus has grown by at most this share since: new ones would be new prompts to "
         "pay for. 0: mine every question anew.",
     )
+
+    @model_validator(mode="after")
+    def _require_ranks(self) -> Self:
+        require_ranks(self.num_neg, self.range_min, self.range_max)
+        return self
 
 
 def require_shard(state: IndexState, shard: str, content_hash: str) -> None:

@@ -267,18 +267,22 @@ def _threshold(threshold: float | None, relative_margin: float | None) -> float 
     return threshold or None
 
 
+def require_ranks(num_neg: int, range_min: int, range_max: int) -> None:
+    """Raise ValueError unless the ranks that are considered can hold so many negatives."""
+    if range_min < 0 or range_max > _MAX_DEPTH or range_max - range_min < num_neg:
+        raise ValueError(
+            f"range_min={range_min} to range_max={range_max} must hold num_neg={num_neg} ranks or "
+            f"more, within 0 to {_MAX_DEPTH}."
+        )
+
+
 def _check(options: _Options, query: str) -> None:
     def require(condition: bool, message: str) -> None:
         if not condition:
             raise ValueError(message)
 
-    ranks = options.range_max - options.range_min
     require(options.num_neg >= 1, f"num_neg must be at least 1, not {options.num_neg}.")
-    require(
-        options.range_min >= 0 and options.range_max <= _MAX_DEPTH and ranks >= options.num_neg,
-        f"range_min={options.range_min} to range_max={options.range_max} must hold num_neg="
-        f"{options.num_neg} ranks or more, within 0 to {_MAX_DEPTH}.",
-    )
+    require_ranks(options.num_neg, options.range_min, options.range_max)
     for name in ("relative_margin", "near_duplicate_threshold"):
         value = getattr(options, name)
         require(value is None or 0 < value <= 1, f"{name} must be between 0 and 1, not {value}.")
