@@ -166,6 +166,7 @@ def _print_status(source: str | None, storage: str | None, *, each_shard: bool) 
 @contextmanager
 def _one_message() -> Iterator[None]:
     """What a user can mend, and a stop, end the command with one message; all else is a bug."""
+    from rare_assets.instance import home_error
     from rare_assets.main_job import NothingToDo
     from rare_assets.operators.templates import TemplateError
     from rare_assets.planning import OptionsError
@@ -198,6 +199,10 @@ def _one_message() -> Iterator[None]:
         TemplateError,
     ) as error:
         raise click.ClickException(str(error)) from error
+    except Exception as error:
+        if said := home_error(error):
+            raise click.ClickException(said) from error
+        raise
 
 
 def _set(**values: str | None) -> None:

@@ -30,19 +30,67 @@ COMMAND_TAG = "rare_assets/command"
 TEACHER_POOL, INDEX_POOL = POOLS = ("teacher", "elasticsearch")
 
 
+class HomeError(Exception):
+    """DAGSTER_HOME, or the database in it, can't be used."""
+
+
 def prepare_home() -> Path:
     """Create DAGSTER_HOME (default `.rare/dagster`) with the shipped dagster.yaml where it has none.
 
     Sets DAGSTER_HOME in this process' environment, so that runs started from it find the instance.
+
+    Raises:
+        HomeError: it is no folder, or can't be written.
     """
     home = Path(Settings().dagster_home).expanduser().resolve()
-    home.mkdir(parents=True, exist_ok=True)
-    config = home / "dagster.yaml"
-    if not config.exists():
-        config.write_text(SHIPPED_YAML.read_text())
     os.environ["DAGSTER_HOME"] = str(home)
-    _make_databases(home)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        config = home / "dagster.yaml"
+        if not config.exists():
+            # Half of it would be taken for settings of the user's own.
+            unready = home / f".dagster.yaml.{os.getpid()}"
+            try:
+                unready.write_text(SHIPPED_YAML.read_text())
+                unready.replace(config)
+            finally:
+                unready.unlink(missing_ok=True)
+        _make_databases(home)
+    except OSError as error:
+        raise HomeError(_cannot_be_used(home, error)) from error
     return home
+
+
+def home_error(error: BaseException) -> str | None:
+    """Return what to tell a user of an error of Dagster's database, or of a file in DAGSTER_HOME; None
+    for any other error."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    home = Path(os.environ.get("DAGSTER_HOME") or Settings().dagster_home)
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, HomeError):
+            return str(cause)
+        if isinstance(cause, SQLAlchemyError):
+            # Its own text holds the statement, and all that was to be stored.
+            return _cannot_be_used(home, getattr(cause, "orig", None) or type(cause).__name__)
+        if isinstance(cause, OSError) and _is_below(cause.filename, home):
+            return _cannot_be_used(home, cause)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return None
+
+
+def _is_below(path: object, home: Path) -> bool:
+    return isinstance(path, str) and Path(path).is_relative_to(home)
+
+
+def _cannot_be_used(home: Path, why: object) -> str:
+    why = why.strerror if isinstance(why, OSError) and why.strerror else why
+    return (
+        f"DAGSTER_HOME {home} can't be used ({why}): it must be a folder that can be written, with "
+        "room left on its disk. Mend it, or set DAGSTER_HOME to another folder: tables and answers "
+        "lie in RARE_STORAGE and stay."
+    )
 
 
 def _make_databases(home: Path) -> None:

@@ -35,7 +35,7 @@ from rare_assets.resources.corpus_source import CorpusSource
 from rare_assets.runs import Request, Result, RunPool
 from rare_assets.schedule import Schedule, Task
 from rare_assets.settings import Settings
-from rare_assets.status import shard_states, spent
+from rare_assets.status import made_nothing, shard_states, spent
 
 LOG_WIDTH = 120
 
@@ -105,6 +105,9 @@ class MainJob:
             ):
                 registered = list(instance.get_dynamic_partitions(document_shards.name or ""))
                 self._execute(runs, scan, registered, asked, progress)
+        for shard in asked:
+            if shard not in self.failures and (said := made_nothing(self.tables, shard)):
+                self.failures[shard] = said
         print_report(self.console, self.tables, asked, self.failures, self.home, Path.cwd())
         return not self.failures
 

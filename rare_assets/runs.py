@@ -78,6 +78,13 @@ def execute(request: Request) -> Result:
         return _execute(request)
     except KeyboardInterrupt:
         return Result(request, STOPPED)
+    except Exception as error:
+        from rare_assets.instance import home_error
+
+        if said := home_error(error):
+            # No other run would come further.
+            return Result(request, said, stops_others=True)
+        raise
     finally:
         signal.signal(signal.SIGINT, previous)
 

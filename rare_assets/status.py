@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from rare_assets.operators.doc2query import TOO_SHORT
 from rare_assets.planning import Planner
 from rare_assets.resources.corpus_source import Shard
 from rare_assets.resources.retriever.interface import IndexState
@@ -13,6 +14,7 @@ from rare_assets.resources.tables import ParquetTables
 from rare_assets.resources.teacher.pricing import Prices
 from rare_assets.schemas import TABLES
 
+REASONS_TOLD = 3
 ASKED_TABLES = ("questions", "reasoning")
 
 
@@ -91,3 +93,24 @@ def _stages(planner: Planner, shard: Shard, index: IndexState | None) -> dict[st
         state = "current" if why is None else f"changed: {why}"
         states[table] = StageState(state, stored.n_rows, stored.n_rejects)
     return states
+
+
+def made_nothing(tables: ParquetTables, shard: str) -> str | None:
+    """Return what to tell of a shard of which every row was rejected at one stage; None if rows were
+    made, or if there was nothing to make them from: an empty file, or documents that `min_words` leaves
+    out."""
+    for table in TABLES:
+        stored = tables.provenance(table, shard)
+        if stored is None or (not stored.n_rows and not stored.n_rejects):
+            return None
+        if not stored.n_rows:
+            rejects = tables.scan_rejects(table, shard).collect()
+            if (rejects["reason"] == TOO_SHORT).all():
+                return None
+            reasons = rejects["reason"].value_counts(sort=True).head(REASONS_TOLD)
+            counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.iter_rows())
+            return (
+                f"{table} has no row: all of its {stored.n_rejects:,} rows are rejects ({counts}). They "
+                f"are in {tables.rejects_path(table, shard)}, each with its reason."
+            )
+    return None

@@ -1,14 +1,17 @@
 """`rare-assets run` as a user meets it: exit codes, what it prints, what it asks and what it keeps."""
 
+import functools
 import json
 import os
 import re
+import resource
+import subprocess
 
 import dagster as dg
 import pytest
 
 from rare_assets.operators.templates import PACKAGED
-from rare_assets_tests.command import Command
+from rare_assets_tests.command import COMMAND, Command
 from rare_assets_tests.elasticsearch_node import free_port
 from rare_assets_tests.fake_endpoint import FakeEndpoint
 from rare_assets_tests.graph import API_KEY, MODEL
@@ -348,6 +351,31 @@ def test_a_limit_holds_for_all_shards_together(small, endpoint):
     rest = Finished(small, endpoint, "run")
     assert rest.code == 0, rest.said
     assert len(run.sent) + len(rest.sent) == 32
+
+
+def test_a_home_without_room_ends_the_command_with_one_message(small, endpoint):
+    """As on a full disk: no file of the command may grow beyond 64 KB."""
+    home = small.folder / "home"
+    limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (2**16, 2**16))
+    run = subprocess.run(
+        [*COMMAND, "register"],
+        cwd=small.folder,
+        env={**small.environment, "DAGSTER_HOME": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=limit,
+        check=False,
+    )
+    assert run.returncode == 1
+    (line,) = run.stdout.splitlines()
+    assert line.startswith(f"Error: DAGSTER_HOME {home} can't be used (")
+    enough = Finished(small, endpoint, "register", DAGSTER_HOME=str(home))
+    assert enough.code == 0, enough.said
+    assert "1 shards (1 new, 0 changed)" in enough.said
+    assert not small.tables.exists("documents", "a.jsonl")
+    again = Finished(small, endpoint, "register", DAGSTER_HOME=str(home))
+    assert "1 shards (0 new, 0 changed)" in again.said
 
 
 def test_a_shard_that_is_left_out_whole_is_told_loudly(small, endpoint):

@@ -1,7 +1,9 @@
 """The instance of the command: its folder and settings, and what killed runs leave behind."""
 
+import contextlib
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import uuid
@@ -9,13 +11,16 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import sqlalchemy
 
 from rare_assets.definitions import defs
 from rare_assets.instance import (
     POOLS,
     PROCESS_TAG,
     SHIPPED_YAML,
+    HomeError,
     end_dead_runs,
+    home_error,
     open_pools,
     pool_limit,
     prepare_home,
@@ -171,3 +176,27 @@ def test_a_run_is_tagged_with_its_process_and_code_location():
     assert "__repository__@rare_assets" in tags.values()
     workspace = Path(SHIPPED_YAML).with_name("workspace.yaml").read_text()
     assert "location_name: rare_assets" in workspace
+
+
+def test_an_error_of_the_database_is_told_without_its_statement(home):
+    file = home / "runs.db"
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE runs (body TEXT)")
+    engine = sqlalchemy.create_engine(f"sqlite:///file:{file}?mode=ro&uri=true")
+    insert = sqlalchemy.text("INSERT INTO runs VALUES ('all that was to be stored')")
+    with engine.connect() as connection, pytest.raises(sqlalchemy.exc.DBAPIError) as raised:
+        connection.execute(insert)
+    said = home_error(raised.value)
+    assert f"DAGSTER_HOME {home} can't be used (attempt to write a readonly database)" in said
+    assert "INSERT" not in said
+    assert "\n" not in said
+    assert home_error(ValueError("another")) is None
+    assert home_error(FileNotFoundError(2, "No such file", "/elsewhere/dagster.yaml")) is None
+
+
+def test_a_home_that_is_a_file_or_lies_below_one_is_refused(nothing_set, tmp_path):
+    (tmp_path / "file").touch()
+    for home in ("file", "file/below"):
+        nothing_set.setenv("DAGSTER_HOME", str(tmp_path / home))
+        with pytest.raises(HomeError, match=f"{home} can't be used"):
+            prepare_home()
