@@ -15,6 +15,7 @@ import polars as pl
 
 from rare_assets.resources.source_formats import SourceError, SourceRow, is_unicode, printable
 from rare_assets.schemas import Documents, DocumentsRejects, Produced
+from rare_assets.shown_text import cut
 from rare_assets.words import count_words
 
 # Goes up when the same source rows would give other documents.
@@ -23,7 +24,15 @@ READER_VERSION = "2"
 _DOCUMENT = ("doc_id", "text", "title", "answer", "text_hash", "source", "n_words")
 _REJECT = ("file", "row", "reason", "detail")
 
-_SHORT = reprlib.Repr()
+
+class _Shortened(reprlib.Repr):
+    """Values for people to read; strings end between two characters."""
+
+    def repr_str(self, x: str, level: int) -> str:
+        return repr(cut(x, self.maxstring))
+
+
+_SHORT = _Shortened()
 _SHORT.maxstring = _SHORT.maxother = 80
 
 
