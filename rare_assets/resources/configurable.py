@@ -121,6 +121,7 @@ class TeacherModel(dg.ConfigurableResource):
         self,
         *,
         refresh: bool = False,
+        retry_rejects: bool = False,
         batch: bool = False,
         say: Callable[[str], None] | None = None,
     ) -> AsyncIterator["EstimatingTeacher"]:
@@ -131,7 +132,12 @@ class TeacherModel(dg.ConfigurableResource):
 
         async with AnswerStore(self._answers, say=say) as store:
             yield EstimatingTeacher(
-                self.name, store, self.load_prices(), refresh=refresh, batch=batch
+                self.name,
+                store,
+                self.load_prices(),
+                refresh=refresh,
+                retry_rejects=retry_rejects,
+                batch=batch,
             )
 
     def load_prices(self) -> "Prices":
@@ -149,6 +155,7 @@ class TeacherModel(dg.ConfigurableResource):
         self,
         *,
         refresh: bool = False,
+        retry_rejects: bool = False,
         batch: bool = False,
         ledger: "Ledger | None" = None,
         say: Callable[[str], None] | None = None,
@@ -157,6 +164,7 @@ class TeacherModel(dg.ConfigurableResource):
 
         Args:
             refresh: ask anew, whatever is stored.
+            retry_rejects: ask anew where no stored answer can be used.
             batch: through the endpoint's Batch API, at half the price and within a day.
             ledger: counts what the limits hold for, default this step's own requests.
             say: called with a line for people about what they would not expect.
@@ -180,6 +188,7 @@ class TeacherModel(dg.ConfigurableResource):
             "prices": self.load_prices(),
             "ledger": ledger,
             "refresh": refresh,
+            "retry_rejects": retry_rejects,
             "progress_every_s": PROGRESS_SECONDS,
             "say": say,
         }
