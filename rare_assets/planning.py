@@ -17,7 +17,6 @@ from rare_assets.assets.questions import QuestionsConfig
 from rare_assets.assets.reasoning import ReasoningConfig
 from rare_assets.checks.gate import why_blocked
 from rare_assets.checks.judgement import StoredShard
-from rare_assets.operators.answers import retryable
 from rare_assets.operators.templates import load_templates
 from rare_assets.provenance import (
     completed,
@@ -121,8 +120,7 @@ class Planner:
             return "missing"
         if self.redo_all:
             return "asked for"
-        analyzer = options.settled_analyzer(self.tables, state.engine)
-        if analyzer is None or state.bm25 != Bm25(options.k1, options.b, analyzer):
+        if state.bm25 != Bm25(options.k1, options.b, options.analyzer):
             return "options"
         changed = {shard: content.content_hash for shard, content in wanted.items()}
         return None if changed == dict(state.shards) else "documents"
@@ -235,18 +233,9 @@ class Planner:
         changed = what_differs(completed(stored.made_from, config), now)
         if changed:
             return Stale(table, ", ".join(changed))
-        if stored.n_rejects and (
-            self._is_blocked(table, shard) or self._is_to_be_retried(table, shard)
-        ):
+        if stored.n_rejects and self._is_blocked(table, shard):
             return Stale(table, "rejects")
         return None
-
-    def _is_to_be_retried(self, table: str, shard: str) -> bool:
-        """Whether rejects are asked for again, of which there are some that could be mended so."""
-        options = getattr(self.options, table, None)
-        if not getattr(options, "retry_rejects", False):
-            return False
-        return not retryable(self.tables.scan_rejects(table, shard)).head(1).collect().is_empty()
 
     def _is_blocked(self, table: str, shard: str) -> bool:
         return why_blocked(StoredShard(table, shard, self.tables), "rejects") is not None

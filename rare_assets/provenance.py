@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from rare_assets.resources.retriever.interface import IndexState
 
 # Options of a run that decide how an answer is got, not what it is.
-NOT_CONTENT = {"max_attempts", "mode", "refresh", "remine_after_growth", "retry_rejects"}
+NOT_CONTENT = {"max_attempts", "mode", "refresh", "remine_after_growth"}
 
 # Documents in the corpus when the oldest of a shard's negatives were mined: told, never compared.
 MINED_FROM = "mined_from_documents"
+
+# Why the file of a table of documents could not be read when the table was last made.
+_UNREAD = "unread"
 
 
 def options_of(config: dg.Config) -> str:
@@ -56,6 +59,17 @@ def documents_from(shard: Shard) -> dict[str, str]:
         "version": shard.version,
         "reader": READER_VERSION,
     }
+
+
+def documents_without_file(made_from: Mapping[str, str], reason: str) -> dict[str, str]:
+    """What a table is made from that stands for a file that can't be read: never current, so that the
+    next run tries the file again."""
+    return {**made_from, _UNREAD: reason}
+
+
+def was_read(made_from: Mapping[str, str]) -> bool:
+    """Whether a table of documents holds what a file held, be it now or earlier."""
+    return "version" in made_from
 
 
 def questions_from(

@@ -48,10 +48,12 @@ class Documents(dy.Schema):
 
 
 class DocumentsRejects(dy.Schema):
-    """One row of a source file that could not be used."""
+    """One row of a source file that could not be used, or the file as a whole."""
 
     file = dy.String(nullable=False, description="Source file.")
-    row = dy.Int64(nullable=False, min=1, description="Row in the file, counted from 1.")
+    row = dy.Int64(
+        nullable=True, min=1, description="Row in the file, counted from 1; null: the whole file."
+    )
     reason = dy.String(nullable=False, description="Why it was left out, one of a few fixed words.")
     detail = dy.String(nullable=True, description="What exactly was wrong, and the row shortened.")
 

@@ -55,6 +55,10 @@ class Graph:
             storage=self.storage,
             **{"model": MODEL, "base_url": endpoint, "max_concurrency": 8, **teacher},
         )
+        self.rebuild()
+
+    def rebuild(self) -> None:
+        """Load the definitions with the resources as they are now."""
         self.defs = build_defs(
             resource_overrides={
                 "storage": self.storage,

@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import dagster as dg
 import polars as pl
@@ -10,13 +11,25 @@ import polars as pl
 from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog import OWNERS, definition_metadata, materialized, spread
 from rare_assets.charts import histogram
-from rare_assets.operators.read_documents import READER_VERSION, read_documents
+from rare_assets.operators.read_documents import (
+    FILE_GONE,
+    NO_SUCH_SHARD,
+    NO_USABLE_ROW,
+    READER_VERSION,
+    UNREADABLE,
+    NoUsableRow,
+    read_documents,
+    without_file,
+)
 from rare_assets.partitions import document_shards
-from rare_assets.provenance import documents_from
+from rare_assets.provenance import documents_from, documents_without_file, was_read
 from rare_assets.registration import known_shards, scan_source
 from rare_assets.resources.configurable import Corpus, Storage
+from rare_assets.resources.corpus_source import CorpusSource, UnknownShard
 from rare_assets.resources.io_manager import ShardTable
-from rare_assets.resources.source_formats import SourceError
+from rare_assets.resources.source_formats import SourceError, UnreadableFile, on_one_line
+from rare_assets.resources.tables import ParquetTables
+from rare_assets.schemas import Documents, Produced
 from rare_assets.source_states import report_changes, shard_sizes, source_states
 
 # Reasons for which a row is left out, since another row of the shard has its text or its id.
@@ -62,6 +75,78 @@ with warnings.catch_warnings():
     )(_observe_files)
 
 
+class ReadShard(NamedTuple):
+    """A shard as it was read: its tables, what they were made from, and its file.
+
+    `problem` says why the file could not be read; the tables are then those of an earlier reading, or
+    empty. `reason` is one of `read_documents.FILE_REASONS`.
+    """
+
+    produced: Produced
+    made_from: dict[str, str]
+    file: str
+    reason: str | None = None
+    problem: str | None = None
+
+
+def read_shard(
+    context: dg.AssetExecutionContext, source: CorpusSource, tables: ParquetTables
+) -> ReadShard:
+    """Read the shard of a run. What its own file meets never raises: the other shards go on.
+
+    Raises:
+        SourceError: the source can't be reached.
+    """
+    key = context.partition_key
+    known = known_shards(tables)
+    try:
+        shard = source.shard(key, known)
+        rows = StepProgress(context, shard.n_rows).counting(source.read(shard))
+        return ReadShard(read_documents(rows, file=shard.file), documents_from(shard), shard.file)
+    except NoUsableRow as error:
+        return _not_read(tables, key, error.file, NO_USABLE_ROW, error, error.rejects)
+    except UnreadableFile as error:
+        return _not_read(tables, key, error.file, UNREADABLE, error)
+    except UnknownShard as error:
+        file = next((shard.file for shard in known if shard.key == key), None)
+        return _not_read(tables, key, file, FILE_GONE, error)
+
+
+def _not_read(
+    tables: ParquetTables,
+    shard: str,
+    file: str | None,
+    reason: str,
+    error: SourceError,
+    rejects: pl.DataFrame | None = None,
+) -> ReadShard:
+    """What stands for a shard whose file can't be read: its last good tables if there are some."""
+    stored = tables.provenance("documents", shard)
+    earlier, made_from, said = None, {"file": file or shard}, str(error)
+    if stored is not None and was_read(stored.made_from):
+        made_from = dict(stored.made_from)
+        earlier = Produced(
+            tables.scan("documents", shard).collect(),
+            tables.scan_rejects("documents", shard).collect(),
+        )
+        if file is None:  # no scan knows it any more
+            said = f"{on_one_line(made_from['file'])} is gone from the source."
+        said += f" The {stored.n_rows:,} documents of an earlier reading are kept."
+    else:
+        reason = NO_SUCH_SHARD if reason == FILE_GONE else reason
+        if rejects is not None:
+            earlier = Produced(Documents.create_empty(), rejects)
+        said += " The shard has no documents."
+    said = on_one_line(said)
+    return ReadShard(
+        without_file(made_from["file"], reason, said, earlier),
+        documents_without_file(made_from, reason),
+        made_from["file"],
+        reason,
+        said,
+    )
+
+
 @dg.asset(
     partitions_def=document_shards,
     deps=[corpus_files],
@@ -79,26 +164,29 @@ def documents(
 
     **A row** is one passage with a `doc_id` that is unique in the corpus and the hash of its text.
     Rows that cannot be used (broken JSON, no text, a duplicate in the shard, ...) are in
-    `documents_rejects`, each with file, row and reason.
+    `documents_rejects`, each with file, row and reason. Where the file as a whole can't be read, the
+    shard keeps its last good table, or has an empty one, and the check `file_readable` says why.
 
     **Cost:** none, no model is asked. **Rerun** freely: the same file gives the same table. A run
     that was stopped leaves the table as it was; **resume** by materializing the shard again.
     """
     started = time.monotonic()
-    source = corpus.source()
     try:
-        shard = source.shard(context.partition_key, known_shards(storage.tables()))
-        rows = StepProgress(context, shard.n_rows).counting(source.read(shard))
-        produced = read_documents(rows, file=shard.file)
+        read = read_shard(context, corpus.source(), storage.tables())
     except SourceError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
+    produced = read.produced
+    if read.problem is not None:
+        say = context.log.warning if read.reason == FILE_GONE else context.log.error
+        say(read.problem)
     words = produced.rows["n_words"]
     return materialized(
         "documents",
         produced,
-        documents_from(shard),
+        read.made_from,
         {
-            "file": shard.file,
+            "file": read.file,
+            "problem": read.problem,
             "duplicates": produced.rejects.filter(pl.col("reason").is_in(DUPLICATES)).height,
             "words": words.sum(),
             **spread("words", words),

@@ -7,6 +7,7 @@ import polars as pl
 
 from rare_assets.checks import negatives, question_quality, reasoning_quality, teacher_output
 from rare_assets.checks.judgement import Check, Rule
+from rare_assets.checks.source import FILE_READABLE
 from rare_assets.checks.structure import (
     Upstream,
     columns_have_text,
@@ -61,6 +62,7 @@ def quality(what: str, *rules: Rule) -> Check:
 
 CHECKS: dict[str, list[Check]] = {
     "documents": [
+        FILE_READABLE,
         contract(
             Rule(
                 "doc_ids_unique",

@@ -10,11 +10,13 @@ import polars as pl
 
 from rare_assets.catalog import first_rejects
 from rare_assets.checks.judgement import Judgement, StoredShard, none_of
+from rare_assets.operators.read_documents import FILE_REASONS
 from rare_assets.schemas import TABLES
 from rare_assets.settings import Settings
 
 FEW_REJECTS = 5
-NO_FAILURE = ("too_short", "wrong_answer_retried")
+# A file that can't be read is judged by a check of its own.
+NO_FAILURE = ("too_short", "wrong_answer_retried", *FILE_REASONS)
 
 
 def schema_holds(stored: StoredShard) -> Judgement:

@@ -13,26 +13,31 @@ from typing import Any
 
 import polars as pl
 
-from rare_assets.resources.source_formats import SourceError, SourceRow, is_unicode, printable
+from rare_assets.resources.source_formats import (
+    SourceRow,
+    UnreadableFile,
+    is_unicode,
+    on_one_line,
+    printable,
+)
 from rare_assets.schemas import Documents, DocumentsRejects, Produced
-from rare_assets.shown_text import cut
 from rare_assets.words import count_words
 
 # Goes up when the same source rows would give other documents.
 READER_VERSION = "2"
 
+# Reasons of a reject that is a file as a whole: its table is that of an earlier reading, or empty.
+UNREADABLE, NO_USABLE_ROW, FILE_GONE, NO_SUCH_SHARD = FILE_REASONS = (
+    "unreadable_file",
+    "no_usable_row",
+    "file_gone",
+    "no_such_shard",
+)
+
 _DOCUMENT = ("doc_id", "text", "title", "answer", "text_hash", "source", "n_words")
 _REJECT = ("file", "row", "reason", "detail")
 
-
-class _Shortened(reprlib.Repr):
-    """Values for people to read; strings end between two characters."""
-
-    def repr_str(self, x: str, level: int) -> str:
-        return repr(cut(x, self.maxstring))
-
-
-_SHORT = _Shortened()
+_SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
 
@@ -41,6 +46,15 @@ class _Rejected(Exception):
         super().__init__(reason)
         self.reason = reason
         self.detail = detail
+
+
+class NoUsableRow(UnreadableFile):
+    """Not one row of a shard can be used. `rejects` says why of each, as `DocumentsRejects`."""
+
+    def __init__(self, file: str, rejects: pl.DataFrame) -> None:
+        super().__init__(_no_usable_row(file, rejects))
+        self.file = file
+        self.rejects = rejects
 
 
 def read_documents(rows: Iterable[SourceRow], *, file: str) -> Produced:
@@ -68,7 +82,7 @@ def read_documents(rows: Iterable[SourceRow], *, file: str) -> Produced:
         `Documents` and `DocumentsRejects`; their rows add up to the rows given.
 
     Raises:
-        SourceError: not one row can be used. Says how often each reason occurred.
+        NoUsableRow: not one row can be used. Says how often each reason occurred.
     """
     documents: list[tuple[Any, ...]] = []
     rejects: list[tuple[Any, ...]] = []
@@ -95,11 +109,33 @@ def read_documents(rows: Iterable[SourceRow], *, file: str) -> Produced:
         source = f"{file}:{row.row}"
         documents.append((doc_id, text, title, answer, text_hash, source, count_words(text)))
 
+    left_out = _frame(rejects, _REJECT, DocumentsRejects)
     if not documents:
-        raise SourceError(_no_usable_row(file, rejects))
+        raise NoUsableRow(file, left_out)
     return Produced(
         Documents.validate(_frame(documents, _DOCUMENT, Documents), cast=True),
-        DocumentsRejects.validate(_frame(rejects, _REJECT, DocumentsRejects), cast=True),
+        DocumentsRejects.validate(left_out, cast=True),
+    )
+
+
+def without_file(file: str, reason: str, detail: str, earlier: Produced | None = None) -> Produced:
+    """Make what stands for a shard whose file can't be read: what was read of it before, or nothing.
+
+    Args:
+        file: the file's path in the source.
+        reason: one of FILE_REASONS.
+        detail: what is wrong, and what to do.
+        earlier: the shard's documents and rejects of an earlier reading.
+
+    Returns:
+        The earlier rows and rejects, with one reject that has no row: the file.
+    """
+    rows, rejects = earlier or (Documents.create_empty(), DocumentsRejects.create_empty())
+    rejects = rejects.filter(~pl.col("reason").is_in(FILE_REASONS))
+    whole = _frame([(file, None, reason, detail)], _REJECT, DocumentsRejects)
+    return Produced(
+        Documents.cast(rows),
+        DocumentsRejects.validate(pl.concat([DocumentsRejects.cast(rejects), whole]), cast=True),
     )
 
 
@@ -170,13 +206,14 @@ def _frame(rows: list[tuple[Any, ...]], columns: tuple[str, ...], schema: Any) -
     return pl.DataFrame(rows, schema={name: types[name] for name in columns}, orient="row")
 
 
-def _no_usable_row(file: str, rejects: list[tuple[Any, ...]]) -> str:
-    if not rejects:
-        return f"{file}: no usable row: it has no rows. Remove it from the source, or fill it."
-    counts = Counter(reason for _, _, reason, _ in rejects)
+def _no_usable_row(file: str, rejects: pl.DataFrame) -> str:
+    name = on_one_line(file)
+    if rejects.is_empty():
+        return f"{name}: no usable row: it has no rows. Remove it from the source, or fill it."
+    counts = Counter(rejects["reason"].to_list())
     summary = ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
-    _, row, reason, detail = rejects[0]
+    _, row, reason, detail = rejects.select(_REJECT).row(0)
     return (
-        f"{file}: no usable row among {len(rejects):,} ({summary}). First, row {row}: {reason}: "
+        f"{name}: no usable row among {rejects.height:,} ({summary}). First, row {row}: {reason}: "
         f"{detail}. Rows need their passage as a string in `text`."
     )

@@ -7,7 +7,7 @@ Secrets are no fields: they come from the environment alone, so no config or UI 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field, SecretStr
@@ -121,7 +121,6 @@ class TeacherModel(dg.ConfigurableResource):
         self,
         *,
         refresh: bool = False,
-        retry_rejects: bool = False,
         batch: bool = False,
         say: Callable[[str], None] | None = None,
     ) -> AsyncIterator["EstimatingTeacher"]:
@@ -132,12 +131,7 @@ class TeacherModel(dg.ConfigurableResource):
 
         async with AnswerStore(self._answers, say=say) as store:
             yield EstimatingTeacher(
-                self.name,
-                store,
-                self.load_prices(),
-                refresh=refresh,
-                retry_rejects=retry_rejects,
-                batch=batch,
+                self.name, store, self.load_prices(), refresh=refresh, batch=batch
             )
 
     def load_prices(self) -> "Prices":
@@ -155,7 +149,6 @@ class TeacherModel(dg.ConfigurableResource):
         self,
         *,
         refresh: bool = False,
-        retry_rejects: bool = False,
         batch: bool = False,
         ledger: "Ledger | None" = None,
         say: Callable[[str], None] | None = None,
@@ -164,7 +157,6 @@ class TeacherModel(dg.ConfigurableResource):
 
         Args:
             refresh: ask anew, whatever is stored.
-            retry_rejects: ask anew where no stored answer can be used.
             batch: through the endpoint's Batch API, at half the price and within a day.
             ledger: counts what the limits hold for, default this step's own requests.
             say: called with a line for people about what they would not expect.
@@ -188,7 +180,6 @@ class TeacherModel(dg.ConfigurableResource):
             "prices": self.load_prices(),
             "ledger": ledger,
             "refresh": refresh,
-            "retry_rejects": retry_rejects,
             "progress_every_s": PROGRESS_SECONDS,
             "say": say,
         }
@@ -237,12 +228,6 @@ class Bm25Retriever(dg.ConfigurableResource):
     ca_certs: str | None = setting("elasticsearch_ca_certs")
     wait: float | None = setting("elasticsearch_wait")
     index: str | None = setting("index")
-
-    @property
-    def engine(self) -> Literal["elasticsearch", "embedded"]:
-        """Which engine ranks."""
-        url = self.elasticsearch_url or Settings().elasticsearch_url
-        return "elasticsearch" if url else "embedded"
 
     @contextmanager
     def open(self, *, first_wait: float | None = None) -> Iterator["Retriever"]:

@@ -29,7 +29,9 @@ from rare_assets.resources.source_formats import (
     SourceRow,
     Span,
     StoredFile,
+    UnreadableFile,
     is_unicode,
+    on_one_line,
 )
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "SourceError",
     "SourceRow",
     "UnknownShard",
+    "UnreadableFile",
     "file_version",
     "shard_keys",
 ]
@@ -53,6 +56,8 @@ _PLAIN_LENGTH = 150
 _NAMED_AT_MOST = 100
 # Files opened side by side by a scan: the waiting is the network's.
 _SCAN_THREADS = 8
+# Before the version of a file that could not be cut: no stored table is made from such a version.
+_UNREAD = "unread:"
 
 
 class UnknownShard(SourceError):
@@ -76,8 +81,8 @@ class Shard(NamedTuple):
     """Consecutive rows of one file.
 
     `part` counts from 0, `first_row` from 1. `byte_start` and `byte_end` are None for Parquet and
-    text files. `version` is the file's when it was cut; "" if the file could not be read then, and
-    `n_rows` is 0.
+    text files. `version` is the file's when it was cut. Where the file could not be read, it begins
+    with "unread:", and the rest is what was known before, else a shard of 0 rows.
     """
 
     key: str
@@ -149,8 +154,8 @@ class CorpusSource:
     def shards(self, known: Iterable[Shard] = ()) -> list[Shard]:
         """Every shard of the source, sorted by key.
 
-        A file that can't be read still has a shard (those of `known`, else one of 0 rows), so that
-        `read` raises the error in its own partition and the other files go on.
+        A file that can't be read still has a shard (those of `known`, else one of 0 rows), of a version
+        that no table is made from: `read` raises the error in its own partition, the other files go on.
 
         Args:
             known: what an earlier call returned. Files of the same version aren't opened again.
@@ -167,9 +172,9 @@ class CorpusSource:
         def cut(file: CorpusFile) -> list[Shard]:
             try:
                 return self._cut(file, keys[file.path])
-            except SourceError:
-                unread = Shard("", file.path, 0, 1, 0, None, None, "")
-                return known_parts[file.path] or [unread]
+            except UnreadableFile:
+                unread = known_parts[file.path] or [Shard("", file.path, 0, 1, 0, None, None, "")]
+                return [shard._replace(version=f"{_UNREAD}{file.version}") for shard in unread]
 
         changed = [file for file in files if not self._still_holds(known_parts[file.path], file)]
         with ThreadPoolExecutor(_SCAN_THREADS, "rare-scan") as threads:
@@ -191,8 +196,9 @@ class CorpusSource:
                 the file is opened only if it has changed.
 
         Raises:
-            UnknownShard: there is no such shard.
-            SourceError: its file can't be read.
+            UnknownShard: there is no such shard, or no longer.
+            UnreadableFile: its file can't be read.
+            SourceError: the source can't be reached or listed.
         """
         earlier = next((shard for shard in known if shard.key == key), None)
         if earlier is not None:
@@ -214,11 +220,12 @@ class CorpusSource:
 
         Raises:
             UnknownShard: the file, or this part of it, is gone.
-            SourceError: the file can't be read: no permission, or broken as a whole.
+            UnreadableFile: the file can't be read: no permission, or broken as a whole.
+            SourceError: the source can't be reached.
         """
         shard = self._now(shard)
         span = Span(shard.first_row, shard.n_rows, shard.byte_start, shard.byte_end)
-        with _reaching(shard.file, "read"):
+        with self._reading(shard.file):
             yield from _format(shard.file).rows(self._stored(shard.file), span)
 
     @cached_property
@@ -240,8 +247,36 @@ class CorpusSource:
         fixed = _MAGIC.split(path)[0] if kind == "pattern" else path
         return _Place(fs, kind, path, fixed.rpartition("/")[0])
 
+    @contextmanager
+    def _reading(self, path: str) -> Iterator[None]:
+        """Raise UnreadableFile for what one file meets, SourceError where the whole source is away.
+
+        What a store raises for the one and for the other differs from store to store: the source
+        itself is asked whether it is there.
+        """
+        try:
+            with _reaching(on_one_line(path), "read"):
+                yield
+        except UnreadableFile as error:
+            error.file = path
+            raise
+        except SourceError as error:
+            if isinstance(error.__cause__, ImportError):
+                raise
+            self._require_source()
+            unreadable = UnreadableFile(str(error))
+            unreadable.file = path
+            raise unreadable from error.__cause__
+
+    def _require_source(self) -> None:
+        """Raise SourceError unless the source can be reached now."""
+        place = self._place
+        with _reaching(self.url, "reached"):
+            place.fs.invalidate_cache()
+            place.fs.info(place.path if place.kind == "file" else place.base or place.path)
+
     def _stored(self, path: str) -> StoredFile:
-        return StoredFile(self._place.fs, f"{self._place.base}/{path}", path)
+        return StoredFile(self._place.fs, f"{self._place.base}/{path}", on_one_line(path))
 
     def _file(self, full_path: str, details: dict[str, Any]) -> CorpusFile:
         path = full_path.removeprefix(self._place.base).lstrip("/")
@@ -252,23 +287,23 @@ class CorpusSource:
         """The shard as its file is now, which is opened only if it has changed."""
         stored = self._stored(shard.file)
         try:
-            with _reaching(shard.file, "reached"):
+            with self._reading(shard.file):
                 stored.fs.invalidate_cache()
                 file = self._file(stored.path, stored.fs.info(stored.path))
-        except SourceError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                raise self._unknown(shard.key, [], f"{shard.file} is gone.") from None
+        except UnreadableFile as error:
+            if isinstance(error.__cause__, FileNotFoundError) and not stored.is_link():
+                raise self._unknown(shard.key, [], f"{stored.name} is gone.") from None
             raise
         if file.version == shard.version:
             return shard
         parts = self._cut(file, _PART.sub("", shard.key))
         if shard.part >= len(parts):
             n_rows = sum(part.n_rows for part in parts)
-            raise self._unknown(shard.key, [], f"{shard.file} has only {n_rows} rows now.")
+            raise self._unknown(shard.key, [], f"{stored.name} has only {n_rows} rows now.")
         return parts[shard.part]
 
     def _cut(self, file: CorpusFile, key: str) -> list[Shard]:
-        with _reaching(file.path, "read"):
+        with self._reading(file.path):
             spans = _format(file.path).spans(self._stored(file.path), self.rows_per_shard)
         return [
             Shard(
@@ -337,7 +372,13 @@ def _list_files(place: _Place) -> Iterator[tuple[str, dict[str, Any]]]:
         yield place.path, fs.info(place.path)
     elif place.kind == "folder" and isinstance(fs, fsspec.get_filesystem_class("file")):
         for path in _walk_local(place.path):
-            yield path, fs.info(path)
+            try:
+                yield path, fs.info(path)
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and not os.path.islink(path):
+                    continue  # deleted since the folder was listed
+                # A link to nowhere, say: its own shard tells so, and the others go on.
+                yield path, {}
     else:
         list_all: Callable[..., dict[str, Any]] = fs.glob if place.kind == "pattern" else fs.find
         for path, details in list_all(place.path, detail=True).items():
@@ -407,7 +448,7 @@ def _check_names(paths: list[str], url: str) -> None:
 
 
 def _named(paths: list[str]) -> str:
-    names = [path.encode("utf-8", "backslashreplace").decode() for path in paths[:_NAMED_AT_MOST]]
+    names = [on_one_line(path) for path in paths[:_NAMED_AT_MOST]]
     rest = len(paths) - len(names)
     return ", ".join(names) + (f" and {rest} more" if rest else "")
 

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +20,6 @@ from itertools import islice
 from typing import IO, Any, NamedTuple, Protocol
 
 import polars as pl
-
-from rare_assets.shown_text import cut
 
 FIELDS = ("id", "text", "title", "answer")
 BOM = codecs.BOM_UTF8
@@ -34,6 +33,12 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 
 class SourceError(Exception):
     """The source, or one of its files, can't be used. The message names it and says what to do."""
+
+
+class UnreadableFile(SourceError):
+    """One file of the source can't be read, and the others can. `file` is its path in the source."""
+
+    file = ""
 
 
 class SourceRow(NamedTuple):
@@ -68,18 +73,30 @@ class StoredFile(NamedTuple):
     path: str
     name: str
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on a file system of this machine."""
+        names = self.fs.protocol
+        return "file" in ({names} if isinstance(names, str) else set(names))
+
+    def is_link(self) -> bool:
+        """Whether the name is there as a link, to something or to nothing."""
+        return self.is_local and os.path.islink(self.path)
+
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
         """The file's bytes, buffered for reading line by line."""
+        self._require_regular()
         with self.fs.open(self.path, "rb") as raw, io.BufferedReader(raw, _CHUNK) as stream:
             yield stream
 
     @contextmanager
     def for_polars(self) -> Iterator[str]:
         """A path or URL that Polars can scan; elsewhere a copy on the local disk."""
+        self._require_regular()
         names = self.fs.protocol
         protocols = {names} if isinstance(names, str) else set(names)
-        if "file" in protocols:
+        if self.is_local:
             yield self.path
         elif protocols & _POLARS_PROTOCOLS:
             yield self.fs.unstrip_protocol(self.path)
@@ -89,12 +106,17 @@ class StoredFile(NamedTuple):
                 self.fs.get_file(self.path, copy)
                 yield copy
 
+    def _require_regular(self) -> None:
+        """Raise OSError for a pipe or a device, whose opening might wait forever."""
+        if self.is_local and not stat.S_ISREG(os.stat(self.path).st_mode):
+            raise OSError("not a regular file")
+
 
 class Format(Protocol):
     """How a file of one kind is cut into spans and read."""
 
     def spans(self, file: StoredFile, rows_per_span: int) -> list[Span]:
-        """Cut the file; at least one span. Raises SourceError if it is no file of this format."""
+        """Cut the file; at least one span. Raises UnreadableFile if it is no file of this format."""
 
     def rows(self, file: StoredFile, span: Span) -> Iterator[SourceRow]:
         """The rows of a span that `spans` gave for the same content."""
@@ -172,7 +194,7 @@ class JsonList(_StreamFormat):
         if at == 0:
             opening = text.peek()
             if opening != "[":
-                raise SourceError(
+                raise UnreadableFile(
                     f"{name}: not a list of objects: it begins with {opening!r}. A .json file is "
                     'one list, [{"text": ...}, ...]; if each of its lines is an object, rename it '
                     "to .jsonl."
@@ -187,7 +209,7 @@ class JsonList(_StreamFormat):
                 try:
                     value, end, delimiter = text.element()
                 except (ValueError, RecursionError) as error:
-                    raise SourceError(
+                    raise UnreadableFile(
                         f"{name}: broken JSON in element {row}, which begins at byte {start}: "
                         f"{error}. Repair the file, or write one object a line (.jsonl), where a "
                         "broken line costs that line alone."
@@ -195,7 +217,7 @@ class JsonList(_StreamFormat):
                 yield _Item(row, start, end, value)
                 row += 1
         if text.peek():
-            raise SourceError(
+            raise UnreadableFile(
                 f"{name}: there is more after the list's closing bracket, at byte {text.offset}. "
                 "Repair the file, or write one object a line (.jsonl)."
             )
@@ -279,10 +301,10 @@ class Csv(_StreamFormat):
     def columns(self, stream: IO[bytes], name: str) -> list[str]:
         header = next(self._records(stream, 0, name), None)
         if header is None:
-            raise SourceError(f"{name}: empty, not even a header. Remove it, or fill it.")
+            raise UnreadableFile(f"{name}: empty, not even a header. Remove it, or fill it.")
         found = [printable(column) for column in header[0]]
         if found.count("text") != 1:
-            raise SourceError(_no_text_column(name, found))
+            raise UnreadableFile(_no_text_column(name, found))
         return found
 
     def items(self, stream: IO[bytes], at: int, row: int, name: str) -> Iterator[_Item]:
@@ -316,7 +338,7 @@ class Csv(_StreamFormat):
                     yield record, start, end
                 start = end
         except csv.Error as error:
-            raise SourceError(
+            raise UnreadableFile(
                 f"{name}: can't be read as CSV: {error}, in the record that begins at byte {start}. "
                 'A quote inside a quoted field is written twice (""), and every quote is closed.'
             ) from error
@@ -357,7 +379,7 @@ class Parquet:
         scan = pl.scan_parquet(path, glob=False, hive_partitioning=False)
         columns = scan.collect_schema().names()
         if "text" not in columns:
-            raise SourceError(_no_text_column(name, columns))
+            raise UnreadableFile(_no_text_column(name, columns))
         return scan.select(field for field in FIELDS if field in columns)
 
 
@@ -404,11 +426,16 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+def on_one_line(name: str) -> str:
+    """Return a name for a message: line breaks and what can't be printed or encoded spelt out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
 def printable(text: str) -> str:
     """At most DETAIL_LENGTH characters of a text, on one line, broken ones spelt out."""
     shown = text[: DETAIL_LENGTH + 1].encode("utf-8", "backslashreplace").decode()
     shown = " ".join(shown.split())
-    return cut(shown, DETAIL_LENGTH)
+    return shown if len(shown) <= DETAIL_LENGTH else f"{shown[: DETAIL_LENGTH - 1]}…"
 
 
 def _first_heading(text: str) -> str | None:

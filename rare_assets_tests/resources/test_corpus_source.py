@@ -19,6 +19,7 @@ from rare_assets.resources.corpus_source import (
     Shard,
     SourceError,
     UnknownShard,
+    UnreadableFile,
     shard_keys,
 )
 
@@ -353,14 +354,20 @@ class TestShards:
         known = source.shards()
         (tmp_path / "a.json").write_text('[{"text": "to')
 
-        assert source.shards(known) == known
+        kept = source.shards(known)
+        assert [shard._replace(version="") for shard in kept[:2]] == [
+            shard._replace(version="") for shard in known[:2]
+        ]
+        assert {shard.version.partition(":")[0] for shard in kept[:2]} == {"unread"}
+        assert source.shards(kept) == kept
         (broken, *others) = source.shards()
 
-        assert broken == Shard("a.json", "a.json", 0, 1, 0, None, None, "")
+        assert broken == Shard("a.json", "a.json", 0, 1, 0, None, None, kept[0].version)
         assert others == known[2:]
-        for shard in (broken, known[0]):
-            with pytest.raises(SourceError, match=r"a\.json: broken JSON in element 1"):
+        for shard in (broken, known[0], kept[0]):
+            with pytest.raises(UnreadableFile, match=r"a\.json: broken JSON in element 1") as e:
                 list(source.read(shard))
+            assert e.value.file == "a.json"
 
     def test_file_repaired_since_the_scan_is_read_as_it_is(self, tmp_path):
         (tmp_path / "a.json").write_text("[")
@@ -368,6 +375,29 @@ class TestShards:
         (shard,) = source.shards()
         write(tmp_path / "a.json", TEXTS)
         assert texts_of(source, shard) == list(enumerate(TEXTS[:3], 1))
+
+    def test_rights_that_come_back_are_seen_though_the_version_stays(self, open_folder):
+        for name in ("a.jsonl", "b.jsonl"):
+            write(open_folder / name, TEXTS)
+        source = CorpusSource(str(open_folder), 3)
+        known = source.shards()
+        (open_folder / "a.jsonl").chmod(0)
+        with without_rights():
+            assert source.shards(known) == known  # not opened
+            (*unread, _, _) = source.shards()
+            with pytest.raises(UnreadableFile, match=r"a\.jsonl: can't be read \(PermissionError"):
+                list(source.read(unread[0]))
+        (open_folder / "a.jsonl").chmod(0o644)
+        assert source.shards([*unread, *known[2:]]) == known
+
+    @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("nowhere")])
+    def test_what_is_no_file_harms_no_other(self, tmp_path, make):
+        write(tmp_path / "a.jsonl", TEXTS)
+        make(tmp_path / "b.jsonl")
+        source = CorpusSource(str(tmp_path), 10)
+        (_, odd) = source.shards()
+        with pytest.raises(UnreadableFile, match=r"b\.jsonl: can't be read"):
+            list(source.read(odd))
 
     def test_file_changed_since_the_scan_is_cut_again(self, tmp_path):
         write(tmp_path / "a.jsonl", TEXTS)
@@ -782,6 +812,48 @@ class TestRemote:
         monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", counted)
         assert len(source.shards()) == 12
         assert calls == ["list_objects_v2"]
+
+    def test_store_that_goes_away_is_no_unreadable_file(self, s3_bucket, monkeypatch):
+        import s3fs
+
+        fs = fsspec.filesystem("s3")
+        fs.pipe_file(f"{s3_bucket}/a.jsonl", b'{"text": "x"}')
+        fs.pipe_file(f"{s3_bucket}/b.json", b"[")
+        source = CorpusSource(s3_bucket, 9)
+        known = source.shards()
+        with pytest.raises(UnreadableFile, match=r"b\.json: broken JSON"):
+            list(source.read(known[1]))
+
+        def gone(*args, **kwargs):
+            raise ConnectionError("the store is away")
+
+        monkeypatch.setattr(s3fs.S3FileSystem, "call_s3", gone)
+        monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", gone)
+        for call in (
+            lambda: source.shards(known),
+            lambda: source.shard("a.jsonl", known),
+            lambda: list(source.read(known[0])),
+        ):
+            with pytest.raises(SourceError, match=f"{s3_bucket}: can't be (listed|reached)") as e:
+                call()
+            assert not isinstance(e.value, UnreadableFile)
+
+    def test_object_that_may_not_be_read_is_an_unreadable_file(self, s3_bucket, monkeypatch):
+        import s3fs
+
+        fs = fsspec.filesystem("s3")
+        for name in ("a.jsonl", "b.jsonl"):
+            fs.pipe_file(f"{s3_bucket}/{name}", b'{"text": "x"}')
+        original = s3fs.S3FileSystem._call_s3
+
+        async def refuse(self, method, *args, **kwargs):
+            if method == "get_object" and kwargs.get("Key") == "a.jsonl":
+                raise PermissionError("Access Denied")
+            return await original(self, method, *args, **kwargs)
+
+        monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", refuse)
+        unread, read = CorpusSource(s3_bucket, 9).shards()
+        assert (unread.n_rows, read.n_rows) == (0, 1)
 
     def test_store_that_does_not_answer_is_named(self, s3_bucket, monkeypatch):
         import s3fs

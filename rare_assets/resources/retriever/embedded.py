@@ -13,18 +13,16 @@ from collections.abc import Callable, Iterable, Mapping
 
 import polars as pl
 
-from rare_assets.resources.retriever.analyzers import refusal
 from rare_assets.resources.retriever.embedded_build import build
 from rare_assets.resources.retriever.embedded_folder import IndexFolder
 from rare_assets.resources.retriever.embedded_search import Snapshot
-from rare_assets.resources.retriever.embedded_segment import read_arrow
+from rare_assets.resources.retriever.embedded_segment import ANALYZERS, read_arrow
 from rare_assets.resources.retriever.interface import (
     HITS,
     SCORES,
     TEXTS,
     Bm25,
     IndexState,
-    NoAnalyzer,
     ShardContent,
     SyncReport,
 )
@@ -74,8 +72,7 @@ class EmbeddedRetriever:
         Raises:
             IndexConflict: one doc_id has two texts, or a shard's rows are not what `shards` says.
                 Nothing was changed.
-            NoAnalyzer: this engine lacks the analyzer.
-            ValueError: k1 or b is out of range.
+            ValueError: there is no such analyzer, or k1 or b is out of range.
         """
         started = time.monotonic()
         _validate(bm25)
@@ -208,7 +205,9 @@ def _warnings(n_documents: int) -> tuple[str, ...]:
 
 
 def _validate(bm25: Bm25) -> None:
-    if refused := refusal(bm25.analyzer):
-        raise NoAnalyzer(refused)
+    if bm25.analyzer not in ANALYZERS:
+        raise ValueError(
+            f"analyzer is {bm25.analyzer!r}: the embedded index knows {sorted(ANALYZERS)}"
+        )
     if not (bm25.k1 >= 0 and 0 <= bm25.b <= 1):
         raise ValueError(f"k1={bm25.k1}, b={bm25.b}: k1 must be at least 0, b within 0 and 1")
