@@ -8,11 +8,14 @@ import dagster as dg
 
 from rare_assets.assets.corpus_index import corpus_index
 from rare_assets.assets.documents import corpus_files, documents
+from rare_assets.assets.exports import CARD_KEY, KEYS, data_card, exports
 from rare_assets.assets.hard_negatives import hard_negatives
 from rare_assets.assets.questions import questions
 from rare_assets.assets.reasoning import reasoning
 from rare_assets.checks.asset_checks import asset_checks
+from rare_assets.checks.exports import export_checks
 from rare_assets.executor import one_process_executor
+from rare_assets.exports.folder import CARD
 from rare_assets.jobs import jobs
 from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage, TeacherModel
 from rare_assets.resources.io_manager import ParquetIOManager
@@ -56,7 +59,10 @@ def located(assets: list[Any], resources: Mapping[str, Any]) -> list[Any]:
         folders = set(TABLES)
         if not (resources["retriever"].elasticsearch_url or Settings().elasticsearch_url):
             folders.add("corpus_index")
-        places |= {name: f"{resources['storage'].location}/{name}/" for name in folders}
+        storage = resources["storage"].location
+        places |= {name: f"{storage}/{name}/" for name in folders}
+        places |= {key.to_user_string(): f"{storage}/exports/{name}/" for name, key in KEYS.items()}
+        places[CARD_KEY.to_user_string()] = f"{storage}/exports/{CARD}"
     except (AttributeError, ValueError):
         # Resources of somebody's own need not say.
         return assets
@@ -77,9 +83,10 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
     """
     resources = build_resources(resource_overrides)
     assets = [corpus_files, documents, corpus_index, questions, hard_negatives, reasoning]
+    assets += [exports, data_card]
     return dg.Definitions(
         assets=linked_to_code(located(assets, resources)),
-        asset_checks=asset_checks,
+        asset_checks=[*asset_checks, *export_checks],
         jobs=jobs,
         sensors=sensors,
         resources=resources,

@@ -13,6 +13,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
+from rare_assets.export_options import export_options, read_options
 from rare_assets.settings import Settings
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -130,6 +131,50 @@ def shards(source: str | None, storage: str | None) -> None:
 
 
 @main.command(context_settings=CONTEXT)
+@click.option("--storage", metavar="T", help="Folder or URL where the tables are.")
+@click.option(
+    "--format", "formats", multiple=True, metavar="F", help="Only this format; repeatable."
+)
+@click.option("--out", metavar="DIR", help="Folder or URL. Default: exports/ in the storage.")
+@click.option(
+    "--shard", "shards", multiple=True, metavar="KEY", help="Only this shard; repeatable."
+)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML of Dagster run config: options in ops: {exports: {config: {...}}}.",
+)
+@export_options
+def export(
+    storage: str | None,
+    formats: tuple[str, ...],
+    out: str | None,
+    shards: tuple[str, ...],
+    config: Path | None,
+    **options: Any,
+) -> None:
+    """Write what is stored as training files, split for validation and test, with a data card.
+
+    \b
+    Examples:
+      rare-assets export                               all formats, to exports/ in the storage
+      rare-assets export --format sentence-transformers --num-neg 3
+      rare-assets export --format messages --answer-correct correct --thinking reasoning_content
+      rare-assets export --exclude ./eval/nfcorpus --out s3://bucket/training
+
+    Formats: sentence-transformers, cross-encoder, flag-embedding, tevatron, reasonir, messages,
+    prompt-completion, llama-factory, verl, rare, dataflow, beir. Costs nothing, asks no model; only
+    shards that changed are written again. Exits 1 if a format that was named has no row.
+    """
+    _set(RARE_STORAGE=storage)
+    with _one_message():
+        from rare_assets.export_command import run_export
+
+        holds = run_export(formats, out, shards, read_options(options, _read_config(config)))
+    sys.exit(0 if holds else 1)
+
+
+@main.command(context_settings=CONTEXT)
 @click.option("--source", metavar="S", help="Folder, file, pattern or URL of the corpus.")
 @click.option("--storage", metavar="T", help="Folder or URL where the tables go.")
 @click.option("--host", default="127.0.0.1", show_default=True)
@@ -166,6 +211,7 @@ def _print_status(source: str | None, storage: str | None, *, each_shard: bool) 
 @contextmanager
 def _one_message() -> Iterator[None]:
     """What a user can mend, and a stop, end the command with one message; all else is a bug."""
+    from rare_assets.exports.options import ExportError
     from rare_assets.instance import home_error
     from rare_assets.main_job import NothingToDo
     from rare_assets.operators.templates import TemplateError
@@ -191,6 +237,7 @@ def _one_message() -> Iterator[None]:
         sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
     except (
         ElasticsearchError,
+        ExportError,
         NothingToDo,
         OptionsError,
         PriceError,

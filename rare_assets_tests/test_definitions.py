@@ -12,6 +12,7 @@ import yaml
 
 from rare_assets.build import build_defs
 from rare_assets.definitions import defs
+from rare_assets.exports.formats import FORMATS
 from rare_assets.instance import LOCATION, WORKSPACE
 from rare_assets.operators.templates import PACKAGED
 from rare_assets.resources.configurable import Storage
@@ -104,6 +105,11 @@ def test_the_catalog_says_where_everything_lies(nothing_set, tmp_path):
         "corpus_files": "https://host/a.jsonl",
         "corpus_index": "s3://bucket/rare/corpus_index/",
         **{table: f"s3://bucket/rare/{table}/" for table in TABLES},
+        **{
+            f"exports/{name.replace('-', '_')}": f"s3://bucket/rare/exports/{name}/"
+            for name in FORMATS
+        },
+        "exports/data_card": "s3://bucket/rare/exports/README.md",
     }
     mine = uris(storage=Storage(root=str(tmp_path)))
     assert mine["reasoning"] == f"{tmp_path}/reasoning/"

@@ -1,0 +1,152 @@
+"""The exports: what is stored of a shard as training files, one asset a format, and the data card."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from rare_assets.assets.documents import documents
+from rare_assets.assets.hard_negatives import hard_negatives
+from rare_assets.assets.questions import questions
+from rare_assets.assets.reasoning import reasoning
+from rare_assets.catalog import OWNERS
+from rare_assets.exports.card import Cost, summed_counts, write_card
+from rare_assets.exports.complete import complete
+from rare_assets.exports.export import Export
+from rare_assets.exports.formats import FORMATS
+from rare_assets.exports.options import SPLITS, ExportError, ExportOptions
+from rare_assets.exports.shard_files import Written
+from rare_assets.partitions import document_shards
+from rare_assets.resources.configurable import Storage, TeacherModel
+from rare_assets.status import spent
+
+GROUP = "exports"
+KEYS = {name: dg.AssetKey(["exports", name.replace("-", "_")]) for name in FORMATS}
+CARD_KEY = dg.AssetKey(["exports", "data_card"])
+
+
+class ExportConfig(dg.Config, ExportOptions):
+    """What goes into the training files; the same for every shard of a corpus."""
+
+    def options(self) -> ExportOptions:
+        """Return the options as the exports take them."""
+        return ExportOptions(**self.model_dump())
+
+
+# No IO manager has a part in them: they are files for others to read.
+@dg.multi_asset(
+    name="exports",
+    specs=[
+        dg.AssetSpec(
+            KEYS[each.name],
+            deps=[documents, questions, hard_negatives, reasoning],
+            description=f"""{each.description}
+
+**A row** is a question with its documents, or one of its answers, as the trainer's loader reads it, in
+`<storage>/exports/{each.name}/<split>/<shard>`. Documents, their twins and near-duplicates stay in one split.
+
+**Cost:** none, no model is asked. **Rerun** freely: the same tables and options give the same files, each
+replaced whole. **Resume** what was stopped by materializing the shard again. `data_card` completes the folder.""",
+            group_name=GROUP,
+            kinds={each.extension.lstrip(".")},
+            owners=OWNERS,
+            tags={"cost": "none"},
+            code_version=str(each.version),
+        )
+        for each in FORMATS.values()
+    ],
+    partitions_def=document_shards,
+    can_subset=True,
+)
+def exports(
+    context: dg.AssetExecutionContext, config: ExportConfig, storage: Storage
+) -> Iterator[dg.MaterializeResult]:
+    """Write a shard's training files in the chosen formats."""
+    started = time.monotonic()
+    shard = context.partition_key
+    chosen = [name for name, key in KEYS.items() if key in context.selected_asset_keys]
+    try:
+        with Export(storage.tables(), None, config.options(), chosen) as export:
+            export.prepare([shard])
+            written = export.write(shard, export.formats)
+            place = str(export.folder)
+    except ExportError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    seconds = time.monotonic() - started
+    for name, each in written.items():
+        yield dg.MaterializeResult(
+            asset_key=KEYS[name], metadata=_metadata(each, f"{place}/{name}", seconds)
+        )
+
+
+@dg.asset(
+    key=CARD_KEY,
+    deps=[dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping()) for key in KEYS.values()],
+    group_name=GROUP,
+    kinds={"markdown"},
+    owners=OWNERS,
+    tags={"cost": "none"},
+    code_version="1",
+)
+def data_card(
+    context: dg.AssetExecutionContext,
+    config: ExportConfig,
+    storage: Storage,
+    teacher: TeacherModel,
+) -> dg.MaterializeResult:
+    """README.md of the training files, by which `datasets.load_dataset` reads the folder.
+
+    Writes besides what belongs to all shards: the whole folders of `beir`, the corpus of `tevatron`,
+    `dataset_info.json`, verl's reward; and removes the files of shards that are gone.
+
+    **A row** of it is a format with its rows in each split. **Cost:** none, no model is asked. **Rerun** it
+    after any shard's files, with the same options. **Resume** by materializing it again.
+    """
+    tables = storage.tables()
+    try:
+        with Export(tables, None, config.options()) as export:
+            export.prepare([])
+            written = complete(export)
+            usage = spent(tables, export.shards, teacher.load_prices())
+            cost = Cost(usage.prompt_tokens, usage.completion_tokens, usage.cost_usd)
+            text = write_card(export, written, cost)
+            place = export.folder.path("README.md")
+    except ExportError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    rows = {name: sum(e.rows for e in written if e.format == name) for name in FORMATS}
+    return dg.MaterializeResult(
+        metadata={
+            "path": dg.MetadataValue.path(str(place)),
+            "shards": len({each.shard for each in written}),
+            **{f"rows/{name}": count for name, count in rows.items()},
+            # The header is for the Hub, and no Markdown.
+            "card": dg.MetadataValue.md(text.split("---", 2)[-1]),
+        }
+    )
+
+
+def _metadata(written: Written, place: str, seconds: float) -> dict[str, Any]:
+    """The same keys on every run; what each filter left as a table."""
+    rows = {split: written.splits.get(split, {}).get("rows", 0) for split in SPLITS}
+    records = [
+        dg.TableRecord({"step": step, "before": before, "after": after})
+        for step, before, after in summed_counts([written])
+    ]
+    columns = [
+        dg.TableColumn("step"),
+        dg.TableColumn("before", "int"),
+        dg.TableColumn("after", "int"),
+    ]
+    return {
+        "dagster/uri": place,
+        "dagster/partition_row_count": written.rows,
+        "rows": written.rows,
+        **{f"rows/{split}": count for split, count in rows.items()},
+        "filters": dg.MetadataValue.table(records, schema=dg.TableSchema(columns)),
+        "negatives_held_out": written.held_out_negatives,
+        "prompts_that_show_held_out": written.shows_held_out,
+        "files": sum(len(split["files"]) for split in written.splits.values()),
+        "bytes": sum(split["bytes"] for split in written.splits.values()),
+        "seconds": round(seconds, 3),
+    }

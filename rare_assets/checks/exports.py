@@ -1,0 +1,114 @@
+"""What the training files promise: rows that no trainer trips over, and splits that hold."""
+
+import json
+import warnings
+from collections.abc import Iterator
+
+import dagster as dg
+import polars as pl
+
+from rare_assets.assets.exports import CARD_KEY, KEYS
+from rare_assets.exports.export import Export
+from rare_assets.exports.formats import FORMATS
+from rare_assets.exports.options import ExportOptions
+from rare_assets.exports.proof import prove, rows_of
+from rare_assets.exports.shard_files import COPIES, SIDECAR, Written
+from rare_assets.partitions import document_shards
+from rare_assets.resources.configurable import Storage
+
+ROWS_FIT = "rows_fit_format"
+
+
+def broken_rows(export: Export, written: Written) -> dict[str, int]:
+    """Return how many rows of a shard's files break which rule of the format; none if all is well.
+
+    Besides the format's own: a file is missing, has another number of rows than its sidecar, or all
+    together another than the manifest says.
+    """
+    each = FORMATS[written.format]
+    found: dict[str, int] = {}
+
+    def count(rule: str, rows: int) -> None:
+        if rows:
+            found[rule] = found.get(rule, 0) + rows
+
+    for facts in written.splits.values():
+        total = 0
+        for file in facts["files"]:
+            if file.endswith(SIDECAR) or file.startswith(COPIES):
+                continue
+            if not export.folder.path(file).exists():
+                count("file is missing", 1)
+                continue
+            rows = rows_of(export, file)
+            total += rows.height
+            for rule, broken in each.broken.items():
+                count(rule, rows.filter(broken).height)
+            if each.ids is None:
+                sidecar = file.removesuffix(each.extension) + SIDECAR
+                ids = export.folder.scan(sidecar).select(pl.len()).collect().item()
+                count("sidecar has other rows", abs(ids - rows.height))
+        count("rows that the manifest does not count", abs(total - facts["rows"]))
+    return found
+
+
+def _row_checks() -> dg.AssetChecksDefinition:
+    with warnings.catch_warnings():
+        # Partitioned checks are a preview in this Dagster, as those of the tables.
+        warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+        specs = [
+            dg.AssetCheckSpec(
+                ROWS_FIT,
+                asset=key,
+                description="Every row of the shard's files is as the trainer's loader wants it, and "
+                "the sidecar has the id of each. If not: the file was changed by something else; "
+                "materialize the shard again.",
+                partitions_def=document_shards,
+            )
+            for key in KEYS.values()
+        ]
+
+    @dg.multi_asset_check(name="exports_checks", specs=specs, can_subset=True)
+    def exports_checks(
+        context: dg.AssetCheckExecutionContext, storage: Storage
+    ) -> Iterator[dg.AssetCheckResult]:
+        """Read the files of a shard as their trainers do."""
+        with Export(storage.tables(), None, ExportOptions()) as export:
+            for name, key in KEYS.items():
+                if dg.AssetCheckKey(key, ROWS_FIT) not in context.selected_asset_check_keys:
+                    continue
+                written = export.written(name, context.partition_key)
+                broken = broken_rows(export, written) if written else {"not written yet": 1}
+                yield dg.AssetCheckResult(
+                    passed=not broken,
+                    asset_key=key,
+                    check_name=ROWS_FIT,
+                    metadata={
+                        "broken": broken,
+                        "rows": written.rows if written else 0,
+                        "threshold": 0,
+                    },
+                )
+
+    return exports_checks
+
+
+@dg.asset_check(
+    asset=CARD_KEY,
+    description="No document, twin, near-duplicate or passage of one parent is in two splits, none of "
+    "validation or test is a negative of a training row, and all files come from the same options. "
+    "If not: materialize the exports of all shards again with the same options.",
+)
+def splits_apart(storage: Storage) -> dg.AssetCheckResult:
+    """Compare all written rows, and the documents they name, across the splits."""
+    tables = storage.tables()
+    with Export(tables, None, ExportOptions()) as export:
+        first = next(export.all_written(), None)
+    # A check that runs by itself has no options: those of the files count.
+    options = ExportOptions(**json.loads(first.made_from["options"])) if first else ExportOptions()
+    with Export(tables, None, options) as export:
+        proof = prove(export)
+    return dg.AssetCheckResult(passed=proof.holds, metadata=dict(proof._asdict()))
+
+
+export_checks = [_row_checks(), splits_apart]

@@ -1,0 +1,1 @@
+"""Training files of what is stored: one module a format, and what all formats share."""

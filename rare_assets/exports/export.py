@@ -1,0 +1,307 @@
+"""An export: the stored tables of a corpus as training files, shard by shard and only what has changed.
+
+<out>/<format>/<split>/<shard>.<ext>    rows, and <shard>.ids.parquet beside formats without ids
+<out>/data/<format>/<split>/...         a copy of Parquet formats as JSON Lines: Hugging Face's datasets
+                                        reads all configs of a folder by one reader, the first one's
+<out>/rejects/<shard>.parquet           rows left out since they share text with an evaluation set
+<out>/splits.parquet                    which document is in which split, and its family
+<out>/manifest/<format>/<shard>.json    what a shard's files were made from, and their counts
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import unquote
+
+import polars as pl
+
+from rare_assets.exports import evaluation, families
+from rare_assets.exports.evaluation import EvaluationTexts
+from rare_assets.exports.examples import Corpus, examples, needed_ids, require_columns
+from rare_assets.exports.folder import OutFolder
+from rare_assets.exports.format import Format
+from rare_assets.exports.formats import FORMATS
+from rare_assets.exports.options import ExportError, ExportOptions
+from rare_assets.exports.shard_files import ShardFiles, Written
+from rare_assets.resources.tables import EXTENSION, ParquetTables, content_hash, file_name
+
+SPLIT_FILE = "splits.parquet"
+_STAGES = ("documents", "questions", "hard_negatives", "reasoning")
+_REJECTS = {
+    "question_id": pl.String,
+    "sample_index": pl.Int64,
+    "field": pl.String,
+    "rule": pl.String,
+    "matched": pl.String,
+    "file": pl.String,
+    "row": pl.Int64,
+}
+
+
+class Export:
+    """The export of one corpus to one folder. Use it as a context manager.
+
+    Args:
+        tables: the corpus' stored tables.
+        out: folder or URL; default `<storage>/exports`.
+        formats: their names; default all.
+        options: filters, splits, texts.
+
+    Raises:
+        ExportError: from every method: what can't be done, and what to do. Nothing is half-written.
+    """
+
+    def __init__(
+        self,
+        tables: ParquetTables,
+        out: str | None,
+        options: ExportOptions,
+        formats: Sequence[str] = (),
+    ) -> None:
+        self.tables = tables
+        self.options = options
+        self.folder = OutFolder(out or str(tables.root / "exports"))
+        self.formats = [_known(name) for name in dict.fromkeys(formats or FORMATS)]
+        self.shards = stored_shards(tables, "hard_negatives")
+        self._temporary = tempfile.TemporaryDirectory(prefix="rare-export-")
+        self._excluded: EvaluationTexts | None = None
+        self._exclude_hash = ""
+        self._splits_hash = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._temporary.cleanup()
+
+    def prepare(self, shards: Sequence[str] | None = None) -> None:
+        """Check what is asked for, take the folder, and put every document into its split.
+
+        Args:
+            shards: those to be written; default all.
+        """
+        if not self.shards:
+            raise ExportError(
+                f"There is nothing to export: {self.tables.root} holds no hard_negatives. Make them "
+                "first with 'rare-assets run', or name another storage."
+            )
+        unknown = sorted(set(shards or ()) - set(self.shards))
+        if unknown:
+            raise ExportError(
+                f"No hard negatives are stored for {', '.join(unknown)}. Stored are: "
+                f"{', '.join(self.shards[:10])}{', …' if len(self.shards) > 10 else ''}."
+            )
+        for shard in shards or self.shards:
+            require_columns(self.tables, shard, self.options)
+        self._exclude_hash = evaluation.fingerprint(self.options.exclude)
+        self.folder.claim()
+        self._assign()
+
+    @property
+    def corpus(self) -> Corpus:
+        """Split, family and title of every document."""
+        return Corpus(self.folder.scan(SPLIT_FILE))
+
+    def sketches(self) -> pl.LazyFrame:
+        """What comparing documents takes, of all stored documents; made where it is not stored."""
+        return pl.scan_parquet([str(path) for path, _ in self._sketched()], glob=False)
+
+    def stale(self, shard: str) -> list[Format]:
+        """The formats whose files of a shard are missing or were made from something else."""
+        return [
+            each
+            for each in self.formats
+            if (stored := self.written(each.name, shard)) is None
+            or not self._is_current(each, shard, stored)
+        ]
+
+    def written(self, name: str, shard: str) -> Written | None:
+        """The manifest of a shard's files of a format; None if there is none."""
+        stored = self.folder.read_json(_manifest(name, shard))
+        return None if stored is None else Written(**stored)
+
+    def write(self, shard: str, formats: Sequence[Format]) -> dict[str, Written]:
+        """Write a shard's files in some formats. Returns their manifests by format."""
+        made_from = {each.name: self._made_from(each, shard) for each in formats}
+        files = [ShardFiles(self.folder, each, shard, self.options) for each in formats]
+        rejects: list[pl.DataFrame] = []
+        try:
+            for batch in examples(self.tables, shard, self.corpus, self.options):
+                left, rejected = self._without_evaluation(batch)
+                rejects.append(rejected)
+                for each in files:
+                    each.add(left, excluded=batch.height - left.height)
+            for each in files:
+                each.close()
+        except BaseException:
+            for each in files:
+                each.discard()
+            raise
+        self._write_rejects(shard, rejects)
+        done = {}
+        for each in files:
+            name = each.format.name
+            before = self.written(name, shard)
+            done[name] = each.written(made_from[name])
+            self.folder.write_text(_manifest(name, shard), json.dumps(done[name]._asdict()))
+            now = {file for split in done[name].splits.values() for file in split["files"]}
+            for file in _files_of(before) - now:
+                self.folder.remove(file)
+        return done
+
+    def all_written(self) -> Iterator[Written]:
+        """Every manifest, shard by shard in each format."""
+        for name in FORMATS:
+            for file in self.folder.names(f"manifest/{name}"):
+                yield Written(**self.folder.read_json(f"manifest/{name}/{file}"))
+
+    def remove_gone(self) -> list[str]:
+        """Remove the files of shards that are stored no more. Returns their keys."""
+        gone = []
+        for written in list(self.all_written()):
+            if written.shard in self.shards:
+                continue
+            gone.append(written.shard)
+            for file in _files_of(written):
+                self.folder.remove(file)
+            self.folder.remove(_manifest(written.format, written.shard))
+            self.folder.remove(f"rejects/{file_name(written.shard)}{EXTENSION}")
+        return sorted(set(gone))
+
+    def _without_evaluation(self, batch: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        if not self.options.exclude:
+            return batch, pl.DataFrame(schema=_REJECTS)
+        if self._excluded is None:
+            folder = Path(self._temporary.name) / "runs"
+            self._excluded = EvaluationTexts.read(self.options.exclude, folder)
+        found = self._excluded.find(batch)
+        left = batch.join(
+            found, on=["question_id", "sample_index"], how="anti", maintain_order="left"
+        )
+        return left, found.cast(_REJECTS)  # type: ignore[arg-type]
+
+    def _write_rejects(self, shard: str, rejects: list[pl.DataFrame]) -> None:
+        relative = f"rejects/{file_name(shard)}{EXTENSION}"
+        if not self.options.exclude:
+            self.folder.remove(relative)
+            return
+        with self.folder.writing(relative) as path:
+            pl.concat([pl.DataFrame(schema=_REJECTS), *rejects]).write_parquet(path)
+
+    def _assign(self) -> None:
+        """Store which document is in which split, unless that is what stands there."""
+        sketched = self._sketched()
+        options = self.options
+        self._splits_hash = _hash(
+            [
+                *(state for _, state in sketched),
+                options.split_seed,
+                options.validation_share,
+                options.test_share,
+                options.near_duplicate_threshold,
+            ]
+        )
+        stored = self.folder.read_json("manifest/splits.json")
+        if stored == {"made_from": self._splits_hash}:
+            return
+        assigned = families.assign(self.sketches(), options)
+        with self.folder.writing(SPLIT_FILE) as path:
+            assigned.write_parquet(path)
+        self.folder.write_text("manifest/splits.json", json.dumps({"made_from": self._splits_hash}))
+
+    def _sketched(self) -> list[tuple[Any, str]]:
+        """The stored sketch of each shard of documents, and a name for its state."""
+        found = []
+        for shard in stored_shards(self.tables, "documents"):
+            state = f"{families.SKETCH_VERSION} {self._state('documents', shard)}"
+            path = self.tables.root / "document_sketches" / f"{file_name(shard)}{EXTENSION}"
+            if not path.exists() or _made_from(self.tables.scan_file(path)) != state:
+                documents = self.tables.scan("documents", shard)
+                batches = (
+                    families.sketch(batch) for batch in documents.collect_batches(chunk_size=10_000)
+                )
+                whole = pl.concat(batches).with_columns(made_from=pl.lit(state))
+                self.tables.write_file(whole, path)
+            found.append((path, state))
+        return found
+
+    def _state(self, table: str, shard: str) -> str:
+        stored = self.tables.provenance(table, shard)
+        return "missing" if stored is None else _hash([stored.content_hash, dict(stored.made_from)])
+
+    def _made_from(self, each: Format, shard: str) -> dict[str, str]:
+        known = self.corpus.lookup(needed_ids(self.tables, shard))
+        return {
+            **self._made_from_tables(each, shard),
+            "corpus": content_hash(known.sort("doc_id"), ("doc_id", "title", "split")),
+            "corpus_state": self._splits_hash,
+        }
+
+    def _made_from_tables(self, each: Format, shard: str) -> dict[str, str]:
+        return {
+            **{table: self._state(table, shard) for table in _STAGES},
+            "options": self.options.content(),
+            "exclude": self._exclude_hash,
+            "format": f"{each.name} {each.version}",
+        }
+
+    def _is_current(self, each: Format, shard: str, stored: Written) -> bool:
+        before = dict(stored.made_from)
+        now = self._made_from_tables(each, shard)
+        if any(before.get(name) != value for name, value in now.items()):
+            return False
+        # The corpus may have changed where the shard's rows do not see it.
+        if before["corpus_state"] == self._splits_hash:
+            return True
+        return before["corpus"] == self._made_from(each, shard)["corpus"]
+
+
+def stored_shards(tables: ParquetTables, table: str) -> list[str]:
+    """Return the keys of the shards that are stored of a table, sorted."""
+    folder = tables.root / table
+    if not folder.exists():
+        return []
+    names = (path.name for path in folder.iterdir())
+    return sorted(
+        unquote(name.removesuffix(EXTENSION))
+        for name in names
+        if name.endswith(EXTENSION) and not name.startswith(".")
+    )
+
+
+def _known(name: str) -> Format:
+    if name not in FORMATS:
+        raise ExportError(f"There is no format {name!r}; there are {', '.join(FORMATS)}.")
+    return FORMATS[name]
+
+
+def _manifest(name: str, shard: str) -> str:
+    return f"manifest/{name}/{file_name(shard)}.json"
+
+
+def _files_of(written: Written | None) -> set[str]:
+    if written is None:
+        return set()
+    return {file for split in written.splits.values() for file in split["files"]}
+
+
+def _made_from(sketch: pl.LazyFrame) -> str | None:
+    if "made_from" not in sketch.collect_schema():
+        return None
+    first = sketch.select("made_from").head(1).collect()
+    return first.item() if first.height else None
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,206 @@
+"""The folder that an export goes to: ours or empty, and each file in it whole or not there at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from rare_assets.exports.options import ExportError
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+MARKER = "manifest/export.json"
+CARD = "README.md"
+# Stands in every card, so that one that somebody else wrote is told from ours.
+CARD_MARK = "<!-- Written by rare-assets export. -->"
+_NAMED = 5
+
+
+class OutFolder:
+    """A local folder or the URL of an object store.
+
+    Args:
+        root: where it is. Credentials come from the store's own environment variables.
+    """
+
+    def __init__(self, root: str) -> None:
+        from upath import UPath
+
+        local = "://" not in root
+        self.root: UPath = UPath(Path(root).expanduser().resolve() if local else root)
+        self.is_local = isinstance(self.root, Path)
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def path(self, relative: str) -> UPath:
+        """Where a file is, or will be."""
+        return self.root / relative
+
+    def claim(self) -> None:
+        """Take the folder if it is empty, or ours already. Raises ExportError."""
+        try:
+            if self.path(MARKER).exists():
+                card = self.read_text(CARD)
+                if card is not None and CARD_MARK not in card:
+                    raise ExportError(
+                        f"{self.path(CARD)} was written by something else. Move it away, or give "
+                        "another folder with --out: an export never overwrites it."
+                    )
+                return
+            there = [p.name for p in self.root.iterdir()] if self.root.exists() else []
+        except NotADirectoryError as error:
+            raise ExportError(f"{self.root} is a file: give a folder with --out.") from error
+        if there:
+            names = ", ".join(sorted(there)[:_NAMED]) + (", …" if len(there) > _NAMED else "")
+            raise ExportError(
+                f"{self.root} holds something else ({names}). Give an empty folder, or one that "
+                "rare-assets made, with --out: an export never writes among other files."
+            )
+        self.write_text(MARKER, json.dumps({"made_by": "rare-assets export", "layout": 1}))
+
+    @contextmanager
+    def writing(self, relative: str) -> Iterator[Path]:
+        """Yield a local path to write to; what it holds takes its place once the block ends well.
+
+        Raises:
+            ExportError: the disk is full or can't be written; the earlier file stays.
+        """
+        target = self.path(relative)
+        temporary = self._temporary(target)
+        try:
+            yield temporary
+            if self.is_local:
+                with temporary.open("rb") as written:
+                    os.fsync(written.fileno())
+                os.replace(temporary, str(target))
+            else:
+                # One request shows the object once it is whole.
+                target.fs.put_file(str(temporary), target.path)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise ExportError(
+                f"{target} can't be written: {error}. What stood there before stays; make room or "
+                "give another folder with --out, then export again."
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _temporary(self, target: UPath) -> Path:
+        if not self.is_local:
+            return Path(tempfile.gettempdir()) / f"rare-export-{uuid.uuid4().hex}"
+        try:
+            Path(str(target)).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ExportError(f"{target.parent} can't be made: {error}.") from error
+        return Path(str(target)).with_name(f".{target.name}.{uuid.uuid4().hex}")
+
+    def write_text(self, relative: str, text: str) -> None:
+        """Replace a text file."""
+        with self.writing(relative) as path:
+            path.write_text(text, encoding="utf-8")
+
+    def read_text(self, relative: str) -> str | None:
+        """Return a text file's content; None if it is not there."""
+        try:
+            return str(self.path(relative).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def read_json(self, relative: str) -> Any:
+        """Return a JSON file's content; None if it is not there."""
+        text = self.read_text(relative)
+        return None if text is None else json.loads(text)
+
+    def scan(self, relative: str) -> pl.LazyFrame:
+        """A Parquet file, lazily."""
+        return pl.scan_parquet(str(self.path(relative)), glob=False)
+
+    def remove(self, relative: str) -> None:
+        """Remove a file of ours, and its folder if that is empty then."""
+        path = self.path(relative)
+        if not path.exists():
+            return
+        path.unlink(missing_ok=True)
+        if self.is_local and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+
+    def names(self, relative: str) -> list[str]:
+        """Names of the files in a folder; none if it is not there."""
+        folder = self.path(relative)
+        return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+class FrameFile:
+    """A file that grows by frames and takes its place once it is closed: Parquet, JSON Lines or a list.
+
+    Args:
+        folder: where it goes.
+        relative: its name there; what it ends in says the format.
+    """
+
+    def __init__(self, folder: OutFolder, relative: str) -> None:
+        self.relative = relative
+        self.rows = 0
+        self.bytes = 0
+        self._parquet = relative.endswith(".parquet")
+        self._context = folder.writing(relative)
+        self._path = self._context.__enter__()
+        self._parts: list[Path] = []
+
+    def write(self, frame: pl.DataFrame) -> None:
+        """Add rows. An error ends the file without a trace."""
+        try:
+            if self._parquet:
+                part = self._path.with_name(f"{self._path.name}.{len(self._parts)}")
+                self._parts.append(part)
+                frame.write_parquet(part)
+                self.bytes += part.stat().st_size
+            else:
+                self.bytes += self._append(frame)
+            self.rows += frame.height
+        except BaseException as error:
+            self._end(error)
+
+    def close(self) -> None:
+        """Put the file in its place."""
+        try:
+            if self._parquet:
+                pl.scan_parquet(self._parts, glob=False).sink_parquet(self._path)
+                self.bytes = self._path.stat().st_size
+            elif self.relative.endswith(".json"):
+                with self._path.open("ab") as file:
+                    self.bytes += file.write(b"\n]\n" if self.rows else b"[]\n")
+        except BaseException as error:
+            self._end(error)
+        self._end(None)
+
+    def discard(self) -> None:
+        """Leave what stood there before."""
+        for part in self._parts:
+            part.unlink(missing_ok=True)
+        self._path.unlink(missing_ok=True)
+
+    def _append(self, frame: pl.DataFrame) -> int:
+        lines = frame.write_ndjson().encode()
+        if self.relative.endswith(".json"):
+            lines = lines.rstrip(b"\n").replace(b"}\n{", b"},\n{")
+            lines = (b",\n" if self.rows else b"[\n") + lines
+        with self._path.open("ab") as file:
+            return file.write(lines)
+
+    def _end(self, error: BaseException | None) -> None:
+        for part in self._parts:
+            part.unlink(missing_ok=True)
+        if error is None:
+            self._context.__exit__(None, None, None)
+        elif not self._context.__exit__(type(error), error, error.__traceback__):
+            raise error
