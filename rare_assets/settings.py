@@ -91,6 +91,20 @@ class Settings(BaseSettings):
         validation_alias="RARE_MAX_REQUESTS",
         description="Stop cleanly after this many new requests, counted likewise. Default: no limit.",
     )
+    max_unusable_answers: int = Field(
+        20,
+        ge=0,
+        validation_alias="RARE_MAX_UNUSABLE_ANSWERS",
+        description="Stop cleanly after this many new answers in a row that can't be used, with none in a "
+        "stage that can, counted likewise. 0: never.",
+    )
+    endpoint_wait: float = Field(
+        120.0,
+        gt=0,
+        validation_alias="RARE_ENDPOINT_WAIT",
+        description="Seconds that an endpoint is waited for which is gone, fails every request or answers none "
+        "in time (five times as long while it throttles); then the run stops cleanly.",
+    )
     prices: str | None = Field(
         None,
         validation_alias="RARE_PRICES",

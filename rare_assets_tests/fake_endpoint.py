@@ -22,7 +22,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from http import HTTPStatus
+from http.client import responses
 from typing import Any, Self
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z-]{3,}")
@@ -497,7 +497,7 @@ async def _read_request(reader: asyncio.StreamReader) -> Recorded | None:
 
 def _write(writer: asyncio.StreamWriter, response: Response) -> None:
     headers = {"Content-Length": str(len(response.body)), **response.headers}
-    lines = [f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}"]
+    lines = [f"HTTP/1.1 {response.status} {responses.get(response.status, 'Unknown')}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     head = "\r\n".join(lines).encode() + b"\r\n\r\n"
     writer.write(head + response.body[: response.send_only])

@@ -19,6 +19,8 @@ VARIABLES = [
     ("RARE_REQUEST_TIMEOUT", "request_timeout", "12.5", 12.5),
     ("RARE_MAX_COST_USD", "max_cost_usd", "0.5", 0.5),
     ("RARE_MAX_REQUESTS", "max_requests", "10", 10),
+    ("RARE_MAX_UNUSABLE_ANSWERS", "max_unusable_answers", "0", 0),
+    ("RARE_ENDPOINT_WAIT", "endpoint_wait", "7.5", 7.5),
     ("RARE_PRICES", "prices", "prices.json", "prices.json"),
     ("RARE_PROMPTS", "prompts", "prompts", "prompts"),
     ("RARE_SHARDS_AT_ONCE", "shards_at_once", "2", 2),

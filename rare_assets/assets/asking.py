@@ -92,7 +92,7 @@ def ask(
                 await operator(estimating, judge_of(teacher, estimating, templates))
                 context.log.info(f"{context.partition_key}: {describe_estimate(estimating.usage)}")
             async with AsyncExitStack() as opened:
-                ledger = ledger_of(context.run, context.instance)
+                ledger = ledger_of(context.run, context.instance, context.asset_key.path[-1])
                 model = online = await opened.enter_async_context(
                     teacher.open(refresh=refresh, batch=batch, ledger=ledger, say=say)
                 )
@@ -134,11 +134,11 @@ def _usage(model: Teacher, judging: Teacher) -> Usage:
     return model.usage if judging is model else model.usage + judging.usage
 
 
-def ledger_of(run: dg.DagsterRun, instance: dg.DagsterInstance) -> Ledger:
+def ledger_of(run: dg.DagsterRun, instance: dg.DagsterInstance, stage: str) -> Ledger:
     """Where the limits on requests and cost are counted for a run: together with all runs of the
     same `rare-assets run` or backfill on this machine, or by itself."""
     scope = run.tags.get(COMMAND_TAG) or run.tags.get(BACKFILL_ID_TAG) or run.run_id
-    return Ledger(Path(instance.storage_directory()) / "rare_assets_spent.sqlite3", scope)
+    return Ledger(Path(instance.storage_directory()) / "rare_assets_spent.sqlite3", scope, stage)
 
 
 def describe_estimate(usage: Usage) -> str:

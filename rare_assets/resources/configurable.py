@@ -96,6 +96,8 @@ class TeacherModel(dg.ConfigurableResource):
     request_timeout: float | None = setting("request_timeout")
     max_cost_usd: float | None = setting("max_cost_usd")
     max_requests: int | None = setting("max_requests")
+    max_unusable_answers: int | None = setting("max_unusable_answers")
+    endpoint_wait: float | None = setting("endpoint_wait")
     prices: str | None = setting("prices")
     prompts: str | None = setting("prompts")
 
@@ -167,8 +169,11 @@ class TeacherModel(dg.ConfigurableResource):
         from rare_assets.resources.teacher.answers import AnswerStore
         from rare_assets.resources.teacher.client import OpenAITeacher
         from rare_assets.resources.teacher.embedded import EmbeddedServer
+        from rare_assets.resources.teacher.health import Patience
 
         settings = Settings()
+        wait = self.endpoint_wait or settings.endpoint_wait
+        most_unusable = self.max_unusable_answers
         model = self.model or settings.model
         concurrency = self.max_concurrency or settings.max_concurrency
         limits: dict[str, Any] = {
@@ -177,11 +182,15 @@ class TeacherModel(dg.ConfigurableResource):
             "request_timeout": self.request_timeout or settings.request_timeout,
             "max_cost_usd": self.max_cost_usd or settings.max_cost_usd,
             "max_requests": self.max_requests or settings.max_requests,
+            "max_unusable_answers": settings.max_unusable_answers
+            if most_unusable is None
+            else most_unusable,
+            "patience": Patience(dead_after=wait, stalled_after=5 * wait),
             "prices": self.load_prices(),
             "ledger": ledger,
+            "say": say,
             "refresh": refresh,
             "progress_every_s": PROGRESS_SECONDS,
-            "say": say,
         }
         async with AnswerStore(self._answers, say=say) as store:
             if model is None:

@@ -27,7 +27,7 @@ from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar
 from pydantic import SecretStr
 
 from rare_assets.resources.teacher import wire
-from rare_assets.resources.teacher.endpoint import Endpoint, Patience, Slot, Tries
+from rare_assets.resources.teacher.endpoint import Endpoint, Slot
 from rare_assets.resources.teacher.endpoint_teacher import EndpointTeacher
 from rare_assets.resources.teacher.faults import (
     Fault,
@@ -37,6 +37,7 @@ from rare_assets.resources.teacher.faults import (
     response_fault,
     status_fault,
 )
+from rare_assets.resources.teacher.health import Patience, Tries
 from rare_assets.resources.teacher.interface import (
     Answer,
     Ask,
@@ -97,6 +98,8 @@ class BatchTeacher(EndpointTeacher["_Run[Any]"]):
         max_batch_requests, max_batch_bytes: the largest file that the endpoint takes.
         max_open_requests: requests in all batches together, which bounds memory.
         poll_s, poll_cap_s: first and longest pause between two looks at a batch.
+        max_unusable_answers: stop after this many new answers in a row that can't be used, where
+            none can; 0: never. They count together where a ledger is shared.
         patience: how long faults of the transport are put up with.
         progress_every_s: least time between two calls of `ask_all`'s `progress`.
         say: told in a sentence what is waited for, whenever that takes long; default, the log.
@@ -125,6 +128,7 @@ class BatchTeacher(EndpointTeacher["_Run[Any]"]):
         max_open_requests: int = 4 * MAX_REQUESTS,
         poll_s: float = 5.0,
         poll_cap_s: float = 60.0,
+        max_unusable_answers: int = 20,
         patience: Patience | None = None,
         progress_every_s: float = 5.0,
         say: Callable[[str], None] | None = None,
@@ -144,6 +148,7 @@ class BatchTeacher(EndpointTeacher["_Run[Any]"]):
             prices=prices or Prices.load(),
             patience=patience or Patience(),
             halt=self._stop,
+            max_unusable_answers=max_unusable_answers,
             ledger=ledger,
             batch=True,
         )
@@ -209,9 +214,11 @@ class BatchTeacher(EndpointTeacher["_Run[Any]"]):
 
 @dataclass(slots=True, eq=False)
 class _Work(Work):
-    """A work with the number of batches that its present attempt has failed in."""
+    """A work with the number of batches that its present attempt has failed in, and whether any of
+    them brought answers to others."""
 
     batches_failed: int = 0
+    beside_answers: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -348,6 +355,11 @@ class _Run(Generic[T]):
         while True:
             await asyncio.sleep(self._teacher._progress_every_s)
             self.report()
+
+    @property
+    def awaits_endpoint(self) -> bool:
+        """Whether something is in flight, or waits to be sent."""
+        return bool(self._tasks or self._todo)
 
     # ---- from asks to batches
 
@@ -610,6 +622,8 @@ class _Run(Generic[T]):
             self._after_failure(out, batch)
             return
         useful = 0
+        before = self._endpoint.health.answered_at
+        failed: dict[bytes, Fault] = {}
         for file_id in (batch.output_file_id, batch.error_file_id):
             if file_id is None:
                 continue
@@ -621,7 +635,9 @@ class _Run(Generic[T]):
                     continue
                 file.seek(0)
                 while lines := list(islice(file, _LOOKUP)):
-                    useful += await self._take(out, lines, mine=mine)
+                    useful += await self._take(out, lines, failed, mine=mine)
+        answered = self._endpoint.health.answered_at != before
+        await self._after_faults(out, failed, beside_answers=answered)
         self._fruitless = 0 if useful else self._fruitless + 1
         if self._fruitless >= FRUITLESS_BATCHES:
             self._teacher._stop(
@@ -636,8 +652,11 @@ class _Run(Generic[T]):
             async for part in response.iter_bytes(1 << 20):
                 file.write(part)
 
-    async def _take(self, out: _Out, lines: list[bytes], *, mine: bool) -> int:
-        """Take in some lines of a result file; returns how many settle something."""
+    async def _take(
+        self, out: _Out, lines: list[bytes], failed: dict[bytes, Fault], *, mine: bool
+    ) -> int:
+        """Take in some lines of a result file, the faults into `failed`; returns how many lines
+        say anything."""
         latency = round(time.time() - out.submission.created_at, 3)
         results: dict[bytes, Answer | Fault | None] = {}
         for line in lines:
@@ -668,7 +687,7 @@ class _Run(Generic[T]):
                 assert reused is not None
                 given += self._deliver(key, reused)
             elif isinstance(result, Fault):
-                self._after_fault(out, key, result)
+                failed[key] = result
         await self._admit(await self._judge_all(given))
         self._changed.set()
         return sum(result is not None for result in results.values())
@@ -720,13 +739,15 @@ class _Run(Generic[T]):
 
     async def _judge(self, work: _Work, answer: Answer) -> bool:
         """Whether the work has its outcome with this answer; else it is ready for one more."""
-        work.batches_failed = 0
+        work.batches_failed, work.beside_answers = 0, False
         try:
             outcome = await work.judge(answer, self._use, self._teacher.model, self._max_attempts)
         except TeacherStopped as stopped:
             # Whoever judges can't go on; what else is in flight is paid for and must be stored.
             self._teacher._stop(str(stopped))
             return True
+        if not answer.reused:
+            self._endpoint.brake.judged(answer, work.unusable)
         if outcome is None:
             return False
         self._finish(outcome)
@@ -744,24 +765,46 @@ class _Run(Generic[T]):
 
     # ---- faults
 
-    def _after_fault(self, out: _Out, key: bytes, fault: Fault) -> None:
-        """What to do with a request that its batch could not answer; by default it goes again."""
-        works = self._waiting.get(key)
-        if not works:
+    async def _after_faults(
+        self, out: _Out, failed: Mapping[bytes, Fault], *, beside_answers: bool
+    ) -> None:
+        """What to do with requests that their batch could not answer; by default they go again."""
+        refused: dict[bytes, Fault] = {}
+        spent: dict[bytes, Fault] = {}
+        for key, fault in failed.items():
+            works = self._waiting.get(key)
+            if not works:
+                continue
+            sent = out.dialect.body(self._teacher.model, works[0].ask, works[0].attempt)
+            if self._endpoint.dialect.adapt(sent, fault.status, fault.text):
+                continue
+            if fault.kind in (Kind.FATAL, Kind.REFUSED):
+                refused[key] = fault
+                continue
+            for work in works:
+                work.batches_failed += 1
+                work.beside_answers |= beside_answers
+            if works[0].batches_failed >= LINE_TRIES:
+                spent[key] = fault
+        health = self._endpoint.health
+        if refused and not beside_answers:
+            key, fault = next(iter(refused.items()))
+            await health.judge_refusals(fault, len(refused), self._waiting[key][0].ask)
+        for key, fault in refused.items():
+            if self.stopped is None:
+                self._reject(key, fault.reason, str(fault))
+        for key, fault in spent.items():
+            work = self._waiting[key][0]
+            if work.beside_answers or await health.answers_a_short_one(work.ask):
+                throttled = fault.kind is Kind.THROTTLED
+                self._reject(key, "rate_limited" if throttled else "endpoint_error", str(fault))
+                continue
+            self._teacher._stop(
+                f"{self._endpoint} failed every request of {work.batches_failed} batches, and a "
+                f"short one beside them, the last with: {fault}. Everything answered is kept; run "
+                "again when it answers."
+            )
             return
-        sent = out.dialect.body(self._teacher.model, works[0].ask, works[0].attempt)
-        if self._endpoint.dialect.adapt(sent, fault.status, fault.text):
-            return
-        if fault.kind in (Kind.FATAL, Kind.REFUSED):
-            fate = self._endpoint.after(fault, Tries())
-            if fault.kind is Kind.REFUSED:
-                self._reject(key, str(fate), str(fault))
-            return
-        for work in works:
-            work.batches_failed += 1
-        if works[0].batches_failed >= LINE_TRIES:
-            throttled = fault.kind is Kind.THROTTLED
-            self._reject(key, "rate_limited" if throttled else "endpoint_error", str(fault))
 
     def _after_failure(self, out: _Out, batch: Batch) -> None:
         """A batch that was refused as a whole: too much for the endpoint's queue, or for good."""
@@ -798,12 +841,14 @@ class _Run(Generic[T]):
             except Exception as error:
                 fault = fault_of(error, self._endpoint.redact)
             else:
-                self._endpoint.reached()
+                self._endpoint.health.reached()
                 return result
-            if fault.kind is Kind.REFUSED or fault.status == 404:
+            if fault.status in (401, 403, 407):
+                fault = replace(fault, kind=Kind.FATAL)
+            if fault.kind is Kind.REFUSED:
                 raise _Refused(fault)
             halts = self._teacher._halts
-            fate = self._endpoint.after(fault, tries)
+            fate = await self._endpoint.health.after(fault, tries, None)
             if isinstance(fate, str) and self._teacher._halts == halts:
                 self._teacher._stop(
                     f"{self._endpoint} failed again and again: {fault}. The batches that are out "

@@ -30,9 +30,10 @@ from pydantic import SecretStr
 
 from rare_assets.resources.teacher import wire
 from rare_assets.resources.teacher.claims import Claims, Holder
-from rare_assets.resources.teacher.endpoint import Endpoint, Patience, Slot, Tries
+from rare_assets.resources.teacher.endpoint import Endpoint, Slot
 from rare_assets.resources.teacher.endpoint_teacher import EndpointTeacher
 from rare_assets.resources.teacher.faults import Kind
+from rare_assets.resources.teacher.health import Patience, Tries
 from rare_assets.resources.teacher.interface import (
     Answer,
     Ask,
@@ -101,6 +102,8 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
         refresh: ask anew. True ignores answers stored before this teacher was made; a time
             ignores those from before it, so that a refresh that was interrupted can be resumed by
             giving the same time again. New answers replace the old ones.
+        max_unusable_answers: stop after this many new answers in a row that can't be used, where
+            none can; 0: never. They count together where a ledger is shared.
         patience: how long faults of the transport are put up with.
         progress_every_s: least time between two calls of `ask_all`'s `progress`.
         say: told in a sentence what is waited for, whenever that takes long; default, the log.
@@ -125,6 +128,7 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
         prices: Prices | None = None,
         ledger: Ledger | None = None,
         refresh: bool | datetime = False,
+        max_unusable_answers: int = 20,
         patience: Patience | None = None,
         progress_every_s: float = 5.0,
         say: Callable[[str], None] | None = None,
@@ -142,6 +146,7 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
             prices=prices or Prices.load(),
             patience=patience or Patience(),
             halt=self._stop,
+            max_unusable_answers=max_unusable_answers,
             ledger=ledger,
         )
         super().__init__(endpoint, refresh=refresh, progress_every_s=progress_every_s, say=say)
@@ -215,6 +220,10 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
             self._runs.append(self._runs.pop(0))
         for run in list(self._runs):
             run.pump()
+
+    def _queued(self) -> Iterator[Ask]:
+        for run in self._runs:
+            yield from run.queued()
 
     def _claim(self, work: _Work) -> bool:
         """Whether the work may be looked up and asked; else it waits for one of equal content."""
@@ -490,6 +499,8 @@ class _Run(Generic[T]):
     def pump(self) -> None:
         """Send what may be sent now."""
         while self._going and (queue := self._next_queue()):
+            if self._endpoint.health.in_doubt:
+                _shortest_first(queue)
             wait = self._endpoint.wait(queue[0].ask)
             if wait is None:
                 break
@@ -509,6 +520,16 @@ class _Run(Generic[T]):
             task.add_done_callback(partial(self._left, slot))
         self._make_room()
 
+    @property
+    def awaits_endpoint(self) -> bool:
+        """Whether something is in flight, or waits to be sent."""
+        return bool(self._sending or self._timers or self._again or self._fresh)
+
+    def queued(self) -> Iterator[Ask]:
+        """What waits to be sent."""
+        for work in (*self._again, *self._fresh):
+            yield work.ask
+
     def _next_queue(self) -> deque[_Work] | None:
         # Where most requests fail, no further asks are begun until some of those are through.
         troubled = len(self._timers) >= self._teacher._max_concurrency
@@ -518,11 +539,11 @@ class _Run(Generic[T]):
 
     async def _ask(self, work: _Work, slot: Slot) -> None:
         result = await self._endpoint.send(slot, work.ask, work.attempt)
-        # From here on a cancelled run lets this task finish: the answer is paid for.
-        if (task := asyncio.current_task()) is not None:
-            self._sending.discard(task)
-            self._storing.add(task)
         if isinstance(result, Answer):
+            # From here on a cancelled run lets this task finish: the answer is paid for.
+            if (task := asyncio.current_task()) is not None:
+                self._sending.discard(task)
+                self._storing.add(task)
             places = int(self._store.quick)
             self._endpoint.unstored += places
             self._teacher._pump()
@@ -539,7 +560,13 @@ class _Run(Generic[T]):
                 other.run._take(other, reused)
             self._teacher._pump()
             return
-        fate = self._endpoint.after(result, work.tries)
+        fate = await self._endpoint.health.after(
+            result,
+            work.tries,
+            work.ask,
+            sent_at=slot.taken_at,
+            queued=self._teacher._queued(),
+        )
         if isinstance(fate, str):
             for other in self._teacher._release(self, work.key):
                 other.run._spawn(other.run._admit([other]))
@@ -581,6 +608,8 @@ class _Run(Generic[T]):
             # Whoever judges can't go on; what else is in flight is paid for and must be stored.
             self._teacher._stop(str(stopped))
             return True
+        if not answer.reused:
+            self._endpoint.brake.judged(answer, work.unusable)
         if outcome is None:
             work.tries = Tries()
             return False
@@ -615,3 +644,10 @@ class WaitingSaid:
             f"Waiting for {len(taken):,} answers that {', '.join(holders[:3])}{more} asks for at this "
             "moment, on the same storage: nothing is paid for twice."
         )
+
+
+def _shortest_first(queue: deque[_Work]) -> None:
+    """Have what is most likely to be answered sent next."""
+    shortest = min(queue, key=lambda work: wire.estimated_prompt_tokens(work.ask))
+    queue.remove(shortest)
+    queue.appendleft(shortest)

@@ -7,17 +7,19 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
 from rare_assets.resources.teacher import wire
+from rare_assets.resources.teacher.brake import Brake
 from rare_assets.resources.teacher.faults import Fault, Kind, body_fault, fault_of
+from rare_assets.resources.teacher.health import Health, Patience
 from rare_assets.resources.teacher.interface import Answer, Ask, Usage
 from rare_assets.resources.teacher.ledger import Ledger
-from rare_assets.resources.teacher.pacing import AdaptiveLimit, Pace, full_jitter
+from rare_assets.resources.teacher.pacing import AdaptiveLimit, Pace
 from rare_assets.resources.teacher.pricing import Prices
 
 if TYPE_CHECKING:
@@ -26,10 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OPENAI_URL = "https://api.openai.com/v1"
-# Of the first requests, so many refused in a row mean that something is wrong with all.
-REFUSED_IN_A_ROW = 10
-# So many asks in a row given up after all their tries mean that the endpoint is broken.
-GIVEN_UP_IN_A_ROW = 10
 # A client's pool looks at all its connections for every request; several small pools are cheaper.
 _LANE_WIDTH = 32
 _LATENCIES_KEPT = 10_000
@@ -37,41 +35,21 @@ _GUESSED_COMPLETION_TOKENS = 256
 # Rounding leaves less than this of reservations given back.
 _NO_MONEY = 1e-9
 _LOOK_AGAIN_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long faults of the transport are put up with, in seconds and tries.
-
-    `dead_after`: without any connection, until the endpoint counts as dead. `stalled_after`: of
-    nothing but throttling, until it does. `tries`: requests for one answer before its ask is given
-    up. `backoff` and `backoff_cap`: base and longest wait of the back-off.
-    """
-
-    dead_after: float = 60.0
-    stalled_after: float = 600.0
-    tries: int = 6
-    backoff: float = 0.5
-    backoff_cap: float = 30.0
-
-
-@dataclass(slots=True)
-class Tries:
-    """The faults that one attempt at an ask has met so far."""
-
-    failed: int = 0
-    unreachable: int = 0
-    throttled: int = 0
-    throttled_since: float | None = None
+# The whole of a request that says nothing but that an endpoint answers.
+_SHORT = ({"role": "user", "content": "What is a lake? Answer in one sentence."},)
+# More parts of a request than an endpoint can refuse one after the other.
+_ADAPTATIONS = 8
 
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A place among the requests in flight, with what the request is expected to use."""
+    """A place among the requests in flight, taken at a time of `time.monotonic`, with what the
+    request is expected to use."""
 
     ticket: int
     tokens: float
     cost: float
+    taken_at: float = field(default_factory=time.monotonic)
     taken: bool = True
 
 
@@ -110,6 +88,7 @@ class Endpoint:
         prices: Prices,
         patience: Patience,
         halt: Callable[[str], None],
+        max_unusable_answers: int = 0,
         batch: bool = False,
         ledger: Ledger | None = None,
     ) -> None:
@@ -146,10 +125,17 @@ class Endpoint:
         self._rng = random.Random()
         self._paused_until = 0.0
         self._answered = 0
-        self._refused_in_a_row = 0
-        self._given_up_in_a_row = 0
-        self._unreachable_since: float | None = None
-        self._throttled_since: float | None = None
+        self.health = Health(
+            name=str(self),
+            patience=patience,
+            request_timeout=request_timeout,
+            halt=halt,
+            short_request=self._short_request,
+            in_flight=lambda: self._limit.in_flight,
+        )
+        self.brake = Brake(
+            self._books, max_unusable_answers, halt=halt, name=str(self), redact=self.redact
+        )
         # Answers that came and are not on durable storage yet: they keep their places.
         self.unstored = 0
         self.usage = Usage(cost_usd=0.0 if known else None, reused_cost_usd=0.0 if known else None)
@@ -181,6 +167,10 @@ class Endpoint:
     def wait(self, ask: Ask) -> float | None:
         """Seconds until this ask may be sent: 0.0 now, None not before something in flight ends."""
         if not self._limit.may_start(self.unstored):
+            return None
+        if self.health.in_doubt and self._limit.in_flight:
+            return None
+        if self.brake.holds():
             return None
         if self._ledger is not None and (wait := self._wait_for_money(self._ledger, ask)) != 0.0:
             return wait
@@ -266,10 +256,12 @@ class Endpoint:
 
     # ---- a request
 
-    async def send(self, slot: Slot, ask: Ask, attempt: int) -> Answer | Fault:
+    async def send(
+        self, slot: Slot, ask: Ask, attempt: int, *, within: float | None = None
+    ) -> Answer | Fault:
         """Send one request. An answer returned has been counted in `usage`."""
         body = self.dialect.body(self.model, ask, attempt)
-        result = await self._request(body, ask, attempt)
+        result = await self._request(body, ask, attempt, within or self._request_timeout)
         self._give_back(slot)
         overload = isinstance(result, Fault) and result.overload
         if self._limit.finish(slot.ticket, throttled=overload):
@@ -286,12 +278,32 @@ class Endpoint:
             return replace(result, kind=Kind.ADAPTED)
         return result
 
-    async def _request(self, body: dict[str, Any], ask: Ask, attempt: int) -> Answer | Fault:
+    async def _short_request(self, ask: Ask) -> Answer | Fault | None:
+        """Send a short and harmless request with the options of `ask`, to see whether the endpoint
+        answers anything; None where a limit allows no more requests."""
+        short = replace(ask, key="", messages=_SHORT, sample=0)
+        patience = min(self._request_timeout, self._patience.dead_after)
+        result: Answer | Fault | None = None
+        for _ in range(_ADAPTATIONS):
+            if self._ledger is not None and self._wait_for_money(self._ledger, short) != 0.0:
+                return None
+            slot = self.take(short)
+            try:
+                result = await self.send(slot, short, 0, within=patience)
+            finally:
+                self.free(slot)
+            if isinstance(result, Answer) or result.kind is not Kind.ADAPTED:
+                break
+        return result
+
+    async def _request(
+        self, body: dict[str, Any], ask: Ask, attempt: int, within: float
+    ) -> Answer | Fault:
         started = time.monotonic()
         lane = self._lane()
         lane.in_flight += 1
         try:
-            async with asyncio.timeout(self._request_timeout):
+            async with asyncio.timeout(within):
                 content = await lane.client.post("/chat/completions", cast_to=bytes, body=body)
             response = wire.parse_json(content)
         except Exception as error:
@@ -339,9 +351,12 @@ class Endpoint:
 
     def _slow_down(self, result: Answer | Fault) -> None:
         logger.info("%s throttles: %d requests in flight from now on", self, self.limit)
-        if isinstance(result, Fault) and result.retry_after:
+        if isinstance(result, Fault) and self._is_bearable(result.retry_after):
             # It refuses many, so the wait it asks for concerns all of them.
-            self._paused_until = time.monotonic() + result.retry_after
+            self._paused_until = time.monotonic() + (result.retry_after or 0.0)
+
+    def _is_bearable(self, wait: float | None) -> bool:
+        return wait is not None and wait <= self._patience.stalled_after
 
     def _correct(self, difference: float) -> None:
         if self._tokens is not None:
@@ -366,11 +381,11 @@ class Endpoint:
             place = self._rng.randrange(self._answered)
             if place < _LATENCIES_KEPT:
                 usage.latencies_s[place] = answer.latency_s
-        self._refused_in_a_row = self._given_up_in_a_row = 0
-        self.reached()
+        self.health.answered()
 
     def count_reused(self, answer: Answer) -> None:
         """Count an answer that came from storage."""
+        self.health.went_on()
         usage = self.usage
         usage.answers_reused += 1
         usage.reused_prompt_tokens += answer.prompt_tokens
@@ -379,93 +394,33 @@ class Endpoint:
         if usage.reused_cost_usd is not None and cost is not None:
             usage.reused_cost_usd += cost
 
-    def reached(self) -> None:
-        """The endpoint did what it was asked, so whatever was wrong with it is over."""
-        self._unreachable_since = self._throttled_since = None
-
-    # ---- after a fault
-
-    def after(self, fault: Fault, tries: Tries) -> float | str:
-        """Seconds until the request is sent again, or the reason why it never is."""
+    def waiting(self) -> str | None:
+        """What is waited for, for people, once nothing has come for a while; else None."""
         now = time.monotonic()
-        if fault.kind is not Kind.UNREACHABLE:
-            self._unreachable_since = None
-        match fault.kind:
-            case Kind.ADAPTED:
-                return 0.0
-            case Kind.FATAL:
-                self._halt(f"{self} refuses to work: {fault}. {_remedy(fault)}")
-                return "endpoint_error"
-            case Kind.REFUSED:
-                return self._after_refusal(fault)
-            case Kind.UNREACHABLE:
-                return self._after_no_connection(fault, tries, now)
-            case Kind.THROTTLED:
-                return self._after_throttling(fault, tries, now)
-            case Kind.TRANSIENT:
-                return self._after_failure(fault, tries)
-
-    def _after_refusal(self, fault: Fault) -> str:
-        self._refused_in_a_row += 1
-        if self._answered == 0 and fault.status in (404, 405):
-            self._halt(f"{self} does not answer chat completions: {fault}. {_remedy(fault)}")
-        elif self._answered == 0 and self._refused_in_a_row >= REFUSED_IN_A_ROW:
-            self._halt(
-                f"{self} refused each of the first {self._refused_in_a_row} requests, the last "
-                f"with: {fault}. Check RARE_MODEL, OPENAI_BASE_URL and the options of the run."
+        silent = now - self.health.moved_at
+        if silent < self._patience.silent_after:
+            return None
+        fault, in_flight = self.health.last_fault, self._limit.in_flight
+        paces = [pace.delay() for pace in (self._requests, self._tokens) if pace is not None]
+        if fault is not None:
+            until = self._patience.dead_after
+            if fault.kind is Kind.THROTTLED:
+                until = self._patience.stalled_after
+            asked = (
+                "" if fault.retry_after is None else f" It asks to wait {fault.retry_after:g} s."
             )
-        return fault.reason
-
-    def _after_no_connection(self, fault: Fault, tries: Tries, now: float) -> float:
-        patience = self._patience.dead_after
-        self._unreachable_since = self._unreachable_since or now
-        if now - self._unreachable_since >= patience:
-            self._halt(
-                f"{self} has not been reachable for {patience:g} s: {fault}. "
-                "Check OPENAI_BASE_URL, and that the server runs."
+            return (
+                f"{self} has answered nothing for {silent:.0f} s, the last fault was: {fault}."
+                f"{asked} It is tried again, until {until:g} s are over."
             )
-        tries.unreachable += 1
-        return self._backoff(tries.unreachable, cap=patience / 4)
-
-    def _after_throttling(self, fault: Fault, tries: Tries, now: float) -> float | str:
-        patience = self._patience.stalled_after
-        tries.throttled += 1
-        tries.throttled_since = tries.throttled_since or now
-        self._throttled_since = self._throttled_since or now
-        wait = fault.retry_after or 0.0
-        if wait > patience or now - self._throttled_since >= patience:
-            asked = f" and asks to wait {wait:g} s" if wait else ""
-            self._halt(
-                f"{self} throttles every request{asked}: {fault}. Lower RARE_MAX_CONCURRENCY, set "
-                "RARE_REQUESTS_PER_MINUTE or RARE_TOKENS_PER_MINUTE, or run again later."
+        if paces and max(paces) > 1.0:
+            return (
+                f"The rate per minute of {self} is used up: the next request is sent in "
+                f"{max(paces):.0f} s (RARE_REQUESTS_PER_MINUTE, RARE_TOKENS_PER_MINUTE)."
             )
-        if now - tries.throttled_since >= patience:
-            return "rate_limited"
-        if fault.retry_after is None:
-            return self._backoff(tries.throttled)
-        # Never earlier than asked; spread out, since others were asked the same.
-        return wait + self._rng.uniform(0.0, max(self._patience.backoff, 0.1 * wait))
-
-    def _after_failure(self, fault: Fault, tries: Tries) -> float | str:
-        tries.failed += 1
-        if tries.failed < self._patience.tries:
-            return self._backoff(tries.failed)
-        self._given_up_in_a_row += 1
-        if self._given_up_in_a_row >= GIVEN_UP_IN_A_ROW:
-            self._halt(
-                f"{self} failed {self._given_up_in_a_row} asks in a row, {tries.failed} requests "
-                f"each, the last with: {fault}. Check the server and OPENAI_BASE_URL."
-            )
-        return "endpoint_error"
-
-    def _backoff(self, tries: int, *, cap: float = float("inf")) -> float:
-        cap = min(cap, self._patience.backoff_cap)
-        return full_jitter(tries, base=self._patience.backoff, cap=cap, rng=self._rng)
-
-
-def _remedy(fault: Fault) -> str:
-    return {
-        "unauthorized": "It does not accept the API key: check OPENAI_API_KEY and its rights.",
-        "quota": "The account has no quota left: add credit or use another key.",
-        "not_found": "Check RARE_MODEL and OPENAI_BASE_URL (it usually ends in /v1).",
-    }.get(fault.reason, "Check OPENAI_BASE_URL and OPENAI_API_KEY.")
+        if self._batch:
+            return f"{self} works on {in_flight} requests in batches, which may take a day."
+        return (
+            f"{self} has answered nothing for {silent:.0f} s: {in_flight} requests are in flight, "
+            f"each may take {self._request_timeout:g} s (RARE_REQUEST_TIMEOUT)."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -14,11 +15,18 @@ from rare_assets.resources.teacher.interface import Usage
 
 logger = logging.getLogger(__name__)
 
+# A wait that goes on is said again after twice as long each time, and at least so often.
+SAID_AGAIN_S = 900.0
+
 
 class Run(Protocol):
     """One `ask_all` that goes on."""
 
     stopped: str | None
+
+    @property
+    def awaits_endpoint(self) -> bool:
+        """Whether something is in flight, or waits to be sent."""
 
     def stop(self, message: str) -> None:
         """Send nothing more; end once what is out has come back."""
@@ -51,6 +59,7 @@ class EndpointTeacher(ABC, Generic[RunT]):
     ) -> None:
         self._endpoint = endpoint
         self._say = say or logger.warning
+        self._watcher: asyncio.Task[None] | None = None
         self._progress_every_s = progress_every_s
         if isinstance(refresh, datetime):
             self._ignore_before = refresh.timestamp()
@@ -95,6 +104,8 @@ class EndpointTeacher(ABC, Generic[RunT]):
     def _begin(self, run: RunT) -> None:
         if self._busy_since is None:
             self._busy_since = time.monotonic()
+            self._endpoint.health.went_on()
+            self._watcher = asyncio.create_task(self._watch())
         self._runs.append(run)
 
     def _end(self, run: RunT) -> None:
@@ -102,7 +113,25 @@ class EndpointTeacher(ABC, Generic[RunT]):
         if not self._runs:
             _ = self.usage  # brings `seconds` up to date
             self._busy_since = None
+            if self._watcher is not None:
+                self._watcher.cancel()
         run.report()
+
+    async def _watch(self) -> None:
+        """Say what is waited for, soon and then now and again."""
+        soon = self._endpoint.health.patience.silent_after
+        interval, said_at = soon, float("-inf")
+        while True:
+            await asyncio.sleep(min(1.0, soon / 4))
+            waited = self._endpoint.waiting()
+            now = time.monotonic()
+            if waited is None or not any(run.awaits_endpoint for run in self._runs):
+                if now - said_at > 2 * interval:
+                    interval = soon
+            elif now - said_at >= interval:
+                self._say(waited[0].upper() + waited[1:])
+                interval = min(SAID_AGAIN_S, 2 * interval)
+                said_at = now
 
     def _stop(self, message: str) -> None:
         """Send nothing more; every run ends once what is out has come back."""

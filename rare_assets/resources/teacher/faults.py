@@ -18,11 +18,11 @@ class Kind(Enum):
     """What to do after a fault."""
 
     THROTTLED = "send it later, and fewer at once"
-    TRANSIENT = "send it again later, a bounded number of times"
+    TRANSIENT = "send it again later: a number of times if others are answered, else for some time"
     UNREACHABLE = "send it again later, until the endpoint counts as dead"
     ADAPTED = "send it again now, without what the endpoint does not support"
-    REFUSED = "this request never gets better, the others go on"
-    FATAL = "no request gets better"
+    REFUSED = "this request never gets better, the others go on as long as any is answered"
+    FATAL = "no request gets better, unless others are answered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,14 @@ class Fault:
 
 _QUOTA = re.compile(r"insufficient_quota|billing_hard_limit|insufficient[ _]balance", re.I)
 _TOO_LONG = re.compile(
-    r"context[_ ]length|context window|maximum context|too many tokens|request too large|"
-    r"exceeds? the available context|prompt is too long|input is too long",
+    r"context[_ ](length|size|window)|maximum context|too many (input )?tokens|request too large|"
+    r"exceeds? the available context|(prompt|input|message)s? (is|are) too (long|large)|"
+    r"reduce the length",
     re.I,
 )
+# Where it can't be said of a rate.
+_TOO_MANY_TOKENS = re.compile(r"\btokens?\b.{0,60}\b(exceed|must be <=?)", re.I | re.S)
 _FILTERED = re.compile(r"content[_ ](filter|policy)|moderation|flagged|safety system", re.I)
-_NO_MODEL = re.compile(r"model", re.I)
 
 
 def fault_of(error: Exception, redact: Callable[[str], str]) -> Fault:
@@ -91,25 +93,22 @@ def status_fault(status: int, text: str, retry_after: float | None = None) -> Fa
     def fault(kind: Kind, reason: str) -> Fault:
         return Fault(kind, reason, text, status, retry_after)
 
+    if status in (401, 407):
+        return fault(Kind.FATAL, "unauthorized")
     if status == 402 or (status == 429 and _QUOTA.search(text)):
         return fault(Kind.FATAL, "quota")
-    if status == 429 and _TOO_LONG.search(text):
+    too_long = _TOO_LONG.search(text) and status not in (503, 529)
+    if status in (413, 414) or too_long:
         return fault(Kind.REFUSED, "context_length")
-    if status in (429, 503):
+    if status in (429, 503, 529):
         return fault(Kind.THROTTLED, "rate_limited")
-    if status in (401, 403):
-        if status == 403 and _FILTERED.search(text):
-            return fault(Kind.REFUSED, "content_filter")
-        return fault(Kind.FATAL, "unauthorized")
-    if status == 404:
-        return fault(Kind.FATAL if _NO_MODEL.search(text) else Kind.REFUSED, "not_found")
     if status >= 500 or status in (408, 409, 425):
         return fault(Kind.TRANSIENT, "server_error")
-    if _TOO_LONG.search(text) or status == 413:
+    if _TOO_MANY_TOKENS.search(text):
         return fault(Kind.REFUSED, "context_length")
     if _FILTERED.search(text):
         return fault(Kind.REFUSED, "content_filter")
-    return fault(Kind.REFUSED, "refused_by_endpoint")
+    return fault(Kind.REFUSED, "not_found" if status == 404 else "refused_by_endpoint")
 
 
 def response_fault(status: int, body: Any, redact: Callable[[str], str]) -> Fault:

@@ -32,11 +32,13 @@ class Ledger:
         path: the file, on a disk of this machine; made at the first entry. None: in memory.
         scope: what is spent together, as the id of a run or of a backfill. Rates have names of
             their own, since an endpoint's hold for whatever asks it.
+        stage: what is asked for; answers that can and can't be used are counted for each.
     """
 
-    def __init__(self, path: Path | None = None, scope: str = "") -> None:
+    def __init__(self, path: Path | None = None, scope: str = "", stage: str = "") -> None:
         self._path = path
         self._scope = scope
+        self._stage = stage
 
     def __repr__(self) -> str:
         return f"Ledger({str(self._path)!r}, {self._scope!r})"
@@ -66,6 +68,22 @@ class Ledger:
             },
         ).fetchone()
         return Spent(*row)
+
+    def judged(self, *, usable: int = 0, unusable: int = 0) -> tuple[int, int]:
+        """Count answers that could be used and that could not; the sums of the stage with them."""
+        row = self._connection.execute(
+            "INSERT INTO judged VALUES (:scope, :stage, :usable, :unusable, :now) "
+            "ON CONFLICT (scope, stage) DO UPDATE SET usable = usable + :usable, "
+            "unusable = unusable + :unusable, at = :now RETURNING usable, unusable",
+            {
+                "scope": self._scope,
+                "stage": self._stage,
+                "usable": usable,
+                "unusable": unusable,
+                "now": time.time(),
+            },
+        ).fetchone()
+        return int(row[0]), int(row[1])
 
     def free_at(self, rate: str, *, now: float) -> float:
         """When what is limited by a rate may be used again, by a clock that says `now`; 0.0 if it
@@ -108,6 +126,10 @@ class Ledger:
         connection.execute(
             "CREATE TABLE IF NOT EXISTS rates (rate TEXT PRIMARY KEY, free_at REAL, at REAL)"
         )
-        for table in ("spent", "rates"):
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS judged (scope TEXT, stage TEXT, usable INTEGER, "
+            "unusable INTEGER, at REAL, PRIMARY KEY (scope, stage))"
+        )
+        for table in ("spent", "rates", "judged"):
             connection.execute(f"DELETE FROM {table} WHERE at < ?", (time.time() - FORGOTTEN_S,))
         return connection

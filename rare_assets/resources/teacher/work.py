@@ -16,13 +16,15 @@ T = TypeVar("T")
 @dataclass(slots=True, eq=False)
 class Work:
     """An ask with what it has come to so far; `key` is that of its present attempt, `first_key` that
-    of its first one, under which the ask is claimed with all its attempts."""
+    of its first one, under which the ask is claimed with all its attempts. `unusable` says what was
+    wrong with the last answer, None if it was used."""
 
     ask: Ask
     key: bytes
     first_key: bytes = b""
     attempt: int = 0
     answer: Answer | None = None
+    unusable: Unusable | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -38,9 +40,11 @@ class Work:
         self.prompt_tokens += answer.prompt_tokens
         self.completion_tokens += answer.completion_tokens
         self.attempt += 1
+        self.unusable = None
         try:
             value = await settled(use(self.ask, answer))
         except Unusable as unusable:
+            self.unusable = unusable
             if self.attempt >= max_attempts:
                 return self.failed(unusable.reason, unusable.detail)
             self.key = wire.answer_key(model, self.ask, self.attempt)

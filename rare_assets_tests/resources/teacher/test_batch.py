@@ -23,7 +23,7 @@ from rare_assets.resources.teacher.pricing import Price, Prices
 from rare_assets.resources.teacher.structured import structured_value
 from rare_assets.resources.teacher.submissions import Submission, Submissions
 from rare_assets_tests.fake_batch_endpoint import FakeBatchEndpoint
-from rare_assets_tests.fake_endpoint import FakeEndpoint
+from rare_assets_tests.fake_endpoint import FakeEndpoint, Fault
 
 MODEL = "fake-model"
 KEY = "sk-secret-0123456789"
@@ -291,7 +291,75 @@ def test_requests_are_adapted_to_what_the_endpoint_understands(tmp_path):
 def test_a_file_in_which_nothing_is_accepted_stops_the_run(tmp_path):
     with FakeBatchEndpoint(fault_for=lambda body: "bad_request") as endpoint:
         result = run(tmp_path, endpoint.url, asks(50))
-        assert "refused each of the first 10 requests" in str(result.error)
+        assert "refused 50 different requests" in str(result.error)
+        assert result.outcomes == []
+
+
+def long_ask(number):
+    (message,) = ask(number).messages
+    text = message["content"] + " x" * 2000
+    return Ask(f"ask-{number}", ({"role": "user", "content": text},), schema=Note)
+
+
+@pytest.mark.parametrize("good", [0, 5])
+def test_documents_that_are_too_long_are_rejects_of_their_own(tmp_path, good):
+    def fault_for(body):
+        return "too_long" if len(body["messages"][0]["content"]) > 1000 else None
+
+    wanted = [long_ask(number) for number in range(30)] + asks(40)[40 - good :]
+    with FakeBatchEndpoint(fault_for=fault_for) as endpoint:
+        result = run(tmp_path, endpoint.url, wanted)
+        assert result.error is None
+        assert list(result.reasons.values()).count("context_length") == 30
+        assert len(result.outcomes) == 30 + good
+        # Where a batch brought nothing else, one short request told that the endpoint answers.
+        online = [call for call in endpoint.calls if call[1] == "/v1/chat/completions"]
+        assert len(online) == (0 if good else 1)
+
+
+def test_a_line_refused_by_a_firewall_harms_only_itself(tmp_path):
+    def fault_for(body):
+        if "passage 1:" in body["messages"][0]["content"]:
+            return Fault("status", text="403 Blocked.")
+        return None
+
+    with FakeBatchEndpoint(fault_for=fault_for) as endpoint:
+        result = run(tmp_path, endpoint.url, asks(3))
+        assert result.reasons == {"ask-0": None, "ask-1": "refused_by_endpoint", "ask-2": None}
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_lines_that_always_fail_are_theirs_only_if_a_short_request_works(tmp_path, works):
+    def fault_for(body):
+        lake = "lake" in body["messages"][0]["content"]
+        return None if lake and works else "server_error"
+
+    with FakeBatchEndpoint(fault_for=fault_for) as endpoint:
+        result = run(tmp_path, endpoint.url, asks(3))
+        assert len(endpoint.batches) == 3
+        if works:
+            assert set(result.reasons.values()) == {"endpoint_error"}
+        else:
+            assert "failed every request of 3 batches" in str(result.error)
+            assert result.outcomes == []
+
+
+def test_absurd_usage_in_a_batch_loses_no_answer(tmp_path):
+    usage = '{"prompt_tokens": 1e400, "completion_tokens": -%s}' % ("9" * 300)
+    with FakeBatchEndpoint(usage=usage) as endpoint:
+        result = run(tmp_path, endpoint.url, asks(3), prices=PRICES)
+        assert set(result.reasons.values()) == {None}
+        assert result.usage.estimated == 3
+        assert result.usage.cost_usd > 0
+        again = run(tmp_path, endpoint.url, asks(3), prices=PRICES)
+        assert again.usage.reused_cost_usd == result.usage.cost_usd
+
+
+def test_a_batch_of_which_nothing_can_be_used_is_not_asked_again(tmp_path):
+    with FakeBatchEndpoint(shares={"empty": 1.0}) as endpoint:
+        result = run(tmp_path, endpoint.url, asks(30))
+        assert "20 answers in a row of which none can be used" in str(result.error)
+        assert len(endpoint.handed_in) == 30
 
 
 KILLED = """

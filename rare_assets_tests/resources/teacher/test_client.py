@@ -1,10 +1,11 @@
 import asyncio
 import contextlib
 import logging
+import re
 import socket
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import pytest
@@ -475,18 +476,111 @@ def test_text_that_no_request_can_carry_fails_alone():
 # ---- endpoints that are dead or misconfigured
 
 
-def test_ten_refusals_before_any_answer_stop_the_run():
-    with FakeEndpoint(shares={"bad_request": 1.0}) as endpoint:
+@pytest.mark.parametrize("script", [[], [None]])
+def test_ten_refusals_in_a_row_and_that_of_a_short_request_stop_the_run(script):
+    with FakeEndpoint(script=script, shares={"bad_request": 1.0}) as endpoint:
         result = run(endpoint, asks(200), max_concurrency=4)
     assert "This request is not valid" in str(result.error)
-    assert 10 <= len(endpoint.requests) <= 14
+    # Ten, what else was in flight, the short one; and an answer with what was in flight beside it.
+    assert 11 <= len(endpoint.requests) <= 14 + 4 * len(script)
+    last = endpoint.requests[-1].body
+    assert len(user_text(endpoint.requests[-1])) < 50
+    assert last["response_format"] == endpoint.requests[0].body["response_format"]
 
 
-def test_refusals_after_an_answer_do_not_stop_the_run():
-    with FakeEndpoint(script=[None], shares={"bad_request": 1.0}) as endpoint:
-        result = run(endpoint, asks(30), max_concurrency=1)
+def of_size(number, length, **settings):
+    (message,) = ask(number).messages
+    text = message["content"] + " x" * (length // 2)
+    return replace(ask(number, **settings), messages=({"role": "user", "content": text},))
+
+
+def refuses_long(*faults):
+    """What the endpoint does with long prompts: the faults in turn."""
+
+    def fault_for(body):
+        text = body["messages"][0]["content"]
+        number = re.search("passage ([0-9]+):", text)
+        return faults[int(number[1]) % len(faults)] if len(text) > 1000 else None
+
+    return fault_for
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("too_long", "context_length"),
+        (Fault("status", text="400 1301 Sonderzeichen"), "refused_by_endpoint"),
+        (Fault("status", text="400 8000 tokens are requested, must be <= 4096"), "context_length"),
+        (Fault("status", text="500 exceeds the available context size"), "context_length"),
+        *((Fault("status", text=f"{code} No."), "refused_by_endpoint") for code in (403, 422, 451)),
+        (Fault("status", text="413 No."), "context_length"),
+        (Fault("status", text="404 No endpoint allows this."), "not_found"),
+    ],
+)
+@pytest.mark.parametrize("concurrency", [1, 16, 64])
+def test_refused_documents_at_the_head_of_a_shard_harm_only_themselves(fault, reason, concurrency):
+    wanted = [of_size(n, 4000) for n in range(50)] + [ask(n) for n in range(50, 60)]
+    with FakeEndpoint(fault_for=refuses_long(fault)) as endpoint:
+        result = run(endpoint, wanted, max_concurrency=concurrency)
     assert result.error is None
-    assert [o.reason for o in result.outcomes].count("refused_by_endpoint") == 29
+    assert {o.ask.key for o in result.good} == {f"ask-{n}" for n in range(50, 60)}
+    assert {o.reason for o in result.outcomes if o.reason} == {reason}
+    # Another, much shorter one of the asks told that the endpoint answers: nothing more was sent.
+    assert len(endpoint.requests) == 60
+
+
+def test_refused_documents_and_nothing_else_are_told_from_a_refusing_endpoint_by_a_short_request():
+    faults = ["too_long", Fault("status", text="403 Blocked."), "policy", "bad_request"]
+    with FakeEndpoint(fault_for=refuses_long(*faults)) as endpoint:
+        result = run(endpoint, [of_size(n, 4000) for n in range(24)], max_concurrency=4)
+    assert result.error is None
+    assert len(result.outcomes) == 24
+    assert len({o.reason for o in result.outcomes}) == 3
+    assert 1 <= len(endpoint.requests) - 24 <= 3
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 451])
+def test_one_prompt_that_is_refused_among_answers_harms_only_itself(status):
+    def fault_for(body):
+        if "passage 7:" in body["messages"][0]["content"]:
+            return Fault("status", text=f"{status} Not this one.")
+        return None
+
+    with FakeEndpoint(fault_for=fault_for) as endpoint:
+        result = run(endpoint, asks(20), max_concurrency=2)
+    assert result.error is None
+    assert len(result.good) == 19
+    assert "Not this one." in result.by_key["ask-7"].detail
+    assert len(endpoint.requests) == 20
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_key_or_a_model_that_is_taken_away_stops_the_run_soon(status):
+    script = [None] * 20
+    with FakeEndpoint(
+        script=script, shares={Fault("status", text=f"{status} Gone."): 1.0}, latency=0.005
+    ) as endpoint:
+        result = run(endpoint, asks(500), max_concurrency=8)
+    assert f"HTTP {status}: Gone." in str(result.error)
+    assert len(result.good) == 20
+    assert len(endpoint.requests) <= 20 + 8 + 10 + 8 + 1
+
+
+def test_the_judge_may_be_refused_while_the_others_are_answered():
+    async def main(endpoint):
+        async with teacher_at(endpoint, max_concurrency=2) as teacher:
+
+            async def judged(first, answer):
+                number = int(first.key.removeprefix("ask-"))
+                judge = [o async for o in teacher.ask_all([of_size(number + 50, 4000)], content)]
+                return judge[0].reason
+
+            return [o async for o in teacher.ask_all(asks(30), judged)]
+
+    with FakeEndpoint(fault_for=refuses_long("too_long")) as endpoint:
+        outcomes = asyncio.run(main(endpoint))
+    assert [o.value for o in outcomes] == ["context_length"] * 30
+    assert len(endpoint.requests) <= 61
 
 
 KEY = "sk-secret-0123456789"
@@ -504,7 +598,7 @@ def unused_port():
         ({"key": "another"}, "OPENAI_API_KEY"),
         ({"models": ["another"]}, "RARE_MODEL"),
         ({"shares": {"quota": 1.0}}, "quota"),
-        ({"shares": {"server_error": 1.0}}, "in a row"),
+        ({"shares": {"server_error": 1.0}}, "failed every request"),
         ({"shares": {"not_json": 1.0}}, "not JSON"),
     ],
 )
@@ -518,9 +612,8 @@ def test_a_misconfigured_endpoint_stops_early_with_one_message_free_of_the_key(
     assert says in message
     assert endpoint.url in message
     assert MODEL in message
-    # At most 8 asks in flight, 8 waiting to be sent again, and 9 given up before the tenth.
-    assert len({recorded.raw for recorded in endpoint.requests}) <= 8 + 8 + 9
-    assert len(endpoint.requests) <= (8 + 8 + 9) * QUICK.tries
+    # At most 8 asks in flight, 8 waiting to be sent again, and a short one.
+    assert len({recorded.raw for recorded in endpoint.requests}) <= 8 + 8 + 1
     assert len([record for record in caplog.records if record.levelno >= logging.ERROR]) == 1
     told = "".join(traceback.format_exception(result.error)) + caplog.text + repr(result)
     assert endpoint.requests[0].headers["authorization"] == f"Bearer {KEY}"
@@ -547,6 +640,120 @@ def test_an_unreachable_endpoint_stops_after_a_while():
     assert "has not been reachable for 0.4 s" in str(result.error)
     assert KEY not in str(result.error)
     assert result.outcomes == []
+
+
+OUTAGES = [
+    *("bad_gateway", "dropped", "half_body", "not_json", "error_in_200"),
+    *(Fault("status", text=f"{code} down") for code in (500, 502, 503, 504, 520, 529)),
+]
+# Waits of a few milliseconds, tries enough for none of them to be given up by count.
+PATIENT = Patience(dead_after=30, stalled_after=30, tries=3, backoff=0.005, backoff_cap=0.02)
+
+
+@pytest.mark.parametrize("fault", OUTAGES, ids=lambda fault: getattr(fault, "text", fault) or "")
+def test_an_outage_is_sat_out_by_time_and_loses_no_row(fault):
+    """Each of the asks meets it more often than its tries."""
+    with FakeEndpoint(script=[None] * 3 + [fault] * 50) as endpoint:
+        result = run(endpoint, asks(12), max_concurrency=4, patience=PATIENT)
+    assert result.error is None
+    assert len(result.good) == 12
+    assert len(endpoint.requests) >= 12 + 50
+
+
+@pytest.mark.parametrize("fault", OUTAGES, ids=lambda fault: getattr(fault, "text", fault) or "")
+def test_an_outage_without_end_stops_the_run_and_rejects_nothing(fault):
+    patience = replace(PATIENT, dead_after=0.3, stalled_after=0.3)
+    with FakeEndpoint(script=[None] * 3, shares={fault: 1.0}) as endpoint:
+        result = run(endpoint, asks(12), max_concurrency=4, patience=patience)
+    said = str(result.error)
+    assert "failed every request for 0." in said or "throttles every request" in said
+    assert len(result.outcomes) == len(result.good) == 3
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_requests_that_fail_for_ever_with_nothing_beside_them_are_theirs_if_a_short_one_works(
+    number,
+):
+    def poison(body):
+        return "server_error" if "passage" in body["messages"][0]["content"] else None
+
+    with FakeEndpoint(fault_for=poison) as endpoint:
+        result = run(endpoint, asks(number), patience=PATIENT)
+    assert result.error is None
+    assert [o.reason for o in result.outcomes] == ["endpoint_error"] * number
+    assert len(endpoint.requests) <= number * (PATIENT.tries + 2) + number
+
+
+def test_an_endpoint_that_accepts_and_never_answers_stops_the_run_and_says_so_before():
+    told = []
+    patience = replace(PATIENT, dead_after=0.5, silent_after=0.1)
+    with FakeEndpoint(shares={"hangs": 1.0}) as endpoint:
+        result = run(
+            endpoint,
+            asks(20),
+            request_timeout=0.2,
+            patience=patience,
+            max_concurrency=4,
+            say=told.append,
+        )
+    assert "accepts requests and answers none" in str(result.error)
+    assert "RARE_REQUEST_TIMEOUT" in str(result.error)
+    assert result.outcomes == []
+    # First that nothing comes, then what is wrong.
+    assert "4 requests are in flight, each may take 0.2 s" in told[0]
+    assert "no answer within the request timeout" in told[-1]
+    assert len(endpoint.requests) < 40
+
+
+def test_one_request_that_never_is_answered_is_given_up_beside_others():
+    def poison(body):
+        return "hangs" if "passage 3:" in body["messages"][0]["content"] else None
+
+    with FakeEndpoint(fault_for=poison) as endpoint:
+        result = run(endpoint, asks(12), request_timeout=0.3, patience=PATIENT)
+    assert result.error is None
+    assert [o.reason for o in result.outcomes if o.reason] == ["endpoint_error"]
+    assert len(result.good) == 11
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "says"),
+    [
+        ({"script": [Fault("throttled", seconds=1)]}, {}, "It asks to wait 1 s."),
+        ({"script": [Fault("slow", seconds=1)]}, {}, "1 requests are in flight"),
+        ({}, {"requests_per_minute": 40}, "RARE_REQUESTS_PER_MINUTE"),
+        ({"script": ["bad_gateway"] * 80}, {}, "HTTP 502"),
+    ],
+)
+def test_every_wait_is_said_soon_and_seldom(settings, options, says):
+    told = []
+    patience = replace(PATIENT, silent_after=0.2)
+    with FakeEndpoint(**settings) as endpoint:
+        result = run(
+            endpoint, asks(2), max_concurrency=1, patience=patience, say=told.append, **options
+        )
+    assert len(result.good) == 2
+    assert says in told[0]
+    assert len(told) <= 3
+
+
+def test_a_run_without_waits_says_nothing():
+    told = []
+    with FakeEndpoint(latency=0.01) as endpoint:
+        run(endpoint, asks(40), patience=replace(PATIENT, silent_after=5), say=told.append)
+    assert told == []
+
+
+def test_a_wait_too_long_for_one_request_is_its_own_while_others_are_answered():
+    def poison(body):
+        text = body["messages"][0]["content"]
+        return Fault("throttled", seconds=3600) if "passage 9:" in text else None
+
+    with FakeEndpoint(fault_for=poison) as endpoint:
+        result = run(endpoint, asks(12), max_concurrency=1)
+    assert result.error is None
+    assert result.by_key["ask-9"].reason == "rate_limited"
+    assert len(result.good) == 11
 
 
 def test_a_short_interruption_is_sat_out():
@@ -743,6 +950,69 @@ def test_max_requests_stops_cleanly_and_the_next_run_goes_on():
     assert second.error is None
     assert len(second.good) == 50
     assert len(endpoint.requests) == 50
+
+
+def test_a_teacher_of_which_no_answer_can_be_used_is_stopped_soon():
+    with FakeEndpoint(shares={"empty": 1.0}) as endpoint:
+        result = run(endpoint, asks(200), max_concurrency=4, max_unusable_answers=20)
+    said = str(result.error)
+    assert "20 answers in a row of which none can be used" in said
+    assert "empty (finish_reason stop): ''" in said
+    assert len(endpoint.requests) <= 20 + 4
+
+
+def test_the_last_raw_answers_are_shown_without_the_key():
+    def chatty(body):
+        return f"Hello {KEY}, what can I do? " + "Bla. " * 200
+
+    with FakeEndpoint(answer=chatty) as endpoint:
+        result = run(endpoint, asks(9), max_unusable_answers=5, api_key=SecretStr(KEY))
+    said = str(result.error)
+    assert "not_json (finish_reason stop): 'Hello [API key], what can I do? Bla." in said
+    assert KEY not in said
+    assert len(said) < 2000
+
+
+@pytest.mark.parametrize(("most", "stops"), [(0, False), (31, False), (30, True), (1, True)])
+def test_the_brake_is_set_by_its_number(most, stops):
+    with FakeEndpoint(shares={"empty": 1.0}) as endpoint:
+        result = run(endpoint, asks(10), max_unusable_answers=most, max_attempts=3)
+    assert (result.error is not None) == stops
+    if not stops:
+        assert len(endpoint.requests) == 30
+        assert [o.reason for o in result.outcomes] == ["empty"] * 10
+
+
+def test_one_usable_answer_takes_the_brake_off():
+    with FakeEndpoint(script=["empty", None], shares={"empty": 1.0}) as endpoint:
+        result = run(endpoint, asks(20), max_concurrency=1, max_unusable_answers=5)
+    assert result.error is None
+    assert len(result.good) == 1
+    # The second request may be of the first ask or of another.
+    assert len(endpoint.requests) in (2 + 19 * 3, 1 + 3 + 18 * 3)
+
+
+def test_stored_answers_do_not_count_for_the_brake():
+    store = MemoryAnswers()
+    with FakeEndpoint(shares={"empty": 1.0}) as endpoint:
+        run(endpoint, asks(10), store=store, max_unusable_answers=0)
+        again = run(endpoint, asks(10), store=store, max_unusable_answers=5)
+        assert again.error is None
+        assert len(endpoint.requests) == 30
+
+
+def test_the_brake_holds_for_all_that_work_on_the_same_stage(tmp_path):
+    path = tmp_path / "spent.sqlite3"
+    with FakeEndpoint(shares={"empty": 1.0}) as endpoint:
+        for number in range(3):
+            ledger = Ledger(path, "a run", "questions")
+            result = run(endpoint, asks(4), max_attempts=1, max_unusable_answers=6, ledger=ledger)
+            # Four, then two more, then none.
+            assert (result.error is None) == (number == 0)
+        assert 6 <= len(endpoint.requests) <= 8
+        ledger = Ledger(path, "a run", "reasoning")
+        result = run(endpoint, asks(4), max_attempts=1, max_unusable_answers=6, ledger=ledger)
+        assert result.error is None
 
 
 PRICES = Prices({MODEL: Price(prompt_usd_per_million=1.0, completion_usd_per_million=10.0)})
