@@ -27,6 +27,7 @@ from rare_assets.provenance import (
     what_differs,
 )
 from rare_assets.resources.retriever.interface import Bm25, IndexMissing, IndexState
+from rare_assets.resources.teacher.interface import ENDPOINT_FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -221,7 +222,8 @@ class Planner:
         now: Mapping[str, str],
         config: type[dg.Config] = dg.Config,
     ) -> Stale | None:
-        """Whether a stored table is missing, made from something else, or was stopped by its check.
+        """Whether a stored table is missing, made from something else, lacks what the endpoint failed
+        to answer, or was stopped by its check.
 
         The latter is made again, from stored answers, so that its check stops what follows again.
         """
@@ -233,9 +235,18 @@ class Planner:
         changed = what_differs(completed(stored.made_from, config), now)
         if changed:
             return Stale(table, ", ".join(changed))
+        if stored.n_rejects and self._has_endpoint_faults(table, shard):
+            return Stale(table, "faults of the endpoint")
         if stored.n_rejects and self._is_blocked(table, shard):
             return Stale(table, "rejects")
         return None
+
+    def _has_endpoint_faults(self, table: str, shard: str) -> bool:
+        """Whether any reject is one that the endpoint never answered, and may answer now."""
+        reasons = self.tables.scan_rejects(table, shard).select(
+            pl.col("reason").is_in(ENDPOINT_FAULTS).any()
+        )
+        return bool(reasons.collect().item())
 
     def _is_blocked(self, table: str, shard: str) -> bool:
         return why_blocked(StoredShard(table, shard, self.tables), "rejects") is not None

@@ -188,6 +188,19 @@ def test_a_shard_that_its_rejects_have_blocked_stays_blocked(graph):
     assert plan(graph) == again
 
 
+@pytest.mark.parametrize("table", ["questions", "reasoning"])
+@pytest.mark.parametrize(
+    ("reason", "again"), [("endpoint_error", True), ("rate_limited", True), ("cut", False)]
+)
+def test_what_the_endpoint_failed_to_answer_is_asked_again(graph, table, reason, again):
+    stored = graph.tables.provenance(table, A)
+    failed = rejects(table, {"question_id": "x-q0", "reason": reason})
+    graph.tables.write(table, A, graph.tables.scan(table, A), failed, stored.made_from)
+    stale = plan(graph)
+    assert (stale.get((table, A)) == "faults of the endpoint") == again
+    assert bool(stale) == again
+
+
 def test_documents_that_count_as_long_enough_by_now_are_asked_about(graph):
     stored = graph.tables.provenance("questions", A)
     asked = graph.tables.scan("questions", A).collect()

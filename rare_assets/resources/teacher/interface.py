@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 # Reason of an Outcome that only an estimate has: the ask would have been sent.
 NOT_ASKED = "not_asked"
+# Reasons of an Outcome that no answer was stored for: the endpoint failed, and may answer next time.
+ENDPOINT_FAULTS = ("endpoint_error", "rate_limited")
 
 
 @dataclass(frozen=True, slots=True)
