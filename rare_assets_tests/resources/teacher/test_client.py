@@ -563,7 +563,8 @@ def test_a_key_or_a_model_that_is_taken_away_stops_the_run_soon(status):
         result = run(endpoint, asks(500), max_concurrency=8)
     assert f"HTTP {status}: Gone." in str(result.error)
     assert len(result.good) == 20
-    assert len(endpoint.requests) <= 20 + 8 + 10 + 8 + 1
+    # What is in flight beside an answer says nothing; then one is in doubt, and later ten.
+    assert len(endpoint.requests) <= 20 + 4 * 8 + 10 + 1
 
 
 def test_the_judge_may_be_refused_while_the_others_are_answered():
@@ -721,7 +722,7 @@ def test_one_request_that_never_is_answered_is_given_up_beside_others():
     [
         ({"script": [Fault("throttled", seconds=1)]}, {}, "It asks to wait 1 s."),
         ({"script": [Fault("slow", seconds=1)]}, {}, "1 requests are in flight"),
-        ({}, {"requests_per_minute": 40}, "RARE_REQUESTS_PER_MINUTE"),
+        ({}, {"requests_per_minute": 60}, "RARE_REQUESTS_PER_MINUTE"),
         ({"script": ["bad_gateway"] * 80}, {}, "HTTP 502"),
     ],
 )
@@ -730,9 +731,9 @@ def test_every_wait_is_said_soon_and_seldom(settings, options, says):
     patience = replace(PATIENT, silent_after=0.2)
     with FakeEndpoint(**settings) as endpoint:
         result = run(
-            endpoint, asks(2), max_concurrency=1, patience=patience, say=told.append, **options
+            endpoint, asks(3), max_concurrency=1, patience=patience, say=told.append, **options
         )
-    assert len(result.good) == 2
+    assert len(result.good) == 3
     assert any(says in line for line in told)
     assert len(told) <= 10
 
