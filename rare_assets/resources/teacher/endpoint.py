@@ -413,7 +413,7 @@ class Endpoint:
                 f"{self} has answered nothing for {silent:.0f} s, the last fault was: {fault}."
                 f"{asked} It is tried again, until {until:g} s are over."
             )
-        if paces and max(paces) > 1.0:
+        if not in_flight and paces and max(paces) > 0.0:
             return (
                 f"The rate per minute of {self} is used up: the next request is sent in "
                 f"{max(paces):.0f} s (RARE_REQUESTS_PER_MINUTE, RARE_TOKENS_PER_MINUTE)."
