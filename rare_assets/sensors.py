@@ -7,18 +7,25 @@ import json
 
 import dagster as dg
 import polars as pl
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
-from rare_assets.jobs import questions_job
+from rare_assets.assets.corpus_index import shards_to_index
+from rare_assets.jobs import corpus_index_job, questions_job
 from rare_assets.partitions import document_shards
+from rare_assets.planning import FIRST_WAIT
 from rare_assets.registration import Scan, remove_tables, say_gone, scan_source
-from rare_assets.resources.configurable import Corpus, Storage
+from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage
 from rare_assets.resources.corpus_source import Shard
+from rare_assets.resources.retriever.interface import IndexMissing
 from rare_assets.resources.source_formats import SourceError
 from rare_assets.resources.tables import ParquetTables
 from rare_assets.source_states import is_read, report_states, source_states
 
 WATCH_SECONDS = 30
 NEW_SHARDS_SECONDS = 60
+FOLLOW_SECONDS = 30
+READING_JOBS = {"documents_job", "questions_job", "corpus_index_job"}
+READING_ASSETS = {dg.AssetKey("documents"), dg.AssetKey("corpus_index")}
 # A tick has a minute, in which the daemon makes a few runs a second.
 RUNS_PER_TICK = 100
 # Each look reads the footer of a stored file, from an object store perhaps.
@@ -161,13 +168,51 @@ def new_shards(
     )
 
 
-index_follows_documents = dg.AutomationConditionSensorDefinition(
-    "index_follows_documents",
-    target=dg.AssetSelection.assets("corpus_index"),
+def _is_under_way(instance: dg.DagsterInstance) -> bool:
+    """Return True if a run is reading documents or syncing the index, or is about to."""
+    unfinished = dg.RunsFilter(statuses=[*NOT_FINISHED_STATUSES])
+    return any(
+        run.job_name in READING_JOBS or READING_ASSETS & (run.asset_selection or set())
+        for run in instance.get_runs(unfinished)
+    )
+
+
+@dg.sensor(
+    job=corpus_index_job,
     default_status=dg.DefaultSensorStatus.STOPPED,
-    description="Costs nothing: syncs the index after documents of any shard were made, once none "
-    "is being read. Off by default: a backfill and 'rare-assets run' sync it themselves. Nothing "
-    "that asks the teacher is ever requested by it.",
+    minimum_interval_seconds=FOLLOW_SECONDS,
+    description="Costs nothing: syncs the index whenever it does not hold the stored documents of all "
+    "shards, once none is being read. Off by default: a backfill and 'rare-assets run' sync it "
+    "themselves. Nothing that asks the teacher is ever requested by it.",
 )
+def index_follows_documents(
+    context: dg.SensorEvaluationContext, storage: Storage, retriever: Bm25Retriever
+) -> dg.SensorResult | dg.SkipReason:
+    """Compares the footers of the stored documents with the index; looks only where a file changed."""
+    tables = storage.tables()
+    registered = sorted(context.instance.get_dynamic_partitions(document_shards.name or ""))
+    stored = sorted(tables.stored_versions("documents").items())
+    # A sync that failed is not requested again until something changes.
+    seen = hashlib.sha256(json.dumps([registered, stored]).encode()).hexdigest()[:16]
+    if seen == context.cursor:
+        return dg.SkipReason("No documents have changed since the last look.")
+    if _is_under_way(context.instance):
+        return dg.SkipReason("Documents are being read, or the index is being synced.")
+    contents, _ = shards_to_index(tables, registered)
+    wanted = {shard: content.content_hash for shard, content in contents.items()}
+    with retriever.open(first_wait=FIRST_WAIT) as engine:
+        try:
+            state = engine.state()
+        except IndexMissing:
+            state = None
+    if wanted == (dict(state.shards) if state else {}):
+        return dg.SensorResult(
+            skip_reason=dg.SkipReason(f"The index holds the {len(wanted):,} shards as stored."),
+            cursor=seen,
+        )
+    config = {} if state is None else {"corpus_index": {"config": state.bm25._asdict()}}
+    # It ranks as it did: options of a run by hand stay.
+    return dg.SensorResult(run_requests=[dg.RunRequest(run_config={"ops": config})], cursor=seen)
+
 
 sensors = [watch_corpus, new_shards, index_follows_documents]

@@ -12,7 +12,7 @@ from rare_assets.operators.read_documents import read_documents
 from rare_assets.provenance import documents_from
 from rare_assets.registration import known_shards
 from rare_assets.resources.configurable import Corpus, Storage
-from rare_assets.sensors import new_shards, watch_corpus
+from rare_assets.sensors import index_follows_documents, new_shards, watch_corpus
 from rare_assets_tests.graph import Graph, metadata
 from rare_assets_tests.passages import write_jsonl
 
@@ -180,32 +180,49 @@ def test_a_source_that_cannot_be_read_is_a_reason_to_skip_and_removes_nothing(gr
     assert graph.shards == ["a.jsonl", "b.jsonl"]
 
 
-# Dagster's own tester uses what is a beta in this Dagster.
-@pytest.mark.filterwarnings("ignore:Parameter `include_sources`")
-def test_the_index_follows_documents_and_nothing_that_costs_follows_it(graph):
-    """Simulated as the daemon evaluates it; one of the shards is never read."""
+def follow(graph, cursor=None):
+    """A tick of `index_follows_documents`: the run config of the sync it requests, or why it does not."""
+    resources = {"storage": graph.storage, "retriever": graph.retriever}
+    with dg.build_sensor_context(graph.instance, cursor, resources=resources) as context:
+        result = index_follows_documents(context)
+    if isinstance(result, dg.SkipReason):
+        return result.skip_message, cursor
+    if result.run_requests:
+        (request,) = result.run_requests
+        return request.run_config["ops"], result.cursor
+    return result.skip_reason.skip_message, result.cursor
+
+
+def test_the_index_is_synced_with_what_is_stale_when_the_sensor_is_switched_on(graph):
+    """One of the shards is never read; documents were made long before the first tick."""
     graph.register()
-    evaluated = None
-
-    def requested_keys():
-        nonlocal evaluated
-        evaluated = dg.evaluate_automation_conditions(
-            graph.defs, graph.instance, cursor=evaluated.cursor if evaluated else None
-        )
-        return {
-            key.to_user_string()
-            for key in graph.defs.resolve_asset_graph().get_all_asset_keys()
-            if evaluated.get_num_requested(key)
-        }
-
-    assert requested_keys() == set()
+    assert "The index holds the 0 shards" in follow(graph)[0]
     assert graph.make("documents_job", "a.jsonl").success
-    assert requested_keys() == {"corpus_index"}
-    assert graph.make("corpus_index_job").success
-    assert requested_keys() == set()
-    assert requested_keys() == set()
+    requested, cursor = follow(graph)
+    assert requested == {}
+    # The daemon has it now; one that failed is not requested for ever.
+    assert follow(graph, cursor)[0].startswith("No documents have changed")
+    assert graph.make("corpus_index_job", corpus_index={"k1": 1.2}).success
+    assert "The index holds the 1 shards as stored" in follow(graph)[0]
+    write_jsonl(graph.source / "a.jsonl", range(2))
     assert graph.make("documents_job", "a.jsonl").success
-    assert requested_keys() == {"corpus_index"}
+    requested, _ = follow(graph, cursor)
+    # It goes on ranking as it was told to.
+    assert requested["corpus_index"]["config"]["k1"] == 1.2
+
+
+def test_the_index_waits_while_documents_are_read(graph):
+    graph.register()
+    assert graph.make("documents_job", "a.jsonl").success
+    selection = frozenset({dg.AssetKey("documents"), dg.AssetKey("questions")})
+    for job, assets in (("documents_job", None), ("__ASSET_JOB", selection)):
+        run = dg.DagsterRun(job, status=dg.DagsterRunStatus.STARTED, asset_selection=assets)
+        graph.instance.add_run(run)
+        assert follow(graph)[0] == "Documents are being read, or the index is being synced."
+        graph.instance.report_run_failed(run)
+    asking = dg.DagsterRun("rare_job", status=dg.DagsterRunStatus.STARTED)
+    graph.instance.add_run(asking)
+    assert follow(graph)[0] == {}
 
 
 @pytest.fixture
@@ -380,6 +397,7 @@ def test_states_are_told_alike_on_an_object_store(nothing_set, tmp_path, s3_buck
 def test_no_asset_that_asks_has_a_condition_and_what_pays_is_off(graph):
     specs = {spec.key.to_user_string(): spec for spec in graph.defs.resolve_all_asset_specs()}
     with_condition = {name for name, spec in specs.items() if spec.automation_condition}
-    assert with_condition == {"corpus_index"}
+    # An update of the index would request every shard again.
+    assert with_condition == set()
     running = dg.DefaultSensorStatus.RUNNING
     assert [s.name for s in graph.defs.sensors if s.default_status is running] == ["watch_corpus"]

@@ -17,15 +17,6 @@ from rare_assets.worked_example import shortened
 
 DUPLICATES_SHOWN = 20
 
-# After documents of any shard, once none is being read; a shard that can't be read holds up nothing.
-# What follows the index costs money, and so has no condition: an update of the index would request
-# every shard again.
-FOLLOWS_DOCUMENTS = (
-    dg.AutomationCondition.eager()
-    .without(~dg.AutomationCondition.any_deps_missing())
-    .with_label("follows_documents")
-)
-
 
 class CorpusIndexConfig(dg.Config):
     """How the index ranks."""
@@ -60,7 +51,8 @@ def shards_to_index(
     freshness_policy=dg.FreshnessPolicy.time_window(
         warn_window=timedelta(days=7), fail_window=timedelta(days=30)
     ),
-    automation_condition=FOLLOWS_DOCUMENTS,
+    # No automation condition on it nor on what follows, which costs money: an update of the index would
+    # request every shard again. The sensor `index_follows_documents` looks at what is stored.
     code_version="1",
     pool="elasticsearch",
 )
