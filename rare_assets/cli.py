@@ -46,6 +46,11 @@ def main() -> None:
     "--all", "redo_all", is_flag=True, help="Materialize everything anew, changed or not."
 )
 @click.option(
+    "--retry-rejects",
+    is_flag=True,
+    help="Ask again where no stored answer of the teacher can be used, and only there.",
+)
+@click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="YAML of Dagster run config, as in the Launchpad (ops: {questions: {config: {...}}}).",
@@ -58,6 +63,7 @@ def run(
     storage: str | None,
     shards: tuple[str, ...],
     redo_all: bool,
+    retry_rejects: bool,
     config: Path | None,
     dry_run: bool,
 ) -> None:
@@ -69,6 +75,7 @@ def run(
       rare-assets run --source ./corpus --storage s3://bucket/rare
       rare-assets run --shard biology.jsonl            one shard (documents and index: all)
       rare-assets run --all                            everything anew; stored answers are free
+      rare-assets run --retry-rejects                  ask again for rejects, of a mended teacher
       rare-assets run --dry-run                        what it would ask, and what that costs
 
     Every answer of the teacher is stored: a run that was stopped goes on where it was.
@@ -80,7 +87,10 @@ def run(
     with _one_message():
         from rare_assets.main_job import MainJob
 
-        job = MainJob(_read_config(config), shards, redo_all)
+        run_config = _read_config(config)
+        if retry_rejects:
+            _retry_rejects(run_config)
+        job = MainJob(run_config, shards, redo_all)
         succeeded = job.estimate() if dry_run else job.execute()
     sys.exit(0 if succeeded else 1)
 
@@ -266,6 +276,14 @@ def _set(**values: str | None) -> None:
     for name, value in (("RARE_SOURCE", settings.source), ("RARE_STORAGE", settings.storage)):
         if "://" not in value:
             os.environ[name] = str(Path(value).expanduser().absolute())
+
+
+def _retry_rejects(run_config: dict[str, Any]) -> None:
+    """Set the option of that name for both assets that ask the teacher."""
+    ops = run_config["ops"] = dict(run_config.get("ops") or {})
+    for asset in ("questions", "reasoning"):
+        given = ops.get(asset) or {}
+        ops[asset] = {**given, "config": {**(given.get("config") or {}), "retry_rejects": True}}
 
 
 def _read_config(path: Path | None) -> dict[str, Any]:

@@ -93,7 +93,10 @@ async def _questions(
 ) -> Usage:
     options = planner.options.questions
     async with teacher.estimating(
-        refresh=options.refresh, batch=options.mode == "batch", say=say
+        refresh=options.refresh,
+        retry_rejects=options.retry_rejects,
+        batch=options.mode == "batch",
+        say=say,
     ) as estimating:
         await doc2query(
             planner.tables.scan("documents", shard).collect(),
@@ -109,7 +112,10 @@ async def _reasoning(
 ) -> Usage:
     options = planner.options.reasoning
     async with teacher.estimating(
-        refresh=options.refresh, batch=options.mode == "batch", say=say
+        refresh=options.refresh,
+        retry_rejects=options.retry_rejects,
+        batch=options.mode == "batch",
+        say=say,
     ) as estimating:
         await reason_distill(
             planner.tables.scan("questions", shard).collect(),

@@ -17,6 +17,7 @@ from rare_assets.assets.questions import QuestionsConfig
 from rare_assets.assets.reasoning import ReasoningConfig
 from rare_assets.checks.gate import why_blocked
 from rare_assets.checks.judgement import StoredShard
+from rare_assets.operators.answers import retryable
 from rare_assets.operators.templates import load_templates
 from rare_assets.provenance import (
     completed,
@@ -237,7 +238,9 @@ class Planner:
             return Stale(table, ", ".join(changed))
         if stored.n_rejects and self._has_endpoint_faults(table, shard):
             return Stale(table, "faults of the endpoint")
-        if stored.n_rejects and self._is_blocked(table, shard):
+        if stored.n_rejects and (
+            self._is_blocked(table, shard) or self._is_to_be_retried(table, shard)
+        ):
             return Stale(table, "rejects")
         return None
 
@@ -247,6 +250,13 @@ class Planner:
             pl.col("reason").is_in(ENDPOINT_FAULTS).any()
         )
         return bool(reasons.collect().item())
+
+    def _is_to_be_retried(self, table: str, shard: str) -> bool:
+        """Whether rejects are asked for again, of which there are some that could be mended so."""
+        options = getattr(self.options, table, None)
+        if not getattr(options, "retry_rejects", False):
+            return False
+        return not retryable(self.tables.scan_rejects(table, shard)).head(1).collect().is_empty()
 
     def _is_blocked(self, table: str, shard: str) -> bool:
         return why_blocked(StoredShard(table, shard, self.tables), "rejects") is not None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rare_assets.resources.retriever.interface import IndexState
 
 # Options of a run that decide how an answer is got, not what it is.
-NOT_CONTENT = {"max_attempts", "mode", "refresh", "remine_after_growth"}
+NOT_CONTENT = {"max_attempts", "mode", "refresh", "remine_after_growth", "retry_rejects"}
 
 # Documents in the corpus when the oldest of a shard's negatives were mined: told, never compared.
 MINED_FROM = "mined_from_documents"

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rare_assets.operators.answers import retryable
 from rare_assets.operators.doc2query import say_left_out
 from rare_assets.registration import say_gone, some
 from rare_assets.schemas import TABLES
@@ -55,6 +56,13 @@ def print_report(
         console.print(
             f"\n[red]failed[/] {escape(', '.join(where))}:\n  {escape(error)}", soft_wrap=True
         )
+    if unused := _retryable(tables, shards):
+        console.print(
+            f"{unused:,} rejects are the teacher's last word: the same command does not ask for them "
+            "again. Once the teacher, its settings or the prompt is mended, "
+            "[bold]rare-assets run --retry-rejects[/] asks for these alone.",
+            soft_wrap=True,
+        )
     if failures:
         console.print(
             "Run the same command again to go on: answers that were received are stored and not "
@@ -62,6 +70,19 @@ def print_report(
             soft_wrap=True,
         )
     console.print("\nOpen the UI on these runs:  [bold]rare-assets dev[/]")
+
+
+def _retryable(tables: ParquetTables, shards: list[str]) -> int:
+    """How many rejects of these shards `--retry-rejects` would ask for again."""
+    stored = [
+        retryable(tables.scan_rejects(table, shard))
+        for table in ("questions", "reasoning")
+        for shard in shards
+        if (made := tables.provenance(table, shard)) is not None and made.n_rejects
+    ]
+    if not stored:
+        return 0
+    return int(pl.concat(stored, how="vertical_relaxed").select(pl.len()).collect().item())
 
 
 def print_estimate(console: Console, stages: list[StageEstimate]) -> None:

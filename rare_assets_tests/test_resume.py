@@ -1,5 +1,6 @@
 """A run that is killed or stopped at any point goes on with what it has: nothing lost, little asked twice."""
 
+import json
 import os
 import signal
 import time
@@ -163,3 +164,28 @@ def test_a_command_goes_on_at_once_where_another_was_killed(command, endpoint):
     assert command.n_rows("reasoning") == {"a.jsonl": N_DOCUMENTS}
     # What was in flight at the kill has to be asked again, and nothing else.
     assert repeats(endpoint) <= IN_FLIGHT
+
+
+def test_a_mended_teacher_is_asked_again_for_the_rejects_alone(command, endpoint):
+    endpoint.latency = 0.0
+    # Of the questions' requests, which alone ask for JSON.
+    endpoint.fault_for = lambda body: (
+        "empty" if "response_format" in body and "003x" in json.dumps(body["messages"]) else None
+    )
+    first = command.run("run")
+    assert first.returncode == 0, first.stdout
+    rejects = command.tables.scan_rejects("questions", "a.jsonl").collect()
+    assert (rejects.height, rejects["attempts"].to_list()) == (1, [3])
+    assert "run --retry-rejects" in first.stdout
+    sent = len(endpoint.requests)
+    endpoint.fault_for = None
+    assert command.run("run").returncode == 0
+    assert len(endpoint.requests) == sent
+    mended = command.run("run", "--retry-rejects")
+    assert mended.returncode == 0, mended.stdout
+    assert "run --retry-rejects" not in mended.stdout
+    # A question, and its reasoning.
+    assert len(endpoint.requests) == sent + 2
+    assert command.run("run", "--all").returncode == 0
+    assert len(endpoint.requests) == sent + 2
+    assert command.n_rows("reasoning") == {"a.jsonl": N_DOCUMENTS}

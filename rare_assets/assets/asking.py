@@ -40,13 +40,18 @@ class AskingConfig(dg.Config):
     refresh: bool = Field(
         False, description="Ask anew, whatever is stored. Every request is paid for again."
     )
+    retry_rejects: bool = Field(
+        False,
+        description="Ask again, up to max_attempts times more, where no stored answer can be used; "
+        "all others stay as they are. For a teacher that was mended.",
+    )
     mode: Literal["online", "batch"] = Field(
         "online", description="batch: the endpoint's Batch API, at half the price, within a day."
     )
 
     def operator_options(self, teacher: TeacherModel) -> dict[str, Any]:
         """The options as an operator takes them; the embedded teacher bounds its own answers."""
-        options = self.model_dump(exclude={"refresh", "mode"})
+        options = self.model_dump(exclude={"refresh", "retry_rejects", "mode"})
         return options | {"max_tokens": teacher.max_tokens(self.max_tokens)}
 
 
@@ -69,6 +74,7 @@ def ask(
     operator: Callable[[Teacher, Judge], Coroutine[Any, Any, T]],
     *,
     refresh: bool = False,
+    retry_rejects: bool = False,
     mode: str = "online",
 ) -> tuple[T, dict[str, Any]]:
     """Run an operator with an opened teacher and a judge. Returns what it gave, and the usage as
@@ -83,23 +89,22 @@ def ask(
     templates = load_templates(teacher.prompts_folder)
 
     say = once(context.log.warning)
+    how: dict[str, Any] = {"refresh": refresh, "retry_rejects": retry_rejects, "say": say}
 
     async def work() -> tuple[T, dict[str, Any]]:
         batch = mode == "batch"
         usage: dict[str, Any] = {}
         try:
-            async with teacher.estimating(refresh=refresh, batch=batch, say=say) as estimating:
+            async with teacher.estimating(batch=batch, **how) as estimating:
                 await operator(estimating, judge_of(teacher, estimating, templates))
                 context.log.info(f"{context.partition_key}: {describe_estimate(estimating.usage)}")
             async with AsyncExitStack() as opened:
                 ledger = ledger_of(context.run, context.instance, context.asset_key.path[-1])
                 model = online = await opened.enter_async_context(
-                    teacher.open(refresh=refresh, batch=batch, ledger=ledger, say=say)
+                    teacher.open(batch=batch, ledger=ledger, **how)
                 )
                 if batch:
-                    online = await opened.enter_async_context(
-                        teacher.open(refresh=refresh, ledger=ledger, say=say)
-                    )
+                    online = await opened.enter_async_context(teacher.open(ledger=ledger, **how))
                 try:
                     produced = await operator(model, judge_of(teacher, online, templates))
                 finally:

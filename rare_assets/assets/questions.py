@@ -71,6 +71,7 @@ def questions(
             progress=StepProgress(context, rows.height * config.num_questions).ask,
         ),
         refresh=config.refresh,
+        retry_rejects=config.retry_rejects,
         mode=config.mode,
     )
     if said := say_left_out(produced.rows.height, produced.rejects):

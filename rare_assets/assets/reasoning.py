@@ -90,6 +90,7 @@ def reasoning(
             progress=StepProgress(context, asked.height * config.n).ask,
         ),
         refresh=config.refresh,
+        retry_rejects=config.retry_rejects,
         mode=config.mode,
     )
     shard = context.partition_key

@@ -5,11 +5,22 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import polars as pl
+
 from rare_assets.resources.teacher.finish import unfinished
 from rare_assets.resources.teacher.interface import Answer, Outcome, Unusable
 
 # What an ask took, in columns that rows and rejects share.
 COSTS = ("prompt_tokens", "completion_tokens", "attempts")
+
+# Rejects that another answer of the teacher could not mend: nothing was asked, or it was answered.
+NOT_RETRYABLE = (
+    "too_short",
+    "duplicate_question",
+    "not_mined",
+    "gold_text_missing",
+    "wrong_answer_retried",
+)
 
 # A refusal says so at once and says little else.
 _REFUSAL_LENGTH = 300
@@ -24,6 +35,11 @@ _REFUSAL = re.compile(
     )""",
     re.VERBOSE,
 )
+
+
+def retryable(rejects: pl.LazyFrame) -> pl.LazyFrame:
+    """Of some rejects (`schemas.TeacherRejects`) those that another answer could mend."""
+    return rejects.filter(~pl.col("reason").is_in(NOT_RETRYABLE))
 
 
 def is_refusal(text: str) -> bool:

@@ -123,6 +123,7 @@ class TeacherModel(dg.ConfigurableResource):
         self,
         *,
         refresh: bool = False,
+        retry_rejects: bool = False,
         batch: bool = False,
         say: Callable[[str], None] | None = None,
     ) -> AsyncIterator["EstimatingTeacher"]:
@@ -133,7 +134,12 @@ class TeacherModel(dg.ConfigurableResource):
 
         async with AnswerStore(self._answers, say=say) as store:
             yield EstimatingTeacher(
-                self.name, store, self.load_prices(), refresh=refresh, batch=batch
+                self.name,
+                store,
+                self.load_prices(),
+                refresh=refresh,
+                retry_rejects=retry_rejects,
+                batch=batch,
             )
 
     def load_prices(self) -> "Prices":
@@ -151,6 +157,7 @@ class TeacherModel(dg.ConfigurableResource):
         self,
         *,
         refresh: bool = False,
+        retry_rejects: bool = False,
         batch: bool = False,
         ledger: "Ledger | None" = None,
         say: Callable[[str], None] | None = None,
@@ -159,6 +166,7 @@ class TeacherModel(dg.ConfigurableResource):
 
         Args:
             refresh: ask anew, whatever is stored.
+            retry_rejects: ask anew where no stored answer can be used.
             batch: through the endpoint's Batch API, at half the price and within a day.
             ledger: counts what the limits hold for, default this step's own requests.
             say: called with a line for people about what they would not expect.
@@ -190,6 +198,7 @@ class TeacherModel(dg.ConfigurableResource):
             "ledger": ledger,
             "say": say,
             "refresh": refresh,
+            "retry_rejects": retry_rejects,
             "progress_every_s": PROGRESS_SECONDS,
         }
         async with AnswerStore(self._answers, say=say) as store:

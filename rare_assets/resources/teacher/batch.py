@@ -87,7 +87,7 @@ class BatchTeacher(EndpointTeacher["_Run[Any]"]):
     early, or cancelling it, cancels the batches; what they had finished is fetched by the next run.
 
     Args:
-        model, base_url, api_key, prices, ledger, refresh: as for `OpenAITeacher`. Costs count by the Batch
+        model, base_url, api_key, prices, ledger, refresh, retry_rejects: as for `OpenAITeacher`. Costs count by the Batch
             API's price.
         store: where answers are looked up and kept, and submissions beside them; the caller
             closes it.
@@ -123,6 +123,7 @@ class BatchTeacher(EndpointTeacher["_Run[Any]"]):
         prices: Prices | None = None,
         ledger: Ledger | None = None,
         refresh: bool | datetime = False,
+        retry_rejects: bool = False,
         max_batch_requests: int = MAX_REQUESTS,
         max_batch_bytes: int = MAX_BYTES,
         max_open_requests: int = 4 * MAX_REQUESTS,
@@ -152,7 +153,13 @@ class BatchTeacher(EndpointTeacher["_Run[Any]"]):
             ledger=ledger,
             batch=True,
         )
-        super().__init__(endpoint, refresh=refresh, progress_every_s=progress_every_s, say=say)
+        super().__init__(
+            endpoint,
+            refresh=refresh,
+            retry_rejects=retry_rejects,
+            progress_every_s=progress_every_s,
+            say=say,
+        )
         self._store = store
         self._submissions = Submissions(store.folder("batches"))
         self._max_batch_requests = max_batch_requests
@@ -390,7 +397,17 @@ class _Run(Generic[T]):
                 for key in keys:
                     answer = self._reusable(found.get(key), key)
                     if answer is not None:
+                        for work in self._waiting[key]:
+                            work.passes(found[key], self._teacher._pass_before)
                         given += self._deliver(key, answer)
+                    elif spent := [work for work in self._waiting[key] if work.spent]:
+                        for work in spent:
+                            self._waiting[key].remove(work)
+                            self._finish(work.given_up())
+                        if not self._waiting[key]:
+                            del self._waiting[key]
+                            continue
+                        self._todo[key] = None
                     elif key in self._held:
                         self._follow(_Out(self._held[key], wire.Dialect()))
                     else:

@@ -104,6 +104,7 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
             giving the same time again. New answers replace the old ones.
         max_unusable_answers: stop after this many new answers in a row that can't be used, where
             none can; 0: never. They count together where a ledger is shared.
+        retry_rejects: ask up to `max_attempts` times more where no stored answer can be used.
         patience: how long faults of the transport are put up with.
         progress_every_s: least time between two calls of `ask_all`'s `progress`.
         say: told in a sentence what is waited for, whenever that takes long; default, the log.
@@ -129,6 +130,7 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
         ledger: Ledger | None = None,
         refresh: bool | datetime = False,
         max_unusable_answers: int = 20,
+        retry_rejects: bool = False,
         patience: Patience | None = None,
         progress_every_s: float = 5.0,
         say: Callable[[str], None] | None = None,
@@ -149,7 +151,13 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
             max_unusable_answers=max_unusable_answers,
             ledger=ledger,
         )
-        super().__init__(endpoint, refresh=refresh, progress_every_s=progress_every_s, say=say)
+        super().__init__(
+            endpoint,
+            refresh=refresh,
+            retry_rejects=retry_rejects,
+            progress_every_s=progress_every_s,
+            say=say,
+        )
         self._store = store
         # What this teacher asks for, for others on the same storage to see.
         self._published = store.claims()
@@ -180,6 +188,9 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
         progress: Callable[[Progress], None] | None = None,
     ) -> AsyncIterator[Outcome[T]]:
         """Answer every ask; yield an Outcome as each is done, in any order.
+
+        A stored answer that can be used is used, whatever its attempt: where all that may be asked
+        for are unusable, those stored under further attempts are looked at.
 
         Besides the reasons of `use`, an Outcome's may be `refused_by_endpoint`, `context_length`,
         `content_filter`, `not_found` or `not_sendable` (the endpoint refuses this request for
@@ -430,7 +441,9 @@ class _Run(Generic[T]):
         are asking for. Returns the works that need another attempt."""
         found = await self._store.get([work.key for work in works])
         without = [
-            work for work in works if work.claimed_in is None and not self._reusable(work, found)
+            work
+            for work in works
+            if work.claimed_in is None and not work.spent and not self._reusable(work, found)
         ]
         if without:
             await self._own(without)
@@ -441,11 +454,15 @@ class _Run(Generic[T]):
         for work in works:
             answer = self._reusable(work, found)
             if answer is None:
-                if work.claimed_in is not None:
+                if work.spent:
+                    self._give_up(work)
+                elif work.claimed_in is not None:
                     (self._again if work.attempt else self._fresh).append(work)
                 continue
+            record = found[work.key]
             for other in (work, *self._teacher._release(self, work.key)):
                 self._endpoint.count_reused(answer)
+                other.passes(record, self._teacher._pass_before)
                 if other.run is self:
                     reused.append((other, answer))
                 else:
@@ -453,6 +470,12 @@ class _Run(Generic[T]):
         self.pump()
         done = await asyncio.gather(*starmap(self._judge, reused))
         return [work for (work, _), settled in zip(reused, done, strict=True) if not settled]
+
+    def _give_up(self, work: _Work) -> None:
+        """No answer to it can be used, and no more may be asked for."""
+        for other in self._teacher._release(self, work.key):
+            other.run._spawn(other.run._admit([other]))
+        self._finish(work, work.given_up())
 
     def _reusable(self, work: _Work, found: Mapping[bytes, Mapping[str, Any]]) -> Answer | None:
         return reusable(found.get(work.key), self._teacher._ignore_before, work.ask)

@@ -45,6 +45,7 @@ class EndpointTeacher(ABC, Generic[RunT]):
         endpoint: where it asks; calls `_stop` when no request may be sent any more.
         refresh: ask anew. True ignores answers stored before this teacher was made; a time
             ignores those from before it.
+        retry_rejects: ask anew where no stored answer can be used.
         progress_every_s: least time between two calls of `ask_all`'s `progress`.
         say: told in a sentence what is waited for, whenever that takes long; default, the log.
     """
@@ -54,6 +55,7 @@ class EndpointTeacher(ABC, Generic[RunT]):
         endpoint: Endpoint,
         *,
         refresh: bool | datetime,
+        retry_rejects: bool,
         progress_every_s: float,
         say: Callable[[str], None] | None,
     ) -> None:
@@ -65,6 +67,8 @@ class EndpointTeacher(ABC, Generic[RunT]):
             self._ignore_before = refresh.timestamp()
         else:
             self._ignore_before = time.time() if refresh else 0.0
+        # Unusable answers from before do not count as attempts.
+        self._pass_before = time.time() if retry_rejects else 0.0
         self._runs: list[RunT] = []
         self._busy_since: float | None = None
 

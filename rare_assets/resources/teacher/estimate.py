@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING, TypeVar
 
 from rare_assets.resources.teacher import wire
@@ -41,6 +41,7 @@ class EstimatingTeacher:
         store: where answers are looked up.
         prices: for the cost; without the model's price it stays None.
         refresh: count every ask as a request.
+        retry_rejects: count asks without a usable stored answer as requests.
         batch: cost by the Batch API's price.
     """
 
@@ -51,6 +52,7 @@ class EstimatingTeacher:
         prices: Prices,
         *,
         refresh: bool = False,
+        retry_rejects: bool = False,
         batch: bool = False,
     ) -> None:
         self.model = model
@@ -58,6 +60,7 @@ class EstimatingTeacher:
         self._store = store
         self._prices = prices
         self._refresh = refresh
+        self._retry_rejects = retry_rejects
         self._batch = batch
 
     async def ask_all(
@@ -92,12 +95,18 @@ class EstimatingTeacher:
         found: dict[int, Outcome[T] | None] = dict.fromkeys(range(len(asks)))
         open_asks = [] if self._refresh else list(range(len(asks)))
         tokens = [(0, 0)] * len(asks)
-        for attempt in range(max_attempts):
+        given_up: dict[int, Outcome[T]] = {}
+        for attempt in count():
+            if not open_asks:
+                break
             keys = {i: wire.answer_key(self.model, asks[i], attempt) for i in open_asks}
-            records = await self._store.get(list(keys.values())) if keys else {}
+            records = await self._store.get(list(keys.values()))
             open_asks = []
             for i, key in keys.items():
                 if key not in records:
+                    # A further attempt would be sent, if it may be.
+                    if attempt >= max_attempts and not self._retry_rejects:
+                        found[i] = given_up[i]
                     continue
                 answer = wire.answer_from_record(records[key], asks[i])
                 self.usage.answers_reused += 1
@@ -111,12 +120,10 @@ class EstimatingTeacher:
                 try:
                     found[i] = Outcome(ask, await settled(use(ask, answer)), answer, *so_far)
                 except Unusable as unusable:
-                    if attempt + 1 < max_attempts:
-                        open_asks.append(i)
-                    else:
-                        found[i] = Outcome(
-                            ask, None, answer, *so_far, unusable.reason, unusable.detail
-                        )
+                    open_asks.append(i)
+                    given_up[i] = Outcome(
+                        ask, None, answer, *so_far, unusable.reason, unusable.detail
+                    )
         return [(ask, found[i]) for i, ask in enumerate(asks)]
 
     def _completion_tokens(self, max_tokens: int | None) -> int:

@@ -24,9 +24,14 @@ class Work:
     first_key: bytes = b""
     attempt: int = 0
     answer: Answer | None = None
-    unusable: Unusable | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    # Why the last answer could not be used, and whether no more may be asked for: then only answers
+    # that are stored already are looked at, since a usable one wins whatever the number of attempts.
+    unusable: Unusable | None = None
+    spent: bool = False
+    # Stored answers that do not count as attempts (`retry_rejects`).
+    passed: int = 0
 
     def __post_init__(self) -> None:
         self.first_key = self.first_key or self.key
@@ -34,8 +39,9 @@ class Work:
     async def judge(
         self, answer: Answer, use: Use[T], model: str, max_attempts: int
     ) -> Outcome[T] | None:
-        """The outcome with this answer; None if it can't be used and one more attempt is left,
-        whose key is then set. Errors of `use` but Unusable pass through."""
+        """The outcome with this answer; None if it can't be used: then `key` is that of the next
+        attempt, and `spent` says whether that may only be looked up. Errors of `use` but Unusable
+        pass through."""
         self.answer = answer
         self.prompt_tokens += answer.prompt_tokens
         self.completion_tokens += answer.completion_tokens
@@ -45,11 +51,19 @@ class Work:
             value = await settled(use(self.ask, answer))
         except Unusable as unusable:
             self.unusable = unusable
-            if self.attempt >= max_attempts:
-                return self.failed(unusable.reason, unusable.detail)
+            self.spent = self.attempt >= max_attempts + self.passed
             self.key = wire.answer_key(model, self.ask, self.attempt)
             return None
         return self._outcome(value, None, None)
+
+    def given_up(self) -> Outcome[Any]:
+        """The outcome where no answer could be used."""
+        assert self.unusable is not None
+        return self.failed(self.unusable.reason, self.unusable.detail)
+
+    def passes(self, record: Mapping[str, Any], before: float) -> None:
+        """Take a stored answer from before this time for none of the attempts that may be made."""
+        self.passed += record.get("answered_at", 0.0) < before
 
     def failed(self, reason: str, detail: str) -> Outcome[Any]:
         """The outcome without a value."""

@@ -1349,3 +1349,63 @@ def test_unusable_from_use_carries_its_reason_and_detail():
     with FakeEndpoint() as endpoint:
         outcome = run(endpoint, asks(1), use, max_attempts=2).outcomes[0]
     assert (outcome.reason, outcome.detail, outcome.attempts) == ("too_short", "9 words", 2)
+
+
+BROKEN = {"broken_json": 1.0}
+
+
+def attempts(store, endpoint, wanted=1, **settings):
+    """Requests of one run, and how its asks came out."""
+    before = len(endpoint.requests)
+    result = run(endpoint, asks(wanted), store=store, **settings)
+    reasons = [outcome.reason for outcome in result.outcomes]
+    return (
+        len(endpoint.requests) - before,
+        reasons,
+        [outcome.attempts for outcome in result.outcomes],
+    )
+
+
+def test_a_usable_stored_answer_wins_whatever_the_number_of_attempts():
+    store = MemoryAnswers()
+    with FakeEndpoint(script=["broken_json"] * 4) as endpoint:
+        assert attempts(store, endpoint, max_attempts=5) == (5, [None], [5])
+        for max_attempts in (1, 3, 4, 5, 9):
+            assert attempts(store, endpoint, max_attempts=max_attempts) == (0, [None], [5])
+        # A refresh wants new answers.
+        assert attempts(store, endpoint, max_attempts=1, refresh=True) == (1, [None], [1])
+
+
+def test_rejects_are_asked_for_again_when_told_to_and_only_those():
+    store = MemoryAnswers()
+    poisoned = {"passage 1:", "passage 3:"}
+
+    def fault(body):
+        text = body["messages"][0]["content"]
+        return "broken_json" if any(words in text for words in poisoned) else None
+
+    with FakeEndpoint(fault_for=fault) as endpoint:
+        sent, reasons, _ = attempts(store, endpoint, 5)
+        assert (sent, sum(reason is not None for reason in reasons)) == (3 + 2 * 3, 2)
+        assert attempts(store, endpoint, 5)[0] == 0
+        # Still broken: as many attempts more as there may be, each stored.
+        sent, reasons, _ = attempts(store, endpoint, 5, retry_rejects=True)
+        assert (sent, sum(reason is not None for reason in reasons)) == (6, 2)
+        assert attempts(store, endpoint, 5)[0] == 0
+        poisoned.clear()
+        sent, reasons, numbers = attempts(store, endpoint, 5, retry_rejects=True)
+        assert (sent, reasons, sorted(numbers)) == (2, [None] * 5, [1, 1, 1, 7, 7])
+        # Mended for good: for ordinary runs, and for a run that is told to ask again.
+        for settings in ({}, {"max_attempts": 1}, {"retry_rejects": True}):
+            assert attempts(store, endpoint, 5, **settings)[:2] == (0, [None] * 5)
+
+
+def test_asks_of_equal_content_share_the_attempts_of_a_retry():
+    store = MemoryAnswers()
+    with FakeEndpoint(shares=BROKEN) as endpoint:
+        same = [ask(1), replace(ask(1), key="the same"), replace(ask(1), key="once more")]
+        for settings in ({}, {"retry_rejects": True}):
+            before = len(endpoint.requests)
+            result = run(endpoint, same, store=store, **settings)
+            assert len(endpoint.requests) - before == 3
+            assert [outcome.reason is None for outcome in result.outcomes] == [False] * 3

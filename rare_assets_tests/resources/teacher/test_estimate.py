@@ -103,3 +103,22 @@ def test_asks_are_read_lazily():
 
     assert asyncio.run(first()) == 4_000
     assert teacher.usage != Usage()
+
+
+def test_rejects_count_as_requests_only_where_they_are_asked_for_again():
+    from rare_assets_tests.fake_endpoint import FakeEndpoint
+    from rare_assets_tests.resources.teacher.test_client import run
+
+    store = MemoryAnswers()
+    with FakeEndpoint(script=["broken_json"] * 6) as endpoint:
+        run(endpoint, asks(2), store=store, max_concurrency=1)
+        run(endpoint, asks(3), store=store)
+
+    async def requests(**settings):
+        teacher = EstimatingTeacher(MODEL, store, PRICES, **settings)
+        outcomes = [outcome async for outcome in teacher.ask_all(asks(4), note)]
+        return teacher.usage.requests, sorted(str(outcome.reason) for outcome in outcomes)
+
+    assert asyncio.run(requests()) == (1, ["None", "not_asked", "not_json", "not_json"])
+    retried = asyncio.run(requests(retry_rejects=True))
+    assert retried == (3, ["None", "not_asked", "not_asked", "not_asked"])
