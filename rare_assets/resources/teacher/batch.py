@@ -27,6 +27,7 @@ from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar
 from pydantic import SecretStr
 
 from rare_assets.resources.teacher import wire
+from rare_assets.resources.teacher.claims import WaitingSaid
 from rare_assets.resources.teacher.endpoint import Endpoint, Slot
 from rare_assets.resources.teacher.endpoint_teacher import EndpointTeacher
 from rare_assets.resources.teacher.faults import (
@@ -162,6 +163,8 @@ class BatchTeacher(EndpointTeacher["_Run[Any]"]):
         )
         self._store = store
         self._submissions = Submissions(store.folder("batches"))
+        # What this teacher waits for, for others on the same storage to see.
+        self._published = store.claims()
         self._max_batch_requests = max_batch_requests
         self._max_batch_bytes = max_batch_bytes
         self._max_open_requests = max_open_requests
@@ -180,7 +183,10 @@ class BatchTeacher(EndpointTeacher["_Run[Any]"]):
         for run in list(self._runs):
             run.stop("The teacher was closed while it was being asked.")
             await run.cancel()
-        await self._endpoint.aclose()
+        try:
+            await self._endpoint.aclose()
+        finally:
+            await self._published.close()
 
     async def ask_all(
         self,
@@ -272,6 +278,10 @@ class _Run(Generic[T]):
         self._waiting: dict[bytes, list[_Work]] = {}
         self._todo: dict[bytes, None] = {}  # in no batch, in the order in which they came
         self._held: dict[bytes, Submission] = {}  # in a stored submission
+        # Of those waiting: claimed by this run (by its first key), and claimed by others.
+        self._owned: dict[bytes, bytes] = {}
+        self._elsewhere: set[bytes] = set()
+        self._others_said = WaitingSaid(teacher._say)
         self._seen: set[str] = set()
         self._out: dict[str, _Out] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -300,6 +310,8 @@ class _Run(Generic[T]):
             if self._error is not None:
                 raise self._error
             going = self.stopped is None
+            if self._elsewhere and going:
+                await self._look_elsewhere()
             room = self._teacher._max_open_requests - self._pending
             if going and not self._exhausted and room > 0:
                 await self._read(min(_LOOKUP, room))
@@ -315,6 +327,9 @@ class _Run(Generic[T]):
                 if self.stopped is not None or not self._pending:
                     return
                 wait = self._teacher._poll_s  # another run has all that may be open
+            if self._elsewhere:
+                pause = self._teacher._published.poll_s
+                wait = min(wait, pause) if wait > 0 else pause
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), wait if wait > 0 else None)
 
@@ -326,6 +341,7 @@ class _Run(Generic[T]):
         await asyncio.gather(*tasks, return_exceptions=True)
         for out in self._out.values():
             self._put_away(out)
+        self._disown(list(self._owned))
 
     async def cancel(self) -> None:
         """End every task and cancel the batches."""
@@ -393,6 +409,7 @@ class _Run(Generic[T]):
             for start in range(0, len(first), _LOOKUP):
                 keys = first[start : start + _LOOKUP]
                 found = await self._store.get(keys)
+                found |= await self._own([key for key in keys if self._is_open(key, found)])
                 given: list[tuple[_Work, Answer]] = []
                 for key in keys:
                     answer = self._reusable(found.get(key), key)
@@ -408,11 +425,48 @@ class _Run(Generic[T]):
                             del self._waiting[key]
                             continue
                         self._todo[key] = None
+                    elif key in self._elsewhere:
+                        continue
                     elif key in self._held:
                         self._follow(_Out(self._held[key], wire.Dialect()))
                     else:
                         self._todo[key] = None
                 works += await self._judge_all(given)
+
+    def _is_open(self, key: bytes, found: Mapping[bytes, Mapping[str, Any]]) -> bool:
+        """Whether a key has no stored answer, and nobody here has claimed it yet."""
+        if key in self._owned or self._reusable(found.get(key), key) is not None:
+            return False
+        return not all(work.spent for work in self._waiting[key])
+
+    async def _own(self, keys: list[bytes]) -> dict[bytes, dict[str, Any]]:
+        """Claim what is asked for. Returns what has been stored, or handed in, meanwhile."""
+        if not keys:
+            return {}
+        first = {key: self._waiting[key][0].first_key for key in keys}
+        theirs = await self._teacher._published.acquire(list(first.values()))
+        mine = [key for key in keys if first[key] not in theirs]
+        self._owned.update((key, first[key]) for key in mine)
+        self._elsewhere.update(key for key in keys if first[key] in theirs)
+        await self._recall()
+        return await self._store.get(mine)
+
+    def _disown(self, keys: Iterable[bytes]) -> None:
+        """Let others ask for these."""
+        owned = [self._owned.pop(key) for key in keys if key in self._owned]
+        if owned:
+            self._teacher._published.release(owned)
+
+    async def _look_elsewhere(self) -> None:
+        """Take up again what others have been asking for and are done with."""
+        first = {key: self._waiting[key][0].first_key for key in self._elsewhere}
+        taken = await self._teacher._published.taken(first.values())
+        self._others_said.note(taken)
+        works: list[_Work] = []
+        for key in [key for key in first if first[key] not in taken]:
+            self._elsewhere.discard(key)
+            works += self._waiting.pop(key, ())
+        await self._admit(works)
 
     def _reusable(self, record: Mapping[str, Any] | None, key: bytes) -> Answer | None:
         return reusable(record, self._teacher._ignore_before, self._ask_of(key))
@@ -742,6 +796,8 @@ class _Run(Generic[T]):
     ) -> Iterator[tuple[_Work, Answer]]:
         """Give an answer to all that wait for it: each with the answer as it gets it."""
         self._todo.pop(key, None)
+        self._elsewhere.discard(key)
+        self._disown([key])
         for work in self._waiting.pop(key, ()):
             given = answer if new else replace(answer, reused=True)
             if not new:
@@ -771,6 +827,7 @@ class _Run(Generic[T]):
         return True
 
     def _reject(self, key: bytes, reason: str, detail: str) -> None:
+        self._disown([key])
         for work in self._waiting.pop(key, ()):
             self._finish(work.failed(reason, detail))
 

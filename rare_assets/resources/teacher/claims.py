@@ -40,7 +40,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -62,6 +62,8 @@ _FLUSH_S = (0.1, 2.0)
 _UNDECIDED_S = (1.0, 5.0)
 # Writing may take at most this share of the time.
 _WRITING_SHARE = 0.05
+# Until it is said who is waited for: others are often done before that.
+_SAID_AFTER_S = 2.0
 _FORGOTTEN_S = 7 * 86400.0
 
 
@@ -389,6 +391,28 @@ class Claims:
         logger.info("%s: %s is gone, its claims are void", self._folder.root, other.holder)
         self._folder.delete(other.name)
         return True
+
+
+class WaitingSaid:
+    """Says who else asks for what is waited for: soon, and then more and more seldom."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._due = time.monotonic() + _SAID_AFTER_S
+        self._pause = 60.0
+
+    def note(self, taken: Mapping[bytes, Holder]) -> None:
+        """These are waited for."""
+        if not taken or time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + self._pause
+        self._pause *= 2
+        holders = sorted({str(holder) for holder in taken.values()})
+        more = f" and {len(holders) - 3} more" if len(holders) > 3 else ""
+        self._say(
+            f"Waiting for {len(taken):,} answers that {', '.join(holders[:3])}{more} asks for at this "
+            "moment, on the same storage: nothing is paid for twice."
+        )
 
 
 class _LocalFile:

@@ -29,7 +29,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from pydantic import SecretStr
 
 from rare_assets.resources.teacher import wire
-from rare_assets.resources.teacher.claims import Claims, Holder
+from rare_assets.resources.teacher.claims import Claims, WaitingSaid
 from rare_assets.resources.teacher.endpoint import Endpoint, Slot
 from rare_assets.resources.teacher.endpoint_teacher import EndpointTeacher
 from rare_assets.resources.teacher.faults import Kind
@@ -50,9 +50,6 @@ from rare_assets.resources.teacher.work import Work, reusable
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-# Others are often done before that.
-_SAID_AFTER_S = 2.0
 
 
 class Answers(Protocol):
@@ -645,28 +642,6 @@ class _Run(Generic[T]):
         self._done += 1
         self._ready.append(outcome)
         self._changed.set()
-
-
-class WaitingSaid:
-    """Says who else asks for what is waited for: soon, and then more and more seldom."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._due = time.monotonic() + _SAID_AFTER_S
-        self._pause = 60.0
-
-    def note(self, taken: Mapping[bytes, Holder]) -> None:
-        """These are waited for."""
-        if not taken or time.monotonic() < self._due:
-            return
-        self._due = time.monotonic() + self._pause
-        self._pause *= 2
-        holders = sorted({str(holder) for holder in taken.values()})
-        more = f" and {len(holders) - 3} more" if len(holders) > 3 else ""
-        self._say(
-            f"Waiting for {len(taken):,} answers that {', '.join(holders[:3])}{more} asks for at this "
-            "moment, on the same storage: nothing is paid for twice."
-        )
 
 
 def _shortest_first(queue: deque[_Work]) -> None:

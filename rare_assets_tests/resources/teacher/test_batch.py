@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 
 import pytest
@@ -631,3 +632,22 @@ def test_an_error_of_use_ends_the_run(tmp_path, endpoint):
 
     with pytest.raises(KeyError, match="a mistake"):
         run(tmp_path, endpoint.url, asks(3), use)
+
+
+@pytest.mark.parametrize("second", [BatchTeacher, OpenAITeacher])
+def test_what_a_living_run_has_handed_in_nobody_asks_for(tmp_path, endpoint, second):
+    """Neither another run in batches nor one online: both wait, and find the answers stored."""
+    said = []
+    endpoint.hold = True
+    with ThreadPoolExecutor(2) as threads:
+        one = threads.submit(run, tmp_path, endpoint.url, asks(6))
+        until(lambda: endpoint.batches)
+        two = threads.submit(run, tmp_path, endpoint.url, asks(7), kind=second, say=said.append)
+        try:
+            until(lambda: said or two.done())
+        finally:
+            endpoint.hold = False
+        assert len(one.result(60).outcomes) == 6
+        assert two.result(60).keys == sorted(each.key for each in asks(7))
+    assert "Waiting for 6 answers" in said[0]
+    assert one.result().usage.requests + two.result().usage.requests == 7
