@@ -227,7 +227,9 @@ def _one_message() -> Iterator[None]:
     from rare_assets.operators.templates import TemplateError
     from rare_assets.planning import OptionsError
     from rare_assets.resources.retriever.elasticsearch_connection import ElasticsearchError
+    from rare_assets.resources.retriever.interface import IndexConflict
     from rare_assets.resources.source_formats import SourceError
+    from rare_assets.resources.stored_bytes import StorageError
     from rare_assets.resources.teacher.interface import TeacherStopped
     from rare_assets.resources.teacher.pricing import PriceError
 
@@ -248,11 +250,13 @@ def _one_message() -> Iterator[None]:
     except (
         ElasticsearchError,
         ExportError,
+        IndexConflict,
         NothingToDo,
         OptionsError,
         PriceError,
         SourceError,
         TeacherStopped,
+        StorageError,
         TemplateError,
     ) as error:
         raise click.ClickException(str(error)) from error

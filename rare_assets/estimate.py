@@ -71,7 +71,7 @@ def estimate(
         if stages == ["reasoning"] or (planner.redo_all and not stages):
             totals["reasoning"].count(asyncio.run(_reasoning(planner, teacher, shard.key, say)))
         elif "reasoning" in stages:
-            questions = planner.tables.provenance("questions", shard.key)
+            questions = planner.tables.provenance_if_whole("questions", shard.key)
             asked = (
                 shard.n_rows * options.questions.num_questions
                 if questions is None or "questions" in stages
@@ -99,7 +99,7 @@ async def _questions(
         say=say,
     ) as estimating:
         await doc2query(
-            planner.tables.scan("documents", shard).collect(),
+            planner.tables.load("documents", shard).collect(),
             estimating,
             templates=planner.templates,
             **options.operator_options(teacher),
@@ -118,9 +118,9 @@ async def _reasoning(
         say=say,
     ) as estimating:
         await reason_distill(
-            planner.tables.scan("questions", shard).collect(),
-            planner.tables.scan("documents", shard).collect(),
-            planner.tables.scan("hard_negatives", shard).collect(),
+            planner.tables.load("questions", shard).collect(),
+            planner.tables.load("documents", shard).collect(),
+            planner.tables.load("hard_negatives", shard).collect(),
             estimating,
             templates=planner.templates,
             judge=judge_of(teacher, estimating, planner.templates)

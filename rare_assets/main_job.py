@@ -250,7 +250,7 @@ class MainJob:
         if stage == "documents":
             return source_rows
         made_from = "documents" if stage == "questions" else "questions"
-        stored = self.tables.provenance(made_from, shard)
+        stored = self.tables.provenance_if_whole(made_from, shard)
         rows = source_rows if stored is None else stored.n_rows
         if stage == "questions" or stored is None:
             rows *= options.questions.num_questions

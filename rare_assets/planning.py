@@ -27,7 +27,13 @@ from rare_assets.provenance import (
     reasoning_from,
     what_differs,
 )
-from rare_assets.resources.retriever.interface import Bm25, IndexMissing, IndexState
+from rare_assets.resources.retriever.interface import (
+    Bm25,
+    IndexDamaged,
+    IndexMissing,
+    IndexState,
+)
+from rare_assets.resources.tables import TableDamaged, TableMissing
 from rare_assets.resources.teacher.interface import ENDPOINT_FAULTS
 
 if TYPE_CHECKING:
@@ -50,7 +56,8 @@ class OptionsError(ValueError):
 
 
 class Stale(NamedTuple):
-    """A stage of a shard that is to be materialized, and why: `missing`, or what has changed."""
+    """A stage of a shard that is to be materialized, and why: `missing`, `damaged`, or what has
+    changed."""
 
     stage: str
     why: str
@@ -115,10 +122,17 @@ class Planner:
 
     def index(self, registered: list[str]) -> str | None:
         """Why the index must be synced, or None."""
-        wanted, _ = shards_to_index(self.tables, registered)
+        try:
+            wanted, _ = shards_to_index(self.tables, registered)
+        except TableDamaged:
+            # The sync itself refuses, and says which table.
+            return "documents"
         options = self.options.corpus_index
-        state = self.index_state()
-        if state is None:
+        try:
+            state = self._index_state()
+        except IndexDamaged:
+            return "damaged"
+        except IndexMissing:
             return "missing"
         if self.redo_all:
             return "asked for"
@@ -128,12 +142,19 @@ class Planner:
         return None if changed == dict(state.shards) else "documents"
 
     def index_state(self) -> IndexState | None:
-        """What the index holds, or None if there is none."""
+        """What the index holds, or None if there is none that is whole.
+
+        Raises:
+            StorageError, ElasticsearchError: it can't be told.
+        """
+        try:
+            return self._index_state()
+        except IndexMissing:
+            return None
+
+    def _index_state(self) -> IndexState:
         with self.retriever.open(first_wait=FIRST_WAIT) as engine:
-            try:
-                return engine.state()
-            except IndexMissing:
-                return None
+            return engine.state()
 
     def asked(self, shard: str, index: IndexState) -> list[Stale]:
         """The stages after the documents that must be made for a shard, given the synced index.
@@ -148,7 +169,7 @@ class Planner:
 
     def questions(self, shard: str) -> Stale | None:
         """Whether a shard's questions must be asked for, given its documents (None without them)."""
-        documents = self.tables.provenance("documents", shard)
+        documents = self.tables.provenance_if_whole("documents", shard)
         if documents is None:
             return None
         made_from = questions_from(
@@ -167,7 +188,7 @@ class Planner:
 
         The number of words is no part of a document's identity: it follows from the text.
         """
-        stored = self.tables.provenance("questions", shard)
+        stored = self.tables.provenance_if_whole("questions", shard)
         if stored is None or not stored.n_rejects:
             return False
         left_out = self.tables.scan_rejects("questions", shard).filter(
@@ -181,8 +202,8 @@ class Planner:
 
     def after_questions(self, shard: str, index: IndexState) -> list[Stale]:
         """The stages after the questions that must be made for a shard, given those and the index."""
-        documents = self.tables.provenance("documents", shard)
-        questions = self.tables.provenance("questions", shard)
+        documents = self.tables.provenance_if_whole("documents", shard)
+        questions = self.tables.provenance_if_whole("questions", shard)
         if documents is None or questions is None:
             return []
         stale = self._compare(
@@ -223,12 +244,15 @@ class Planner:
         now: Mapping[str, str],
         config: type[dg.Config] = dg.Config,
     ) -> Stale | None:
-        """Whether a stored table is missing, made from something else, lacks what the endpoint failed
-        to answer, or was stopped by its check.
+        """Whether a stored table is missing, damaged, made from something else, lacks what the endpoint
+        failed to answer, or was stopped by its check.
 
         The latter is made again, from stored answers, so that its check stops what follows again.
         """
-        stored = self.tables.provenance(table, shard)
+        try:
+            stored = self.tables.provenance(table, shard)
+        except TableDamaged:
+            return Stale(table, "damaged")
         if stored is None:
             return Stale(table, "missing")
         if self.redo_all:
@@ -236,17 +260,20 @@ class Planner:
         changed = what_differs(completed(stored.made_from, config), now)
         if changed:
             return Stale(table, ", ".join(changed))
-        if stored.n_rejects and self._has_endpoint_faults(table, shard):
-            return Stale(table, "faults of the endpoint")
-        if stored.n_rejects and (
-            self._is_blocked(table, shard) or self._is_to_be_retried(table, shard)
-        ):
-            return Stale(table, "rejects")
+        try:
+            if stored.n_rejects and self._has_endpoint_faults(table, shard):
+                return Stale(table, "faults of the endpoint")
+            if stored.n_rejects and (
+                self._is_blocked(table, shard) or self._is_to_be_retried(table, shard)
+            ):
+                return Stale(table, "rejects")
+        except (TableDamaged, TableMissing):
+            return Stale(table, "damaged")
         return None
 
     def _has_endpoint_faults(self, table: str, shard: str) -> bool:
         """Whether any reject is one that the endpoint never answered, and may answer now."""
-        reasons = self.tables.scan_rejects(table, shard).select(
+        reasons = self.tables.load_rejects(table, shard).select(
             pl.col("reason").is_in(ENDPOINT_FAULTS).any()
         )
         return bool(reasons.collect().item())
@@ -259,6 +286,7 @@ class Planner:
         return not retryable(self.tables.scan_rejects(table, shard)).head(1).collect().is_empty()
 
     def _is_blocked(self, table: str, shard: str) -> bool:
+        self.tables.load_rejects(table, shard)
         return why_blocked(StoredShard(table, shard, self.tables), "rejects") is not None
 
 

@@ -53,7 +53,11 @@ class Scan(NamedTuple):
 
 
 def known_shards(tables: ParquetTables) -> list[Shard]:
-    """The shards of the last scan; none if there was no scan yet."""
+    """The shards of the last scan; none if there was no scan yet, or its file is damaged.
+
+    Raises:
+        StorageError: it can't be read.
+    """
     return [Shard(**row) for row in _last_scan(tables).select(list(SCAN_SCHEMA)).to_dicts()]
 
 
@@ -62,10 +66,7 @@ def _scan_path(tables: ParquetTables) -> UPath:
 
 
 def _last_scan(tables: ParquetTables) -> pl.DataFrame:
-    path = _scan_path(tables)
-    if not path.exists():
-        return pl.DataFrame(schema={**SCAN_SCHEMA, NOTED: pl.String})
-    frame = tables.scan_file(path).collect()
+    frame = tables.remembered(_scan_path(tables), {**SCAN_SCHEMA, NOTED: pl.String})
     return frame if NOTED in frame.columns else frame.with_columns(pl.col("version").alias(NOTED))
 
 
@@ -77,7 +78,7 @@ def scan_source(
     remember: bool = True,
     watching: bool = False,
 ) -> Scan:
-    """Scan the source. Raises SourceError; registers nothing.
+    """Scan the source. Raises SourceError and StorageError; registers nothing.
 
     Args:
         remember: store the scan, so that what is changed now is not found changed by the next one:

@@ -38,7 +38,9 @@ def print_report(
     for column in ("table", "shards", "rows", "rejects", "files"):
         summary.add_column(column, justify="left" if column in ("table", "files") else "right")
     for name in TABLES:
-        stored = [p for shard in shards if (p := tables.provenance(name, shard)) is not None]
+        stored = [
+            p for shard in shards if (p := tables.provenance_if_whole(name, shard)) is not None
+        ]
         summary.add_row(
             name,
             f"{len(stored)} of {len(shards)}",
@@ -194,7 +196,7 @@ def _left_out(tables: ParquetTables, shards: list[str]) -> dict[str, str]:
     """Shards most of whose documents were left out on purpose, and what to say about it."""
     found = {}
     for shard in shards:
-        stored = tables.provenance("questions", shard)
+        stored = tables.provenance_if_whole("questions", shard)
         if stored is not None and stored.n_rejects > stored.n_rows:
             rejects = tables.scan_rejects("questions", shard).collect()
             if said := say_left_out(stored.n_rows, rejects):
@@ -203,7 +205,11 @@ def _left_out(tables: ParquetTables, shards: list[str]) -> dict[str, str]:
 
 
 def _print_example(console: Console, tables: ParquetTables, shards: list[str]) -> None:
-    made = (shard for shard in shards if (p := tables.provenance("reasoning", shard)) and p.n_rows)
+    made = (
+        shard
+        for shard in shards
+        if (p := tables.provenance_if_whole("reasoning", shard)) and p.n_rows
+    )
     shard = next(made, None)
     if shard is None:
         return

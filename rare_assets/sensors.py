@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 
@@ -18,6 +19,7 @@ from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage
 from rare_assets.resources.corpus_source import Shard
 from rare_assets.resources.retriever.interface import IndexMissing
 from rare_assets.resources.source_formats import SourceError
+from rare_assets.resources.stored_bytes import StorageDamaged
 from rare_assets.resources.tables import ParquetTables
 from rare_assets.source_states import is_read, report_states, source_states
 
@@ -44,9 +46,11 @@ class Handled:
         self._folder = tables.root / "corpus_files" / "requested"
         self._cursor = cursor
         self.versions: dict[str, str] = {}
-        path = self._folder / f"{cursor}.parquet"
-        if cursor and path.exists():
-            self.versions = dict(tables.scan_file(path).collect().iter_rows())
+        if cursor:
+            # Without them, runs are requested again by the same keys, which makes none twice.
+            with contextlib.suppress(FileNotFoundError, StorageDamaged):
+                stored = tables.read_file(self._folder / f"{cursor}.parquet")
+                self.versions = dict(stored.iter_rows())
 
     def store(self, versions: dict[str, str]) -> str:
         """Keep these, and the ones before until the daemon has taken them. Returns the cursor."""

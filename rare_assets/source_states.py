@@ -105,7 +105,7 @@ class SourceStates(NamedTuple):
 
 def is_read(tables: ParquetTables, shard: Shard) -> bool:
     """Return True if a shard's documents are those of its file as it is now."""
-    stored = tables.provenance("documents", shard.key)
+    stored = tables.provenance_if_whole("documents", shard.key)
     return stored is not None and not what_differs(stored.made_from, documents_from(shard))
 
 
@@ -116,7 +116,7 @@ def source_states(scan: Scan, tables: ParquetTables, removed: list[str]) -> Sour
         removed: gone shards that were removed just now.
     """
     path = tables.root / "corpus_files" / "states.parquet"
-    last = tables.scan_file(path).collect() if path.exists() else pl.DataFrame(schema=STATES_SCHEMA)
+    last = tables.remembered(path, STATES_SCHEMA)
     stored = tables.stored_versions("documents")
     known = {row[:3]: row[3] for row in last.select("shard", "inputs", "stored", "state").rows()}
     rows: list[tuple[Any, ...]] = []

@@ -10,7 +10,7 @@ from rare_assets.operators.doc2query import TOO_SHORT
 from rare_assets.planning import Planner
 from rare_assets.resources.corpus_source import Shard
 from rare_assets.resources.retriever.interface import IndexState
-from rare_assets.resources.tables import ParquetTables
+from rare_assets.resources.tables import UNREADABLE, ParquetTables, TableDamaged, TableMissing
 from rare_assets.resources.teacher.pricing import Prices
 from rare_assets.schemas import TABLES
 
@@ -19,7 +19,7 @@ ASKED_TABLES = ("questions", "reasoning")
 
 
 class StageState(NamedTuple):
-    """One table of one shard. `state` is `current`, `missing`, or what has changed since."""
+    """One table of one shard. `state` is `current`, `missing`, `damaged`, or what has changed since."""
 
     state: str
     rows: int
@@ -48,19 +48,14 @@ def spent(tables: ParquetTables, shards: list[str], prices: Prices) -> Spent:
     by_model: dict[str, tuple[int, int]] = {}
     for table in ASKED_TABLES:
         for shard in shards:
-            stored = tables.provenance(table, shard)
-            if stored is None:
+            try:
+                sums = _sums(tables, table, shard)
+            except (TableDamaged, TableMissing, *UNREADABLE):
+                # Its state says so.
                 continue
-            frames = [tables.scan(table, shard)]
-            if stored.n_rejects:
-                frames.append(tables.scan_rejects(table, shard))
-            for frame in frames:
-                sums = frame.group_by("model").agg(
-                    pl.col("prompt_tokens").sum(), pl.col("completion_tokens").sum()
-                )
-                for model, prompt, completion in sums.collect().iter_rows():
-                    so_far = by_model.get(model, (0, 0))
-                    by_model[model] = (so_far[0] + prompt, so_far[1] + completion)
+            for model, prompt, completion in sums:
+                so_far = by_model.get(model, (0, 0))
+                by_model[model] = (so_far[0] + prompt, so_far[1] + completion)
     costs = [
         prices.cost(model, prompt, completion)
         for model, (prompt, completion) in by_model.items()
@@ -74,6 +69,23 @@ def spent(tables: ParquetTables, shards: list[str], prices: Prices) -> Spent:
     )
 
 
+def _sums(tables: ParquetTables, table: str, shard: str) -> list[tuple[str, int, int]]:
+    """Model, prompt and completion tokens of a shard's rows and rejects."""
+    stored = tables.provenance(table, shard)
+    if stored is None:
+        return []
+    frames = [tables.scan(table, shard)]
+    if stored.n_rejects:
+        frames.append(tables.scan_rejects(table, shard))
+    sums = [
+        frame.group_by("model").agg(
+            pl.col("prompt_tokens").sum(), pl.col("completion_tokens").sum()
+        )
+        for frame in frames
+    ]
+    return [row for each in sums for row in each.collect().iter_rows()]
+
+
 def _stages(planner: Planner, shard: Shard, index: IndexState | None) -> dict[str, StageState]:
     stale = {}
     documents = planner.documents(shard)
@@ -83,7 +95,11 @@ def _stages(planner: Planner, shard: Shard, index: IndexState | None) -> dict[st
         stale = {each.stage: each.why for each in planner.asked(shard.key, index)}
     states = {}
     for table in TABLES:
-        stored = planner.tables.provenance(table, shard.key)
+        try:
+            stored = planner.tables.provenance(table, shard.key)
+        except TableDamaged:
+            states[table] = StageState("damaged", 0, 0)
+            continue
         if stored is None:
             states[table] = StageState("missing", 0, 0)
             continue

@@ -1,6 +1,7 @@
 """The index: BM25 over the documents of all shards."""
 
 from datetime import timedelta
+from functools import lru_cache
 
 import dagster as dg
 import polars as pl
@@ -11,11 +12,19 @@ from rare_assets.assets.step_progress import seldom
 from rare_assets.catalog import OWNERS, PREVIEW_CHARS
 from rare_assets.partitions import document_shards
 from rare_assets.resources.configurable import Bm25Retriever, Storage
-from rare_assets.resources.retriever.interface import Bm25, IndexConflict, ShardContent, SyncReport
-from rare_assets.resources.tables import ParquetTables
+from rare_assets.resources.failures import failures_told
+from rare_assets.resources.retriever.interface import (
+    Bm25,
+    IndexMissing,
+    Retriever,
+    ShardContent,
+    SyncReport,
+)
+from rare_assets.resources.tables import ParquetTables, TableDamaged
 from rare_assets.worked_example import shortened
 
 DUPLICATES_SHOWN = 20
+DAMAGED_NAMED = 3
 
 
 class CorpusIndexConfig(dg.Config):
@@ -30,15 +39,44 @@ def shards_to_index(
     tables: ParquetTables, registered: list[str]
 ) -> tuple[dict[str, ShardContent], list[str]]:
     """What the index is to hold (shard -> content, from the files' footers), and registered shards
-    whose documents have not been made yet."""
-    contents, missing = {}, []
+    whose documents have not been made yet.
+
+    Raises:
+        TableDamaged: some are damaged; all of them are named.
+        StorageError: it can't be told what is there.
+    """
+    contents, missing, damaged = {}, [], []
     for shard in sorted(registered):
-        stored = tables.provenance("documents", shard)
+        try:
+            stored = tables.provenance("documents", shard)
+        except TableDamaged as error:
+            damaged.append(str(error))
+            continue
         if stored is None:
             missing.append(shard)
         else:
             contents[shard] = ShardContent(stored.content_hash, stored.n_rows)
+    if damaged:
+        more = len(damaged) - DAMAGED_NAMED
+        named = " ".join(damaged[:DAMAGED_NAMED]) + (f" And {more} more." if more > 0 else "")
+        raise TableDamaged(named)
     return contents, missing
+
+
+def require_documents(engine: Retriever, storage: Storage, missing: list[str]) -> None:
+    """Refuse to empty an index since no registered shard has documents: it is the storage that is not
+    there, as a disk that is not mounted. Raises dg.Failure."""
+    try:
+        held = engine.state()
+    except IndexMissing:
+        return
+    if held.shards:
+        raise dg.Failure(
+            f"None of the {len(missing)} registered shards has documents in {storage.location}, and "
+            f"the index holds {held.n_documents} of {len(held.shards)} shards: is that the right "
+            "storage, and mounted? The index was left as it is. To empty it, delete the partitions.",
+            allow_retries=False,
+        )
 
 
 @dg.asset(
@@ -56,6 +94,7 @@ def shards_to_index(
     code_version="1",
     pool="elasticsearch",
 )
+@failures_told()
 def corpus_index(
     context: dg.AssetExecutionContext,
     config: CorpusIndexConfig,
@@ -83,15 +122,15 @@ def corpus_index(
             "for them, then corpus_index again."
         )
     with retriever.open() as engine:
-        try:
-            report = engine.sync(
-                shards,
-                lambda shard: tables.scan("documents", shard),
-                Bm25(config.k1, config.b, config.analyzer),
-                seldom(context.log.info),
-            )
-        except IndexConflict as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
+        if missing and not shards:
+            require_documents(engine, storage, missing)
+        report = engine.sync(
+            shards,
+            # A sync reads a shard several times, and few of them.
+            lru_cache(len(shards))(lambda shard: tables.load("documents", shard)),
+            Bm25(config.k1, config.b, config.analyzer),
+            seldom(context.log.info),
+        )
         for warning in report.warnings:
             context.log.warning(warning)
         states = pl.DataFrame(

@@ -26,6 +26,7 @@ from rare_assets.provenance import documents_from, documents_without_file, was_r
 from rare_assets.registration import known_shards, scan_source
 from rare_assets.resources.configurable import Corpus, Storage
 from rare_assets.resources.corpus_source import CorpusSource, UnknownShard
+from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
 from rare_assets.resources.source_formats import SourceError, UnreadableFile, on_one_line
 from rare_assets.resources.tables import ParquetTables
@@ -126,8 +127,8 @@ def _not_read(
     if stored is not None and was_read(stored.made_from):
         made_from = dict(stored.made_from)
         earlier = Produced(
-            tables.scan("documents", shard).collect(),
-            tables.scan_rejects("documents", shard).collect(),
+            tables.load("documents", shard).collect(),
+            tables.load_rejects("documents", shard).collect(),
         )
         if file is None:  # no scan knows it any more
             said = f"{on_one_line(made_from['file'])} is gone from the source."
@@ -157,6 +158,7 @@ def _not_read(
     code_version=READER_VERSION,
     metadata=definition_metadata("documents"),
 )
+@failures_told()
 def documents(
     context: dg.AssetExecutionContext, corpus: Corpus, storage: Storage
 ) -> dg.MaterializeResult[ShardTable]:

@@ -28,9 +28,10 @@ from rare_assets.operators.templates import load_templates
 from rare_assets.partitions import document_shards
 from rare_assets.provenance import MINED_FROM, completed, hard_negatives_from, options_of
 from rare_assets.resources.configurable import Bm25Retriever, Storage, TeacherModel
+from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
-from rare_assets.resources.retriever.interface import IndexMissing, IndexState
-from rare_assets.resources.tables import ParquetTables
+from rare_assets.resources.retriever.interface import IndexState
+from rare_assets.resources.tables import ParquetTables, TableDamaged
 
 
 class HardNegativesConfig(dg.Config):
@@ -142,7 +143,7 @@ def earlier_negatives(
 ) -> Earlier | None:
     """The shard's stored negatives, if they were mined with the same options from a corpus of
     about the same size and with the same ranking."""
-    stored = tables.provenance("hard_negatives", shard)
+    stored = tables.provenance_if_whole("hard_negatives", shard)
     if stored is None:
         return None
     made_from = completed(stored.made_from, HardNegativesConfig)
@@ -155,7 +156,11 @@ def earlier_negatives(
         return None
     if not config.remine_after_growth:
         return None
-    return Earlier(tables.scan("hard_negatives", shard).collect(), str(mined_from))
+    try:
+        return Earlier(tables.load("hard_negatives", shard).collect(), str(mined_from))
+    except TableDamaged:
+        # It is replaced by what is mined now.
+        return None
 
 
 @dg.asset(
@@ -169,6 +174,7 @@ def earlier_negatives(
     pool="elasticsearch",
     metadata=definition_metadata("hard_negatives"),
 )
+@failures_told()
 def hard_negatives(
     context: dg.AssetExecutionContext,
     config: HardNegativesConfig,
@@ -192,10 +198,7 @@ def hard_negatives(
     refuse_if_blocked(context, storage.tables(), "documents", "questions")
     content_hash = storage.content_hash("documents", context.partition_key)
     with retriever.open() as engine:
-        try:
-            state = engine.state()
-        except IndexMissing as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
+        state = engine.state()
         require_shard(state, context.partition_key, content_hash)
         earlier = earlier_negatives(storage.tables(), context.partition_key, config, state)
         asked = questions.collect()

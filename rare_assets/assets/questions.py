@@ -16,6 +16,7 @@ from rare_assets.operators.templates import load_templates
 from rare_assets.partitions import document_shards
 from rare_assets.provenance import questions_from
 from rare_assets.resources.configurable import Storage, TeacherModel
+from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
 
 
@@ -39,6 +40,7 @@ class QuestionsConfig(AskingConfig):
     pool="teacher",
     metadata=definition_metadata("questions"),
 )
+@failures_told()
 def questions(
     context: dg.AssetExecutionContext,
     config: QuestionsConfig,

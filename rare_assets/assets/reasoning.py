@@ -17,6 +17,7 @@ from rare_assets.operators.templates import load_templates
 from rare_assets.partitions import document_shards
 from rare_assets.provenance import reasoning_from
 from rare_assets.resources.configurable import Storage, TeacherModel
+from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
 
 
@@ -53,6 +54,7 @@ class ReasoningConfig(AskingConfig):
     pool="teacher",
     metadata=definition_metadata("reasoning"),
 )
+@failures_told()
 def reasoning(
     context: dg.AssetExecutionContext,
     config: ReasoningConfig,

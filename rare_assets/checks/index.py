@@ -9,7 +9,8 @@ from rare_assets.assets.corpus_index import corpus_index, shards_to_index
 from rare_assets.checks.judgement import EXAMPLES
 from rare_assets.partitions import document_shards
 from rare_assets.resources.configurable import Bm25Retriever, Storage
-from rare_assets.resources.retriever.interface import IndexMissing, ShardContent
+from rare_assets.resources.failures import failures_told
+from rare_assets.resources.retriever.interface import IndexDamaged, IndexMissing, ShardContent
 
 
 class Lag(NamedTuple):
@@ -36,6 +37,7 @@ def index_lag(wanted: Mapping[str, ShardContent], held: Mapping[str, str]) -> La
     "and no other: no shard's documents are newer than it. If not: materialize corpus_index again, it "
     "takes only what changed. Run this check by itself at any time, it costs nothing.",
 )
+@failures_told()
 def index_holds_every_shard(
     context: dg.AssetCheckExecutionContext, storage: Storage, retriever: Bm25Retriever
 ) -> dg.AssetCheckResult:
@@ -45,8 +47,11 @@ def index_holds_every_shard(
     with retriever.open() as engine:
         try:
             held = engine.state().shards
+            damage: dict[str, str] = {}
+        except IndexDamaged as error:
+            held, damage = {}, {"damaged": str(error)}
         except IndexMissing:
-            held = {}
+            held, damage = {}, {}
     lag = index_lag(wanted, held)
     event = context.instance.get_latest_materialization_event(corpus_index.key)
     synced = {"synced": dg.MetadataValue.timestamp(event.timestamp)} if event else {}
@@ -58,6 +63,7 @@ def index_holds_every_shard(
             "threshold": 0,
             "examples": {kind: shards[:EXAMPLES] for kind, shards in lag._asdict().items()},
             **synced,
+            **damage,
         },
     )
 

@@ -55,7 +55,7 @@ class Storage(dg.ConfigurableResource):
         return root.rstrip("/") if "://" in root else str(Path(root).expanduser().absolute())
 
     def content_hash(self, table: str, shard: str) -> str:
-        """Hash of what a stored shard holds. Raises TableMissing."""
+        """Hash of what a stored shard holds. Raises TableMissing and StorageError."""
         stored = self.tables().provenance(table, shard)
         if stored is None:
             raise TableMissing(f"Materialize {table} for shard {shard!r} first.")

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from urllib.parse import unquote
 
 import dagster as dg
 import polars as pl
 from dagster._core.storage.upath_io_manager import UPathIOManager
 
 from rare_assets.resources.configurable import Storage
+from rare_assets.resources.failures import failures_told
 from rare_assets.resources.tables import EXTENSION, ParquetTables, file_name
 
 if TYPE_CHECKING:
@@ -26,14 +28,31 @@ class ParquetIOManager(dg.ConfigurableIOManager, UPathIOManager):
     """One Parquet file a shard and table, with its rejects beside it (`rare_assets.resources.tables`).
 
     Takes a `ShardTable` or a bare Polars frame; gives a LazyFrame, or a DataFrame to an input
-    annotated as one. Several partitions load as `dict[str, LazyFrame]`.
+    annotated as one. Several partitions load as `dict[str, LazyFrame]`. What is loaded is verified
+    first: a damaged file, like one that can't be read, fails the step before it costs anything.
     """
 
     storage: dg.ResourceDependency[Storage]
     extension: ClassVar[str] = EXTENSION  # type: ignore[misc]
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        self._base_path = self._tables.root
+        pass
+
+    @property
+    def _base_path(self) -> "UPath":  # type: ignore[override]
+        # Looked up within a step, so that a storage that can't be opened is told as its failure.
+        return self._tables.root
+
+    @failures_told()
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        super().handle_output(context, obj)
+
+    @failures_told()
+    def load_input(self, context: dg.InputContext) -> Any:
+        return super().load_input(context)
+
+    def make_directory(self, path: "UPath") -> None:
+        """Leave folders to the tables, which make them as they write."""
 
     def make_safe_partition_path(self, base_path: "UPath", partition: str) -> "UPath":
         return base_path / file_name(partition)
@@ -46,10 +65,7 @@ class ParquetIOManager(dg.ConfigurableIOManager, UPathIOManager):
     def load_from_path(
         self, context: dg.InputContext, path: "UPath"
     ) -> pl.LazyFrame | pl.DataFrame:
-        if not path.exists():
-            table = context.asset_key.to_user_string()
-            raise FileNotFoundError(f"{path} is missing: materialize {table} for this shard first.")
-        rows = self._tables.scan_file(path)
+        rows = self._tables.load(context.asset_key.path[-1], unquote(path.stem))
         return rows.collect() if context.dagster_type.typing_type is pl.DataFrame else rows
 
     @property

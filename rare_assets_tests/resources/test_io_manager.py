@@ -115,7 +115,7 @@ def test_a_partition_that_is_missing_is_named_with_the_remedy(graph):
     (failure,) = (event for event in result.all_events if event.is_step_failure)
     said = str(failure.step_failure_data.error)
     assert str(graph.tables.path("documents", "a")) in said
-    assert "materialize documents for this shard first" in said
+    assert "materialize documents for shard 'a' first" in said
 
 
 def test_a_bare_frame_is_stored_with_no_rejects(graph):

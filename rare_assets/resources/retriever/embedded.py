@@ -26,6 +26,7 @@ from rare_assets.resources.retriever.interface import (
     ShardContent,
     SyncReport,
 )
+from rare_assets.resources.stored_bytes import StorageError, explained
 
 # Above this many passages Elasticsearch is the better engine.
 LIMIT = 500_000
@@ -61,7 +62,7 @@ class EmbeddedRetriever:
         """Make the index hold exactly `shards`: see the interface.
 
         A kill at any moment leaves the state before or the state after, and the next sync goes on
-        with what was analyzed. A second sync waits for the first. A document that stands in
+        with what was analyzed. A state whose files are not what was written is made anew. A second sync waits for the first. A document that stands in
         several shards with one text is one hit; term statistics count every row, as
         Elasticsearch's do.
 
@@ -72,6 +73,7 @@ class EmbeddedRetriever:
         Raises:
             IndexConflict: one doc_id has two texts, or a shard's rows are not what `shards` says.
                 Nothing was changed.
+            StorageError: there is no room for it, or its folder can't be read or written.
             ValueError: there is no such analyzer, or k1 or b is out of range.
         """
         started = time.monotonic()
@@ -79,13 +81,19 @@ class EmbeddedRetriever:
         held = {key: content for key, content in sorted(shards.items()) if content.n_documents}
         folder = self._folder
         with folder.locked(progress):
-            before = folder.current()
+            before = folder.current(progress)
             known = before.shards if before else {}
             indexed = [key for key, content in held.items() if known.get(key) != content]
             removed = [key for key in known if key not in held]
             if before is None or indexed or removed or before.bm25 != bm25:
-                manifest = build(folder, before, held, read, bm25, progress)
-                folder.publish(manifest)
+                try:
+                    manifest = build(folder, before, held, read, bm25, progress)
+                    folder.publish(manifest)
+                except OSError as error:
+                    # One without a number is none of this machine's: it came from `read`.
+                    if error.errno is None or isinstance(error, FileNotFoundError):
+                        raise
+                    raise StorageError(explained(self.path, "write", error)) from error
             else:
                 manifest = before
             folder.sweep(manifest)
@@ -107,7 +115,7 @@ class EmbeddedRetriever:
         )
 
     def state(self) -> IndexState:
-        """What the index holds now; later searches see this state. Raises IndexMissing."""
+        """What the index holds now; later searches see this state. Raises IndexMissing, IndexDamaged."""
         self.close()
         return self._snapshot().state
 

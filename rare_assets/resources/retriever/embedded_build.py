@@ -30,6 +30,8 @@ from rare_assets.resources.retriever.embedded_segment import (
     analyzed_name,
     read_analyzed,
     read_documents,
+    write_array,
+    write_arrow,
     write_texts,
 )
 from rare_assets.resources.retriever.interface import Bm25, IndexConflict, ShardContent
@@ -111,14 +113,13 @@ def build(
     )
     state = folder.state(manifest.name)
     state.mkdir(parents=True)
-    np.save(state / "owners.npy", owners)
-    np.save(state / "order.npy", present[order].astype(np.int32))
+    write_array(owners, state / "owners.npy")
+    write_array(present[order].astype(np.int32), state / "order.npy")
     terms, frequencies = _gone_frequencies(kept)
-    np.save(state / "gone_terms.npy", terms)
-    np.save(state / "gone_frequencies.npy", frequencies)
-    duplicates.head(LISTED_DUPLICATES).write_ipc(state / "duplicates.arrow")
-    manifest.write(state)
-    return manifest
+    write_array(terms, state / "gone_terms.npy")
+    write_array(frequencies, state / "gone_frequencies.npy")
+    write_arrow(duplicates.head(LISTED_DUPLICATES), state / "duplicates.arrow")
+    return folder.write(manifest, before)
 
 
 class _Old:
@@ -178,7 +179,7 @@ class _NewSegment:
 
     def write(self) -> Segment:
         merge_postings(self._folder, self._postings)
-        pl.concat(self.documents).write_ipc(self._folder / "documents.arrow")
+        write_arrow(pl.concat(self.documents), self._folder / "documents.arrow")
         write_texts(self._folder, self._texts)
         return Segment(self._folder.name, self.n_rows)
 

@@ -178,6 +178,25 @@ def frequencies_among(folder: Path, chosen: Array) -> tuple[Array, Array]:
     return np.concatenate(terms), np.concatenate(frequencies)
 
 
+def fit_together(folder: Path) -> bool:
+    """Whether the lengths of a folder's postings are those of one and the same postings."""
+    import numpy as np
+
+    counts = {
+        name: (folder / name).stat().st_size / np.dtype(_type(folder, name)).itemsize
+        for name in FILES
+    }
+    if counts["starts"] != counts["terms"] + 1 or counts["buckets"] != _BUCKETS + 1:
+        return False
+    n_postings = int(_read(folder, "starts", int(counts["terms"]))[0])
+    in_buckets = int(_read(folder, "buckets", _BUCKETS)[0])
+    return (counts["rows"], counts["impacts"], counts["terms"]) == (
+        n_postings,
+        n_postings,
+        in_buckets,
+    )
+
+
 class _Writer:
     """Writes postings whose terms come in ascending order, a range of them at a time."""
 
@@ -199,12 +218,15 @@ class _Writer:
         self._put("terms", terms)
         self._put("starts", self._end + np.cumsum(frequencies))
         self._put("rows", rows)
-        impacts.astype(self.impact_type).tofile(self._files["impacts"])
+        # Array.tofile would not say why a write failed.
+        self._files["impacts"].write(impacts.astype(self.impact_type).data)
         self._end += len(rows)
         self._in_bucket += np.bincount((terms >> 56).astype(np.int64), minlength=_BUCKETS)
 
     def _put(self, name: str, values: Array) -> None:
-        values.astype(_TYPES[name]).tofile(self._files[name])
+        import numpy as np
+
+        self._files[name].write(np.ascontiguousarray(values, _TYPES[name]).data)
 
     def __enter__(self) -> _Writer:
         return self

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 import polars as pl
 
@@ -15,6 +16,7 @@ from rare_assets.resources.retriever.embedded_folder import FORMAT, UNFINISHED
 from rare_assets.resources.retriever.embedded_postings import write_postings
 from rare_assets.resources.retriever.english import english_terms
 from rare_assets.resources.retriever.interface import ShardContent
+from rare_assets.resources.stored_bytes import ChecksumWriter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,8 +120,11 @@ def read_analyzed(folder: Path, gone: Gone, owner: int) -> Analyzed | None:
     """The shard that an earlier sync analyzed; None if there is none or what it relied on is not
     there."""
     try:
+        # Not waited for to be on the disk, so an outage of the machine may have taken some of it.
+        if json.loads((folder / "files.json").read_bytes()) != _as_left(folder):
+            return None
         documents = read_arrow(folder / "documents.arrow")
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, pl.exceptions.PolarsError):
         return None
     if not gone.take(documents.filter(pl.col("part").is_null()), owner).all():
         gone.give_back(owner)
@@ -162,9 +167,25 @@ def analyze_shard(
                 )
             )
     documents = pl.concat(done)
-    documents.write_ipc(unfinished / "documents.arrow")
+    write_arrow(documents, unfinished / "documents.arrow")
+    (unfinished / "files.json").write_text(json.dumps(_as_left(unfinished)))
     os.rename(unfinished, folder)
     return Analyzed(folder, documents)
+
+
+def _as_left(folder: Path) -> dict[str, Any]:
+    """Which boot of the machine it is, and the lengths of a folder's files."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = ""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    sizes = {
+        str(file.relative_to(folder)): file.stat().st_size
+        for file in files
+        if file.name != "files.json"
+    }
+    return {"boot": boot, "sizes": sizes}
 
 
 def _batches(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
@@ -198,6 +219,26 @@ def write_texts(folder: Path, pieces: Iterable[tuple[Path, Iterable[tuple[int, i
                     source.seek(start)
                     for at in range(start, end, _COPIED_BYTES):
                         target.write(source.read(min(end - at, _COPIED_BYTES)))
+
+
+def write_arrow(frame: pl.DataFrame, file: Path) -> None:
+    """Write a frame. Raises OSError, which Polars would tell in words alone."""
+    with file.open("wb") as target:
+        writer = ChecksumWriter(target)
+        try:
+            frame.write_ipc(cast("IO[bytes]", writer))
+        except Exception as error:
+            if writer.error is not None:
+                raise writer.error from error
+            raise
+
+
+def write_array(values: Array, file: Path) -> None:
+    """Write an array as .npy. Raises OSError, which numpy would raise without its reason."""
+    import numpy as np
+
+    with file.open("wb") as target:
+        np.save(cast("IO[bytes]", ChecksumWriter(target)), values)
 
 
 def read_arrow(file: Path) -> pl.DataFrame:

@@ -83,6 +83,10 @@ class IndexMissing(Exception):
     """There is no index of that name yet; materialize `corpus_index`."""
 
 
+class IndexDamaged(IndexMissing):
+    """The index is there and its files are not what was written; the next sync makes it anew."""
+
+
 class IndexConflict(Exception):
     """The index can't be synced without losing something; the message names both places."""
 

@@ -1,0 +1,28 @@
+"""Failures of a run that a person can mend: a sentence on the page instead of a stack."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from rare_assets.resources.retriever.elasticsearch_connection import ElasticsearchError
+from rare_assets.resources.retriever.interface import IndexConflict, IndexMissing
+from rare_assets.resources.stored_bytes import StorageDamaged, StorageError
+from rare_assets.resources.tables import TableMissing
+
+# What another try of the same step can't mend.
+_LASTING = (IndexConflict, IndexMissing, StorageDamaged, TableMissing)
+
+
+@contextmanager
+def failures_told() -> Iterator[None]:
+    """Turn errors of storage and index into a dg.Failure that says what their message says.
+
+    Works as a decorator, too: `@failures_told()` below `@dg.asset`.
+    """
+    try:
+        yield
+    except _LASTING as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    except (StorageError, ElasticsearchError) as error:
+        raise dg.Failure(str(error)) from None
