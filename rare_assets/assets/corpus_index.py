@@ -14,12 +14,14 @@ from rare_assets.partitions import document_shards
 from rare_assets.resources.configurable import Bm25Retriever, Storage
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.retriever.interface import (
+    REJECTS,
     Bm25,
     IndexMissing,
     Retriever,
     ShardContent,
     SyncReport,
 )
+from rare_assets.resources.stored_bytes import StorageDamaged
 from rare_assets.resources.tables import ParquetTables, TableDamaged
 from rare_assets.worked_example import shortened
 
@@ -141,12 +143,41 @@ def corpus_index(
             schema={"shard": pl.String, "content_hash": pl.String},
         )
         tables.write_file(states, tables.root / "corpus_index" / "shards.parquet")
+        rejects = keep_rejects(tables, report)
     return dg.MaterializeResult(
-        metadata=_metadata(report, missing), data_version=dg.DataVersion(report.state.fingerprint)
+        metadata=_metadata(report, missing, rejects),
+        data_version=dg.DataVersion(report.state.fingerprint),
     )
 
 
-def _metadata(report: SyncReport, missing: list[str]) -> dict:
+def keep_rejects(tables: ParquetTables, report: SyncReport) -> pl.DataFrame:
+    """Store what the engine does not take, with the words of the sync that it was refused in."""
+    path = tables.root / "corpus_index_rejects" / "rejects.parquet"
+    try:
+        before = tables.read_file(path)
+    except FileNotFoundError:
+        if report.rejects.is_empty():
+            return report.rejects
+        before = report.rejects.clear()
+    except StorageDamaged:
+        before = report.rejects.clear()
+    told = before.filter(pl.col("detail").is_not_null()).unique(["shard", "doc_id"])
+    rejects = report.rejects.join(
+        told, on=["shard", "doc_id"], how="left", suffix="_before", maintain_order="left"
+    ).select(
+        "shard",
+        "doc_id",
+        reason=pl.when(pl.col("detail").is_null())
+        .then(pl.coalesce("reason_before", "reason"))
+        .otherwise("reason"),
+        detail=pl.coalesce("detail", "detail_before"),
+    )
+    if not rejects.equals(before):
+        tables.write_file(rejects, path)
+    return rejects
+
+
+def _metadata(report: SyncReport, missing: list[str], rejects: pl.DataFrame) -> dict:
     state = report.state
     duplicates = report.duplicates.head(DUPLICATES_SHOWN)
     return {
@@ -162,6 +193,19 @@ def _metadata(report: SyncReport, missing: list[str]) -> dict:
         "shards_removed": len(report.removed_shards),
         "documents_indexed": report.n_indexed,
         "documents_removed": report.n_removed,
+        "documents_left_out": report.n_rejects,
+        "left_out": dg.MetadataValue.table(
+            records=[
+                dg.TableRecord(
+                    {
+                        name: shortened(str(value or ""), PREVIEW_CHARS)
+                        for name, value in row.items()
+                    }
+                )
+                for row in rejects.head(DUPLICATES_SHOWN).iter_rows(named=True)
+            ],
+            schema=dg.TableSchema([dg.TableColumn(name) for name in REJECTS]),
+        ),
         "duplicate_texts": report.n_duplicates,
         "duplicates": dg.MetadataValue.table(
             records=[

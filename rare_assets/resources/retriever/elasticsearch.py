@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from pydantic import SecretStr
 
+from rare_assets.resources.retriever.elasticsearch_bulk import Action, Bulk, Refusal
 from rare_assets.resources.retriever.elasticsearch_connection import (
     Connection,
     ElasticsearchError,
@@ -29,6 +30,7 @@ from rare_assets.resources.retriever.elasticsearch_connection import (
 from rare_assets.resources.retriever.elasticsearch_index import MAX_TERMS, Alias, ConcreteIndex
 from rare_assets.resources.retriever.interface import (
     HITS,
+    REJECTS,
     SCORES,
     TEXTS,
     Bm25,
@@ -46,6 +48,8 @@ TERMS = 2_000  # terms sent in one query
 TEXTS_AT_ONCE = 250  # documents whose texts are read in one request
 COPIES = 50  # of them in other shards, for which there is room in that request
 GROUPED_ROWS = 1_000_000  # rows whose ids are compared in memory at once
+LEFT_OUT = 100  # documents without a text that a report lists
+LONGEST_ID = 8_000  # bytes of an id that a keyword field holds for sure
 COLLECTED_ROWS = 100_000  # rows whose ids and hashes are kept in memory for it
 
 _log = logging.getLogger(__name__)
@@ -67,6 +71,9 @@ class ElasticsearchRetriever:
     each sync has those of earlier syncs merged away where they are more than a tenth of a segment.
     Two syncs at once that want the same shards do no harm; of two that want different ones the
     later takes over the index, and the earlier fails at its next change, which does nothing.
+
+    A document that the server refuses while it takes others (too large for it, say) is left out:
+    what stands in its place has all but the text, so that the shard is whole and no search finds it.
 
     Needs the privilege `manage` on `<index>*`.
 
@@ -174,6 +181,7 @@ class ElasticsearchRetriever:
         with self._connection.beside() as submit:
             index = target.name if kept else None
             compared = submit(partial(self._check, index, shards, send, changing, read))
+            listed = submit(partial(self._left_out, target.name if held else None))
             if send or stale or target.hidden or not target.visible:
                 target = self._alias.claim(target, _purpose(wanted), fresh)
                 self._alias.refresh(target.name)
@@ -181,8 +189,9 @@ class ElasticsearchRetriever:
                     # Another sync wrote until then: what it left is to be looked at, too.
                     return self.sync(shards, read, bm25, progress)
             twins, n_twins = compared.result()
+            left_out = listed.result()
         self._remove(target, overfull)
-        n_indexed = self._load(target, shards, send, read, progress)
+        n_sent, refused = self._load(target, shards, send, read, progress)
         if send:
             self._alias.refresh(target.name)
             self._verify(target.name, shards, send, stale)
@@ -192,6 +201,12 @@ class ElasticsearchRetriever:
             self._alias.show(target, stale)
         self._clearing = self._behind.submit(self._clear, target, stale, bool(send or stale))
         duplicates = self._duplicates(twins)
+        stays = wanted - {_version(s, shards[s].content_hash) for s in send}
+        kept_out = [row for version, row in left_out if version in stays]
+        n_rejects = len(refused) + len(kept_out)
+        if len(left_out) == LEFT_OUT:
+            n_rejects = self._connection.count(self.index, _TEXTLESS)
+        rejects = _rejects(refused, kept_out)
         state = IndexState(
             engine="elasticsearch",
             bm25=bm25,
@@ -202,11 +217,14 @@ class ElasticsearchRetriever:
             state=state,
             indexed_shards=send,
             removed_shards=removed,
-            n_indexed=n_indexed,
+            n_indexed=n_sent - len(refused),
             n_removed=sum(n for version, n in held.items() if _version(*version) in stale),
             n_duplicates=n_twins,
             duplicates=duplicates,
             seconds=time.monotonic() - started,
+            warnings=_warnings(rejects, n_rejects),
+            n_rejects=n_rejects,
+            rejects=rejects,
         )
 
     def state(self) -> IndexState:
@@ -318,7 +336,8 @@ class ElasticsearchRetriever:
             if len(hits) == body["size"]:  # more copies than there is room for
                 body["collapse"] = {"field": "doc_id"}
                 hits = self._connection.search("read texts", self.index, body, stop)
-            return {source["doc_id"]: source["text"] for source in (hit["_source"] for hit in hits)}
+            sources = [hit["_source"] for hit in hits]
+            return {source["doc_id"]: source.get("text", "") for source in sources}
 
         batches = batched(dict.fromkeys(doc_ids), TEXTS_AT_ONCE)
         found: dict[str, str] = {}
@@ -388,6 +407,34 @@ class ElasticsearchRetriever:
                 return counts
             versions["after"] = page["after_key"]
 
+    def _left_out(self, name: str | None, stop: Event) -> list[tuple[str, dict[str, Any]]]:
+        """Documents in an index that stand there without their text, the first 100: the version of
+        the shard, and a row of REJECTS."""
+        body = {
+            "query": _TEXTLESS,
+            "size": LEFT_OUT,
+            "source": False,
+            "docvalue_fields": ["doc_id", "shard", "version"],
+            "track_total_hits": False,
+            "sort": ["_doc"],
+        }
+        if name is None:
+            return []
+        hits = self._connection.search("list what is left out", name, body, stop)
+        fields = [hit["fields"] for hit in hits]
+        return [
+            (
+                field["version"][0],
+                {
+                    "shard": field["shard"][0],
+                    "doc_id": field["doc_id"][0],
+                    "reason": "refused_before",
+                    "detail": None,
+                },
+            )
+            for field in fields
+        ]
+
     def _grown(
         self, name: str, held: Mapping[tuple[str, str], int], wanted: Collection[str]
     ) -> bool:
@@ -427,8 +474,9 @@ class ElasticsearchRetriever:
         send: Sequence[str],
         read: Callable[[str], pl.LazyFrame],
         progress: Callable[[str], None],
-    ) -> int:
-        """Send these shards' documents; how many there were."""
+    ) -> tuple[int, list[Refusal]]:
+        """Send these shards' documents; how many there were, and which of them the server refused."""
+        bulk = Bulk(self._connection, _without_text)
 
         def documents() -> Iterator[dict[str, Any]]:
             for shard in send:
@@ -447,7 +495,7 @@ class ElasticsearchRetriever:
                         "to have: was it written again meanwhile? Materialize corpus_index again"
                     )
 
-        def index(batch: Sequence[dict[str, Any]], stop: Event) -> int:
+        def index(batch: Sequence[dict[str, Any]], stop: Event) -> tuple[int, list[Refusal]]:
             actions = []
             for row in batch:
                 key = f"{row['version']}\0{row['doc_id']}".encode(errors="surrogatepass")
@@ -460,17 +508,18 @@ class ElasticsearchRetriever:
                         "_source": row,
                     }
                 )
-            self._connection.bulk(actions, stop)
-            return len(actions)
+            return len(actions), bulk.write(actions, stop)
 
+        refused: list[Refusal] = []
         done, told = 0, time.monotonic()
         total = sum(shards[shard].n_documents for shard in send)
-        for n in self._connection.parallel(index, batched(documents(), self.bulk_size)):
+        for n, wrong in self._connection.parallel(index, batched(documents(), self.bulk_size)):
             done += n
+            refused += wrong
             if time.monotonic() - told >= 5 or done == total:
                 told = time.monotonic()
                 progress(f"indexed {done:,} of {total:,} documents")
-        return done
+        return done, refused
 
     def _remove(self, target: ConcreteIndex, versions: Collection[str]) -> None:
         """Remove the documents of these versions of shards."""
@@ -494,9 +543,8 @@ class ElasticsearchRetriever:
                 }
                 for hit in hits
             ]
-            for _ in self._connection.parallel(
-                self._connection.bulk, batched(actions, self.bulk_size)
-            ):
+            write = Bulk(self._connection).write
+            for _ in self._connection.parallel(write, batched(actions, self.bulk_size)):
                 pass
             self._alias.refresh(target.name)
             if len(hits) < MAX_HITS:
@@ -725,6 +773,45 @@ class _Hits(NamedTuple):
         # Equal to 5 digits are at most this far apart.
         tie = distinct[-depth] * (1 - 1e-4) <= self.score[-1]
         return tie and size < depth + MAX_TIES
+
+
+# What documents that were refused leave in the index: each other one has its text.
+_TEXTLESS = {"bool": {"must_not": {"exists": {"field": "text"}}}}
+
+
+def _without_text(action: Action) -> Action:
+    """What stands for a document that is refused: all but its text, and no id that is too long."""
+    source = {field: value for field, value in action["_source"].items() if field != "text"}
+    doc_id = source["doc_id"]
+    if len(doc_id.encode(errors="surrogatepass")) > LONGEST_ID:
+        source["doc_id"] = f"{doc_id[:100]}… ({action['_id']})"
+    return {**action, "_source": source}
+
+
+def _rejects(refused: Sequence[Refusal], before: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """REJECTS of those refused now and those refused before, the first 100."""
+    now = [
+        {
+            "shard": action["_source"]["shard"],
+            "doc_id": action["_source"]["doc_id"],
+            "reason": problem.kind or str(problem.status),
+            "detail": str(problem),
+        }
+        for action, problem in refused
+    ]
+    return pl.DataFrame([*now, *before][:LEFT_OUT], schema=REJECTS)
+
+
+def _warnings(rejects: pl.DataFrame, n_rejects: int) -> tuple[str, ...]:
+    if not n_rejects:
+        return ()
+    shard, doc_id, reason, detail = rejects.row(0)
+    warning = (
+        f"{n_rejects:,} documents are left out of the index, since Elasticsearch does not take them, "
+        f"and no search finds them: the first is {doc_id!r:.300} of shard {shard!r} "
+        f"({detail or reason}). All are in the rejects of corpus_index"
+    )
+    return (warning,)
 
 
 def _shard_and_hash(version: str) -> tuple[str, str]:

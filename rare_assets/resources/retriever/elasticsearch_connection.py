@@ -1,7 +1,7 @@
 """Requests to Elasticsearch that outlast a server that is gone, and that check every item.
 
-A bulk and an msearch answer 200 with failures inside: each item is looked at, repeated if it failed
-in passing (429, 502, 503, 504), and else reported by the name of its document or question.
+An msearch answers 200 with failures inside: each item is looked at, repeated if it failed in passing
+(429, 502, 503, 504), and else reported by the name of its question.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from pydantic import SecretStr
 
 from rare_assets.resources.retriever.interface import IndexMissing
 
-BULK_BYTES = 10 * 1024 * 1024
 PASSING = frozenset({429, 502, 503, 504})
 
 Item = TypeVar("Item")
@@ -57,7 +56,7 @@ class ElasticsearchSettingError(ElasticsearchError, ValueError):
     """Settings that contradict each other or are no address; the message names them."""
 
 
-class _Passing(Exception):
+class Passing(Exception):
     """Part of a request failed in a way that another try may mend."""
 
 
@@ -82,7 +81,6 @@ class Connection:
         threads: int,
     ) -> None:
         from elasticsearch import Elasticsearch
-        from elasticsearch.helpers import streaming_bulk
 
         hosts = [host.strip() for host in url.split(",") if host.strip()]
         self.url = ",".join(_without_user(host) for host in hosts)
@@ -115,7 +113,6 @@ class Connection:
         self.first_wait_seconds = first_wait_seconds
         self.threads = threads
         self._closed = Event()
-        self._streaming_bulk = streaming_bulk
         # Statuses are retried with back-off here; the client would repeat them at once.
         self.client = Elasticsearch(
             hosts,
@@ -154,7 +151,7 @@ class Connection:
                 if deadline:
                     _log.warning("Elasticsearch answers again: %s", what)
                 return answer
-            except _Passing as error:
+            except Passing as error:
                 reason = str(error)
             except (ConnectionError, ConnectionTimeout) as error:
                 # A server that dies ends a handshake so; else it is the certificate or scheme.
@@ -169,7 +166,7 @@ class Connection:
                     f"what answers at {self.url} is no Elasticsearch; could not {what}: {error}"
                 ) from error
             except ApiError as error:
-                kind, detail = _reason(error.body)
+                kind, detail = error_reason(error.body)
                 status = error.meta.status
                 if status in (401, 403):
                     raise ElasticsearchError(
@@ -328,7 +325,7 @@ class Connection:
             for i, item in zip(pending, answer["responses"], strict=True):
                 status = item.get("status", 200)
                 if "error" in item:
-                    kind, detail = _reason(item)
+                    kind, detail = error_reason(item)
                     if kind == "index_not_found_exception":
                         raise self.missing()
                     message = f"question {names[i]!r}: {status} {kind}: {detail}"
@@ -346,55 +343,11 @@ class Connection:
                     found[i] = item.get("hits", {}).get("hits", [])
             pending = again
             if again:
-                raise _Passing(reason)
+                raise Passing(reason)
 
         if bodies:
             self.ask("search", once, stop)
         return found
-
-    def bulk(self, actions: Sequence[dict[str, Any]], stop: Event) -> None:
-        """Carry out bulk actions, each of which is checked and may be repeated."""
-
-        def name(action: Mapping[str, Any]) -> str:
-            source = action.get("_source", action)
-            return f"document {source.get('doc_id', action['_id'])!r:.300} of shard {source['shard']!r}"
-
-        rest = list(actions)
-
-        def once() -> None:
-            nonlocal rest
-            again, reason = [], ""
-            answers = self._streaming_bulk(
-                self.client,
-                # What an action is about goes along in it, beside what the server reads.
-                ({k: v for k, v in action.items() if k != "shard"} for action in rest),
-                chunk_size=len(rest),
-                max_chunk_bytes=BULK_BYTES,
-                raise_on_error=False,
-                require_alias=True,
-                filter_path=["errors", "items.*.status", "items.*.error"],
-            )
-            for action, (done, item) in zip(rest, answers, strict=True):
-                ((operation, outcome),) = item.items()
-                status = outcome["status"]
-                if done or (operation == "delete" and status == 404 and "error" not in outcome):
-                    continue
-                kind, detail = _reason(outcome)
-                message = f"{name(action)}: {status} {kind}: {detail}"
-                if kind == "index_not_found_exception":
-                    raise self.overtaken(f"no longer takes {name(action)} from this sync")
-                if status not in PASSING:
-                    raise ElasticsearchError(
-                        f"Elasticsearch at {self.url} could not {operation} {message}",
-                        *(status, kind),
-                    )
-                again.append(action)
-                reason = reason or message
-            rest = again
-            if again:
-                raise _Passing(reason)
-
-        self.ask(f"write {len(actions)} documents from {name(actions[0])} on", once, stop)
 
     def overtaken(self, how: str) -> ElasticsearchError:
         return ElasticsearchError(
@@ -427,7 +380,7 @@ def _address(url: str) -> tuple[str, int] | None:
     return (host, port) if parts.scheme in ("http", "https") and host and port else None
 
 
-def _reason(body: object) -> tuple[str, str]:
+def error_reason(body: object) -> tuple[str, str]:
     """Kind and reason of an error answer, the innermost there is."""
     error = body.get("error") if isinstance(body, Mapping) else body
     if not isinstance(error, Mapping):

@@ -24,6 +24,8 @@ HITS = {
     "score": pl.Float64,
 }
 SCORES = {"question_id": pl.String, "doc_id": pl.String, "score": pl.Float64}
+# `reason` is the server's word for it, `detail` what it said.
+REJECTS = dict.fromkeys(("shard", "doc_id", "reason", "detail"), pl.String)
 TEXTS = {"doc_id": pl.String, "text": pl.String}
 
 
@@ -63,7 +65,9 @@ class IndexState(NamedTuple):
 
 
 class SyncReport(NamedTuple):
-    """What a sync did. `duplicates` has a row a text that stands under several ids or in several
+    """What a sync did. `rejects` has a row a document that the engine does not take: REJECTS; the
+    first 100 of `n_rejects`, with those of earlier syncs that are still so. They count among the
+    documents, and no search finds them. `duplicates` has a row a text that stands under several ids or in several
     shards: `text_hash`, `doc_ids: list[str]`, `shards: list[str]`; the first 1,000 of `n_duplicates`.
     `warnings` are for the user.
     """
@@ -77,6 +81,8 @@ class SyncReport(NamedTuple):
     duplicates: pl.DataFrame
     seconds: float
     warnings: tuple[str, ...] = ()
+    n_rejects: int = 0
+    rejects: pl.DataFrame = pl.DataFrame(schema=REJECTS)
 
 
 class IndexMissing(Exception):
@@ -126,11 +132,13 @@ class Retriever(Protocol):
     def score(self, pairs: pl.DataFrame) -> pl.DataFrame:
         """Score one document for each query: PAIRS in, SCORES out, one row a pair in the same order.
 
-        0.0 if query and document share no term, null if the index lacks the document.
+        0.0 if query and document share no term (as a document that the engine does not take shares
+        none), null if the index lacks the document.
         """
 
     def texts(self, doc_ids: Iterable[str]) -> pl.DataFrame:
-        """TEXTS of the given documents, in any order; documents the index lacks are absent."""
+        """TEXTS of the given documents, in any order; documents the index lacks are absent, the text
+        of one that the engine does not take is empty."""
 
     def close(self) -> None:
         """Let go of connections and files."""
