@@ -235,6 +235,9 @@ class Planner:
             ),
             ReasoningConfig,
         )
+        if stale and self._is_blocked("hard_negatives", shard, "negatives_found"):
+            # Mined anew, in case that it was the index, before anything is paid on top.
+            return [Stale("hard_negatives", "negatives"), Stale("reasoning", "hard_negatives")]
         return [stale] if stale else []
 
     def _compare(
@@ -285,9 +288,10 @@ class Planner:
             return False
         return not retryable(self.tables.scan_rejects(table, shard)).head(1).collect().is_empty()
 
-    def _is_blocked(self, table: str, shard: str) -> bool:
-        self.tables.load_rejects(table, shard)
-        return why_blocked(StoredShard(table, shard, self.tables), "rejects") is not None
+    def _is_blocked(self, table: str, shard: str, check: str = "rejects") -> bool:
+        if check == "rejects":
+            self.tables.load_rejects(table, shard)
+        return why_blocked(StoredShard(table, shard, self.tables), check) is not None
 
 
 def _options(kind: type[ConfigT], asset: str, ops: Mapping[str, Any]) -> ConfigT:

@@ -34,6 +34,7 @@ class Graph:
         folder: where the instance, the storage and the source lie.
         endpoint: base URL of the teacher.
         elasticsearch: URL and index name; None for the embedded engine.
+        storage: where the tables lie, if that is not to be in `folder`.
     """
 
     def __init__(
@@ -41,13 +42,14 @@ class Graph:
         folder: Path,
         endpoint: str = "http://127.0.0.1:9/v1",
         elasticsearch: tuple[str, str] | None = None,
+        storage: str | None = None,
         **teacher: Any,
     ) -> None:
         self.source = folder / "source"
         self.source.mkdir(parents=True, exist_ok=True)
         (folder / "instance").mkdir()
         self.instance = dg.DagsterInstance.ephemeral(tempdir=str(folder / "instance"))
-        self.storage = Storage(root=str(folder / "storage"))
+        self.storage = Storage(root=storage or str(folder / "storage"))
         self.corpus = Corpus(url=str(self.source))
         url, index = elasticsearch or (None, None)
         self.retriever = Bm25Retriever(storage=self.storage, elasticsearch_url=url, index=index)

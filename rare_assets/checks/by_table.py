@@ -217,7 +217,8 @@ CHECKS: dict[str, list[Check]] = {
             (
                 Rule(
                     "num_negatives_found",
-                    "Questions have num_neg negatives.",
+                    "Questions have num_neg negatives. An error, which stops what follows, where "
+                    "most have none at all in an index of more than twenty documents.",
                     "the corpus is small, or range_max and relative_margin leave too few.",
                     negatives.num_negatives_found,
                     "RARE_MAX_SHORT_OF_NEGATIVES_RATE",

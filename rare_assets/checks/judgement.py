@@ -46,7 +46,7 @@ class StoredShard:
     @cached_property
     def rows(self) -> pl.DataFrame:
         """The table's rows."""
-        return self.tables.scan(self.table, self.shard).collect()
+        return self.tables.load(self.table, self.shard).collect()
 
     @cached_property
     def rejects(self) -> pl.DataFrame:

@@ -9,8 +9,13 @@ import polars as pl
 
 from rare_assets.checks.judgement import EXAMPLES, Judgement, StoredShard, none_of
 from rare_assets.checks.structure import Upstream, rows_as_stored
+from rare_assets.provenance import MINED_FROM
 from rare_assets.settings import Settings
 
+# With fewer other documents it is no wonder that a question has no negative: the fallback of the
+# defaults begins at this rank. With as many, that most questions have none is.
+ENOUGH_DOCUMENTS = 20
+MOST = 0.5
 # Engines order scores that are equal to five digits by doc_id.
 _EQUAL = 1e-4
 
@@ -126,16 +131,28 @@ def questions_as_stored(stored: StoredShard) -> Judgement:
 
 
 def num_negatives_found(stored: StoredShard) -> Judgement:
-    """Every question has as many negatives as were asked for; a small corpus may not have them."""
-    wanted = _options(stored)["num_neg"]
+    """Every question has as many negatives as were asked for; a small corpus may not have them.
+
+    Where most questions have none at all, though the corpus has documents enough, what follows would
+    be paid for without negatives: an error. It is the index that is wrong then, or the options.
+    """
+    options = _options(stored)
+    wanted = options["num_neg"]
     found = stored.rows["hard_negatives"].list.len()
     counts = found.value_counts(sort=True, name="questions").sort("hard_negatives")
     short = stored.rows.filter(found < wanted)["question_id"]
     share = len(short) / len(found) if len(found) else 0.0
     threshold = Settings().max_short_of_negatives_rate
+    without = int((found == 0).sum())
+    provenance = stored.tables.provenance(stored.table, stored.shard)
+    documents = int((provenance.made_from if provenance else {}).get(MINED_FROM, 0))
+    enough = documents - 1 >= max(ENOUGH_DOCUMENTS, wanted) + options["range_min"]
+    none_to_learn_from = enough and without > MOST * len(found)
     return Judgement(
-        share <= threshold,
+        share <= threshold and not none_to_learn_from,
         {
+            "questions_without_negatives": without,
+            "documents_in_index": documents,
             "num_neg": wanted,
             "questions_with_fewer": len(short),
             "share_with_fewer": share,
@@ -145,7 +162,12 @@ def num_negatives_found(stored: StoredShard) -> Judgement:
             },
             "examples": short.head(EXAMPLES).to_list(),
         },
-        dg.AssetCheckSeverity.WARN,
+        dg.AssetCheckSeverity.ERROR if none_to_learn_from else dg.AssetCheckSeverity.WARN,
+        f"{without} of {len(found)} questions have no negative at all, in an index of {documents} "
+        "documents. Materialize corpus_index, then hard_negatives of the shard; if that changes "
+        "nothing, its options (range_min, range_max, margins, scores) leave none"
+        if none_to_learn_from
+        else None,
     )
 
 

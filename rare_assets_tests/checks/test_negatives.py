@@ -1,7 +1,12 @@
 """Checks of hard negatives on what the operator really mines, with every kind of option."""
 
+import json
+
+import dagster as dg
 import pytest
 
+from rare_assets.checks.gate import why_blocked
+from rare_assets.provenance import MINED_FROM
 from rare_assets_tests.checks.test_by_table import negatives
 from rare_assets_tests.graph import Graph, failed_checks
 from rare_assets_tests.passages import SHARED, passage, write_jsonl
@@ -109,3 +114,33 @@ def test_the_query_is_compared_as_the_options_say(stored):
     assert stored.judge("hard_negatives", "questions_as_stored").passed
     stored.write("hard_negatives", {}, query="scenario_question")
     assert not stored.judge("hard_negatives", "questions_as_stored").passed
+
+
+@pytest.mark.parametrize(
+    ("without", "documents", "options", "error"),
+    [
+        (3, 100, {}, True),  # an index that finds nothing
+        (2, 100, {}, True),
+        (1, 100, {}, False),
+        (3, 2, {}, False),  # a corpus of two documents has none to offer
+        (3, 20, {}, False),
+        (3, 21, {}, True),
+        (3, 100, {"range_min": 99}, False),
+    ],
+)
+def test_most_questions_without_any_negative_are_an_error_in_a_corpus_of_many_documents(
+    stored, without, documents, options, error
+):
+    made_from = {"options": json.dumps(options), MINED_FROM: str(documents)}
+    none = {"hard_negatives": [], "negatives": []}
+    each = [{"question_id": f"q{i}", **(none if i < without else {})} for i in range(3)]
+    stored.tables.write("hard_negatives", "a", rows("hard_negatives", *each), made_from=made_from)
+    judgement = stored.judge("hard_negatives", "num_negatives_found")
+    assert not judgement.passed  # fewer than num_neg is at least a warning
+    assert (judgement.severity is dg.AssetCheckSeverity.ERROR) == error
+    assert judgement.metadata["questions_without_negatives"] == without
+    assert judgement.metadata["documents_in_index"] == documents
+    why = why_blocked(stored.shard("hard_negatives"), "negatives_found")
+    assert (why is not None) == error
+    if error:
+        assert f"{without} of 3 questions have no negative at all" in why

@@ -1,0 +1,163 @@
+"""A damaged file costs nothing: runs refuse what is not what was written, and the next run mends it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rare_assets.planning import Options, Planner, Stale
+from rare_assets_tests.fake_endpoint import FakeEndpoint
+from rare_assets_tests.graph import Graph, failure_text, metadata
+from rare_assets_tests.passages import write_jsonl
+from rare_assets_tests.s3_server import CREDENTIALS
+
+SHARD = "a.jsonl"
+
+
+def flip(path: Path, share: float = 0.4) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * share)] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def endpoint():
+    with FakeEndpoint() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def graph(nothing_set, tmp_path, endpoint):
+    graph = Graph(tmp_path, endpoint.url)
+    write_jsonl(graph.source / SHARD, range(30))
+    return graph
+
+
+ASK_ALL = {"questions": {"min_words": 1}}
+
+
+def planner(graph):
+    options = Options.from_run_config(
+        {"ops": {asset: {"config": config} for asset, config in ASK_ALL.items()}}
+    )
+    return Planner(graph.tables, graph.retriever, graph.teacher, options)
+
+
+def stale(graph):
+    (shard,) = graph.register().shards
+    plan = planner(graph)
+    if (documents := plan.documents(shard)) is not None:
+        return [documents]
+    if why := plan.index(graph.shards):
+        return [Stale("corpus_index", why)]
+    return plan.asked(SHARD, plan.index_state())
+
+
+@pytest.mark.parametrize(
+    ("table", "step"),
+    [
+        ("documents", "questions"),
+        ("questions", "hard_negatives"),
+        ("hard_negatives", "reasoning"),
+        ("documents", "reasoning"),
+    ],
+)
+def test_a_damaged_table_is_refused_before_it_is_paid_for_and_made_again(
+    graph, endpoint, table, step
+):
+    assert all(result.success for result in graph.make_all(**ASK_ALL))
+    assert stale(graph) == []
+    paid = len(endpoint.requests)
+    flip(graph.tables.path(table, SHARD))
+    result = graph.make("rare_job", SHARD, step, **{step: ASK_ALL.get(step, {})})
+    assert not result.success
+    assert f"{table}/{SHARD}.parquet is damaged" in failure_text(result)
+    assert f"Materialize {table} for shard '{SHARD}' again" in failure_text(result)
+    assert len(endpoint.requests) == paid
+
+    assert stale(graph)[0] == Stale(table, "damaged")
+    assert all(result.success for result in graph.make_all(**ASK_ALL))
+    assert stale(graph) == []
+    assert len(endpoint.requests) == paid
+
+
+def test_a_sync_refuses_damaged_documents_and_leaves_the_index_as_it_is(graph):
+    graph.make_all(**ASK_ALL)
+    with graph.retriever.open() as engine:
+        before = engine.state()
+    path = graph.tables.path("documents", SHARD)
+    path.write_bytes(path.read_bytes()[:-30])
+    result = graph.make("corpus_index_job")
+    assert "is damaged" in failure_text(result)
+    with graph.retriever.open() as engine:
+        assert engine.state() == before
+    # Nor is it emptied where all documents are gone, as from a disk that is not mounted.
+    path.unlink()
+    result = graph.make("corpus_index_job")
+    assert "None of the 1 registered shards has documents" in failure_text(result)
+    with graph.retriever.open() as engine:
+        assert engine.state() == before
+
+
+def test_a_damaged_index_stops_before_anything_is_paid_and_the_next_sync_mends_it(graph, endpoint):
+    graph.make_all(**ASK_ALL)
+    paid = len(endpoint.requests)
+    (terms,) = Path(graph.tables.root / "corpus_index").rglob("terms")
+    terms.write_bytes(b"")
+    result = graph.make("rare_job", SHARD, "hard_negatives", "reasoning")
+    assert "terms has 0 bytes" in failure_text(result)
+    assert stale(graph) == [Stale("corpus_index", "damaged")]
+    assert graph.make("corpus_index_job").success
+    assert stale(graph) == []
+    assert len(endpoint.requests) == paid
+
+
+def test_a_shard_without_negatives_stops_before_anything_is_paid(graph, endpoint):
+    graph.make_all(**ASK_ALL)
+    paid = len(endpoint.requests)
+    impossible = {"min_score": 1e9}
+    result = graph.make("rare_job", SHARD, "hard_negatives", hard_negatives=impossible)
+    # Not in this run alone, where its check blocks, but in any later one.
+    result = graph.make("rare_job", SHARD, "reasoning")
+    assert "30 of 30 questions have no negative at all, in an index of 30" in failure_text(result)
+    assert len(endpoint.requests) == paid
+
+
+def test_an_object_store_that_is_away_leaves_a_live_index_as_it_is(
+    nothing_set, tmp_path, monkeypatch, elasticsearch_url, elasticsearch_index
+):
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": endpoint}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    try:
+        s3fs.S3FileSystem().mkdir("rare-bucket")
+        graph = Graph(
+            tmp_path,
+            elasticsearch=(elasticsearch_url, elasticsearch_index),
+            storage="s3://rare-bucket/storage",
+        )
+        lines = [{"text": f"Cells store charge in plate {i}."} for i in range(240)]
+        (graph.source / SHARD).write_text("\n".join(map(json.dumps, lines)))
+        graph.register()
+        assert graph.make("documents_job", SHARD).success
+        result = graph.make("corpus_index_job")
+        assert metadata(result, "corpus_index")["dagster/row_count"] == 240
+        server.stop()
+        result = graph.make("corpus_index_job")
+        assert not result.success
+        assert f"s3://rare-bucket/storage/documents/{SHARD}.parquet can't be read" in failure_text(
+            result
+        )
+        with graph.retriever.open() as engine:
+            assert engine.state().n_documents == 240
+    finally:
+        server.stop()
+        s3fs.S3FileSystem.clear_instance_cache()
