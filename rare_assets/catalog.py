@@ -17,6 +17,7 @@ import polars as pl
 from rare_assets.resources.io_manager import ShardTable
 from rare_assets.resources.tables import content_hash
 from rare_assets.schemas import TABLES, Produced
+from rare_assets.shown_text import closed, isolated
 from rare_assets.words import number_of_words
 from rare_assets.worked_example import shortened, worked_example
 
@@ -200,5 +201,6 @@ def _description(column: dy.Column) -> str:
 def _cell(value: Any) -> str | int | float | bool | None:
     if value is None or isinstance(value, bool | int | float):
         return value
-    text = f"{len(value)}: {' | '.join(value)}" if isinstance(value, list) else str(value)
-    return shortened(text, PREVIEW_CHARS)
+    if isinstance(value, list):
+        return closed(shortened(f"{len(value)}: {' | '.join(map(isolated, value))}", PREVIEW_CHARS))
+    return isolated(shortened(str(value), PREVIEW_CHARS))

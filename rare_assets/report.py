@@ -14,6 +14,7 @@ from rare_assets.operators.answers import retryable
 from rare_assets.operators.doc2query import say_left_out
 from rare_assets.registration import say_gone, some
 from rare_assets.schemas import TABLES
+from rare_assets.shown_text import cut
 
 if TYPE_CHECKING:
     from rare_assets.estimate import StageEstimate
@@ -235,8 +236,7 @@ def _print_example(console: Console, tables: ParquetTables, shards: list[str]) -
 
 def _print_text(console: Console, label: str, text: str, length: int = SHOWN_CHARS) -> None:
     flat = " ".join(text.split())
-    short = flat if len(flat) <= length else f"{flat[: length - 1]}…"
-    console.print(f"  [cyan]{label}:[/] {escape(short)}")
+    console.print(f"  [cyan]{label}:[/] {escape(cut(flat, length))}")
 
 
 def _shown_path(path: str, cwd: Path) -> str:

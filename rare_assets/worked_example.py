@@ -1,7 +1,8 @@
 """One row of a table as a person reads it: a page of Markdown for a run's metadata.
 
 Texts of a corpus and of a teacher are shown as they are: nothing in them is taken for Markdown, so
-none of their images, headings or HTML is rendered.
+none of their images, headings or HTML is rendered, and none that runs from right to left turns what
+stands beside it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from rare_assets.shown_text import ELLIPSIS, graphemes, isolated
+
 LONG, MIDDLE, SHORT = 1500, 800, 400
 NEGATIVES_SHOWN = 3
 # The event log keeps text as JSON, in which a letter beyond ASCII takes 6 bytes or 12.
@@ -24,17 +27,20 @@ _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 def shortened(text: str, length: int, render: Callable[[str], str] = str) -> str:
     """A text of at most `length` characters and twice as many bytes in the event log, rendered.
 
-    Wide characters take more bytes, so fewer of them fit, in width about as many.
+    Wide characters take more bytes, so fewer of them fit, in width about as many. A letter is never
+    shown without its marks.
     """
     budget = BYTES_PER_CHAR * length
     shown = []
-    for char in text[:length]:
-        part = render(char)
+    done = 0
+    for grapheme in graphemes(text):
+        part = render(grapheme)
         budget -= len(json.dumps(part)) - 2
-        if budget < 0:
+        if budget < 0 or done + len(grapheme) > length:
             break
+        done += len(grapheme)
         shown.append(part)
-    return "".join(shown) + ("" if len(shown) == len(text) else "…")
+    return "".join(shown) + ("" if done == len(text) else ELLIPSIS)
 
 
 def worked_example(
@@ -136,11 +142,11 @@ def _part(name: str, said: str, text: str | None, length: int) -> list[str]:
 def _quotation(text: str, length: int) -> str:
     shown = shortened(text.strip(), length, literal)
     # Indented by four, a line would be code.
-    return "\n".join(f"> {line.strip()}" for line in shown.splitlines())
+    return "\n".join(f"> {isolated(line.strip())}" for line in shown.splitlines())
 
 
 def _plain(text: str) -> str:
-    return shortened(" ".join(text.split()), SHORT // 3, literal)
+    return isolated(shortened(" ".join(text.split()), SHORT // 3, literal))
 
 
 def literal(text: str) -> str:

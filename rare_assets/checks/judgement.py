@@ -12,6 +12,7 @@ import polars as pl
 
 from rare_assets.resources.configurable import Bm25Retriever
 from rare_assets.resources.tables import ParquetTables, TableMissing
+from rare_assets.shown_text import cut
 
 EXAMPLES = 5
 EXAMPLE_CHARS = 200
@@ -200,8 +201,7 @@ def few_of(name: str, flagged: pl.DataFrame, judged: int, threshold: float) -> J
 
 def shortened(text: pl.Expr) -> pl.Expr:
     """A text for an example: cut to a length that metadata can carry."""
-    cut = text.str.len_chars() > EXAMPLE_CHARS
-    return pl.when(cut).then(text.str.head(EXAMPLE_CHARS - 1) + "…").otherwise(text)
+    return text.map_elements(lambda whole: cut(whole, EXAMPLE_CHARS), return_dtype=pl.String)
 
 
 def figures(measured: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from rare_assets.resources.source_formats import (
     printable,
 )
 from rare_assets.schemas import Documents, DocumentsRejects, Produced
+from rare_assets.shown_text import cut
 from rare_assets.words import count_words
 
 # Goes up when the same source rows would give other documents.
@@ -37,7 +38,15 @@ UNREADABLE, NO_USABLE_ROW, FILE_GONE, NO_SUCH_SHARD = FILE_REASONS = (
 _DOCUMENT = ("doc_id", "text", "title", "answer", "text_hash", "source", "n_words")
 _REJECT = ("file", "row", "reason", "detail")
 
-_SHORT = reprlib.Repr()
+
+class _Shortened(reprlib.Repr):
+    """Values for people to read; strings end between two characters."""
+
+    def repr_str(self, x: str, level: int) -> str:
+        return repr(cut(x, self.maxstring))
+
+
+_SHORT = _Shortened()
 _SHORT.maxstring = _SHORT.maxother = 80
 
 

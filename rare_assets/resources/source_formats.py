@@ -21,6 +21,8 @@ from typing import IO, Any, NamedTuple, Protocol
 
 import polars as pl
 
+from rare_assets.shown_text import cut
+
 FIELDS = ("id", "text", "title", "answer")
 BOM = codecs.BOM_UTF8
 DETAIL_LENGTH = 200
@@ -435,7 +437,7 @@ def printable(text: str) -> str:
     """At most DETAIL_LENGTH characters of a text, on one line, broken ones spelt out."""
     shown = text[: DETAIL_LENGTH + 1].encode("utf-8", "backslashreplace").decode()
     shown = " ".join(shown.split())
-    return shown if len(shown) <= DETAIL_LENGTH else f"{shown[: DETAIL_LENGTH - 1]}…"
+    return cut(shown, DETAIL_LENGTH)
 
 
 def _first_heading(text: str) -> str | None:

@@ -1,0 +1,58 @@
+"""Texts of any script as people read them on a page: cut between characters, each in its direction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import regex
+
+ELLIPSIS = "…"
+_FIRST_STRONG_ISOLATE, _POP_ISOLATE = "\u2068", "\u2069"
+# Letters that run from right to left, and marks that turn the direction of what follows.
+_find_right_to_left = regex.compile(
+    r"[\p{Bidi_Class=R}\p{Bidi_Class=AL}\p{Bidi_Class=AN}\u202A-\u202E\u2066-\u2068]"
+).search
+_find_graphemes = regex.compile(r"\X").finditer
+
+
+def graphemes(text: str) -> Iterator[str]:
+    """What a reader takes for one character each: a letter with its marks, an emoji with its parts."""
+    for found in _find_graphemes(text):
+        yield found[0]
+
+
+def cut(text: str, length: int) -> str:
+    """A text of at most `length` code points, with an ellipsis where it was cut."""
+    if len(text) <= length:
+        return text
+    shown: list[str] = []
+    left = length - len(ELLIPSIS)
+    for grapheme in graphemes(text):
+        left -= len(grapheme)
+        if left < 0:
+            break
+        shown.append(grapheme)
+    return "".join(shown) + ELLIPSIS
+
+
+def isolated(text: str) -> str:
+    """A text that does not turn what stands around it, if it runs from right to left or might."""
+    if text.isascii() or not _find_right_to_left(text):
+        return text
+    return f"{_FIRST_STRONG_ISOLATE}{text}{_POP_ISOLATE * _open(text)}{_POP_ISOLATE}"
+
+
+def closed(text: str) -> str:
+    """A text that was cut, with the isolates closed that are open at its end."""
+    return text + _POP_ISOLATE * _open(text)
+
+
+def _open(text: str) -> int:
+    """How many isolates a text opens and does not close."""
+    depth = 0
+    for character in text:
+        if character in "\u2066\u2067\u2068":
+            depth += 1
+        elif character == _POP_ISOLATE and depth:
+            depth -= 1
+    return depth
