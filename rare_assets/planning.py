@@ -136,7 +136,8 @@ class Planner:
             return "missing"
         if self.redo_all:
             return "asked for"
-        if state.bm25 != Bm25(options.k1, options.b, options.analyzer):
+        analyzer = options.settled_analyzer(self.tables, state.engine)
+        if analyzer is None or state.bm25 != Bm25(options.k1, options.b, analyzer):
             return "options"
         changed = {shard: content.content_hash for shard, content in wanted.items()}
         return None if changed == dict(state.shards) else "documents"

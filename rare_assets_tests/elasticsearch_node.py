@@ -1,7 +1,7 @@
 """Real Elasticsearch nodes for the tests, without Docker.
 
 The distribution is the one that Elasticsearch publishes for integration tests on Maven Central,
-plus the `english` analyzer that it lacks (`elasticsearch_english/`). It needs Maven, or the
+plus the analyzers of languages that it lacks (`elasticsearch_analysis/`). It needs Maven, or the
 distribution already in the local Maven repository, and a JDK of at least 21.
 """
 
@@ -35,7 +35,7 @@ import pytest
 VERSION = "9.5.0"
 JAVA = 21
 COORDINATES = f"org.elasticsearch.distribution.integ-test-zip:elasticsearch:{VERSION}:zip"
-PLUGIN = Path(__file__).parent / "elasticsearch_english"
+PLUGIN = Path(__file__).parent / "elasticsearch_analysis"
 
 # Compiling less takes half of the time off a start; a benchmark wants something else.
 QUICK = "-Xms512m -Xmx512m -XX:TieredStopAtLevel=1"
@@ -124,15 +124,15 @@ def unpack(source: Path, target: Path) -> None:
                 os.chmod(path, mode)
 
 
-def add_english(home: Path, jdk: Path) -> None:
-    """Compile the `english` analyzer against the distribution and install it as a plugin."""
-    folder = home / "plugins" / "english"
+def add_analyzers(home: Path, jdk: Path) -> None:
+    """Compile the analyzers against the distribution and install them as a plugin."""
+    folder = home / "plugins" / "analysis"
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as classes:
         options = ["--release", str(JAVA), "-proc:none", "-d", classes, "-cp", f"{home}/lib/*"]
         sources = map(str, PLUGIN.glob("*.java"))
         subprocess.run([str(jdk / "bin" / "javac"), *options, *sources], check=True)
-        with zipfile.ZipFile(folder / "english.jar", "w") as jar:
+        with zipfile.ZipFile(folder / "analysis.jar", "w") as jar:
             for path in sorted(Path(classes).rglob("*.class")):
                 jar.write(path, path.relative_to(classes))
     shutil.copy(PLUGIN / "named_components.json", folder)
@@ -143,7 +143,7 @@ def add_english(home: Path, jdk: Path) -> None:
 
 
 def distribution(jdk: Path) -> Path:
-    """Home of the unpacked distribution with the analyzer, made once and kept in the cache."""
+    """Home of the unpacked distribution with the analyzers, made once and kept in the cache."""
     plugin = hashlib.sha256()
     for path in sorted(PLUGIN.iterdir()):
         plugin.update(path.read_bytes())
@@ -155,7 +155,7 @@ def distribution(jdk: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
         unpack(source, Path(scratch))
         (made,) = Path(scratch).iterdir()
-        add_english(made, jdk)
+        add_analyzers(made, jdk)
         for path in [made, *made.rglob("*")]:
             path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
         with contextlib.suppress(OSError):  # another test session was faster

@@ -2,17 +2,25 @@
 
 from datetime import timedelta
 from functools import lru_cache
+from typing import Literal
 
 import dagster as dg
 import polars as pl
 from pydantic import Field
 
+from rare_assets.assets.corpus_language import (
+    choose_analyzer,
+    record_choice,
+    recorded_choice,
+    sample_languages,
+)
 from rare_assets.assets.documents import documents
 from rare_assets.assets.step_progress import seldom
 from rare_assets.catalog import OWNERS, PREVIEW_CHARS
 from rare_assets.partitions import document_shards
 from rare_assets.resources.configurable import Bm25Retriever, Storage
 from rare_assets.resources.failures import failures_told
+from rare_assets.resources.retriever.analyzers import Analyzer
 from rare_assets.resources.retriever.interface import (
     REJECTS,
     Bm25,
@@ -34,7 +42,15 @@ class CorpusIndexConfig(dg.Config):
 
     k1: float = Field(0.9, ge=0, description="BM25: how soon repeated terms stop counting more.")
     b: float = Field(0.4, ge=0, le=1, description="BM25: how much long documents are discounted.")
-    analyzer: str = Field("english", description="How texts and queries become terms.")
+    analyzer: Literal["auto", Analyzer] = Field(
+        "english",
+        description="How texts and queries become terms: Elasticsearch's analyzer of this name. auto: the "
+        "one that fits most of a sample of the documents, chosen once.",
+    )
+
+    def settled_analyzer(self, tables: ParquetTables, engine: str) -> str | None:
+        """The analyzer's name; None where `auto` has yet to choose it for this engine."""
+        return recorded_choice(tables, engine) if self.analyzer == "auto" else self.analyzer
 
 
 def shards_to_index(
@@ -123,6 +139,14 @@ def corpus_index(
             f"{', '.join(missing[:10])}{', …' if len(missing) > 10 else ''}. Materialize documents "
             "for them, then corpus_index again."
         )
+    analyzer = config.settled_analyzer(tables, retriever.engine)
+    chosen = analyzer is None
+    if analyzer is None:
+        sample = sample_languages(tables, shards)
+        analyzer, warning = choose_analyzer(sample, embedded=retriever.engine == "embedded")
+        context.log.info(f"analyzer=auto: {analyzer}, by documents in {dict(sample.counts)}")
+        if warning:
+            context.log.warning(warning)
     with retriever.open() as engine:
         if missing and not shards:
             require_documents(engine, storage, missing)
@@ -130,9 +154,11 @@ def corpus_index(
             shards,
             # A sync reads a shard several times, and few of them.
             lru_cache(len(shards))(lambda shard: tables.load("documents", shard)),
-            Bm25(config.k1, config.b, config.analyzer),
+            Bm25(config.k1, config.b, analyzer),
             seldom(context.log.info),
         )
+        if chosen and shards:
+            record_choice(tables, retriever.engine, analyzer)
         for warning in report.warnings:
             context.log.warning(warning)
         states = pl.DataFrame(

@@ -16,7 +16,11 @@ from rare_assets.assets.hard_negatives import hard_negatives
 from rare_assets.assets.questions import questions
 from rare_assets.assets.reasoning import reasoning
 from rare_assets.checks.by_table import CHECKS
-from rare_assets.checks.index import index_holds_every_shard, texts_distinct_across_shards
+from rare_assets.checks.index import (
+    analyzer_fits_language,
+    index_holds_every_shard,
+    texts_distinct_across_shards,
+)
 from rare_assets.checks.judgement import (
     EXAMPLES,
     UNJUDGEABLE,
@@ -275,5 +279,6 @@ def _latest_materialization(
 asset_checks = [
     *(table_checks(asset) for asset in (documents, questions, hard_negatives, reasoning)),
     index_holds_every_shard,
+    analyzer_fits_language,
     texts_distinct_across_shards,
 ]

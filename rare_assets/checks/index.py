@@ -1,4 +1,5 @@
-"""What holds for the index: it has every shard as stored now, and no text stands in the corpus twice."""
+"""What holds for the index: it has every shard as stored now, no text stands in the corpus twice, and
+its analyzer is for the language of the documents."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -6,11 +7,14 @@ from typing import NamedTuple
 import dagster as dg
 
 from rare_assets.assets.corpus_index import corpus_index, shards_to_index
-from rare_assets.checks.judgement import EXAMPLES
+from rare_assets.assets.corpus_language import fitting_analyzer, sample_languages, unfitting
+from rare_assets.checks.judgement import EXAMPLE_CHARS, EXAMPLES
 from rare_assets.partitions import document_shards
 from rare_assets.resources.configurable import Bm25Retriever, Storage
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.retriever.interface import IndexDamaged, IndexMissing, ShardContent
+from rare_assets.settings import Settings
+from rare_assets.worked_example import shortened
 
 
 class Lag(NamedTuple):
@@ -64,6 +68,48 @@ def index_holds_every_shard(
             "examples": {kind: shards[:EXAMPLES] for kind, shards in lag._asdict().items()},
             **synced,
             **damage,
+        },
+    )
+
+
+@dg.asset_check(
+    asset=corpus_index,
+    description="The index' analyzer is for the language of the documents, judged by a sample of 200: "
+    "another one's endings and stop words make negatives that share no word with the question. If "
+    "not: set `analyzer` of corpus_index to what `fitting_analyzer` names, or to auto. Threshold: "
+    "RARE_MAX_OTHER_LANGUAGE_RATE.",
+)
+def analyzer_fits_language(
+    context: dg.AssetCheckExecutionContext, storage: Storage, retriever: Bm25Retriever
+) -> dg.AssetCheckResult:
+    """Compares the analyzer with the languages of documents from several shards."""
+    tables = storage.tables()
+    registered = context.instance.get_dynamic_partitions(document_shards.name or "")
+    with retriever.open() as engine:
+        try:
+            analyzer = engine.state().bm25.analyzer
+        except IndexMissing:
+            return dg.AssetCheckResult(
+                passed=True, severity=dg.AssetCheckSeverity.WARN, metadata={"judged": 0}
+            )
+    sample = sample_languages(tables, shards_to_index(tables, list(registered))[0])
+    flagged = unfitting(analyzer, sample)
+    threshold = Settings().max_other_language_rate
+    rate = len(flagged) / sample.counts.total() if flagged else 0.0
+    return dg.AssetCheckResult(
+        passed=rate <= threshold,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "analyzer": analyzer,
+            "fitting_analyzer": fitting_analyzer(sample),
+            "other_language_rate": rate,
+            "judged": sample.counts.total(),
+            "threshold": threshold,
+            "languages": dict(sample.counts.most_common()),
+            "examples": [
+                {"text": shortened(text, EXAMPLE_CHARS), "language": language}
+                for text, language in flagged[:EXAMPLES]
+            ],
         },
     )
 

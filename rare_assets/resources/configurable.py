@@ -7,7 +7,7 @@ Secrets are no fields: they come from the environment alone, so no config or UI 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 from pydantic import Field, SecretStr
@@ -246,6 +246,12 @@ class Bm25Retriever(dg.ConfigurableResource):
     ca_certs: str | None = setting("elasticsearch_ca_certs")
     wait: float | None = setting("elasticsearch_wait")
     index: str | None = setting("index")
+
+    @property
+    def engine(self) -> Literal["elasticsearch", "embedded"]:
+        """Which engine ranks."""
+        url = self.elasticsearch_url or Settings().elasticsearch_url
+        return "elasticsearch" if url else "embedded"
 
     @contextmanager
     def open(self, *, first_wait: float | None = None) -> Iterator["Retriever"]:

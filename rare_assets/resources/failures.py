@@ -6,12 +6,12 @@ from contextlib import contextmanager
 import dagster as dg
 
 from rare_assets.resources.retriever.elasticsearch_connection import ElasticsearchError
-from rare_assets.resources.retriever.interface import IndexConflict, IndexMissing
+from rare_assets.resources.retriever.interface import IndexConflict, IndexMissing, NoAnalyzer
 from rare_assets.resources.stored_bytes import StorageDamaged, StorageError
 from rare_assets.resources.tables import TableMissing
 
 # What another try of the same step can't mend.
-_LASTING = (IndexConflict, IndexMissing, StorageDamaged, TableMissing)
+_LASTING = (IndexConflict, IndexMissing, NoAnalyzer, StorageDamaged, TableMissing)
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 import polars as pl
 import pytest
 
-from rare_assets.checks.language import in_other_language, language_of
+from rare_assets.checks.language import in_other_language
+from rare_assets.language import language_of
 
 ENGLISH = (
     "Faraday's law ties the mass deposited in electrolysis to the charge that has passed. One mole of "

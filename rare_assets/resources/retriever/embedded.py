@@ -13,16 +13,18 @@ from collections.abc import Callable, Iterable, Mapping
 
 import polars as pl
 
+from rare_assets.resources.retriever.analyzers import refusal
 from rare_assets.resources.retriever.embedded_build import build
 from rare_assets.resources.retriever.embedded_folder import IndexFolder
 from rare_assets.resources.retriever.embedded_search import Snapshot
-from rare_assets.resources.retriever.embedded_segment import ANALYZERS, read_arrow
+from rare_assets.resources.retriever.embedded_segment import read_arrow
 from rare_assets.resources.retriever.interface import (
     HITS,
     SCORES,
     TEXTS,
     Bm25,
     IndexState,
+    NoAnalyzer,
     ShardContent,
     SyncReport,
 )
@@ -74,7 +76,8 @@ class EmbeddedRetriever:
             IndexConflict: one doc_id has two texts, or a shard's rows are not what `shards` says.
                 Nothing was changed.
             StorageError: there is no room for it, or its folder can't be read or written.
-            ValueError: there is no such analyzer, or k1 or b is out of range.
+            NoAnalyzer: this engine lacks the analyzer.
+            ValueError: k1 or b is out of range.
         """
         started = time.monotonic()
         _validate(bm25)
@@ -213,9 +216,7 @@ def _warnings(n_documents: int) -> tuple[str, ...]:
 
 
 def _validate(bm25: Bm25) -> None:
-    if bm25.analyzer not in ANALYZERS:
-        raise ValueError(
-            f"analyzer is {bm25.analyzer!r}: the embedded index knows {sorted(ANALYZERS)}"
-        )
+    if refused := refusal(bm25.analyzer):
+        raise NoAnalyzer(refused)
     if not (bm25.k1 >= 0 and 0 <= bm25.b <= 1):
         raise ValueError(f"k1={bm25.k1}, b={bm25.b}: k1 must be at least 0, b within 0 and 1")

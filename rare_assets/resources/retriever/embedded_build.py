@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from rare_assets.resources.retriever.analyzers import ANALYZERS
 from rare_assets.resources.retriever.embedded_folder import (
     IndexFolder,
     Manifest,
@@ -22,7 +23,6 @@ from rare_assets.resources.retriever.embedded_folder import (
 )
 from rare_assets.resources.retriever.embedded_postings import frequencies_among, merge_postings
 from rare_assets.resources.retriever.embedded_segment import (
-    ANALYZERS,
     DOCUMENTS,
     Analyzed,
     Gone,

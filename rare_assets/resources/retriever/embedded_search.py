@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from rare_assets.resources.retriever.analyzers import ANALYZERS
 from rare_assets.resources.retriever.embedded_folder import IndexFolder, Manifest
 from rare_assets.resources.retriever.embedded_postings import Postings, term_hash
-from rare_assets.resources.retriever.embedded_segment import ANALYZERS, read_documents
+from rare_assets.resources.retriever.embedded_segment import read_documents
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,6 @@ import polars as pl
 
 from rare_assets.resources.retriever.embedded_folder import FORMAT, UNFINISHED
 from rare_assets.resources.retriever.embedded_postings import write_postings
-from rare_assets.resources.retriever.english import english_terms
 from rare_assets.resources.retriever.interface import ShardContent
 from rare_assets.resources.stored_bytes import ChecksumWriter
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-ANALYZERS: dict[str, Callable[[str], list[str]]] = {"english": english_terms}
 # Text analyzed at a time, and rows looked at to cut it.
 _BATCH_BYTES = 2 << 20
 _BATCH_ROWS = 256

@@ -45,20 +45,23 @@ def chunk_terms(chunk: str) -> tuple[str, ...]:
     """The terms of one chunk, analyzed afresh."""
     stem = _stemmer()
     terms = []
-    for token in _tokens(chunk):
+    for token in tokens(chunk):
         if len(token) >= 2 and token[-1] in "sS" and token[-2] in _POSSESSIVE_MARKS:
             token = token[:-2]
-        token = _lower(token)
+        token = lower(token)
         if token not in STOP_WORDS:
             terms.append(stem(token))
     return tuple(terms)
 
 
-class _Memo(dict[str, tuple[str, ...]]):
-    """Chunk -> terms, filled on demand and bounded."""
+class Memo(dict[str, tuple[str, ...]]):
+    """Chunk -> terms, filled on demand by a function and bounded."""
+
+    def __init__(self, analyze: Callable[[str], tuple[str, ...]]) -> None:
+        self._analyze = analyze
 
     def __missing__(self, chunk: str) -> tuple[str, ...]:
-        terms = chunk_terms(chunk)
+        terms = self._analyze(chunk)
         if len(chunk) <= _MEMO_CHUNK_LENGTH:
             if len(self) >= _MEMO_SIZE:
                 self.clear()
@@ -67,29 +70,35 @@ class _Memo(dict[str, tuple[str, ...]]):
 
 
 @functools.cache
-def _analyzed() -> _Memo:
-    return _Memo()
+def _analyzed() -> Memo:
+    return Memo(chunk_terms)
 
 
-def _lower(token: str) -> str:
+def lower(token: str) -> str:
     """Lower case character by character, without the context rules of `str.lower`, as Lucene does."""
     return token.lower() if token.isascii() else "".join(char.lower()[0] for char in token)
 
 
-def _tokens(chunk: str) -> list[str]:
+def tokens(chunk: str) -> list[str]:
+    """A chunk's tokens as Lucene's StandardTokenizer cuts them."""
     bare = chunk.strip(_OUTER_MARKS)
     if bare.isascii() and bare.isalnum() and len(bare) <= MAX_TOKEN_LENGTH:
         # Most of any English text: the rules leave it whole.
         return [bare]
+    return [chunk[start:end] for start, end in spans(chunk)]
+
+
+def spans(chunk: str) -> list[tuple[int, int]]:
+    """Where the tokens of a chunk begin and end."""
     tokenizer = _tokenizer()
-    tokens = []
+    found = []
     position = 0
     while match := tokenizer.search(chunk, position):
         if match.end() - match.start() > MAX_TOKEN_LENGTH:
             match = tokenizer.match(chunk, match.start(), match.start() + MAX_TOKEN_LENGTH)
-        tokens.append(match.group())
+        found.append(match.span())
         position = match.end()
-    return tokens
+    return found
 
 
 @functools.cache
@@ -99,7 +108,9 @@ def _tokenizer():  # type: ignore[no-untyped-def]  # regex has no types
 
     # A base character takes the marks and joiners that follow it (rule WB4).
     x = r"[\p{WB=Format}\p{WB=Extend}\p{WB=ZWJ}]*+"
-    letter = rf"[\p{{WB=ALetter}}\p{{WB=Hebrew_Letter}}]{x}"
+    # Later Unicode versions have these marks among the letters; Lucene's does not.
+    no_letter = r"\u00B8\u02E5-\u02EB\u055A\u058A\u070F\uA708-\uA716"
+    letter = rf"[[\p{{WB=ALetter}}\p{{WB=Hebrew_Letter}}]--[{no_letter}]]{x}"
     hebrew = rf"\p{{WB=Hebrew_Letter}}{x}"
     digit = rf"[\p{{WB=Numeric}}\uFF10-\uFF19]{x}"
     katakana = rf"\p{{WB=Katakana}}{x}"

@@ -1,7 +1,7 @@
 """What every retriever offers, whichever engine ranks: sync the index with the shards, search it.
 
 Engines give the same results: BM25 in Lucene's form (`idf * tf / (tf + k1 * (1 - b + b * dl / avgdl))`,
-no `k1 + 1` factor) over `text` alone, terms as Lucene's EnglishAnalyzer makes them.
+no `k1 + 1` factor) over `text` alone, terms as Lucene's analyzer of the name makes them.
 """
 
 from __future__ import annotations
@@ -97,6 +97,10 @@ class IndexConflict(Exception):
     """The index can't be synced without losing something; the message names both places."""
 
 
+class NoAnalyzer(ValueError):
+    """The engine lacks the analyzer; the message says which engine has it."""
+
+
 class Retriever(Protocol):
     """BM25 over the whole corpus."""
 
@@ -117,6 +121,7 @@ class Retriever(Protocol):
 
         Raises:
             IndexConflict: one doc_id has two texts in different shards, or the index is not ours.
+            NoAnalyzer: the engine lacks `bm25.analyzer`.
         """
 
     def state(self) -> IndexState:

@@ -16,6 +16,7 @@ import pytest
 
 import rare_assets_tests
 from rare_assets.resources.retriever import (
+    analyzers,
     embedded,
     embedded_build,
     embedded_postings,
@@ -23,6 +24,7 @@ from rare_assets.resources.retriever import (
 )
 from rare_assets.resources.retriever.embedded import EmbeddedRetriever
 from rare_assets.resources.retriever.embedded_folder import SEGMENT_FILES, STATE_FILES
+from rare_assets.resources.retriever.english import english_terms
 from rare_assets.resources.retriever.interface import (
     Bm25,
     IndexConflict,
@@ -227,9 +229,9 @@ def analyzed(monkeypatch):
 
     def analyze(text):
         texts.append(text)
-        return embedded_segment.english_terms(text)
+        return english_terms(text)
 
-    monkeypatch.setitem(embedded_segment.ANALYZERS, "english", analyze)
+    monkeypatch.setitem(analyzers.ANALYZERS, "english", analyze)
     return texts
 
 
@@ -331,7 +333,7 @@ def test_k1_and_b_change_without_a_segment_being_written(retriever, corpus, tmp_
 
 
 def test_another_analyzer_analyzes_everything_anew(retriever, corpus, monkeypatch):
-    monkeypatch.setitem(embedded_segment.ANALYZERS, "white_space", str.split)
+    monkeypatch.setitem(analyzers.ANALYZERS, "white_space", str.split)
     retriever.sync(corpus.shards, corpus.read, Bm25())
     assert found(retriever.search(queries("rise"), depth=5)) == {"q1": ["moon"]}
     report = retriever.sync(corpus.shards, corpus.read, Bm25(analyzer="white_space"))
@@ -632,7 +634,8 @@ def test_a_shard_that_changes_under_the_sync_is_a_conflict(retriever, corpus):
 @pytest.mark.parametrize(
     ("bm25", "message"),
     [
-        (Bm25(analyzer="klingon"), r"analyzer is 'klingon'.*\['english'\]"),
+        (Bm25(analyzer="klingon"), "analyzer is 'klingon': there are arabic, .*, turkish"),
+        (Bm25(analyzer="greek"), "no analyzer 'greek': set ELASTICSEARCH_URL, .* english, "),
         (Bm25(k1=-1.0), "k1=-1.0"),
         (Bm25(b=1.5), "b=1.5"),
     ],
