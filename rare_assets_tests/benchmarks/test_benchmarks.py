@@ -7,8 +7,11 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from rare_assets.resources.retriever.interface import Bm25
+from rare_assets.words import count_words
 from rare_assets_tests.benchmarks import corpora, false_negatives, retrieval
 from rare_assets_tests.benchmarks.corpora import read_judged
+from rare_assets_tests.benchmarks.languages import LANGUAGES, agreement, passages
+from rare_assets_tests.benchmarks.languages import run as run_language
 from rare_assets_tests.elasticsearch_node import Unavailable
 
 
@@ -153,3 +156,31 @@ def test_the_retrieval_benchmark_runs_without_elasticsearch(monkeypatch, capsys)
     assert "embedded: mining, defaults" in printed.out
     assert "Elasticsearch" not in printed.out
     assert "without Elasticsearch: no JDK" in printed.err
+
+
+def test_the_benchmark_of_languages_makes_every_table_alike_on_both_engines(
+    only_key_set, elasticsearch_url, elasticsearch_index, tmp_path
+):
+    outcomes = [
+        run_language("arabic", tmp_path / "embedded", 24, None),
+        run_language("arabic", tmp_path / "server", 24, (elasticsearch_url, elasticsearch_index)),
+    ]
+    for outcome in outcomes:
+        assert set(outcome.rows.values()) == {24}
+        assert outcome.gold_median == 1
+        assert outcome.three_negatives == 24
+        assert outcome.failed == []
+    assert agreement(*(outcome.top for outcome in outcomes)) >= 0.99
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_passages_of_a_language_differ_and_are_long_enough_to_be_asked_about(name):
+    made = list(passages(LANGUAGES[name], 240))
+    assert len(set(made)) == 240
+    assert made == list(passages(LANGUAGES[name], 240))
+    assert min(map(count_words, made)) >= 20
+    assert "{" not in "".join(made)
+
+
+def test_thai_needs_elasticsearch(tmp_path):
+    assert "set ELASTICSEARCH_URL" in run_language("thai", tmp_path, 5, None)
