@@ -56,7 +56,7 @@ def sample_languages(tables: ParquetTables, shards: Mapping[str, ShardContent]) 
     for key in chosen:
         wanted = -(-SAMPLED_DOCUMENTS // len(chosen))
         step = max(1, shards[key].n_documents // wanted)
-        rows = tables.scan("documents", key).select("text").gather_every(step).head(wanted)
+        rows = tables.load("documents", key).select("text").gather_every(step).head(wanted)
         texts += rows.collect()["text"].to_list()
     return Sample(texts, [_language(text) for text in texts])
 
@@ -120,10 +120,9 @@ def choose_analyzer(sample: Sample, *, embedded: bool) -> tuple[str, str | None]
 
 def recorded_choice(tables: ParquetTables, engine: str) -> str | None:
     """What `auto` has chosen for this storage with this engine; None if it has not yet."""
-    path = tables.root / "corpus_index" / _CHOICE
-    if not path.exists():
-        return None
-    found = tables.scan_file(path).filter(pl.col("engine") == engine).collect()
+    schema = {"engine": pl.String, "analyzer": pl.String}
+    stored = tables.remembered(tables.root / "corpus_index" / _CHOICE, schema)
+    found = stored.filter(pl.col("engine") == engine)
     return found["analyzer"][0] if len(found) else None
 
 
