@@ -36,6 +36,10 @@ def graph(nothing_set, tmp_path, endpoint):
 ASK_ALL = {"questions": {"min_words": 1}}
 
 
+def require_success(results):
+    assert [failure_text(result) for result in results if not result.success] == []
+
+
 def planner(graph):
     options = Options.from_run_config(
         {"ops": {asset: {"config": config} for asset, config in ASK_ALL.items()}}
@@ -65,7 +69,7 @@ def stale(graph):
 def test_a_damaged_table_is_refused_before_it_is_paid_for_and_made_again(
     graph, endpoint, table, step
 ):
-    assert all(result.success for result in graph.make_all(**ASK_ALL))
+    require_success(graph.make_all(**ASK_ALL))
     assert stale(graph) == []
     paid = len(endpoint.requests)
     flip(graph.tables.path(table, SHARD))
@@ -76,7 +80,7 @@ def test_a_damaged_table_is_refused_before_it_is_paid_for_and_made_again(
     assert len(endpoint.requests) == paid
 
     assert stale(graph)[0] == Stale(table, "damaged")
-    assert all(result.success for result in graph.make_all(**ASK_ALL))
+    require_success(graph.make_all(**ASK_ALL))
     assert stale(graph) == []
     assert len(endpoint.requests) == paid
 
