@@ -74,6 +74,33 @@ def located(assets: list[Any], resources: Mapping[str, Any]) -> list[Any]:
     return list(dg.map_asset_specs(with_uri, assets))
 
 
+def with_engines(assets: list[Any], resources: Mapping[str, Any]) -> list[Any]:
+    """The assets, each with the kind of what it works with, as far as settings and resources tell.
+
+    Settings that can't be used fail the run, with their own error, and never the loading.
+    """
+    try:
+        settings = Settings()
+        url = resources["retriever"].elasticsearch_url or settings.elasticsearch_url
+        model = resources["teacher"].model or settings.model
+    except (AttributeError, ValueError):
+        # Resources of somebody's own need not say.
+        return assets
+    index, teacher = "elasticsearch" if url else "polars", "openai" if model else "llamacpp"
+    kinds = {
+        "corpus_index": index,
+        "hard_negatives": index,
+        "questions": teacher,
+        "reasoning": teacher,
+    }
+
+    def with_kind(spec: dg.AssetSpec) -> dg.AssetSpec:
+        kind = kinds.get(spec.key.to_user_string())
+        return spec.merge_attributes(kinds={kind}) if kind else spec
+
+    return list(dg.map_asset_specs(with_kind, assets))
+
+
 def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """The whole code location.
 
@@ -85,7 +112,7 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
     assets = [corpus_files, documents, corpus_index, questions, hard_negatives, reasoning]
     assets += [exports, data_card]
     return dg.Definitions(
-        assets=linked_to_code(located(assets, resources)),
+        assets=linked_to_code(with_engines(located(assets, resources), resources)),
         asset_checks=[*asset_checks, *export_checks],
         jobs=jobs,
         sensors=sensors,

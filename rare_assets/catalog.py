@@ -7,7 +7,7 @@ column lineage as JSON only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -30,6 +30,22 @@ PREVIEW_COLUMNS = {
     "questions": ("question_id", "scenario", "question"),
     "hard_negatives": ("question_id", "query", "hard_negatives"),
     "reasoning": ("question_id", "question", "reasoning"),
+}
+
+_MADE = ("rows", "rejects", "reject_rate")
+_ASKED = ("cost_usd", "requests", "prompt_tokens", "completion_tokens", "seconds")
+# The figures that a person looks at first, and over shards and time.
+HEADLINES = {
+    "documents": (*_MADE, "words", "seconds"),
+    "questions": (*_MADE, *_ASKED),
+    "hard_negatives": (
+        *_MADE,
+        "negatives_per_question",
+        "questions_without_negatives",
+        "mean_gold_rank",
+        "seconds",
+    ),
+    "reasoning": (*_MADE, *_ASKED, "answer_correct_rate"),
 }
 
 
@@ -99,15 +115,48 @@ def first_rejects(table: str, rejects: pl.DataFrame) -> dg.MetadataValue:
     return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
 
 
-def counted(column: str, counts: Iterable[tuple[str, int]]) -> dg.MetadataValue:
-    """How often each of several things occurred, most often first, as a table.
+def reasons(rejects: pl.DataFrame) -> str:
+    """How many rejects have which reason, most often first: `15 not_json, 3 empty`.
 
     A number of its own for each would be a key that is there on some runs only.
     """
-    ordered = sorted(counts, key=lambda pair: (-pair[1], pair[0]))
-    records = [dg.TableRecord({column: name, "count": count}) for name, count in ordered]
-    columns = [dg.TableColumn(column), dg.TableColumn("count", "int")]
-    return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
+    counts = rejects["reason"].value_counts(name="rejects")
+    ordered = counts.sort("rejects", "reason", descending=[True, False])
+    return ", ".join(f"{count:,} {reason}" for reason, count in ordered.iter_rows()) or "none"
+
+
+def arranged(
+    headlines: tuple[str, ...], figures: Mapping[str, Any], shown: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A materialization's metadata as people read it: a few figures, what is to look at, the rest.
+
+    The UI plots every number that has a key of its own, so only those of `headlines` have one; the
+    others are rows of the one table `details`. Each is said once: dagster-openai's names (`openai.
+    <model>.calls`, ...) would be a second key of the same number, and one that no plot over two models
+    could have.
+
+    Args:
+        headlines: the figures to begin with, in order; one that is not there is left out.
+        figures: numbers and short texts by name; fractions are rounded.
+        shown: pictures, examples, tables, between the two.
+    """
+    rounded = {name: _rounded(name, value) for name, value in figures.items()}
+    details = [
+        dg.TableRecord({"figure": name, "value": value})
+        for name, value in rounded.items()
+        if name not in headlines
+    ]
+    columns = [dg.TableColumn("figure"), dg.TableColumn("value")]
+    return {
+        **{name: rounded[name] for name in headlines if name in rounded},
+        **shown,
+        "details": dg.MetadataValue.table(details, schema=dg.TableSchema(columns)),
+    }
+
+
+def _rounded(name: str, value: Any) -> Any:
+    places = 6 if name.endswith("_usd") else 4
+    return round(value, places) if isinstance(value, float) else value
 
 
 def materialized(
@@ -118,6 +167,7 @@ def materialized(
     *,
     seconds: float,
     chart: dg.MetadataValue,
+    options: dg.Config | None = None,
     documents: pl.LazyFrame | None = None,
 ) -> dg.MaterializeResult[ShardTable]:
     """The result of an asset: the shard for storage, its data version, and metadata.
@@ -132,6 +182,7 @@ def materialized(
         metadata: what this asset says besides.
         seconds: how long making it took.
         chart: a picture of the rows.
+        options: of this run.
         documents: the shard's documents, where the rows lack the texts that an example shows.
     """
     rows, rejects = produced
@@ -140,20 +191,40 @@ def materialized(
     return dg.MaterializeResult(
         value=ShardTable(rows, rejects, made_from),
         data_version=dg.DataVersion(version),
-        metadata={
-            "dagster/partition_row_count": rows.height,
-            "rows": rows.height,
-            "rejects": rejects.height,
-            "reject_rate": rejects.height / total if total else 0.0,
-            "rejects_by_reason": counted("reason", rejects["reason"].value_counts().iter_rows()),
-            "chart": chart,
-            "example": worked_example(table, rows, documents),
-            "content_hash": version,
-            **metadata,
-            "seconds": round(seconds, 3),
-            "rows_per_second": round(total / seconds, 1) if seconds else 0.0,
-            "preview": preview(table, rows),
-        },
+        metadata=arranged(
+            HEADLINES[table],
+            {
+                "rows": rows.height,
+                "rejects": rejects.height,
+                "reject_rate": rejects.height / total if total else 0.0,
+                **metadata,
+                "seconds": seconds,
+                "rows_per_second": total / seconds if seconds else 0.0,
+                "content_hash": version,
+            },
+            {
+                "rejects_by_reason": reasons(rejects),
+                "first_rejects": first_rejects(table, rejects),
+                "chart": chart,
+                "example": worked_example(table, rows, documents),
+                "preview": preview(table, rows),
+                "made_with": made_with(made_from, options),
+            },
+        ),
+    )
+
+
+def made_with(made_from: Mapping[str, str], options: dg.Config | None) -> dg.MetadataValue:
+    """What decided how a shard was made, besides its inputs: model, fingerprints of the prompts, every
+    option of the run."""
+    prompts = {name: value for name, value in made_from.items() if name.endswith("prompt")}
+    model = made_from.get("teacher") or made_from.get("judge")
+    return dg.MetadataValue.json(
+        {
+            **({"model": model} if model else {}),
+            **prompts,
+            "options": options.model_dump() if options else {},
+        }
     )
 
 

@@ -21,6 +21,10 @@ LONG, MIDDLE, SHORT = 1500, 800, 400
 NEGATIVES_SHOWN = 3
 # The event log keeps text as JSON, in which a letter beyond ASCII takes 6 bytes or 12.
 BYTES_PER_CHAR = 2
+_NO_WIDTH = "\u200b"
+# What the UI takes for the beginning of an address: `https:`, `www.`, `somebody@`.
+_ADDRESS = re.compile(r"(?<=[a-z]):(?=//)|(?<=www)(?=\.)|(?<=\S)@(?=\S)", re.IGNORECASE)
+_LONG_WORD = re.compile(r"\S{30}(?=\S)")
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 
 
@@ -140,18 +144,32 @@ def _part(name: str, said: str, text: str | None, length: int) -> list[str]:
 
 
 def _quotation(text: str, length: int) -> str:
-    shown = shortened(text.strip(), length, literal)
+    shown = shortened(_breakable(text.strip()), length, _escaped)
     # Indented by four, a line would be code.
     return "\n".join(f"> {isolated(line.strip())}" for line in shown.splitlines())
 
 
 def _plain(text: str) -> str:
-    return isolated(shortened(" ".join(text.split()), SHORT // 3, literal))
+    return isolated(shortened(_breakable(" ".join(text.split())), SHORT // 3, _escaped))
 
 
 def literal(text: str) -> str:
+    """A text as Markdown shows it as it is: see `_breakable`."""
+    return _escaped(_breakable(text))
+
+
+def _escaped(text: str) -> str:
     """A text whose punctuation Markdown takes as it is."""
     return _PUNCTUATION.sub(r"\\\1", text)
+
+
+def _breakable(text: str) -> str:
+    """A text in which no address becomes a link, and whose long words can be broken.
+
+    Escapes don't keep the UI from making links of addresses, and a word as long as a path or a formula
+    is wider than the page; a blank of no width within them does.
+    """
+    return _LONG_WORD.sub(rf"\g<0>{_NO_WIDTH}", _ADDRESS.sub(rf"\g<0>{_NO_WIDTH}", text))
 
 
 def _said(*texts: str | None) -> str:

@@ -141,7 +141,17 @@ def failed_checks(*results: dg.ExecuteInProcessResult) -> list[str]:
 def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
     """The metadata values of an asset's materialization in that run."""
     (event,) = result.asset_materializations_for_node(asset)
-    return {name: value.value for name, value in event.metadata.items()}
+    return metadata_values(event.metadata)
+
+
+def metadata_values(metadata: Mapping[str, dg.MetadataValue]) -> dict[str, Any]:
+    """Metadata by name, those that the table `details` has among them."""
+    shown = {name: value.value for name, value in metadata.items() if name != "details"}
+    details = {
+        record.data["figure"]: record.data["value"] for record in metadata["details"].records
+    }
+    assert not shown.keys() & details.keys()
+    return shown | details
 
 
 def failure_text(result: dg.ExecuteInProcessResult) -> str:

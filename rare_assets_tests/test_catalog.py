@@ -4,8 +4,16 @@ import dagster as dg
 import dataframely as dy
 import polars as pl
 
-from rare_assets.catalog import PREVIEW_CHARS, counted, preview, spread, table_schema
-from rare_assets_tests.rows import rows
+from rare_assets.catalog import (
+    PREVIEW_CHARS,
+    arranged,
+    first_rejects,
+    preview,
+    reasons,
+    spread,
+    table_schema,
+)
+from rare_assets_tests.rows import rejects, rows
 
 
 class Things(dy.Schema):
@@ -42,14 +50,36 @@ def test_a_preview_shows_five_rows_shortened_and_how_long_a_list_is():
     assert records[0].data["hard_negatives"] == "2: Cells divide. | Charge is conserved."
 
 
-def test_counts_are_a_table_most_first_whatever_was_counted():
-    table = counted("reason", [("cut", 1), ("refused", 3), ("blank", 1)])
-    assert [tuple(record.data.values()) for record in table.records] == [
-        ("refused", 3),
-        ("blank", 1),
-        ("cut", 1),
+def test_reasons_are_counted_most_first_in_one_line():
+    several = rejects(
+        "questions", *({"reason": reason} for reason in ("cut", "refused", "blank", "refused"))
+    )
+    assert reasons(several) == "2 refused, 1 blank, 1 cut"
+    assert reasons(several.clear()) == "none"
+
+
+def test_the_first_rejects_are_shown_with_their_place_and_how_the_answer_begins():
+    several = rejects("questions", *({"detail": "I can't. " * 100} for _ in range(7)))
+    records = [record.data for record in first_rejects("questions", several).records]
+    assert len(records) == 5
+    assert records[0] == {
+        "place": "d9-q0",
+        "reason": "refusal",
+        "detail": ("I can't. " * 100)[:PREVIEW_CHARS] + "…",
+    }
+    (read,) = first_rejects("documents", rejects("documents", {})).records
+    assert read.data == {"place": "a.jsonl:2", "reason": "no_text", "detail": None}
+
+
+def test_metadata_begins_with_the_headlines_and_the_rest_is_one_table():
+    figures = {"seconds": 1.23456, "odd": 2 / 3, "rows": 3, "cost_usd": 0.00012345}
+    made = arranged(("rows", "cost_usd", "rejects"), figures, {"chart": "a picture"})
+    assert list(made) == ["rows", "cost_usd", "chart", "details"]
+    assert (made["rows"], made["cost_usd"]) == (3, 0.000123)
+    assert [record.data for record in made["details"].records] == [
+        {"figure": "seconds", "value": 1.2346},
+        {"figure": "odd", "value": 0.6667},
     ]
-    assert [column.name for column in counted("reason", []).schema.columns] == ["reason", "count"]
 
 
 def test_a_spread_is_mean_median_and_95th_percentile_and_null_without_values():

@@ -15,7 +15,7 @@ from rare_assets.definitions import defs
 from rare_assets.exports.formats import FORMATS
 from rare_assets.instance import LOCATION, WORKSPACE
 from rare_assets.operators.templates import PACKAGED
-from rare_assets.resources.configurable import Storage
+from rare_assets.resources.configurable import Bm25Retriever, Storage
 from rare_assets.schemas import TABLES
 
 ROOT = Path(__file__).parent.parent
@@ -116,6 +116,29 @@ def test_the_catalog_says_where_everything_lies(nothing_set, tmp_path):
     nothing_set.setenv("ELASTICSEARCH_URL", "http://me:h1dd3n@search:9200")
     # The index then lies on a server that is named on the page of the resources.
     assert uris()["corpus_index"] is None
+
+
+def kinds(**resources):
+    """The kinds of each asset."""
+    specs = build_defs(resource_overrides=resources).resolve_all_asset_specs()
+    return {spec.key.to_user_string(): spec.kinds for spec in specs}
+
+
+def test_an_asset_has_the_kind_of_the_engine_and_the_teacher_that_the_settings_name(
+    nothing_set, tmp_path
+):
+    shipped = kinds()
+    assert shipped["corpus_index"] == {"polars"}
+    assert shipped["hard_negatives"] == {"polars", "parquet"}
+    assert shipped["questions"] == shipped["reasoning"] == {"llamacpp", "parquet"}
+    storage = Storage(root=str(tmp_path))
+    retriever = Bm25Retriever(storage=storage, elasticsearch_url="http://search:9200")
+    assert kinds(retriever=retriever)["corpus_index"] == {"elasticsearch"}
+    nothing_set.setenv("ELASTICSEARCH_URL", "http://search:9200")
+    nothing_set.setenv("RARE_MODEL", "gpt-4o-mini")
+    named = kinds()
+    assert named["hard_negatives"] == {"elasticsearch", "parquet"}
+    assert named["questions"] == named["reasoning"] == {"openai", "parquet"}
 
 
 def code_versions(**environment: str) -> dict[str, str]:

@@ -139,10 +139,9 @@ def test_dataflows_columns_come_out_of_dataflows_input(made):
 
 def test_metadata_says_what_was_asked_and_made(made):
     asked = metadata(made.results[-1], "questions")
-    assert asked["rows"] == asked["dagster/partition_row_count"] == 6
+    assert asked["rows"] == 6
     assert (asked["rejects"], asked["reject_rate"]) == (0, 0.0)
     assert (asked["requests"], asked["answers_reused"], asked["retries"]) == (6, 0, 0)
-    assert asked[f"openai.{MODEL}.calls"] == 6
     # The endpoint's own count of the tokens it was sent and gave.
     rows = made.graph.tables.scan("questions", LINES_SHARD).collect()
     assert asked["prompt_tokens"] == rows["prompt_tokens"].sum() > 0

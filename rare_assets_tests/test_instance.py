@@ -15,6 +15,7 @@ import sqlalchemy
 
 from rare_assets.definitions import defs
 from rare_assets.instance import (
+    INDEX_POOL,
     POOLS,
     PROCESS_TAG,
     SHIPPED_YAML,
@@ -133,23 +134,23 @@ def test_pools_have_room_for_the_shards_at_once_and_follow_the_setting(instance)
     # Nothing was set: the default limit holds for what comes.
     assert pool_limits(instance) == {}
     assert open_pools(instance, 16) == []
-    assert pool_limits(instance) == {"teacher": 16, "elasticsearch": 16}
+    assert pool_limits(instance) == {"teacher": 16, INDEX_POOL: 16}
     storage = instance.event_log_storage
     claims = [storage.claim_concurrency_slot("teacher", str(n), "questions") for n in range(17)]
     assert [claim.is_claimed for claim in claims].count(True) == 16
     open_pools(instance, 6)
-    assert pool_limits(instance) == {"teacher": 6, "elasticsearch": 6}
+    assert pool_limits(instance) == {"teacher": 6, INDEX_POOL: 6}
     open_pools(instance, 2)
-    assert pool_limits(instance) == {"teacher": 4, "elasticsearch": 4}
+    assert pool_limits(instance) == {"teacher": 4, INDEX_POOL: 4}
     open_pools(instance, 8)
-    assert pool_limits(instance) == {"teacher": 8, "elasticsearch": 8}
+    assert pool_limits(instance) == {"teacher": 8, INDEX_POOL: 8}
 
 
 def test_a_pool_limit_that_was_set_by_hand_stays_and_is_told(instance):
     instance.event_log_storage.set_concurrency_slots("teacher", 2)
     assert open_pools(instance, 8) == ["teacher (2)"]
     assert open_pools(instance, 2) == []
-    assert pool_limits(instance) == {"teacher": 2, "elasticsearch": 4}
+    assert pool_limits(instance) == {"teacher": 2, INDEX_POOL: 4}
 
 
 def test_the_limit_of_a_pool_is_its_own_or_the_default(instance):

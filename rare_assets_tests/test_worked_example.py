@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rare_assets.schemas import TABLES
-from rare_assets.worked_example import shortened, worked_example
+from rare_assets.worked_example import literal, shortened, worked_example
 from rare_assets_tests.rows import rows
 
 
@@ -71,13 +71,26 @@ def test_nothing_of_a_text_is_rendered():
     said = shown("documents", {"text": text})
     lines = said.split("\n\n")[1].splitlines()
     assert lines == [
-        "> \\!\\[pixel\\]\\(http\\:\\/\\/e\\.org\\/p\\.png\\)",
+        "> \\!\\[pixel\\]\\(http\\:\u200b\\/\\/e\\.org\\/p\\.png\\)",
         "> \\# Heading",
         "> ",
         "> code",
         "> \\- list \\<b\\>bold\\<\\/b\\> \\`x\\` \\| a",
         "> 1\\. one",
     ]
+
+
+def test_an_address_is_no_link_and_a_long_word_can_be_broken():
+    text = f"See https://e.org/p, WWW.e.org or me@e.org: {'x' * 70}"
+    assert literal(text).replace("\\", "").split("\u200b") == [
+        "See https:",
+        "//e.org/p, WWW",
+        ".e.org or me@",
+        f"e.org: {'x' * 30}",
+        "x" * 30,
+        "x" * 10,
+    ]
+    assert "\u200b" in shown("documents", {"text": text})
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -19,10 +19,18 @@ from rare_assets.operators.templates import Templates, load_templates
 from rare_assets.resources.configurable import TeacherModel
 from rare_assets.resources.teacher.interface import Teacher, TeacherStopped, Usage
 from rare_assets.resources.teacher.ledger import Ledger
+from rare_assets.schemas import Produced
 from rare_assets.settings import Settings
 
 T = TypeVar("T")
 
+MODEL_TAG, PROMPT_TAG = "rare_assets/model", "rare_assets/prompt"
+# The prompt that each asset asks with.
+PROMPTS = {
+    "questions": "doc2query",
+    "hard_negatives": "judge_relevance",
+    "reasoning": "reason_distill",
+}
 # Marks a failure that the next shard would meet as well.
 TEACHER_STOPPED = "teacher_stopped"
 
@@ -87,13 +95,14 @@ def ask(
         dg.Failure: the teacher stopped (endpoint dead, limit reached); its metadata has the usage.
     """
     templates = load_templates(teacher.prompts_folder)
-
+    tag_run(context, teacher.name, templates)
     say = once(context.log.warning)
     how: dict[str, Any] = {"refresh": refresh, "retry_rejects": retry_rejects, "say": say}
+    usage: dict[str, Any] = {}
 
     async def work() -> tuple[T, dict[str, Any]]:
+        nonlocal usage
         batch = mode == "batch"
-        usage: dict[str, Any] = {}
         try:
             async with teacher.estimating(batch=batch, **how) as estimating:
                 await operator(estimating, judge_of(teacher, estimating, templates))
@@ -115,7 +124,29 @@ def ask(
                 str(stopped), {TEACHER_STOPPED: True, **usage}, allow_retries=False
             ) from stopped
 
-    return wait_for(work())
+    try:
+        return wait_for(work())
+    except BaseException as stopped:
+        if usage and not isinstance(stopped, Exception):
+            kept, reused = usage["new_answers"], usage["answers_reused"]
+            context.log.warning(
+                f"{context.partition_key}: stopped. {kept:,} new answers are stored, beside "
+                f"{reused:,} of earlier runs; materialize the shard again to go on, none of them is "
+                "paid for twice."
+            )
+        raise
+
+
+def tag_run(context: dg.AssetExecutionContext, model: str, templates: Templates) -> None:
+    """Tag the run with the model and the prompt that it asks, so that runs can be filtered by them.
+
+    From within the step, so that it is there however the run was started.
+    """
+    asset = context.asset_key.path[-1]
+    prompt = getattr(templates, PROMPTS[asset]).fingerprint
+    context.instance.add_run_tags(
+        context.run.run_id, {MODEL_TAG: model, f"{PROMPT_TAG}/{asset}": prompt}
+    )
 
 
 def once(say: Callable[[str], None]) -> Callable[[str], None]:
@@ -199,8 +230,14 @@ def wait_for(work: Coroutine[Any, Any, T]) -> T:
             raise
 
 
+def mean_attempts(produced: Produced) -> float | None:
+    """Answers asked for until one could be used, or there was a reject; None without any."""
+    attempts = pl.concat([produced.rows["attempts"], produced.rejects["attempts"]]).mean()
+    return None if attempts is None else float(attempts)  # type: ignore[arg-type]
+
+
 def usage_metadata(model: str, usage: Usage) -> dict[str, Any]:
-    """A teacher's totals as metadata: dagster-openai's keys where it has them.
+    """A teacher's totals as metadata.
 
     The same keys whatever happened: what was not measured, or has no price, is null.
     """
@@ -208,12 +245,9 @@ def usage_metadata(model: str, usage: Usage) -> dict[str, Any]:
     asked = usage.requests
     total = usage.prompt_tokens + usage.completion_tokens
     return {
-        f"openai.{model}.calls": asked,
-        f"openai.{model}.prompt_tokens": usage.prompt_tokens,
-        f"openai.{model}.completion_tokens": usage.completion_tokens,
-        f"openai.{model}.total_tokens": total,
         "model": model,
         "requests": asked,
+        "new_answers": usage.answered,
         "answers_reused": usage.answers_reused,
         "answers_unreadable": usage.answers_unreadable,
         "retries": usage.retries,

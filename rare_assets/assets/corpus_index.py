@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 import polars as pl
@@ -16,7 +16,8 @@ from rare_assets.assets.corpus_language import (
 )
 from rare_assets.assets.documents import documents
 from rare_assets.assets.step_progress import seldom
-from rare_assets.catalog import OWNERS, PREVIEW_CHARS
+from rare_assets.catalog import OWNERS, PREVIEW_CHARS, arranged, made_with
+from rare_assets.instance import INDEX_POOL
 from rare_assets.partitions import document_shards
 from rare_assets.resources.configurable import Bm25Retriever, Storage
 from rare_assets.resources.failures import failures_told
@@ -35,6 +36,17 @@ from rare_assets.worked_example import shortened
 
 DUPLICATES_SHOWN = 20
 DAMAGED_NAMED = 3
+HEADLINES = (
+    "dagster/row_count",
+    "shards",
+    "shards_without_documents",
+    "shards_indexed",
+    "shards_removed",
+    "documents_indexed",
+    "documents_left_out",
+    "duplicate_texts",
+    "seconds",
+)
 
 
 class CorpusIndexConfig(dg.Config):
@@ -100,7 +112,6 @@ def require_documents(engine: Retriever, storage: Storage, missing: list[str]) -
 @dg.asset(
     deps=[dg.AssetDep(documents, partition_mapping=dg.AllPartitionMapping())],
     group_name="corpus",
-    kinds={"elasticsearch"},
     owners=OWNERS,
     tags={"cost": "none"},
     # A sync is free and finds what a shard's own runs can't see: documents made anew since.
@@ -110,7 +121,7 @@ def require_documents(engine: Retriever, storage: Storage, missing: list[str]) -
     # No automation condition on it nor on what follows, which costs money: an update of the index would
     # request every shard again. The sensor `index_follows_documents` looks at what is stored.
     code_version="1",
-    pool="elasticsearch",
+    pool=INDEX_POOL,
 )
 @failures_told()
 def corpus_index(
@@ -171,7 +182,7 @@ def corpus_index(
         tables.write_file(states, tables.root / "corpus_index" / "shards.parquet")
         rejects = keep_rejects(tables, report)
     return dg.MaterializeResult(
-        metadata=_metadata(report, missing, rejects),
+        metadata=_metadata(report, missing, rejects, config),
         data_version=dg.DataVersion(report.state.fingerprint),
     )
 
@@ -203,16 +214,13 @@ def keep_rejects(tables: ParquetTables, report: SyncReport) -> pl.DataFrame:
     return rejects
 
 
-def _metadata(report: SyncReport, missing: list[str], rejects: pl.DataFrame) -> dict:
+def _metadata(
+    report: SyncReport, missing: list[str], rejects: pl.DataFrame, config: CorpusIndexConfig
+) -> dict[str, Any]:
     state = report.state
     duplicates = report.duplicates.head(DUPLICATES_SHOWN)
-    return {
+    figures = {
         "dagster/row_count": state.n_documents,
-        "engine": state.engine,
-        "index_state": state.fingerprint,
-        "k1": state.bm25.k1,
-        "b": state.bm25.b,
-        "analyzer": state.bm25.analyzer,
         "shards": len(state.shards),
         "shards_without_documents": len(missing),
         "shards_indexed": len(report.indexed_shards),
@@ -220,37 +228,38 @@ def _metadata(report: SyncReport, missing: list[str], rejects: pl.DataFrame) -> 
         "documents_indexed": report.n_indexed,
         "documents_removed": report.n_removed,
         "documents_left_out": report.n_rejects,
-        "left_out": dg.MetadataValue.table(
-            records=[
-                dg.TableRecord(
-                    {
-                        name: shortened(str(value or ""), PREVIEW_CHARS)
-                        for name, value in row.items()
-                    }
-                )
-                for row in rejects.head(DUPLICATES_SHOWN).iter_rows(named=True)
-            ],
-            schema=dg.TableSchema([dg.TableColumn(name) for name in REJECTS]),
-        ),
         "duplicate_texts": report.n_duplicates,
-        "duplicates": dg.MetadataValue.table(
-            records=[
-                dg.TableRecord(
-                    {
-                        "text_hash": row["text_hash"],
-                        "doc_ids": shortened(", ".join(row["doc_ids"]), PREVIEW_CHARS),
-                        "shards": shortened(", ".join(row["shards"]), PREVIEW_CHARS),
-                    }
-                )
-                for row in duplicates.iter_rows(named=True)
-            ],
-            schema=dg.TableSchema(
-                [dg.TableColumn(name) for name in ("text_hash", "doc_ids", "shards")]
-            ),
-        ),
-        "warnings": "\n".join(report.warnings) or None,
-        "seconds": round(report.seconds, 3),
-        "documents_per_second": round(report.n_indexed / report.seconds, 1)
-        if report.seconds
-        else 0.0,
+        "seconds": report.seconds,
+        "documents_per_second": report.n_indexed / report.seconds if report.seconds else 0.0,
+        "engine": state.engine,
+        "index_state": state.fingerprint,
+        "k1": state.bm25.k1,
+        "b": state.bm25.b,
+        "analyzer": state.bm25.analyzer,
     }
+    records = [
+        dg.TableRecord(
+            {
+                "text_hash": row["text_hash"],
+                "doc_ids": shortened(", ".join(row["doc_ids"]), PREVIEW_CHARS),
+                "shards": shortened(", ".join(row["shards"]), PREVIEW_CHARS),
+            }
+        )
+        for row in duplicates.iter_rows(named=True)
+    ]
+    columns = [dg.TableColumn(name) for name in ("text_hash", "doc_ids", "shards")]
+    left_out = [
+        dg.TableRecord(
+            {name: shortened(str(value or ""), PREVIEW_CHARS) for name, value in row.items()}
+        )
+        for row in rejects.head(DUPLICATES_SHOWN).iter_rows(named=True)
+    ]
+    shown = {
+        "left_out": dg.MetadataValue.table(
+            left_out, schema=dg.TableSchema([dg.TableColumn(name) for name in REJECTS])
+        ),
+        "duplicates": dg.MetadataValue.table(records, schema=dg.TableSchema(columns)),
+        "warnings": "\n".join(report.warnings) or None,
+        "made_with": made_with({}, config),
+    }
+    return arranged(HEADLINES, figures, shown)

@@ -14,6 +14,7 @@ from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog import OWNERS, definition_metadata, materialized
 from rare_assets.charts import histogram
 from rare_assets.checks.gate import refuse_if_blocked
+from rare_assets.instance import INDEX_POOL
 from rare_assets.operators.bm25_hard_neg import (
     DEFAULT_FALLBACK_RANGE_MIN,
     DEFAULT_RELATIVE_MARGIN,
@@ -167,11 +168,11 @@ def earlier_negatives(
     partitions_def=document_shards,
     deps=[corpus_index],
     group_name="rare_data",
-    kinds={"elasticsearch", "parquet"},
+    kinds={"parquet"},
     owners=OWNERS,
     tags={"cost": "none", "operator": "bm25_hard_neg"},
     code_version="1",
-    pool="elasticsearch",
+    pool=INDEX_POOL,
     metadata=definition_metadata("hard_negatives"),
 )
 @failures_told()
@@ -242,6 +243,7 @@ def hard_negatives(
             **usage,
         },
         seconds=time.monotonic() - started,
+        options=config,
         chart=histogram(
             100 * score_gaps(mined.produced.rows),
             "score of the best negative below the gold's",

@@ -6,7 +6,7 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from rare_assets.assets.asking import AskingConfig, ask, code_version
+from rare_assets.assets.asking import AskingConfig, ask, code_version, mean_attempts
 from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog import OWNERS, definition_metadata, materialized, spread, words
 from rare_assets.charts import histogram
@@ -33,7 +33,7 @@ class QuestionsConfig(AskingConfig):
 @dg.asset(
     partitions_def=document_shards,
     group_name="rare_data",
-    kinds={"openai", "parquet"},
+    kinds={"parquet"},
     owners=OWNERS,
     tags={"cost": "teacher", "operator": "doc2query"},
     code_version=code_version("1", "doc2query"),
@@ -94,9 +94,10 @@ def questions(
             **usage,
             "duplicates": len(asked) - asked.n_unique(),
             **spread("question_words", lengths),
-            "mean_attempts": produced.rows["attempts"].mean(),
+            "mean_attempts": mean_attempts(produced),
         },
         seconds=time.monotonic() - started,
+        options=config,
         chart=histogram(lengths, "words in a question"),
         documents=documents,
     )

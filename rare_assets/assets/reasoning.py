@@ -7,7 +7,7 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from rare_assets.assets.asking import AskingConfig, ask, code_version
+from rare_assets.assets.asking import AskingConfig, ask, code_version, mean_attempts
 from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog import OWNERS, definition_metadata, materialized, share, spread, words
 from rare_assets.charts import histogram
@@ -47,7 +47,7 @@ class ReasoningConfig(AskingConfig):
 @dg.asset(
     partitions_def=document_shards,
     group_name="rare_data",
-    kinds={"openai", "parquet"},
+    kinds={"parquet"},
     owners=OWNERS,
     tags={"cost": "teacher", "operator": "reason_distill"},
     code_version=code_version("1", "reason_distill"),
@@ -115,8 +115,9 @@ def reasoning(
             "gold_shown_first_rate": share(rows["gold_position"] == 0),
             "answer_correct_rate": rows["answer_correct"].mean(),
             **spread("reasoning_words", lengths),
-            "mean_attempts": rows["attempts"].mean(),
+            "mean_attempts": mean_attempts(produced),
         },
         seconds=time.monotonic() - started,
+        options=config,
         chart=histogram(lengths, "words in a chain of reasoning"),
     )

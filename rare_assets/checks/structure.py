@@ -8,7 +8,7 @@ from typing import NamedTuple
 import dagster as dg
 import polars as pl
 
-from rare_assets.catalog import first_rejects
+from rare_assets.catalog import first_rejects, reasons
 from rare_assets.checks.judgement import Judgement, StoredShard, none_of
 from rare_assets.operators.read_documents import FILE_REASONS
 from rare_assets.schemas import TABLES
@@ -70,7 +70,7 @@ def reject_rate_below_threshold(stored: StoredShard) -> Judgement:
     failed = stored.rejects.filter(~pl.col("reason").is_in(NO_FAILURE))
     total = stored.rows.height + failed.height
     rate = failed.height / total if total else 0.0
-    reasons = dict(stored.rejects["reason"].value_counts(sort=True).iter_rows())
+    by_reason = dict(stored.rejects["reason"].value_counts(sort=True).iter_rows())
     error = rate > settings.block_reject_rate and failed.height >= FEW_REJECTS
     limit = settings.block_reject_rate if error else settings.max_reject_rate
     path = str(stored.tables.rejects_path(stored.table, stored.shard))
@@ -79,12 +79,12 @@ def reject_rate_below_threshold(stored: StoredShard) -> Judgement:
         {
             "reject_rate": rate,
             "rejects": failed.height,
-            "reasons": reasons,
+            "reasons": by_reason,
             "threshold": settings.max_reject_rate,
             "blocking_threshold": settings.block_reject_rate,
         },
         dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
-        f"{failed.height:,} of {total:,} {_unused(stored)} ({_counted(failed)}), "
+        f"{failed.height:,} of {total:,} {_unused(stored)} ({reasons(failed)}), "
         f"limit {100 * limit:.4g} %; see {path}",
         {
             "first_rejects": first_rejects(stored.table, stored.rejects),
@@ -105,16 +105,6 @@ def _unused(stored: StoredShard) -> str:
         return "questions could not be given negatives"
     several = options.get("n", 1) > 1 or options.get("rejection_samples", 0) > 0
     return "answers could not be used" if several else "questions have no usable reasoning"
-
-
-def _counted(rejects: pl.DataFrame) -> str:
-    """How many rejects have which reason, most often first: `15 not_json, 3 empty`."""
-    counts = (
-        rejects["reason"]
-        .value_counts(name="rejects")
-        .sort("rejects", "reason", descending=[True, False])
-    )
-    return ", ".join(f"{count:,} {reason}" for reason, count in counts.iter_rows())
 
 
 def every_row_accounted_for(upstream: str, key: str) -> Callable[[StoredShard], Judgement]:

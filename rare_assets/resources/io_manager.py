@@ -62,6 +62,11 @@ class ParquetIOManager(dg.ConfigurableIOManager, UPathIOManager):
         table = context.asset_key.path[-1]
         self._tables.write(table, context.partition_key, *shard)
 
+    def get_metadata(self, context: dg.OutputContext, obj: Any) -> dict[str, dg.MetadataValue]:
+        """Where the rejects lie, beside what the base class says of the table itself."""
+        path = self._tables.rejects_path(context.asset_key.path[-1], context.partition_key)
+        return {"rejects_path": dg.MetadataValue.path(str(path))}
+
     def load_from_path(
         self, context: dg.InputContext, path: "UPath"
     ) -> pl.LazyFrame | pl.DataFrame:

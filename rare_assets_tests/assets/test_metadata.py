@@ -5,9 +5,10 @@ import json
 import dagster as dg
 import pytest
 
+from rare_assets.operators.templates import load_templates
 from rare_assets.schemas import TABLES
 from rare_assets_tests.fake_endpoint import FakeEndpoint
-from rare_assets_tests.graph import Graph, failure_text
+from rare_assets_tests.graph import Graph, failure_text, metadata_values
 
 MOST_BYTES = 20_000
 # Of the event log's JSON a letter takes 1 byte, 3, 6 or 12.
@@ -70,7 +71,10 @@ def test_the_keys_are_the_same_with_and_without_rejects_prices_and_new_answers(
         with FakeEndpoint(**teacher.pop("endpoint", {})) as endpoint:
             graph = Graph(tmp_path / name, endpoint.url, **teacher)
             write_source(graph)
-            options = {"questions": {"min_words": 1}, "reasoning": {"max_attempts": 1}}
+            options = {
+                "questions": {"min_words": 1, "max_attempts": 1},
+                "reasoning": {"max_attempts": 1},
+            }
             results = graph.make_all(**options)
             assert all(result.success for result in results), failure_text(results[-1])
             found = events(graph)
@@ -78,15 +82,35 @@ def test_the_keys_are_the_same_with_and_without_rejects_prices_and_new_answers(
         assert graph.rejects("questions").is_empty() == (name != "rejects")
         return {
             asset: [
-                # dagster-openai's keys have the model's name in them.
-                key.replace(teacher.get("model", "fake-teacher"), "MODEL")
-                for key in record.asset_materialization.metadata
+                *record.asset_materialization.metadata,
+                *metadata_values(record.asset_materialization.metadata),
             ]
             for asset, record in found.items()
         }
 
     plain = keys("plain")
     assert plain == keys("priced", model="gpt-4o-mini")
-    assert plain == keys("rejects", endpoint={"shares": {"refusal": 0.3}})
+    assert plain == keys("rejects", endpoint={"shares": {"refusal": 0.4}})
     for key in ("rejects_by_reason", "chart", "example", "preview", "seconds"):
         assert all(key in plain[asset] for asset in TABLES)
+
+
+def test_a_table_has_few_keys_a_number_once_and_says_what_it_was_made_with(only_key_set, tmp_path):
+    with FakeEndpoint() as endpoint:
+        graph = Graph(tmp_path, endpoint.url)
+        rows = [{"id": str(n), "text": f"Cells number {n} store charge for long"} for n in range(6)]
+        write(graph.source / "a.jsonl", rows)
+        results = graph.make_all(questions={"min_words": 1, "max_attempts": 2})
+    assert all(result.success for result in results), failure_text(results[-1])
+    for asset, record in events(graph).items():
+        metadata = record.asset_materialization.metadata
+        plotted = [key for key, value in metadata.items() if isinstance(value.value, int | float)]
+        assert len(metadata) <= 18, asset
+        assert len(plotted) <= 10, asset
+    made = events(graph)["questions"].asset_materialization.metadata["made_with"].value
+    prompt = load_templates(None).doc2query.fingerprint
+    assert (made["model"], made["prompt"]) == ("fake-teacher", prompt)
+    assert (made["options"]["min_words"], made["options"]["max_attempts"]) == (1, 2)
+    run = graph.instance.get_run_by_id(results[-1].run_id)
+    assert run.tags["rare_assets/model"] == "fake-teacher"
+    assert run.tags["rare_assets/prompt/questions"] == prompt

@@ -375,6 +375,7 @@ class Endpoint:
             usage.cost_usd += cost
             if self._ledger is not None:
                 self._ledger.add(cost_usd=cost)
+        usage.answered += 1
         if len(usage.latencies_s) < _LATENCIES_KEPT:
             usage.latencies_s.append(answer.latency_s)
         else:  # reservoir sampling: every answer so far has the same chance to be in the sample

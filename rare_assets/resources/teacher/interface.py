@@ -114,12 +114,13 @@ class Usage:
     """Running totals of a teacher: what was asked, reused, retried, and what it cost.
 
     `cost_usd` and `reused_cost_usd` are None while the model's price is unknown. `estimated` are
-    new answers whose tokens the endpoint did not say. `latencies_s` has one entry a new answer (a
+    new answers whose tokens the endpoint did not say, of all that were `answered`. `latencies_s` has one entry a new answer (a
     bounded sample of them in very long runs). `answers_unreadable` are those found lost in damaged
     files of stored answers.
     """
 
     requests: int = 0
+    answered: int = 0
     answers_reused: int = 0
     retries: int = 0
     rate_limited: int = 0
