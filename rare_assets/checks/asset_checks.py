@@ -9,7 +9,6 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluation,
     AssetCheckEvaluationTargetMaterializationData,
 )
-from dagster._core.events import DagsterEventType
 
 from rare_assets.assets.documents import documents
 from rare_assets.assets.hard_negatives import hard_negatives
@@ -63,7 +62,7 @@ def table_checks(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
     @dg.multi_asset_check(name=f"{table}_checks", specs=specs, can_subset=True)
     def judge_table(
         context: dg.AssetCheckExecutionContext, storage: Storage, retriever: Bm25Retriever
-    ) -> Iterator[dg.AssetCheckResult]:
+    ) -> Iterator[Any]:
         selected = {key.name for key in context.selected_asset_check_keys}
         checks = [check for check in CHECKS[table] if check.name in selected]
         if context.op_execution_context.has_partition_key:
@@ -202,10 +201,11 @@ def _judge_all(
     checks: list[Check],
     storage: Storage,
     retriever: Bm25Retriever,
-) -> Iterator[dg.AssetCheckResult]:
+) -> Iterator[AssetCheckEvaluation]:
     """The checks of every registered shard that has the table, one shard in memory at a time.
 
-    Each is reported with its partition; the results of the run itself sum them up.
+    Each is reported with its partition; the results of the run itself sum them up. They are
+    evaluations and no `AssetCheckResult`: Dagster gives those the partition of the run, which has none.
     """
     tables = storage.tables()
     tallies = {check.name: _Tally(check) for check in checks}
@@ -226,17 +226,18 @@ def _judge_all(
                 blocking=check.blocking,
                 partition=shard,
             )
-            _report(context, evaluation)
+            yield evaluation
     errors = []
     for name, tally in tallies.items():
         if tally.check.blocking and tally.errors:
             errors.append(f"{name}: {tally.sentence}")
-        yield dg.AssetCheckResult(
+        yield AssetCheckEvaluation(
             passed=not (tally.errors or tally.warnings),
             asset_key=dg.AssetKey(table),
             check_name=name,
             severity=dg.AssetCheckSeverity.ERROR if tally.errors else dg.AssetCheckSeverity.WARN,
             description=tally.sentence,
+            blocking=tally.check.blocking,
             metadata={
                 "shards_judged": tally.judged,
                 "shards_with_errors": len(tally.errors),
@@ -247,19 +248,6 @@ def _judge_all(
         )
     if errors:
         raise dg.Failure(f"{table}, {chr(10).join(errors)}", allow_retries=False)
-
-
-def _report(context: dg.AssetCheckExecutionContext, evaluation: AssetCheckEvaluation) -> None:
-    """Record what a check found in one shard, as part of this run."""
-    event = dg.DagsterEvent(
-        DagsterEventType.ASSET_CHECK_EVALUATION.value,
-        job_name=context.run.job_name,
-        step_key=context.op_execution_context.op.name,
-        event_specific_data=evaluation,
-        message=f"{evaluation.check_name}, {evaluation.partition}: "
-        f"{evaluation.description or 'passed'}",
-    )
-    context.instance.report_dagster_event(event, context.run.run_id)
 
 
 def _latest_materialization(
