@@ -340,9 +340,7 @@ def test_plots_of_a_table_are_drawn_over_its_shards(page, deployment, backfill):
 
 
 def test_checks_of_a_table_show_their_state_for_every_shard(page, deployment, backfill):
-    page.goto(
-        f"{deployment.server.url}/assets/hard_negatives?view=checks&checkDetail=contract"
-    )
+    page.goto(f"{deployment.server.url}/assets/hard_negatives?view=checks&checkDetail=contract")
     see(page, "Passed", exact=True)
     picture(page, "checks")
     page.get_by_role("tab", name="Partitions").last.click()
