@@ -1,8 +1,8 @@
 """Dagster's daemon, looking after backfills every 2 seconds: `python -m rare_assets.daemon run`.
 
 Dagster's own looks every 30 seconds, for which it has no setting: a backfill of the whole graph takes
-several looks, and so sleeps most of its time. Where a later Dagster lacks what is set here, its own
-daemon and interval hold, and nothing else changes.
+several looks, and so sleeps most of its time. Uses what Dagster keeps private: its daemon's command and
+interval, and how `dagster dev` starts its processes.
 """
 
 import os

@@ -13,6 +13,7 @@ from rich.table import Table
 from rare_assets.operators.answers import retryable
 from rare_assets.operators.doc2query import say_left_out
 from rare_assets.registration import say_gone, some
+from rare_assets.resources.teacher.interface import ENDPOINT_FAULTS
 from rare_assets.schemas import TABLES
 from rare_assets.shown_text import cut
 
@@ -76,9 +77,14 @@ def print_report(
 
 
 def _retryable(tables: ParquetTables, shards: list[str]) -> int:
-    """How many rejects of these shards `--retry-rejects` would ask for again."""
+    """How many rejects of these shards `--retry-rejects` alone would ask for again.
+
+    What the endpoint failed to answer is asked again by any next run.
+    """
     stored = [
-        retryable(tables.scan_rejects(table, shard))
+        retryable(tables.scan_rejects(table, shard)).filter(
+            ~pl.col("reason").is_in(ENDPOINT_FAULTS)
+        )
         for table in ("questions", "reasoning")
         for shard in shards
         if (made := tables.provenance(table, shard)) is not None and made.n_rejects
