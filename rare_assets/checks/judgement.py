@@ -11,13 +11,13 @@ import dagster as dg
 import polars as pl
 
 from rare_assets.resources.configurable import Bm25Retriever
-from rare_assets.resources.tables import ParquetTables, TableMissing
+from rare_assets.resources.tables import ParquetTables, TableDamaged, TableMissing
 from rare_assets.shown_text import cut
 
 EXAMPLES = 5
 EXAMPLE_CHARS = 200
 # What a rule meets on a table that lacks a column, or its rejects.
-UNJUDGEABLE = (pl.exceptions.PolarsError, TableMissing)
+UNJUDGEABLE = (pl.exceptions.PolarsError, TableDamaged, TableMissing)
 
 
 class StoredShard:

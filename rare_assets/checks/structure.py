@@ -11,6 +11,7 @@ import polars as pl
 from rare_assets.catalog import first_rejects, reasons
 from rare_assets.checks.judgement import Judgement, StoredShard, none_of
 from rare_assets.operators.read_documents import FILE_REASONS
+from rare_assets.resources.tables import TableDamaged
 from rare_assets.schemas import TABLES
 from rare_assets.settings import Settings
 
@@ -20,17 +21,22 @@ NO_FAILURE = ("too_short", "wrong_answer_retried", *FILE_REASONS)
 
 
 def schema_holds(stored: StoredShard) -> Judgement:
-    """Every column is there, of its type, and every constraint of the schema class holds."""
+    """The file is what was written: every column is there, of its type, and every constraint of the
+    schema class holds."""
     schema = TABLES[stored.table].schema
-    missing = [name for name in schema.column_names() if name not in stored.rows.columns]
+    try:
+        rows = stored.rows
+    except TableDamaged as damaged:
+        return Judgement(False, {"damaged": True}, sentence=str(damaged))
+    missing = [name for name in schema.column_names() if name not in rows.columns]
     types = {
-        name: str(stored.rows.schema[name])
+        name: str(rows.schema[name])
         for name, column in schema.columns().items()
-        if name in stored.rows.columns and not column.validate_dtype(stored.rows.schema[name])
+        if name in rows.columns and not column.validate_dtype(rows.schema[name])
     }
     if missing or types:
         return Judgement(False, {"missing_columns": missing, "wrong_types": types})
-    _, failures = schema.filter(stored.rows)
+    _, failures = schema.filter(rows)
     counts = failures.counts()
     return Judgement(not counts, {"failed_rows": len(failures), "failures_by_rule": counts})
 

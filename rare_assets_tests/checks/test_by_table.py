@@ -514,14 +514,29 @@ def test_what_is_left_out_on_purpose_is_no_reject(stored):
 
 
 def test_a_file_with_other_columns_fails_the_schema_check(stored):
-    frame = rows("documents", {}).drop("title").with_columns(n_words=pl.lit("three"))
-    stored.tables.write_file(frame, stored.tables.path("documents", "a"))
+    # As a version whose footers had no checksum yet, and whose table had other columns.
+    path = stored.tables.path("documents", "a")
+    footer = json.loads(pl.read_parquet_metadata(path)["rare_assets"])
+    del footer["checksum"]
+    frame = rows("documents", {}).drop("source").with_columns(n_words=pl.lit("three"))
+    frame.write_parquet(path, metadata={"rare_assets": json.dumps(footer)})
     judgement = stored.judge("documents", "schema_holds")
     assert not judgement.passed
     assert judgement.metadata == {
-        "missing_columns": ["title"],
+        "missing_columns": ["source"],
         "wrong_types": {"n_words": "String"},
     }
+
+
+def test_a_file_that_is_not_what_was_written_fails_the_contract_in_its_own_words(stored):
+    path = stored.tables.path("documents", "a")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+    found = check_of("documents", "contract").judge(stored.shard("documents"))
+    assert [rule.name for rule, _ in found.judged] == ["schema_holds"]
+    assert f"{path} is damaged" in found.sentence
+    assert found.is_error
 
 
 # The setting of each rate, and the check that goes by it; each fails in BROKEN with these rates.
