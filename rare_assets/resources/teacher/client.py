@@ -303,6 +303,8 @@ class _Run(Generic[T]):
         self._judging: set[asyncio.Task[None]] = set()
         self._others: set[asyncio.Task[None]] = set()
         self._timers: set[asyncio.TimerHandle] = set()
+        # Asks whose failed request is being judged: neither in flight nor waiting yet.
+        self._failing = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
@@ -552,7 +554,8 @@ class _Run(Generic[T]):
 
     def _next_queue(self) -> deque[_Work] | None:
         # Where most requests fail, no further asks are begun until some of those are through.
-        troubled = len(self._timers) >= self._teacher._max_concurrency
+        failing = len(self._timers) + self._failing
+        troubled = failing >= self._teacher._max_concurrency
         return self._again or (None if troubled else self._fresh)
 
     # ---- from responses to outcomes
@@ -580,13 +583,17 @@ class _Run(Generic[T]):
                 other.run._take(other, reused)
             self._teacher._pump()
             return
-        fate = await self._endpoint.health.after(
-            result,
-            work.tries,
-            work.ask,
-            sent_at=slot.taken_at,
-            queued=self._teacher._queued(),
-        )
+        self._failing += 1
+        try:
+            fate = await self._endpoint.health.after(
+                result,
+                work.tries,
+                work.ask,
+                sent_at=slot.taken_at,
+                queued=self._teacher._queued(),
+            )
+        finally:
+            self._failing -= 1
         if isinstance(fate, str):
             for other in self._teacher._release(self, work.key):
                 other.run._spawn(other.run._admit([other]))
