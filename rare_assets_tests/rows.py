@@ -4,6 +4,7 @@ from typing import Any
 
 import polars as pl
 
+from rare_assets.resources.tables import ParquetTables
 from rare_assets.schemas import TABLES
 
 ROWS: dict[str, dict[str, Any]] = {
@@ -87,6 +88,13 @@ def rows(table: str, *changes: dict[str, Any]) -> pl.DataFrame:
     """A table with one valid row for each of `changes`, which say what is different in it."""
     schema = TABLES[table].schema.create_empty().schema
     return pl.DataFrame([{**ROWS[table], **change} for change in changes], schema=schema)
+
+
+def replace_rows(tables: ParquetTables, table: str, shard: str, frame: pl.DataFrame) -> None:
+    """Put other rows into a stored table, under its own footer, as another version may have done."""
+    provenance = tables.provenance(table, shard)
+    assert provenance is not None
+    tables._replace(frame.lazy(), tables.path(table, shard), provenance._asdict())
 
 
 def rejects(table: str, *changes: dict[str, Any]) -> pl.DataFrame:

@@ -8,7 +8,7 @@ from rare_assets.checks.asset_checks import table_checks
 from rare_assets.checks.by_table import CHECKS
 from rare_assets.partitions import document_shards
 from rare_assets_tests.graph import Graph, failure_text
-from rare_assets_tests.rows import rejects, rows
+from rare_assets_tests.rows import rejects, replace_rows, rows
 
 SHARD = "a.jsonl"
 
@@ -103,7 +103,9 @@ def test_what_the_schema_check_found_is_told_before_another_one_fails_on_it(grap
     @dg.asset(name="questions", partitions_def=document_shards)
     def without_scenario() -> dg.MaterializeResult:
         frame = rows("questions", {}).drop("scenario")
-        graph.tables.write_file(frame, graph.tables.path("questions", SHARD))
+        graph.tables.write("questions", SHARD, rows("questions", {}))
+        replace_rows(graph.tables, "questions", SHARD, frame)
+        graph.tables.rejects_path("questions", SHARD).unlink()
         return dg.MaterializeResult()
 
     result = materialize(graph, without_scenario)
@@ -142,9 +144,9 @@ def latest(graph, check, shard):
 def test_without_a_shard_every_stored_one_is_judged_and_reported_with_its_partition(
     graph, monkeypatch
 ):
-    shards = ("a.jsonl", "b.jsonl", "c.jsonl", "never-made.jsonl")
+    shards = ("a.jsonl", "b.jsonl", "c.jsonl", "damaged.jsonl", "never-made.jsonl")
     graph.instance.add_dynamic_partitions(document_shards.name, list(shards))
-    for shard in shards[:3]:
+    for shard in shards[:4]:
         graph.tables.write("documents", shard, rows("documents", {}))
         graph.tables.write("questions", shard, rows("questions", {}))
         # Dagster looks the shard up that a check is about.
@@ -154,14 +156,19 @@ def test_without_a_shard_every_stored_one_is_judged_and_reported_with_its_partit
     graph.tables.write("questions", "b.jsonl", rows("questions", {}), rejects("questions", {}))
     graph.tables.write("questions", "c.jsonl", rows("questions", {}, {}))
 
+    damaged = graph.tables.path("questions", "damaged.jsonl")
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+
     result, found = judge_alone(graph)
     assert found["rejects"].description == "3 shards judged, 1 fail: b.jsonl."
     assert found["rejects"].severity is dg.AssetCheckSeverity.WARN
     assert found["contract"].severity is dg.AssetCheckSeverity.ERROR
-    assert found["contract"].metadata["failing"].value == "c.jsonl"
-    assert found["contract"].metadata["shards_judged"].value == 3
+    assert found["contract"].metadata["failing"].value == "c.jsonl\ndamaged.jsonl"
+    assert found["contract"].metadata["shards_judged"].value == 4
     assert found["quality"].metadata["failing"].value == "c.jsonl"
-    assert failure_text(result) == "questions, contract: 3 shards judged, 1 fail: c.jsonl."
+    assert failure_text(result) == (
+        "questions, contract: 4 shards judged, 2 fail: c.jsonl, damaged.jsonl."
+    )
     assert [latest(graph, "contract", shard).passed for shard in shards[:3]] == [True, True, False]
     assert latest(graph, "contract", "c.jsonl").metadata["failing"].value == (
         "schema_holds, question_ids_unique"
