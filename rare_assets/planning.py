@@ -122,24 +122,28 @@ class Planner:
 
     def index(self, registered: list[str]) -> str | None:
         """Why the index must be synced, or None."""
+        state = None
+        why = "missing"
         try:
-            wanted, _ = shards_to_index(self.tables, registered)
+            state = self._index_state()
+        except IndexDamaged:
+            why = "damaged"
+        except IndexMissing:
+            pass
+        try:
+            wanted = shards_to_index(self.tables, registered, state.shards if state else {})
         except TableDamaged:
             # The sync itself refuses, and says which table.
             return "documents"
         options = self.options.corpus_index
-        try:
-            state = self._index_state()
-        except IndexDamaged:
-            return "damaged"
-        except IndexMissing:
-            return "missing"
+        if state is None:
+            return why
         if self.redo_all:
             return "asked for"
         analyzer = options.settled_analyzer(self.tables, state.engine)
         if analyzer is None or state.bm25 != Bm25(options.k1, options.b, analyzer):
             return "options"
-        changed = {shard: content.content_hash for shard, content in wanted.items()}
+        changed = {shard: content.content_hash for shard, content in wanted.contents.items()}
         return None if changed == dict(state.shards) else "documents"
 
     def index_state(self) -> IndexState | None:

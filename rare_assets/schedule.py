@@ -1,8 +1,9 @@
 """Which run of `rare-assets run` may start next, so that the endpoint is busy and never waits for all.
 
-A shard's questions are asked for as soon as it has its documents; the index waits for the documents of
-all shards; hard negatives and reasoning wait for the index. Runs that ask and runs that don't have
-places of their own, since the latter would leave the endpoint idle.
+Questions and the index wait for the documents of all shards, of which an id may stand for two texts:
+that is free to find out before anything is asked, and paid for afterwards. Hard negatives and reasoning
+wait for the index. Runs that ask and runs that don't have places of their own, since the latter would
+leave the endpoint idle.
 """
 
 from __future__ import annotations
@@ -97,6 +98,8 @@ class Schedule:
         return self._index_stale
 
     def _next_asking(self) -> Task | None:
+        if self._unread:
+            return None
         planner, index = self._planner, self._index
         if index is not None:
             while self._with_questions:

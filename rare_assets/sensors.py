@@ -202,13 +202,13 @@ def index_follows_documents(
         return dg.SkipReason("No documents have changed since the last look.")
     if _is_under_way(context.instance):
         return dg.SkipReason("Documents are being read, or the index is being synced.")
-    contents, _ = shards_to_index(tables, registered)
-    wanted = {shard: content.content_hash for shard, content in contents.items()}
     with retriever.open(first_wait=FIRST_WAIT) as engine:
         try:
             state = engine.state()
         except IndexMissing:
             state = None
+    contents = shards_to_index(tables, registered, state.shards if state else {}).contents
+    wanted = {shard: content.content_hash for shard, content in contents.items()}
     if wanted == (dict(state.shards) if state else {}):
         return dg.SensorResult(
             skip_reason=dg.SkipReason(f"The index holds the {len(wanted):,} shards as stored."),

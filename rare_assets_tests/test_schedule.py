@@ -1,8 +1,6 @@
-"""What may start when: the endpoint is asked from the first documents on, the index comes once."""
+"""What may start when: the endpoint is asked once all documents are read, the index comes once."""
 
 from types import SimpleNamespace
-
-import pytest
 
 from rare_assets.planning import ASKED_STAGES, Stale
 from rare_assets.schedule import Schedule, Task
@@ -79,18 +77,22 @@ class World:
         return started
 
 
-def test_a_shard_is_asked_about_while_others_are_read_and_indexed():
+def test_nothing_is_asked_before_all_is_read_and_shards_are_asked_about_while_the_index_is_made():
     world = World("abc")
     schedule, running = world.schedule(), []
     assert world.start(schedule, running) == [documents("a"), documents("b")]
     world.finish(schedule, running, documents("a"))
-    assert world.start(schedule, running) == [asking("a", "questions")]
+    assert world.start(schedule, running) == [documents("c")]
     world.finish(schedule, running, documents("b"))
-    assert world.start(schedule, running) == [asking("b", "questions"), documents("c")]
-    world.finish(schedule, running, asking("a", "questions"))
-    assert world.start(schedule, running) == []  # no documents left to ask about, no index yet
+    assert world.start(schedule, running) == []
     world.finish(schedule, running, documents("c"))
-    assert world.start(schedule, running) == [asking("c", "questions"), INDEX]
+    assert world.start(schedule, running) == [
+        asking("a", "questions"),
+        asking("b", "questions"),
+        INDEX,
+    ]
+    world.finish(schedule, running, asking("a", "questions"))
+    assert world.start(schedule, running) == [asking("c", "questions")]
     world.finish(schedule, running, INDEX)
     assert world.start(schedule, running) == []  # both places are taken
     world.finish(schedule, running, asking("b", "questions"))
@@ -119,11 +121,11 @@ def test_where_the_pool_holds_them_back_runs_start_ahead_of_their_place():
     assert world.start(schedule, running) == [asking("d")]
 
 
-def test_runs_ahead_leave_documents_and_index_their_place():
-    world = World("abc", current=[("a", "documents"), ("b", "documents")])
+def test_runs_ahead_leave_the_index_its_place():
+    world = World("abc", current=[(shard, "documents") for shard in "abc"])
     schedule, running = world.schedule(asking_at_once=1, ahead=1, at_once=1), []
     started = world.start(schedule, running)
-    assert started == [asking("a", "questions"), asking("b", "questions"), documents("c")]
+    assert started == [asking("a", "questions"), asking("b", "questions"), INDEX]
 
 
 def test_nothing_starts_where_all_is_current():
@@ -167,15 +169,27 @@ def test_a_failed_index_ends_the_asking():
     assert running == []
 
 
-@pytest.mark.parametrize(
-    ("stopped", "then"), [("rare_job", [documents("c")]), ("documents_job", [])]
-)
-def test_what_others_would_meet_alike_starts_no_more_of_them(stopped, then):
+def test_documents_that_others_would_meet_alike_start_no_more_of_them():
     world = World("abc")
     schedule, running = world.schedule(), []
     world.start(schedule, running)
     world.finish(schedule, running, documents("a"))
-    (ask,) = world.start(schedule, running)
-    task = ask if stopped == "rare_job" else documents("b")
-    world.finish(schedule, running, task, failed=True, stops_others=True)
-    assert world.start(schedule, running) == then
+    world.finish(schedule, running, documents("b"), failed=True, stops_others=True)
+    assert world.start(schedule, running) == []
+
+
+def test_where_the_teacher_has_stopped_what_is_free_goes_on():
+    world = World("abc")
+    schedule, running = world.schedule(at_once=3), []
+    world.start(schedule, running)
+    for shard in "abc":
+        world.finish(schedule, running, documents(shard))
+    assert world.start(schedule, running) == [
+        asking("a", "questions"),
+        asking("b", "questions"),
+        INDEX,
+    ]
+    world.finish(schedule, running, asking("a", "questions"), failed=True, stops_others=True)
+    assert world.start(schedule, running) == []
+    world.finish(schedule, running, INDEX)
+    assert world.start(schedule, running) == []

@@ -1,8 +1,9 @@
 """The index: BM25 over the documents of all shards."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import dagster as dg
 import polars as pl
@@ -17,6 +18,7 @@ from rare_assets.assets.corpus_language import (
 from rare_assets.assets.documents import documents
 from rare_assets.assets.step_progress import seldom
 from rare_assets.catalog import OWNERS, PREVIEW_CHARS, arranged, made_with
+from rare_assets.corpus_ids import left_out, shared_ids
 from rare_assets.instance import INDEX_POOL
 from rare_assets.partitions import document_shards
 from rare_assets.resources.configurable import Bm25Retriever, Storage
@@ -65,11 +67,25 @@ class CorpusIndexConfig(dg.Config):
         return recorded_choice(tables, engine) if self.analyzer == "auto" else self.analyzer
 
 
+class ToIndex(NamedTuple):
+    """What the index is to hold (shard -> content), registered shards whose documents have not been made
+    yet, and those that are left out since one of their ids is another text's in the index."""
+
+    contents: dict[str, ShardContent]
+    missing: list[str]
+    colliding: list[str]
+
+
 def shards_to_index(
-    tables: ParquetTables, registered: list[str]
-) -> tuple[dict[str, ShardContent], list[str]]:
-    """What the index is to hold (shard -> content, from the files' footers), and registered shards
-    whose documents have not been made yet.
+    tables: ParquetTables, registered: list[str], held: Mapping[str, str]
+) -> ToIndex:
+    """Return what the index is to hold, from the files' footers.
+
+    Args:
+        tables: the storage.
+        registered: keys of all shards.
+        held: hash of what the index holds now, by shard: of two shards that share an id, the one that
+            it holds stays.
 
     Raises:
         TableDamaged: some are damaged; all of them are named.
@@ -90,7 +106,20 @@ def shards_to_index(
         more = len(damaged) - DAMAGED_NAMED
         named = " ".join(damaged[:DAMAGED_NAMED]) + (f" And {more} more." if more > 0 else "")
         raise TableDamaged(named)
-    return contents, missing
+    shared = shared_ids(tables, list(contents))
+    hashes = {shard: content.content_hash for shard, content in contents.items()}
+    colliding = left_out(shared, hashes, held)
+    for shard in colliding:
+        contents.pop(shard, None)
+    return ToIndex(contents, missing, sorted(colliding))
+
+
+def held_by(engine: Retriever) -> Mapping[str, str]:
+    """Return what the index holds, shard -> content hash; nothing without one that is whole."""
+    try:
+        return engine.state().shards
+    except IndexMissing:
+        return {}
 
 
 def require_documents(engine: Retriever, storage: Storage, missing: list[str]) -> None:
@@ -143,7 +172,14 @@ def corpus_index(
     """
     tables = storage.tables()
     registered = context.instance.get_dynamic_partitions(document_shards.name or "")
-    shards, missing = shards_to_index(tables, list(registered))
+    with retriever.open() as engine:
+        held = held_by(engine)
+    shards, missing, colliding = shards_to_index(tables, list(registered), held)
+    if colliding:
+        context.log.warning(
+            f"{len(colliding)} shards are not in the index, since an id of theirs stands for another "
+            f"text in it: {', '.join(colliding[:10])}{', …' if len(colliding) > 10 else ''}. Their questions say which."
+        )
     if missing:
         context.log.warning(
             f"{len(missing)} registered shards have no documents yet and are not in the index: "

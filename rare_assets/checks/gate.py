@@ -10,6 +10,8 @@ import dagster as dg
 
 from rare_assets.checks.by_table import CHECKS
 from rare_assets.checks.judgement import StoredShard
+from rare_assets.corpus_ids import why_colliding
+from rare_assets.partitions import document_shards
 from rare_assets.resources.tables import ParquetTables
 
 
@@ -35,7 +37,8 @@ def why_blocked(stored: StoredShard, *checks: str) -> str | None:
 def refuse_if_blocked(
     context: dg.AssetExecutionContext, tables: ParquetTables, *made_from: str
 ) -> None:
-    """Refuse to build on tables of this shard whose blocking checks fail, before anything is paid.
+    """Refuse to build on tables of this shard whose blocking checks fail, and on documents that share an
+    id with another shard's, before anything is paid.
 
     Args:
         made_from: the tables that the step is made from.
@@ -51,5 +54,12 @@ def refuse_if_blocked(
         if why is not None:
             raise dg.Failure(
                 f"{table}: {why}\nNothing is made from it until that is mended.",
+                allow_retries=False,
+            )
+    if "documents" in made_from:
+        registered = context.instance.get_dynamic_partitions(document_shards.name or "")
+        if colliding := why_colliding(tables, shard, registered):
+            raise dg.Failure(
+                f"documents: {colliding}\nNothing is made from the shard until that is mended.",
                 allow_retries=False,
             )

@@ -47,7 +47,6 @@ def index_holds_every_shard(
 ) -> dg.AssetCheckResult:
     """Compares the index's own state with the files' footers, whatever the clocks say."""
     registered = context.instance.get_dynamic_partitions(document_shards.name or "")
-    wanted, _ = shards_to_index(storage.tables(), list(registered))
     with retriever.open() as engine:
         try:
             held = engine.state().shards
@@ -56,6 +55,7 @@ def index_holds_every_shard(
             held, damage = {}, {"damaged": str(error)}
         except IndexMissing:
             held, damage = {}, {}
+    wanted = shards_to_index(storage.tables(), list(registered), held).contents
     lag = index_lag(wanted, held)
     event = context.instance.get_latest_materialization_event(corpus_index.key)
     synced = {"synced": dg.MetadataValue.timestamp(event.timestamp)} if event else {}
@@ -87,12 +87,14 @@ def analyzer_fits_language(
     registered = context.instance.get_dynamic_partitions(document_shards.name or "")
     with retriever.open() as engine:
         try:
-            analyzer = engine.state().bm25.analyzer
+            state = engine.state()
         except IndexMissing:
             return dg.AssetCheckResult(
                 passed=True, severity=dg.AssetCheckSeverity.WARN, metadata={"judged": 0}
             )
-    sample = sample_languages(tables, shards_to_index(tables, list(registered))[0])
+    analyzer = state.bm25.analyzer
+    indexed = shards_to_index(tables, list(registered), state.shards).contents
+    sample = sample_languages(tables, indexed)
     flagged = unfitting(analyzer, sample)
     threshold = Settings().max_other_language_rate
     rate = len(flagged) / sample.counts.total() if flagged else 0.0

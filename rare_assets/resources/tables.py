@@ -266,8 +266,11 @@ class ParquetTables:
         """A Parquet file under the root, lazily."""
         return pl.scan_parquet(self._polars_source(path), glob=False)
 
-    def read_file(self, path: UPath) -> pl.DataFrame:
+    def read_file(self, path: UPath, columns: tuple[str, ...] = ()) -> pl.DataFrame:
         """The rows of a file that `write_file` wrote, verified.
+
+        Args:
+            columns: those to read; all by default.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -282,24 +285,30 @@ class ParquetTables:
             raise
         if damage is None:
             try:
-                return self.scan_file(path).collect()
+                rows = self.scan_file(path)
+                return (rows.select(columns) if columns else rows).collect()
             except UNREADABLE as error:
                 damage = str(error)
         raise StorageDamaged(f"{shown(path)} is damaged: {damage}.")
 
-    def remembered(self, path: UPath, schema: Mapping[str, Any]) -> pl.DataFrame:
+    def remembered(
+        self, path: UPath, schema: Mapping[str, Any], columns: tuple[str, ...] = ()
+    ) -> pl.DataFrame:
         """The rows of a file that can be made anew: none, of this schema, if it is missing or damaged.
+
+        Args:
+            columns: those to read; all by default.
 
         Raises:
             StorageError: it can't be read.
         """
         try:
-            return self.read_file(path)
+            return self.read_file(path, columns)
         except FileNotFoundError:
             pass
         except StorageDamaged as error:
             _log.warning("%s It is made anew.", error)
-        return pl.DataFrame(schema=schema)
+        return pl.DataFrame(schema=schema).select(columns or tuple(schema))
 
     def write_file(self, frame: pl.DataFrame | pl.LazyFrame, path: UPath) -> None:
         """Write a frame as one Parquet file under the root, replaced atomically. Raises StorageError."""

@@ -75,7 +75,7 @@ def store_all(storage: Storage, corpus: Corpus, instance: dg.DagsterInstance) ->
         change = {"question_id": f"{doc_id}-q0", "doc_id": doc_id, "model": MODEL}
         asked = rows("questions", change)
         questions[shard.key] = tables.write("questions", shard.key, asked, made_from=made_from)
-    contents, _ = shards_to_index(tables, list(documents))
+    contents = shards_to_index(tables, list(documents), {}).contents
     options = CorpusIndexConfig()
     with Bm25Retriever(storage=storage).open() as engine:
         engine.sync(
