@@ -16,6 +16,7 @@ from rare_assets.registration import say_gone, some
 from rare_assets.resources.teacher.interface import ENDPOINT_FAULTS
 from rare_assets.schemas import TABLES
 from rare_assets.shown_text import cut
+from rare_assets.shown_url import shown
 
 if TYPE_CHECKING:
     from rare_assets.estimate import StageEstimate
@@ -48,7 +49,7 @@ def print_report(
             f"{len(stored)} of {len(shards)}",
             f"{sum(p.n_rows for p in stored):,}",
             f"{sum(p.n_rejects for p in stored):,}",
-            f"{escape(_shown_path(str(tables.root / name), cwd))}/",
+            f"{escape(_shown_path(shown(tables.root / name), cwd))}/",
         )
     console.print(summary)
     _print_example(console, tables, shards)

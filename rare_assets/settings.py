@@ -6,10 +6,14 @@ given on a resource wins over the environment. Secrets are `SecretStr`: no repr 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from rare_assets.shown_url import shown_fields
 
 SAMPLE_CORPUS = Path(__file__).parent / "sample_corpus"
 
@@ -17,7 +21,13 @@ SAMPLE_CORPUS = Path(__file__).parent / "sample_corpus"
 class Settings(BaseSettings):
     """The environment, read once at construction. An empty variable counts as not set."""
 
-    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Return the fields for a repr, URLs without their secrets."""
+        return shown_fields(super().__repr_args__())
 
     source: str = Field(
         str(SAMPLE_CORPUS),

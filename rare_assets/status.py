@@ -13,6 +13,7 @@ from rare_assets.resources.retriever.interface import IndexState
 from rare_assets.resources.tables import UNREADABLE, ParquetTables, TableDamaged, TableMissing
 from rare_assets.resources.teacher.pricing import Prices
 from rare_assets.schemas import TABLES
+from rare_assets.shown_url import shown
 
 REASONS_TOLD = 3
 ASKED_TABLES = ("questions", "reasoning")
@@ -127,6 +128,6 @@ def made_nothing(tables: ParquetTables, shard: str) -> str | None:
             counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.iter_rows())
             return (
                 f"{table} has no row: all of its {stored.n_rejects:,} rows are rejects ({counts}). They "
-                f"are in {tables.rejects_path(table, shard)}, each with its reason."
+                f"are in {shown(tables.rejects_path(table, shard))}, each with its reason."
             )
     return None

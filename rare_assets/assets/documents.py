@@ -61,7 +61,7 @@ def _observe_files(
         states = source_states(scan, tables, [])
         sizes = shard_sizes(source, scan)
     except SourceError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+        raise dg.Failure(str(error), allow_retries=False) from None
     report_changes(states, context.instance)
     yield dg.ObserveResult(
         data_version=dg.DataVersion(states.data_version), metadata=states.metadata(sizes)
@@ -176,7 +176,7 @@ def documents(
     try:
         read = read_shard(context, corpus.source(), storage.tables())
     except SourceError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+        raise dg.Failure(str(error), allow_retries=False) from None
     produced = read.produced
     if read.problem is not None:
         say = context.log.warning if read.reason == FILE_GONE else context.log.error

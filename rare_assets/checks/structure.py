@@ -14,6 +14,7 @@ from rare_assets.operators.read_documents import FILE_REASONS
 from rare_assets.resources.tables import TableDamaged
 from rare_assets.schemas import TABLES
 from rare_assets.settings import Settings
+from rare_assets.shown_url import shown
 
 FEW_REJECTS = 5
 # A file that can't be read is judged by a check of its own.
@@ -79,7 +80,7 @@ def reject_rate_below_threshold(stored: StoredShard) -> Judgement:
     by_reason = dict(stored.rejects["reason"].value_counts(sort=True).iter_rows())
     error = rate > settings.block_reject_rate and failed.height >= FEW_REJECTS
     limit = settings.block_reject_rate if error else settings.max_reject_rate
-    path = str(stored.tables.rejects_path(stored.table, stored.shard))
+    path = shown(stored.tables.rejects_path(stored.table, stored.shard))
     return Judgement(
         rate <= settings.max_reject_rate and not error,
         {

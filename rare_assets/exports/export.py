@@ -30,6 +30,7 @@ from rare_assets.exports.formats import FORMATS
 from rare_assets.exports.options import ExportError, ExportOptions
 from rare_assets.exports.shard_files import ShardFiles, Written
 from rare_assets.resources.tables import EXTENSION, ParquetTables, content_hash, file_name
+from rare_assets.shown_url import shown
 
 SPLIT_FILE = "splits.parquet"
 _STAGES = ("documents", "questions", "hard_negatives", "reasoning")
@@ -93,7 +94,7 @@ class Export:
         """
         if not self.shards:
             raise ExportError(
-                f"There is nothing to export: {self.tables.root} holds no hard_negatives. Make them "
+                f"There is nothing to export: {shown(self.tables.root)} holds no hard_negatives. Make them "
                 "first with 'rare-assets run', or name another storage."
             )
         unknown = sorted(set(shards or ()) - set(self.shards))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from rare_assets.exports.options import ExportError
+from rare_assets.shown_url import shown
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -59,11 +60,11 @@ class OutFolder:
                 return
             there = [p.name for p in self.root.iterdir()] if self.root.exists() else []
         except NotADirectoryError as error:
-            raise ExportError(f"{self.root} is a file: give a folder with --out.") from error
+            raise ExportError(f"{shown(self.root)} is a file: give a folder with --out.") from error
         if there:
             names = ", ".join(sorted(there)[:_NAMED]) + (", …" if len(there) > _NAMED else "")
             raise ExportError(
-                f"{self.root} holds something else ({names}). Give an empty folder, or one that "
+                f"{shown(self.root)} holds something else ({names}). Give an empty folder, or one that "
                 "rare-assets made, with --out: an export never writes among other files."
             )
         self.write_text(MARKER, json.dumps({"made_by": "rare-assets export", "layout": 1}))

@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr
 from rare_assets.resources.corpus_source import CorpusSource
 from rare_assets.resources.tables import ParquetTables, TableMissing
 from rare_assets.settings import Settings
+from rare_assets.shown_url import shown, shown_fields
 
 if TYPE_CHECKING:
     from rare_assets.resources.retriever.interface import Retriever
@@ -39,7 +40,14 @@ def setting(name: str, **constraints: Any) -> Any:
     return Field(default=None, description=description, **constraints)
 
 
-class Storage(dg.ConfigurableResource):
+class _Resource(dg.ConfigurableResource):
+    """A resource whose repr has URLs without their secrets."""
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        return shown_fields(super().__repr_args__())
+
+
+class Storage(_Resource):
     """Where the tables, the index of the embedded engine and the teacher's answers lie."""
 
     root: str | None = setting("storage")
@@ -52,7 +60,8 @@ class Storage(dg.ConfigurableResource):
     def location(self) -> str:
         """The root, for people: an absolute path or a URL."""
         root = self.root or Settings().storage
-        return root.rstrip("/") if "://" in root else str(Path(root).expanduser().absolute())
+        place = root.rstrip("/") if "://" in root else Path(root).expanduser().absolute()
+        return shown(place)
 
     def content_hash(self, table: str, shard: str) -> str:
         """Hash of what a stored shard holds. Raises TableMissing and StorageError."""
@@ -62,7 +71,7 @@ class Storage(dg.ConfigurableResource):
         return stored.content_hash
 
 
-class Corpus(dg.ConfigurableResource):
+class Corpus(_Resource):
     """The files that hold the documents."""
 
     url: str | None = setting("source")
@@ -84,7 +93,7 @@ class Corpus(dg.ConfigurableResource):
         )
 
 
-class TeacherModel(dg.ConfigurableResource):
+class TeacherModel(_Resource):
     """The model that writes questions and reasoning: an OpenAI-compatible endpoint, or the embedded one."""
 
     storage: dg.ResourceDependency[Storage]
@@ -238,7 +247,7 @@ class TeacherModel(dg.ConfigurableResource):
                     yield teacher
 
 
-class Bm25Retriever(dg.ConfigurableResource):
+class Bm25Retriever(_Resource):
     """BM25 over the whole corpus: Elasticsearch where ELASTICSEARCH_URL is set, else the embedded engine."""
 
     storage: dg.ResourceDependency[Storage]

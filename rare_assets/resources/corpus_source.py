@@ -33,6 +33,7 @@ from rare_assets.resources.source_formats import (
     is_unicode,
     on_one_line,
 )
+from rare_assets.shown_url import shown, without_secrets
 
 __all__ = [
     "CorpusFile",
@@ -125,8 +126,7 @@ class CorpusSource:
     @property
     def url(self) -> str:
         """What was given, without the password or signature that it may hold."""
-        without_user = re.sub(r"(?<=://)[^/@]*@", "", self._url)
-        return re.sub(r"(https?://[^?]*)\?.*", r"\1", without_user)
+        return shown(self._url)
 
     def files(self) -> list[CorpusFile]:
         """Every file of the source, sorted by path, from one listing; no file is opened.
@@ -136,7 +136,7 @@ class CorpusSource:
                 can't be read (all of them are named).
         """
         place = self._place
-        with _reaching(self.url, "listed"):
+        with _reaching(self.url, "listed", self._url):
             place.fs.invalidate_cache()
             found = list(_list_files(place))
         files = sorted(
@@ -148,7 +148,8 @@ class CorpusSource:
                 f"formats {_known_formats()} there, or set RARE_SOURCE to another folder or URL; a "
                 "pattern must match files, as in folder/**/*.jsonl."
             )
-        _check_names([file.path for file in files], self.url)
+        names = [without_secrets(file.path, self._url) for file in files]
+        _check_names([file.path for file in files], names, self.url)
         return files
 
     def shards(self, known: Iterable[Shard] = ()) -> list[Shard]:
@@ -230,7 +231,7 @@ class CorpusSource:
 
     @cached_property
     def _place(self) -> _Place:
-        with _reaching(self.url, "reached"):
+        with _reaching(self.url, "reached", self._url):
             fs, path = fsspec.core.url_to_fs(self._url)
             fs.invalidate_cache()
             try:
@@ -255,7 +256,7 @@ class CorpusSource:
         itself is asked whether it is there.
         """
         try:
-            with _reaching(on_one_line(path), "read"):
+            with _reaching(on_one_line(path), "read", self._url):
                 yield
         except UnreadableFile as error:
             error.file = path
@@ -271,7 +272,7 @@ class CorpusSource:
     def _require_source(self) -> None:
         """Raise SourceError unless the source can be reached now."""
         place = self._place
-        with _reaching(self.url, "reached"):
+        with _reaching(self.url, "reached", self._url):
             place.fs.invalidate_cache()
             place.fs.info(place.path if place.kind == "file" else place.base or place.path)
 
@@ -432,8 +433,12 @@ def _known_formats() -> str:
     return ", ".join(FORMATS)
 
 
-def _check_names(paths: list[str], url: str) -> None:
-    unknown = [path for path in paths if PurePosixPath(path).suffix.lower() not in FORMATS]
+def _check_names(paths: list[str], names: list[str], url: str) -> None:
+    unknown = [
+        name
+        for path, name in zip(paths, names, strict=True)
+        if PurePosixPath(path).suffix.lower() not in FORMATS
+    ]
     if unknown:
         raise SourceError(
             f"{url}: files of a format that can't be read: {_named(unknown)}. Known formats: "
@@ -454,20 +459,20 @@ def _named(paths: list[str]) -> str:
 
 
 @contextmanager
-def _reaching(name: str, verb: str) -> Iterator[None]:
-    """Name the source or file in whatever its file system or Polars raises."""
+def _reaching(name: str, verb: str, url: str) -> Iterator[None]:
+    """Name the source or file in whatever its file system or Polars raises, without secrets of `url`."""
     try:
         yield
     except SourceError:
         raise
     except ImportError as error:
         raise SourceError(
-            f"{name}: can't be {verb}: {error}. For s3:// install `rare-assets[s3]`, for other "
+            f"{name}: can't be {verb}: {without_secrets(error, url)}. For s3:// install `rare-assets[s3]`, for other "
             "protocols the fsspec package that the message names."
         ) from error
     # Each store raises its own classes, with no base in common; on some broken Parquet Polars panics.
     except (Exception, PanicException) as error:
         raise SourceError(
-            f"{name}: can't be {verb} ({type(error).__name__}: {error}). Check that it is whole, and "
+            f"{name}: can't be {verb} ({type(error).__name__}: {without_secrets(error, url)}). Check that it is whole, and "
             "that permissions, credentials and network allow reading it."
         ) from error

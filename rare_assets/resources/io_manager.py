@@ -11,6 +11,7 @@ from dagster._core.storage.upath_io_manager import UPathIOManager
 from rare_assets.resources.configurable import Storage
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.tables import EXTENSION, ParquetTables, file_name
+from rare_assets.shown_url import shown
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -65,7 +66,7 @@ class ParquetIOManager(dg.ConfigurableIOManager, UPathIOManager):
     def get_metadata(self, context: dg.OutputContext, obj: Any) -> dict[str, dg.MetadataValue]:
         """Where the rejects lie, beside what the base class says of the table itself."""
         path = self._tables.rejects_path(context.asset_key.path[-1], context.partition_key)
-        return {"rejects_path": dg.MetadataValue.path(str(path))}
+        return {"rejects_path": dg.MetadataValue.path(shown(path))}
 
     def load_from_path(
         self, context: dg.InputContext, path: "UPath"

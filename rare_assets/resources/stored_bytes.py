@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal, Protocol
-from urllib.parse import urlsplit, urlunsplit
+
+from rare_assets.shown_url import shown, without_secrets
 
 BLOCK = 1 << 20
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -30,15 +31,6 @@ class StorageDamaged(StorageError):
 
 class _Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
-
-
-def shown(path: object) -> str:
-    """A path or URL for people, without what may be a secret: user, password, query."""
-    text = str(path)
-    if "://" not in text:
-        return text
-    parts = urlsplit(text)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 @contextmanager
@@ -63,9 +55,10 @@ def explained(path: object, what: Literal["read", "write"], error: Exception) ->
     """Return what a person is told of an error with a file, and what to do."""
     number = error.errno if isinstance(error, OSError) else None
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    reason = " ".join(re.sub(r"\[Errno \d+\] ", "", reason).split())[:300] or type(error).__name__
+    reason = without_secrets(re.sub(r"\[Errno \d+\] ", "", reason), str(path))
+    reason = " ".join(reason.split())[:300] or type(error).__name__
     if isinstance(error, ImportError | ValueError) and "://" in str(path):
-        scheme = urlsplit(str(path)).scheme
+        scheme = shown(path).partition("://")[0]
         extra = "pip install 'rare-assets[s3]'" if scheme == "s3" else "its fsspec package"
         return f"{shown(path)} can't be opened: {reason}. Storage on {scheme}:// needs {extra}."
     if isinstance(error, NotADirectoryError | FileExistsError):

@@ -36,10 +36,10 @@ from rare_assets.resources.stored_bytes import (
     accessing,
     checksum,
     explained,
-    shown,
     sync_file,
 )
 from rare_assets.schemas import TABLES
+from rare_assets.shown_url import shown
 
 if TYPE_CHECKING:
     from upath import UPath

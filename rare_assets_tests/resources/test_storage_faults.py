@@ -14,8 +14,9 @@ import polars as pl
 import pytest
 
 from rare_assets.resources import tables as tables_module
-from rare_assets.resources.stored_bytes import StorageDamaged, StorageError, explained, shown
+from rare_assets.resources.stored_bytes import StorageDamaged, StorageError, explained
 from rare_assets.resources.tables import ParquetTables, TableDamaged, TableMissing
+from rare_assets.shown_url import shown
 from rare_assets_tests.resources.test_tables import documents
 from rare_assets_tests.s3_server import CREDENTIALS
 

@@ -17,11 +17,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from rare_assets.resources.retriever.interface import IndexMissing
+from rare_assets.shown_url import is_clear, shown_all, urls_of, without_secrets
 
 PASSING = frozenset({429, 502, 503, 504})
 
@@ -82,13 +83,16 @@ class Connection:
     ) -> None:
         from elasticsearch import Elasticsearch
 
-        hosts = [host.strip() for host in url.split(",") if host.strip()]
-        self.url = ",".join(_without_user(host) for host in hosts)
+        hosts = urls_of(url)
+        self.url = shown_all(url)
         self._addresses = [_address(host) for host in hosts]
+        wrong = ElasticsearchSettingError(
+            f"ELASTICSEARCH_URL is {self.url!r}: give http(s)://host:port, or several with commas. In a "
+            "password that stands in it, write /, ?, #, @, % and , as %2F, %3F, %23, %40, %25 and %2C, or "
+            "set ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD; a key goes to ELASTICSEARCH_API_KEY."
+        )
         if not hosts or None in self._addresses:
-            raise ElasticsearchSettingError(
-                f"ELASTICSEARCH_URL is {self.url!r}: give http(s)://host:port, or several with commas"
-            )
+            raise wrong
         if api_key and (username or password):
             raise ElasticsearchSettingError(
                 "give ELASTICSEARCH_API_KEY, or ELASTICSEARCH_USERNAME and _PASSWORD, not both"
@@ -114,14 +118,19 @@ class Connection:
         self.threads = threads
         self._closed = Event()
         # Statuses are retried with back-off here; the client would repeat them at once.
-        self.client = Elasticsearch(
-            hosts,
-            request_timeout=request_timeout,
-            max_retries=len(hosts),
-            retry_on_status=(),
-            connections_per_node=threads + 1,
-            **options,
-        )
+        try:
+            self.client = Elasticsearch(
+                hosts,
+                request_timeout=request_timeout,
+                max_retries=len(hosts),
+                retry_on_status=(),
+                connections_per_node=threads + 1,
+                **options,
+            )
+        except ValueError as error:
+            if ca_certs or "url" not in str(error).lower():
+                raise ElasticsearchSettingError(without_secrets(error, url)) from None
+            raise wrong from None
 
     def __repr__(self) -> str:
         return f"Connection({self.url!r}, index={self.index!r})"
@@ -365,11 +374,6 @@ def _reveal(secret: str | SecretStr) -> str:
     return secret.get_secret_value() if isinstance(secret, SecretStr) else secret
 
 
-def _without_user(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
 def _address(url: str) -> tuple[str, int] | None:
     """Host and port, None if it is no such URL."""
     try:
@@ -377,7 +381,8 @@ def _address(url: str) -> tuple[str, int] | None:
         host, port = parts.hostname, parts.port
     except ValueError:
         return None
-    return (host, port) if parts.scheme in ("http", "https") and host and port else None
+    is_address = parts.scheme in ("http", "https") and host and port and is_clear(url)
+    return (host, port) if is_address and host and port and not parts.fragment else None
 
 
 def error_reason(body: object) -> tuple[str, str]:

@@ -44,6 +44,7 @@ from rare_assets.resources.teacher.claims import (
     is_of_this_host,
 )
 from rare_assets.resources.teacher.interface import TeacherStopped
+from rare_assets.shown_url import shown, without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -175,8 +176,8 @@ class AnswerStore:
             raise
         except Exception as error:
             raise AnswersNotRead(
-                f"The answers stored under {self._folder.root} can't be read: "
-                f"{type(error).__name__}: {error}. Nothing is asked, since what is stored there "
+                f"The answers stored under {shown(self._folder.root)} can't be read: "
+                f"{type(error).__name__}: {without_secrets(error, str(self._folder.root))}. Nothing is asked, since what is stored there "
                 "would be paid for again. Mend the storage, then run again."
             ) from error
 
@@ -193,7 +194,9 @@ class AnswerStore:
             if self._broken is not None:
                 raise self._broken
             if self._closed:
-                raise AnswersNotStored(f"The store of answers {self._folder.root} is closed.")
+                raise AnswersNotStored(
+                    f"The store of answers {shown(self._folder.root)} is closed."
+                )
             if self._group is None:
                 self._group = _Group()
             group = self._group
@@ -244,7 +247,7 @@ class AnswerStore:
                 self._relist(force=True)
                 continue
             return {key: answer for key, (_, answer) in newest.items()}
-        raise OSError(f"{self._folder.root}: files keep vanishing while they are read.")
+        raise OSError(f"{shown(self._folder.root)}: files keep vanishing while they are read.")
 
     def _locate(self, wanted: list[bytes]) -> dict[str, list[tuple[bytes, files.Place]]]:
         """For each file, the keys that may be in it and where."""
@@ -291,7 +294,7 @@ class AnswerStore:
             answers = sum(known[start] for start, _ in new)
         places = ", ".join(f"{start:,} to {end:,}" for start, end in new[:3])
         self._say(
-            f"{self._folder.root}/{name} is damaged: {answers:,} stored answers can't be read "
+            f"{shown(self._folder.root)}/{name} is damaged: {answers:,} stored answers can't be read "
             f"(bytes {places}{', ...' if len(new) > 3 else ''}). Those that are needed are asked and "
             "paid for again; to prevent that, stop now and restore this file from a backup. It is "
             f"kept, later as {_aside(name)}."
@@ -450,7 +453,7 @@ class AnswerStore:
                 self._broken = AnswersNotStored(
                     _gone(self._folder.root, stored)
                     if gone
-                    else f"Answers can't be stored under {self._folder.root}: {error}. Asking stops, "
+                    else f"Answers can't be stored under {shown(self._folder.root)}: {error}. Asking stops, "
                     "since every further answer would be paid for and lost. Make room or mend the "
                     "storage, then run again: what is stored will not be asked again."
                 )
@@ -774,7 +777,7 @@ class _Parts:
 
 def _gone(root: str, names: Sequence[str]) -> str:
     return (
-        f"The answers that this run has stored under {root} are gone ({', '.join(names[:3])}): the "
+        f"The answers that this run has stored under {shown(root)} are gone ({', '.join(names[:3])}): the "
         "storage was deleted, renamed or replaced meanwhile. Asking stops, since further answers "
         "would be lost as well. Put the storage back, then run again."
     )

@@ -50,6 +50,7 @@ import numpy as np
 
 from rare_assets.resources.teacher import answer_files as files
 from rare_assets.resources.teacher.interface import TeacherStopped
+from rare_assets.shown_url import shown, without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -245,8 +246,8 @@ class Claims:
                 wish.done.set_exception(error)
                 continue
             lost = ClaimsLost(
-                f"What is being asked can't be noted under {self._folder.root}: "
-                f"{type(error).__name__}: {error}. Nothing more is asked, since others might ask for "
+                f"What is being asked can't be noted under {shown(self._folder.root)}: "
+                f"{type(error).__name__}: {without_secrets(error, str(self._folder.root))}. Nothing more is asked, since others might ask for "
                 "the same and the answers could not be stored. Mend the storage, then run again."
             )
             lost.__cause__ = error

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -21,6 +21,7 @@ from rare_assets.resources.teacher.interface import Answer, Ask, Usage
 from rare_assets.resources.teacher.ledger import Ledger
 from rare_assets.resources.teacher.pacing import AdaptiveLimit, Pace
 from rare_assets.resources.teacher.pricing import Prices
+from rare_assets.shown_url import is_clear, shown, without_secrets
 
 if TYPE_CHECKING:
     import openai
@@ -95,6 +96,7 @@ class Endpoint:
         self.model = model
         self._batch = batch
         self._base_url = base_url or OPENAI_URL
+        _require_address(self._base_url)
         self._key = api_key.get_secret_value().strip() if api_key else ""
         if not self._key and base_url is None:
             raise ValueError("OpenAI's own endpoint needs a key: set OPENAI_API_KEY.")
@@ -146,10 +148,7 @@ class Endpoint:
         return Pace(per_minute, time.time, self._books, f"{unit} a minute of {self}")
 
     def __str__(self) -> str:
-        parts = urlsplit(self._base_url)
-        host = parts.netloc.rpartition("@")[2]  # without user and password
-        url = urlunsplit((parts.scheme, host, parts.path, "", ""))
-        return self.redact(f"the endpoint {url} (model {self.model})")
+        return self.redact(f"the endpoint {shown(self._base_url)} (model {self.model})")
 
     @property
     def limit(self) -> int:
@@ -346,7 +345,8 @@ class Endpoint:
         return self._lane().client
 
     def redact(self, text: str) -> str:
-        """A text without the API key."""
+        """A text without the API key and what is secret in the URL."""
+        text = without_secrets(text, self._base_url)
         return text.replace(self._key, "[API key]") if self._key else text
 
     def _slow_down(self, result: Answer | Fault) -> None:
@@ -424,4 +424,19 @@ class Endpoint:
         return (
             f"{self} has answered nothing for {silent:.0f} s: {in_flight} requests are in flight, "
             f"each may take {self._request_timeout:g} s (RARE_REQUEST_TIMEOUT)."
+        )
+
+
+def _require_address(url: str) -> None:
+    """Raise ValueError for what is no URL of an endpoint, without repeating it."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and is_clear(url)
+        parts.port  # noqa: B018 (raises where it is no number)
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError(
+            f"OPENAI_BASE_URL is {shown(url)!r}: give http(s)://host/v1, with the key in OPENAI_API_KEY. "
+            "In a password that stands in it, write /, ?, # and @ as %2F, %3F, %23 and %40."
         )

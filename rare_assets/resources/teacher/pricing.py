@@ -9,6 +9,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rare_assets.shown_url import shown, without_secrets
+
 _SHIPPED = Path(__file__).with_name("prices.json")
 _DATE_SUFFIX = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
@@ -89,15 +91,18 @@ def _read(file: str) -> PriceTable:
     try:
         with fsspec.open(file, "rb") as source:
             return PriceTable.model_validate_json(source.read())
-    except OSError as error:
-        raise PriceError(f"price file {file} can't be read: {error}") from error
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'file'}: {problem['msg']}"
             for problem in error.errors()
         )
         raise PriceError(
-            f"price file {file}: {problems}. Expected JSON like "
+            f"price file {shown(file)}: {problems}. Expected JSON like "
             '{"models": {"my-model": {"prompt_usd_per_million": 0.2, '
             '"completion_usd_per_million": 0.8}}}'
         ) from error
+    # What each file system raises has no base in common.
+    except (OSError, ValueError, ImportError) as error:
+        raise PriceError(
+            f"price file {shown(file)} can't be read: {without_secrets(error, file)}"
+        ) from None
