@@ -79,7 +79,8 @@ def read_documents(rows: Iterable[SourceRow], *, file: str) -> Produced:
     - `title` and `answer`: numbers and booleans are written as JSON would, any other type is null.
 
     Reasons of a reject: `broken_json`, `not_utf8` (also a lone surrogate, which no UTF-8 file can
-    hold), `bad_csv_row` (fields don't match the header), `not_an_object`, `no_text` (missing, null or
+    hold), `bad_csv_row` (fields don't match the header), `too_large` (more bytes than
+    `source_formats.MAX_ROW_BYTES`, so that it was not read), `not_an_object`, `no_text` (missing, null or
     NaN), `text_not_a_string`, `empty_text` (nothing but white space), `bad_id`, `duplicate_text`,
     `duplicate_id`. Of duplicates within the shard the first stays; equal text is looked at before id.
 

@@ -26,6 +26,9 @@ from rare_assets.shown_text import cut
 FIELDS = ("id", "text", "title", "answer")
 BOM = codecs.BOM_UTF8
 DETAIL_LENGTH = 200
+# A row of more bytes is a reject that is not kept in memory: no teacher reads so much, and what is made
+# of a row takes several times its size.
+MAX_ROW_BYTES = 64 << 20
 
 # Object stores that Polars reads itself, so that a slice of a Parquet file costs a slice.
 _POLARS_PROTOCOLS = {"s3", "s3a", "gs", "gcs", "az", "abfs"}
@@ -48,13 +51,19 @@ class SourceRow(NamedTuple):
 
     `row` counts from 1: lines of JSON Lines, records of CSV (header not counted), elements of a JSON
     list, rows of Parquet; a text file is row 1. Where the bytes could not be made a value, `problem`
-    is the reason (`broken_json`, `not_utf8`, `bad_csv_row`) and `detail` says more.
+    is the reason (`broken_json`, `not_utf8`, `bad_csv_row`, `too_large`) and `detail` says more.
     """
 
     row: int
     value: Any
     problem: str | None = None
     detail: str | None = None
+
+
+class TooLarge(NamedTuple):
+    """Stands for a row of more than MAX_ROW_BYTES."""
+
+    size: int
 
 
 class Span(NamedTuple):
@@ -150,7 +159,10 @@ class _StreamFormat:
             columns = self.columns(stream, file.name)
             items = self.items(stream, span.byte_start or 0, span.first_row, file.name)
             for item in islice(items, span.n_rows):
-                yield self.source_row(item, columns)
+                if isinstance(item.content, TooLarge):
+                    yield _too_large(item.row, item.content.size)
+                else:
+                    yield self.source_row(item, columns)
 
     def columns(self, stream: IO[bytes], name: str) -> list[str]:
         """The names in the file's header, if the format has one."""
@@ -169,8 +181,11 @@ class JsonLines(_StreamFormat):
 
     def items(self, stream: IO[bytes], at: int, row: int, name: str) -> Iterator[_Item]:
         stream.seek(at)
-        for number, line in enumerate(stream, row):
-            start, at = at, at + len(line)
+        for number, (line, size) in enumerate(_lines(stream), row):
+            start, at = at, at + size
+            if line is None:
+                yield _Item(number, start, at, TooLarge(size))
+                continue
             content = line.removeprefix(BOM) if start == 0 else line
             if content.strip():
                 yield _Item(number, start, at, content)
@@ -274,6 +289,8 @@ class _JsonText:
                 after = _SPACE.match(self._buffer, end).end()  # type: ignore[union-attr]
                 delimiter = self._buffer[after : after + 1]
                 if delimiter in (",", "]"):
+                    if end - self._position > MAX_ROW_BYTES:
+                        value = TooLarge(end - self._position)
                     self.skip(end - self._position)
                     end_offset = self.offset
                     self.skip(after + 1 - self._position)
@@ -281,9 +298,44 @@ class _JsonText:
                 failure = ValueError("a comma or the list's closing bracket is missing after it")
             except json.JSONDecodeError as error:
                 failure = ValueError(error.msg)
+            if len(self._buffer) - self._position > MAX_ROW_BYTES:
+                return self._large_element(failure)
             if not self._more(wanted):
                 raise failure
             wanted *= 2
+
+    def _large_element(self, failure: ValueError) -> tuple[TooLarge, int, str]:
+        """Pass over the value here by its brackets and quotes, keeping none of it.
+
+        Raises:
+            ValueError: `failure`, where the value does not end or is no large one.
+        """
+        start, depth, quoted = self.offset, 0, False
+        while True:
+            for token in _JSON_MARK.finditer(self._buffer, self._position):
+                mark = token[0]
+                if mark[0] == "\\":
+                    continue
+                if quoted or mark == '"':
+                    quoted = not (quoted and mark == '"')
+                elif mark in "{[":
+                    depth += 1
+                elif depth:
+                    depth -= mark in "}]"
+                else:
+                    self.skip(token.start() - self._position)
+                    size = self.offset - start
+                    if mark == "}" or size <= MAX_ROW_BYTES:
+                        raise failure
+                    end = self.offset
+                    self.skip(1)
+                    return TooLarge(size), end, mark
+            # A backslash belongs to what follows it.
+            rest = len(self._buffer) - self._position
+            ends = _BACKSLASHES.search(self._buffer, self._position)
+            self.skip(rest - (len(ends[0]) % 2 if ends else 0))
+            if not self._more(_CHUNK):
+                raise failure
 
     def _more(self, n_bytes: int) -> bool:
         chunk = self._stream.read(n_bytes)
@@ -293,6 +345,8 @@ class _JsonText:
 
 
 _DECODER = json.JSONDecoder()
+_JSON_MARK = re.compile(r'\\.|["{}\[\],]', re.DOTALL)
+_BACKSLASHES = re.compile(r"\\+\Z")
 
 
 class Csv(_StreamFormat):
@@ -304,6 +358,8 @@ class Csv(_StreamFormat):
         header = next(self._records(stream, 0, name), None)
         if header is None:
             raise UnreadableFile(f"{name}: empty, not even a header. Remove it, or fill it.")
+        if isinstance(header[0], TooLarge):
+            raise UnreadableFile(f"{name}: its header has {header[0].size:,} bytes.")
         found = [printable(column) for column in header[0]]
         if found.count("text") != 1:
             raise UnreadableFile(_no_text_column(name, found))
@@ -320,25 +376,44 @@ class Csv(_StreamFormat):
 
     def _records(
         self, stream: IO[bytes], at: int, name: str
-    ) -> Iterator[tuple[list[str], int, int]]:
+    ) -> Iterator[tuple[list[str] | TooLarge, int, int]]:
         csv.field_size_limit(2**31 - 1)  # the default refuses a field above 128 KiB
-        end = at
+        end = start = at
+        quotes, is_large = 0, False
 
         def lines() -> Iterator[str]:
-            nonlocal end
-            for line in stream:
+            nonlocal end, quotes, is_large
+            while line := stream.readline(MAX_ROW_BYTES + 2):
                 content = line.removeprefix(BOM) if end == 0 else line
+                begun = end > start
                 end += len(line)
+                if end - start > MAX_ROW_BYTES:
+                    # The record ends with the first line break outside of quotes; the reader, which
+                    # has what came before, is given an end that fits.
+                    is_large = True
+                    inside = quotes
+                    while not (line.endswith(b"\n") and (quotes + line.count(b'"')) % 2 == 0):
+                        quotes += line.count(b'"')
+                        line = stream.readline(_CHUNK)
+                        end += len(line)
+                        if not line and quotes % 2:
+                            raise csv.Error("unexpected end of data")
+                        if not line:
+                            break
+                    content = b'"\n' if begun and inside % 2 else b"-\n"
+                else:
+                    quotes += line.count(b'"')
                 yield content.decode("utf-8", "surrogateescape")
 
         stream.seek(at)
         reader = csv.reader(lines(), strict=True)
-        start = at
         try:
             for record in reader:
-                if record:
+                if is_large:
+                    yield TooLarge(end - start), start, end
+                elif record:
                     yield record, start, end
-                start = end
+                start, quotes, is_large = end, 0, False
         except csv.Error as error:
             raise UnreadableFile(
                 f"{name}: can't be read as CSV: {error}, in the record that begins at byte {start}. "
@@ -360,6 +435,10 @@ class Csv(_StreamFormat):
         return SourceRow(item.row, {f: v if v or f == "text" else None for f, v in value.items()})
 
 
+# No column of a source that is read has this name.
+_SIZE = "bytes of the row"
+
+
 class Parquet:
     """Rows by slices: of the file's columns and row groups, only what a slice needs is read."""
 
@@ -373,9 +452,17 @@ class Parquet:
 
     def rows(self, file: StoredFile, span: Span) -> Iterator[SourceRow]:
         with file.for_polars() as path:
-            frame = self._scan(path, file.name).slice(span.first_row - 1, span.n_rows).collect()
+            scan = self._scan(path, file.name).slice(span.first_row - 1, span.n_rows)
+            size = _row_size(scan.collect_schema())
+            # What is too large leaves with the part of the file that it was decoded with.
+            fits = pl.when(size <= MAX_ROW_BYTES).then(pl.all())
+            frame = scan.select(fits, size.alias(_SIZE)).collect(engine="streaming")
         for row, value in enumerate(frame.iter_rows(named=True), span.first_row):
-            yield SourceRow(row, value)
+            n_bytes = value.pop(_SIZE)
+            if n_bytes > MAX_ROW_BYTES:
+                yield _too_large(row, n_bytes)
+            else:
+                yield SourceRow(row, value)
 
     def _scan(self, path: str, name: str) -> pl.LazyFrame:
         scan = pl.scan_parquet(path, glob=False, hive_partitioning=False)
@@ -396,7 +483,10 @@ class TextFile:
 
     def rows(self, file: StoredFile, span: Span) -> Iterator[SourceRow]:
         with file.open() as stream:
-            content = stream.read().removeprefix(BOM)
+            content = stream.read(MAX_ROW_BYTES + 1).removeprefix(BOM)
+            if len(content) > MAX_ROW_BYTES:
+                yield _too_large(1, stream.seek(0, os.SEEK_END))
+                return
         try:
             text = content.decode()
         except UnicodeDecodeError as error:
@@ -438,6 +528,34 @@ def printable(text: str) -> str:
     shown = text[: DETAIL_LENGTH + 1].encode("utf-8", "backslashreplace").decode()
     shown = " ".join(shown.split())
     return cut(shown, DETAIL_LENGTH)
+
+
+def _lines(stream: IO[bytes]) -> Iterator[tuple[bytes | None, int]]:
+    """Each line and its length; None for one that is too large."""
+    while line := stream.readline(MAX_ROW_BYTES + 2):
+        size = len(line)
+        if size <= MAX_ROW_BYTES:
+            yield line, size
+            continue
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(_CHUNK)
+            size += len(line)
+        yield None, size
+
+
+def _row_size(schema: pl.Schema) -> pl.Expr:
+    """Bytes of a row's texts."""
+    sizes = [
+        pl.col(name).str.len_bytes() if dtype == pl.String else pl.col(name).bin.size()
+        for name, dtype in schema.items()
+        if dtype in (pl.String, pl.Binary)
+    ]
+    return pl.sum_horizontal(pl.lit(0, pl.UInt64), *(size.fill_null(0) for size in sizes))
+
+
+def _too_large(row: int, size: int) -> SourceRow:
+    detail = f"{size:,} bytes; a row of more than {MAX_ROW_BYTES:,} is not read"
+    return SourceRow(row, None, "too_large", detail)
 
 
 def _first_heading(text: str) -> str | None:
