@@ -199,7 +199,7 @@ def dev(source: str | None, storage: str | None, host: str, port: int) -> None:
     _set(RARE_SOURCE=source, RARE_STORAGE=storage)
     with _one_message():
         from rare_assets.daemon import dagster_dev
-        from rare_assets.instance import WORKSPACE
+        from rare_assets.instance import GRAPH_PAGE, WORKSPACE
         from rare_assets.main_job import register_shards
         from rare_assets.resources.source_formats import SourceError
 
@@ -207,6 +207,8 @@ def dev(source: str | None, storage: str | None, host: str, port: int) -> None:
             register_shards()
         except SourceError as error:
             click.echo(f"No shard was registered: {error}", err=True)
+        # Dagster's own start page folds every group of assets.
+        click.echo(f"The graph:  http://{host}:{port}{GRAPH_PAGE}")
         dagster_dev(["-w", str(WORKSPACE), "-h", host, "-p", str(port)])
 
 

@@ -24,6 +24,8 @@ SHIPPED_YAML = Path(__file__).with_name("dagster.yaml")
 # Gives the code location the same name wherever the UI is started: runs and sensors are kept by it.
 WORKSPACE = Path(__file__).with_name("workspace.yaml")
 LOCATION = "rare_assets"
+# The page on which all assets of the main job are seen at once.
+GRAPH_PAGE = f"/locations/{LOCATION}/asset-groups/rare_data"
 PROCESS_TAG = "rare_assets/process"
 COMMAND_TAG = "rare_assets/command"
 

@@ -230,6 +230,14 @@ class RunPool:
                 worker.shutdown()
             for request in left:
                 self._report_killed(request)
+            for request in self._under_way():
+                self._report_canceled(request)
+
+    def _report_canceled(self, request: Request) -> None:
+        """Record the end of a run that was interrupted before Dagster recorded its beginning."""
+        run = self._instance.get_run_by_id(request.run_id)
+        if run is not None and not run.is_finished:
+            self._instance.report_run_canceled(run)
 
     def _report_killed(self, request: Request) -> None:
         from rare_assets.instance import free_pool_slots

@@ -92,6 +92,13 @@ def test_every_asset_says_what_a_row_costs_and_how_to_rerun():
             assert "**resume**" in spec.description.lower()
 
 
+def test_the_source_of_a_table_is_linked():
+    specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+    for name in (*TABLES, "corpus_index"):
+        [reference] = specs[name].metadata["dagster/code_references"].code_references
+        assert Path(reference.file_path).name == f"{name}.py"
+
+
 def uris(**resources):
     """Where the catalog says that each asset lies."""
     specs = build_defs(resource_overrides=resources).resolve_all_asset_specs()

@@ -140,7 +140,7 @@ def require_documents(engine: Retriever, storage: Storage, missing: list[str]) -
 
 @dg.asset(
     deps=[dg.AssetDep(documents, partition_mapping=dg.AllPartitionMapping())],
-    group_name="corpus",
+    group_name="rare_data",
     owners=OWNERS,
     tags={"cost": "none"},
     # A sync is free and finds what a shard's own runs can't see: documents made anew since.
@@ -152,7 +152,6 @@ def require_documents(engine: Retriever, storage: Storage, missing: list[str]) -
     code_version="1",
     pool=INDEX_POOL,
 )
-@failures_told()
 def corpus_index(
     context: dg.AssetExecutionContext,
     config: CorpusIndexConfig,
@@ -170,57 +169,58 @@ def corpus_index(
     **Cost:** none, no model is asked. **Rerun** freely. **Resume** a sync that was stopped or killed
     by materializing again: what it had not finished is repaired, searches see the old index until then.
     """
-    tables = storage.tables()
-    registered = context.instance.get_dynamic_partitions(document_shards.name or "")
-    with retriever.open() as engine:
-        held = held_by(engine)
-    shards, missing, colliding = shards_to_index(tables, list(registered), held)
-    if colliding:
-        context.log.warning(
-            f"{len(colliding)} shards are not in the index, since an id of theirs stands for another "
-            f"text in it: {', '.join(colliding[:10])}{', …' if len(colliding) > 10 else ''}. Their questions say which."
+    with failures_told():
+        tables = storage.tables()
+        registered = context.instance.get_dynamic_partitions(document_shards.name or "")
+        with retriever.open() as engine:
+            held = held_by(engine)
+        shards, missing, colliding = shards_to_index(tables, list(registered), held)
+        if colliding:
+            context.log.warning(
+                f"{len(colliding)} shards are not in the index, since an id of theirs stands for another "
+                f"text in it: {', '.join(colliding[:10])}{', …' if len(colliding) > 10 else ''}. Their questions say which."
+            )
+        if missing:
+            context.log.warning(
+                f"{len(missing)} registered shards have no documents yet and are not in the index: "
+                f"{', '.join(missing[:10])}{', …' if len(missing) > 10 else ''}. Materialize documents "
+                "for them, then corpus_index again."
+            )
+        analyzer = config.settled_analyzer(tables, retriever.engine)
+        chosen = analyzer is None
+        if analyzer is None:
+            sample = sample_languages(tables, shards)
+            analyzer, warning = choose_analyzer(sample, embedded=retriever.engine == "embedded")
+            context.log.info(f"analyzer=auto: {analyzer}, by documents in {dict(sample.counts)}")
+            if warning:
+                context.log.warning(warning)
+        with retriever.open() as engine:
+            if missing and not shards:
+                require_documents(engine, storage, missing)
+            report = engine.sync(
+                shards,
+                # A sync reads a shard several times, and few of them.
+                lru_cache(len(shards))(lambda shard: tables.load("documents", shard)),
+                Bm25(config.k1, config.b, analyzer),
+                seldom(context.log.info),
+            )
+            if chosen and shards:
+                record_choice(tables, retriever.engine, analyzer)
+            for warning in report.warnings:
+                context.log.warning(warning)
+            states = pl.DataFrame(
+                {
+                    "shard": list(report.state.shards),
+                    "content_hash": list(report.state.shards.values()),
+                },
+                schema={"shard": pl.String, "content_hash": pl.String},
+            )
+            tables.write_file(states, tables.root / "corpus_index" / "shards.parquet")
+            rejects = keep_rejects(tables, report)
+        return dg.MaterializeResult(
+            metadata=_metadata(report, missing, rejects, config),
+            data_version=dg.DataVersion(report.state.fingerprint),
         )
-    if missing:
-        context.log.warning(
-            f"{len(missing)} registered shards have no documents yet and are not in the index: "
-            f"{', '.join(missing[:10])}{', …' if len(missing) > 10 else ''}. Materialize documents "
-            "for them, then corpus_index again."
-        )
-    analyzer = config.settled_analyzer(tables, retriever.engine)
-    chosen = analyzer is None
-    if analyzer is None:
-        sample = sample_languages(tables, shards)
-        analyzer, warning = choose_analyzer(sample, embedded=retriever.engine == "embedded")
-        context.log.info(f"analyzer=auto: {analyzer}, by documents in {dict(sample.counts)}")
-        if warning:
-            context.log.warning(warning)
-    with retriever.open() as engine:
-        if missing and not shards:
-            require_documents(engine, storage, missing)
-        report = engine.sync(
-            shards,
-            # A sync reads a shard several times, and few of them.
-            lru_cache(len(shards))(lambda shard: tables.load("documents", shard)),
-            Bm25(config.k1, config.b, analyzer),
-            seldom(context.log.info),
-        )
-        if chosen and shards:
-            record_choice(tables, retriever.engine, analyzer)
-        for warning in report.warnings:
-            context.log.warning(warning)
-        states = pl.DataFrame(
-            {
-                "shard": list(report.state.shards),
-                "content_hash": list(report.state.shards.values()),
-            },
-            schema={"shard": pl.String, "content_hash": pl.String},
-        )
-        tables.write_file(states, tables.root / "corpus_index" / "shards.parquet")
-        rejects = keep_rejects(tables, report)
-    return dg.MaterializeResult(
-        metadata=_metadata(report, missing, rejects, config),
-        data_version=dg.DataVersion(report.state.fingerprint),
-    )
 
 
 def keep_rejects(tables: ParquetTables, report: SyncReport) -> pl.DataFrame:

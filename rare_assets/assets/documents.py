@@ -44,7 +44,7 @@ They lie where `RARE_SOURCE` says. One file is one shard; a file of more rows th
 The sensor `watch_corpus`, `rare-assets run` and `rare-assets register` register the shards of new files.
 
 **Observe** to see which files are new, changed or gone, and which are made; `watch_corpus` does it by itself.""",
-    group_name="corpus",
+    group_name="rare_data",
     kinds={"file"},
     owners=OWNERS,
     partitions_def=document_shards,
@@ -151,14 +151,13 @@ def _not_read(
 @dg.asset(
     partitions_def=document_shards,
     deps=[corpus_files],
-    group_name="corpus",
+    group_name="rare_data",
     kinds={"polars", "parquet"},
     owners=OWNERS,
     tags={"cost": "none"},
     code_version=READER_VERSION,
     metadata=definition_metadata("documents"),
 )
-@failures_told()
 def documents(
     context: dg.AssetExecutionContext, corpus: Corpus, storage: Storage
 ) -> dg.MaterializeResult[ShardTable]:
@@ -172,27 +171,28 @@ def documents(
     **Cost:** none, no model is asked. **Rerun** freely: the same file gives the same table. A run
     that was stopped leaves the table as it was; **resume** by materializing the shard again.
     """
-    started = time.monotonic()
-    try:
-        read = read_shard(context, corpus.source(), storage.tables())
-    except SourceError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
-    produced = read.produced
-    if read.problem is not None:
-        say = context.log.warning if read.reason == FILE_GONE else context.log.error
-        say(read.problem)
-    words = produced.rows["n_words"]
-    return materialized(
-        "documents",
-        produced,
-        read.made_from,
-        {
-            "file": read.file,
-            "problem": read.problem,
-            "duplicates": produced.rejects.filter(pl.col("reason").is_in(DUPLICATES)).height,
-            "words": words.sum(),
-            **spread("words", words),
-        },
-        seconds=time.monotonic() - started,
-        chart=histogram(words, "words in a document"),
-    )
+    with failures_told():
+        started = time.monotonic()
+        try:
+            read = read_shard(context, corpus.source(), storage.tables())
+        except SourceError as error:
+            raise dg.Failure(str(error), allow_retries=False) from None
+        produced = read.produced
+        if read.problem is not None:
+            say = context.log.warning if read.reason == FILE_GONE else context.log.error
+            say(read.problem)
+        words = produced.rows["n_words"]
+        return materialized(
+            "documents",
+            produced,
+            read.made_from,
+            {
+                "file": read.file,
+                "problem": read.problem,
+                "duplicates": produced.rejects.filter(pl.col("reason").is_in(DUPLICATES)).height,
+                "words": words.sum(),
+                **spread("words", words),
+            },
+            seconds=time.monotonic() - started,
+            chart=histogram(words, "words in a document"),
+        )

@@ -6,9 +6,6 @@ from typing import Any
 
 import dagster as dg
 
-from rare_assets.assets.documents import documents
-from rare_assets.assets.hard_negatives import hard_negatives
-from rare_assets.assets.questions import questions
 from rare_assets.assets.reasoning import reasoning
 from rare_assets.catalog import OWNERS
 from rare_assets.exports.card import Cost, summed_counts, write_card
@@ -40,7 +37,8 @@ class ExportConfig(dg.Config, ExportOptions):
     specs=[
         dg.AssetSpec(
             KEYS[each.name],
-            deps=[documents, questions, hard_negatives, reasoning],
+            # Questions with their documents and negatives are read, too: they stand behind it.
+            deps=[reasoning],
             description=f"""{each.description}
 
 **A row** is a question with its documents, or one of its answers, as the trainer's loader reads it, in

@@ -175,7 +175,6 @@ def earlier_negatives(
     pool=INDEX_POOL,
     metadata=definition_metadata("hard_negatives"),
 )
-@failures_told()
 def hard_negatives(
     context: dg.AssetExecutionContext,
     config: HardNegativesConfig,
@@ -195,59 +194,60 @@ def hard_negatives(
     changed ones are a new prompt to pay for in `reasoning` (`remine_after_growth=0` mines all anew).
     **Resume** a run that was stopped by materializing the shard again.
     """
-    started = time.monotonic()
-    refuse_if_blocked(context, storage.tables(), "documents", "questions")
-    content_hash = storage.content_hash("documents", context.partition_key)
-    with retriever.open() as engine:
-        state = engine.state()
-        require_shard(state, context.partition_key, content_hash)
-        earlier = earlier_negatives(storage.tables(), context.partition_key, config, state)
-        asked = questions.collect()
-        mine = partial(
-            bm25_hard_neg,
-            asked,
-            engine,
-            **config.model_dump(exclude={"remine_after_growth", "judge_relevance"}),
-            earlier=earlier.rows if earlier else None,
-            progress=StepProgress(context, asked.height).count,
-        )
-        usage: dict[str, Any] = {}
-        if config.judge_relevance:
-            mined, usage = ask(
-                context,
-                teacher,
-                lambda _, judge: with_verdicts(
-                    lambda is_relevant: mine(is_relevant=is_relevant), judge
-                ),
+    with failures_told():
+        started = time.monotonic()
+        refuse_if_blocked(context, storage.tables(), "documents", "questions")
+        content_hash = storage.content_hash("documents", context.partition_key)
+        with retriever.open() as engine:
+            state = engine.state()
+            require_shard(state, context.partition_key, content_hash)
+            earlier = earlier_negatives(storage.tables(), context.partition_key, config, state)
+            asked = questions.collect()
+            mine = partial(
+                bm25_hard_neg,
+                asked,
+                engine,
+                **config.model_dump(exclude={"remine_after_growth", "judge_relevance"}),
+                earlier=earlier.rows if earlier else None,
+                progress=StepProgress(context, asked.height).count,
             )
-        else:
-            mined = mine()
-    made_from = hard_negatives_from(
-        storage.content_hash("questions", context.partition_key),
-        config,
-        state,
-        load_templates(teacher.prompts_folder),
-        teacher.name,
-    )
-    if earlier and mined.stats.kept:
-        # Small growths must not add up unnoticed.
-        made_from[MINED_FROM] = earlier.mined_from
-    return materialized(
-        "hard_negatives",
-        mined.produced,
-        made_from,
-        {
-            "engine": state.engine,
-            "index_state": state.fingerprint,
-            **mining_metadata(mined.stats),
-            **usage,
-        },
-        seconds=time.monotonic() - started,
-        options=config,
-        chart=histogram(
-            100 * score_gaps(mined.produced.rows),
-            "score of the best negative below the gold's",
-            " %",
-        ),
-        documents=storage.tables().scan("documents", context.partition_key),
-    )
+            usage: dict[str, Any] = {}
+            if config.judge_relevance:
+                mined, usage = ask(
+                    context,
+                    teacher,
+                    lambda _, judge: with_verdicts(
+                        lambda is_relevant: mine(is_relevant=is_relevant), judge
+                    ),
+                )
+            else:
+                mined = mine()
+        made_from = hard_negatives_from(
+            storage.content_hash("questions", context.partition_key),
+            config,
+            state,
+            load_templates(teacher.prompts_folder),
+            teacher.name,
+        )
+        if earlier and mined.stats.kept:
+            # Small growths must not add up unnoticed.
+            made_from[MINED_FROM] = earlier.mined_from
+        return materialized(
+            "hard_negatives",
+            mined.produced,
+            made_from,
+            {
+                "engine": state.engine,
+                "index_state": state.fingerprint,
+                **mining_metadata(mined.stats),
+                **usage,
+            },
+            seconds=time.monotonic() - started,
+            options=config,
+            chart=histogram(
+                100 * score_gaps(mined.produced.rows),
+                "score of the best negative below the gold's",
+                " %",
+            ),
+            documents=storage.tables().scan("documents", context.partition_key),
+        )

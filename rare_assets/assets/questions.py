@@ -40,7 +40,6 @@ class QuestionsConfig(AskingConfig):
     pool="teacher",
     metadata=definition_metadata("questions"),
 )
-@failures_told()
 def questions(
     context: dg.AssetExecutionContext,
     config: QuestionsConfig,
@@ -58,46 +57,47 @@ def questions(
     freely: every answer is stored, only what was never asked is paid for; `refresh` asks anew.
     **Resume** what was stopped, killed or met a limit by materializing the shard again.
     """
-    started = time.monotonic()
-    refuse_if_blocked(context, storage.tables(), "documents")
-    rows = documents.collect()
-    templates = load_templates(teacher.prompts_folder)
-    produced, usage = ask(
-        context,
-        teacher,
-        lambda model, _: doc2query(
-            rows,
-            model,
-            templates=templates,
-            **config.operator_options(teacher),
-            progress=StepProgress(context, rows.height * config.num_questions).ask,
-        ),
-        refresh=config.refresh,
-        retry_rejects=config.retry_rejects,
-        mode=config.mode,
-    )
-    if said := say_left_out(produced.rows.height, produced.rejects):
-        context.log.warning(f"Shard {context.partition_key!r}: {said}.")
-    made_from = questions_from(
-        storage.content_hash("documents", context.partition_key),
-        config,
-        templates.doc2query.fingerprint,
-        teacher.name,
-    )
-    asked = produced.rows["question"]
-    lengths = words(asked)
-    return materialized(
-        "questions",
-        produced,
-        made_from,
-        {
-            **usage,
-            "duplicates": len(asked) - asked.n_unique(),
-            **spread("question_words", lengths),
-            "mean_attempts": mean_attempts(produced),
-        },
-        seconds=time.monotonic() - started,
-        options=config,
-        chart=histogram(lengths, "words in a question"),
-        documents=documents,
-    )
+    with failures_told():
+        started = time.monotonic()
+        refuse_if_blocked(context, storage.tables(), "documents")
+        rows = documents.collect()
+        templates = load_templates(teacher.prompts_folder)
+        produced, usage = ask(
+            context,
+            teacher,
+            lambda model, _: doc2query(
+                rows,
+                model,
+                templates=templates,
+                **config.operator_options(teacher),
+                progress=StepProgress(context, rows.height * config.num_questions).ask,
+            ),
+            refresh=config.refresh,
+            retry_rejects=config.retry_rejects,
+            mode=config.mode,
+        )
+        if said := say_left_out(produced.rows.height, produced.rejects):
+            context.log.warning(f"Shard {context.partition_key!r}: {said}.")
+        made_from = questions_from(
+            storage.content_hash("documents", context.partition_key),
+            config,
+            templates.doc2query.fingerprint,
+            teacher.name,
+        )
+        asked = produced.rows["question"]
+        lengths = words(asked)
+        return materialized(
+            "questions",
+            produced,
+            made_from,
+            {
+                **usage,
+                "duplicates": len(asked) - asked.n_unique(),
+                **spread("question_words", lengths),
+                "mean_attempts": mean_attempts(produced),
+            },
+            seconds=time.monotonic() - started,
+            options=config,
+            chart=histogram(lengths, "words in a question"),
+            documents=documents,
+        )

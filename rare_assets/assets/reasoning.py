@@ -54,7 +54,6 @@ class ReasoningConfig(AskingConfig):
     pool="teacher",
     metadata=definition_metadata("reasoning"),
 )
-@failures_told()
 def reasoning(
     context: dg.AssetExecutionContext,
     config: ReasoningConfig,
@@ -74,50 +73,51 @@ def reasoning(
     freely: every answer is stored, only what was never asked is paid for; `refresh` asks anew.
     **Resume** what was stopped, killed or met a limit by materializing the shard again.
     """
-    started = time.monotonic()
-    refuse_if_blocked(context, storage.tables(), "documents", "questions", "hard_negatives")
-    asked = questions.collect()
-    templates = load_templates(teacher.prompts_folder)
-    produced, usage = ask(
-        context,
-        teacher,
-        lambda model, judge: reason_distill(
-            asked,
-            documents.collect(),
-            hard_negatives.collect(),
-            model,
-            templates=templates,
-            judge=judge if config.judge_answers else None,
-            **config.operator_options(teacher),
-            progress=StepProgress(context, asked.height * config.n).ask,
-        ),
-        refresh=config.refresh,
-        retry_rejects=config.retry_rejects,
-        mode=config.mode,
-    )
-    shard = context.partition_key
-    made_from = reasoning_from(
-        storage.content_hash("documents", shard),
-        storage.content_hash("questions", shard),
-        storage.content_hash("hard_negatives", shard),
-        config,
-        templates,
-        teacher.name,
-    )
-    rows = produced.rows
-    lengths = words(rows["reasoning"])
-    return materialized(
-        "reasoning",
-        produced,
-        made_from,
-        {
-            **usage,
-            "gold_shown_first_rate": share(rows["gold_position"] == 0),
-            "answer_correct_rate": rows["answer_correct"].mean(),
-            **spread("reasoning_words", lengths),
-            "mean_attempts": mean_attempts(produced),
-        },
-        seconds=time.monotonic() - started,
-        options=config,
-        chart=histogram(lengths, "words in a chain of reasoning"),
-    )
+    with failures_told():
+        started = time.monotonic()
+        refuse_if_blocked(context, storage.tables(), "documents", "questions", "hard_negatives")
+        asked = questions.collect()
+        templates = load_templates(teacher.prompts_folder)
+        produced, usage = ask(
+            context,
+            teacher,
+            lambda model, judge: reason_distill(
+                asked,
+                documents.collect(),
+                hard_negatives.collect(),
+                model,
+                templates=templates,
+                judge=judge if config.judge_answers else None,
+                **config.operator_options(teacher),
+                progress=StepProgress(context, asked.height * config.n).ask,
+            ),
+            refresh=config.refresh,
+            retry_rejects=config.retry_rejects,
+            mode=config.mode,
+        )
+        shard = context.partition_key
+        made_from = reasoning_from(
+            storage.content_hash("documents", shard),
+            storage.content_hash("questions", shard),
+            storage.content_hash("hard_negatives", shard),
+            config,
+            templates,
+            teacher.name,
+        )
+        rows = produced.rows
+        lengths = words(rows["reasoning"])
+        return materialized(
+            "reasoning",
+            produced,
+            made_from,
+            {
+                **usage,
+                "gold_shown_first_rate": share(rows["gold_position"] == 0),
+                "answer_correct_rate": rows["answer_correct"].mean(),
+                **spread("reasoning_words", lengths),
+                "mean_attempts": mean_attempts(produced),
+            },
+            seconds=time.monotonic() - started,
+            options=config,
+            chart=histogram(lengths, "words in a chain of reasoning"),
+        )

@@ -18,7 +18,7 @@ _LASTING = (IndexConflict, IndexMissing, NoAnalyzer, StorageDamaged, TableMissin
 def failures_told() -> Iterator[None]:
     """Turn errors of storage and index into a dg.Failure that says what their message says.
 
-    Works as a decorator, too: `@failures_told()` below `@dg.asset`.
+    Assets use it as a `with` statement: of a decorated function, Dagster would link the decorator's file.
     """
     try:
         yield
