@@ -1,5 +1,6 @@
 """What Elasticsearch's engine does beyond the interface: production's faults, all of them real."""
 
+import contextlib
 import itertools
 import json
 import logging
@@ -8,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Event
 
@@ -20,7 +21,7 @@ from pydantic import SecretStr
 from rare_assets.operators.bm25_hard_neg import bm25_hard_neg
 from rare_assets.resources.retriever import elasticsearch as engine
 from rare_assets.resources.retriever.elasticsearch import ElasticsearchRetriever
-from rare_assets.resources.retriever.elasticsearch_connection import ElasticsearchError
+from rare_assets.resources.retriever.elasticsearch_connection import Connection, ElasticsearchError
 from rare_assets.resources.retriever.interface import (
     Bm25,
     IndexConflict,
@@ -351,8 +352,24 @@ def seen(reader):
     return dict(state.shards), state.bm25, sorted(hits)
 
 
+@pytest.fixture
+def one_after_the_other(monkeypatch):
+    """What a sync does beside its writes is done between them: its requests have one order."""
+
+    @contextlib.contextmanager
+    def beside(self):
+        def submit(work):
+            done = Future()
+            done.set_result(work(Event()))
+            return done
+
+        yield submit
+
+    monkeypatch.setattr(Connection, "beside", beside)
+
+
 def test_of_two_syncs_that_want_different_shards_the_later_takes_over_at_any_moment(
-    proxy, open_retriever, tmp_path
+    proxy, open_retriever, tmp_path, one_after_the_other
 ):
     old, ours, theirs = (
         Corpus(tmp_path / name, {"a": passages("a", 4), **more})
