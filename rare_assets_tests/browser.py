@@ -16,11 +16,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import dagster as dg
 import pytest
+from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
 
 REQUIRED = "RARE_TESTS_REQUIRE_BROWSER"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -35,7 +37,12 @@ FLAGS = [
 ]
 SIZE = {"width": 1280, "height": 800}
 START_SECONDS = 180
+BACKFILL_SECONDS = 480
 STOP_SECONDS = 30
+LAUNCH_BACKFILL = """mutation($parameters: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $parameters)
+  { __typename ... on LaunchBackfillSuccess { backfillId } }
+}"""
 
 
 class DevServer:
@@ -101,6 +108,32 @@ class DevServer:
         assert "errors" not in content, content["errors"]
         return content["data"]
 
+    def launch_backfill(
+        self, assets: Sequence[str], shards: Sequence[str], run_config: Mapping[str, Any] = {}
+    ) -> str:
+        """Launch a backfill as the page of the graph does. Returns its id."""
+        launched = self.ask(
+            LAUNCH_BACKFILL,
+            parameters={
+                "assetSelection": [{"path": [asset]} for asset in assets],
+                "partitionNames": list(shards),
+                "runConfigData": dict(run_config),
+            },
+        )
+        return launched["launchPartitionBackfill"]["backfillId"]
+
+    def wait_for_backfill(self, backfill_id: str) -> str:
+        """The status in which a backfill ends."""
+        home = self.environment.get("DAGSTER_HOME", str(self.folder / ".rare" / "dagster"))
+        deadline = time.monotonic() + BACKFILL_SECONDS
+        with dg.DagsterInstance.from_config(home) as instance:
+            while time.monotonic() < deadline:
+                backfill = instance.get_backfill(backfill_id)
+                if backfill is not None and backfill.status in BULK_ACTION_TERMINAL_STATUSES:
+                    return backfill.status.value
+                time.sleep(0.5)
+        raise TimeoutError(f"backfill {backfill_id} has not ended:\n{self.log.read_text()}")
+
     def _wait_until_loaded(self) -> None:
         query = "{workspaceOrError{... on Workspace{locationEntries{name loadStatus}}}}"
         deadline = time.monotonic() + START_SECONDS
@@ -130,14 +163,17 @@ def find_chromium() -> str:
     return found
 
 
+def require_minutes() -> None:
+    """Skip the test where tests of the UI are not asked for."""
+    if os.environ.get(REQUIRED) != "1":
+        pytest.skip(f"tests of the UI take minutes: {REQUIRED}=1 runs them (with a Chromium)")
+
+
 @pytest.fixture(scope="module")
 def browser():
     """Chromium without a window, for one module: while it is open, Playwright's event loop runs in this
     thread, and no run of Dagster can be made in it."""
-    if os.environ.get(REQUIRED) != "1":
-        pytest.skip(
-            f"browser tests take minutes: {REQUIRED}=1 runs them (`apt-get install chromium`)"
-        )
+    require_minutes()
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:

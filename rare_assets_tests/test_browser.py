@@ -14,7 +14,6 @@ from typing import NamedTuple
 import dagster as dg
 import polars as pl
 import pytest
-from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
 
 from rare_assets.checks.by_table import CHECKS
 from rare_assets.instance import GRAPH_PAGE
@@ -55,17 +54,12 @@ SLOW = "slow.jsonl"
 SLOW_MARK = b"Specimen "
 SLOW_ROWS = 8
 RUN_SECONDS = 180
-BACKFILL_SECONDS = 480
 ADD_SHARD = """mutation($key: String!) {
   addDynamicPartition(partitionsDefName: "rare_document_shards", partitionKey: $key,
     repositorySelector: {repositoryName: "__repository__", repositoryLocationName: "rare_assets"})
   { __typename }
 }"""
 
-LAUNCH_BACKFILL = """mutation($assets: [AssetKeyInput!], $shards: [String!]) {
-  launchPartitionBackfill(backfillParams: {assetSelection: $assets, partitionNames: $shards})
-  { __typename ... on LaunchBackfillSuccess { backfillId } }
-}"""
 WELL, ILL = "well.jsonl", "ill.jsonl"
 ILL_ROWS = range(100, 108)
 # The endpoint has no money left when it comes to these.
@@ -99,17 +93,6 @@ class Deployment(NamedTuple):
                     return run.status
                 time.sleep(0.5)
         raise TimeoutError(f"run {run_id} is still {run.status}")
-
-    def wait_for_backfill(self, backfill_id: str) -> None:
-        """Until a backfill has ended; its daemon looks every 30 seconds, several times for a graph."""
-        deadline = time.monotonic() + BACKFILL_SECONDS
-        with self.instance() as instance:
-            while time.monotonic() < deadline:
-                backfill = instance.get_backfill(backfill_id)
-                if backfill is not None and backfill.status in BULK_ACTION_TERMINAL_STATUSES:
-                    return
-                time.sleep(1)
-        raise TimeoutError(f"backfill {backfill_id} has not ended:\n{self.server.log.read_text()}")
 
     def materializations(self, asset: str) -> list[dg.EventLogRecord]:
         """All materializations of an asset, oldest first."""
@@ -160,7 +143,7 @@ def backfill(browser, deployment):
         page.get_by_text("View", exact=True).click()
         page.wait_for_url("**/runs/b/*")
         backfill_id = page.url.split("/runs/b/")[1].split("?")[0].split("/")[0]
-        deployment.wait_for_backfill(backfill_id)
+        assert deployment.server.wait_for_backfill(backfill_id) == "COMPLETED_SUCCESS"
         page.get_by_text("100% completed").nth(len(ASSETS) - 2).wait_for()
         see(page, "Succeeded", exact=True)
         picture(page, "backfill")
@@ -246,7 +229,6 @@ def test_a_shard_is_materialized_from_its_page_and_its_checks_show_as_passed(pag
 def test_a_backfill_from_the_graph_makes_every_table_and_syncs_the_index_once(deployment, backfill):
     with deployment.instance() as instance:
         runs = instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill.id}))
-        assert instance.get_backfill(backfill.id).status.value == "COMPLETED_SUCCESS"
     assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
     run_ids = {run.run_id for run in runs}
     made = {
@@ -451,12 +433,9 @@ def test_a_failed_shard_of_a_backfill_stops_no_other_and_is_run_again_for_what_i
         texts = [passage(number).encode() for number in ILL_ROWS]
         return [r for r in deployment.endpoint.requests if any(text in r.raw for text in texts)]
 
-    assets = [{"path": [asset]} for asset in ("documents", "questions")]
-    launched = deployment.server.ask(LAUNCH_BACKFILL, assets=assets, shards=[ILL, WELL])
-    backfill_id = launched["launchPartitionBackfill"]["backfillId"]
-    deployment.wait_for_backfill(backfill_id)
+    backfill_id = deployment.server.launch_backfill(["documents", "questions"], [ILL, WELL])
+    assert deployment.server.wait_for_backfill(backfill_id) == "COMPLETED_FAILED"
     with deployment.instance() as instance:
-        assert instance.get_backfill(backfill_id).status.value == "COMPLETED_FAILED"
         runs = instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))
     success, failure = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
     assert {run.tags["dagster/partition"]: run.status for run in runs} == {
