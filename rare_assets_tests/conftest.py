@@ -9,6 +9,29 @@ from rare_assets_tests.elasticsearch_node import (
 from rare_assets_tests.environment import nothing_set, only_key_set
 from rare_assets_tests.s3_server import s3_bucket, s3_endpoint
 
+# The modules that take minutes, longest first.
+LONGEST = (
+    "test_command_line",
+    "test_browser",
+    "test_elasticsearch",
+    "test_resume",
+    "test_benchmarks",
+    "test_embedded",
+    "test_claims",
+    "test_runs",
+)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Begin with the longest modules where modules run side by side, lest one of them ends alone."""
+    if hasattr(config, "workerinput"):
+        items.sort(
+            key=lambda item: (
+                LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)
+            )
+        )
+
+
 __all__ = [
     "browser",
     "elasticsearch_index",
