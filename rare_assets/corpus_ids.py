@@ -133,6 +133,31 @@ def left_out(
     return out
 
 
+def ids_of(tables: ParquetTables, shards: Mapping[str, str]) -> pl.Series:
+    """The ids of shards' documents, `hashed`, of what was read of them before; those of a shard that was
+    stored anew since are left out.
+
+    Args:
+        shards: shard -> content hash of its documents.
+
+    Raises:
+        StorageError: it can't be read.
+    """
+    wanted = pl.DataFrame(
+        list(shards.items()),
+        schema={"shard": pl.String, "content_hash": pl.String},
+        orient="row",
+    )
+    known = tables.remembered(_path(tables), SCHEMA, ("shard", "content_hash", "ids"))
+    ids = known.join(wanted, on=["shard", "content_hash"], how="semi")["ids"]
+    return ids.explode().drop_nulls().unique()
+
+
+def hashed(ids: pl.Series) -> pl.Series:
+    """64 bits of each id, as they are kept."""
+    return pl.Series(ids.name, [_hash(doc_id) for doc_id in ids], pl.UInt64)
+
+
 def _path(tables: ParquetTables) -> UPath:
     return tables.root / "corpus_index" / "ids.parquet"
 
@@ -148,7 +173,7 @@ def _read(tables: ParquetTables, shard: str, version: str) -> tuple[object, ...]
         return None
     return (
         *(shard, version, stored.content_hash, False),
-        [_hash(doc_id) for doc_id in rows["doc_id"]],
+        hashed(rows["doc_id"]).to_list(),
         [_hash(text) for text in rows["text_hash"]],
     )
 

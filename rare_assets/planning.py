@@ -1,6 +1,7 @@
 """What is missing or has changed: which stages of which shards `rare-assets run` materializes, and why.
 
-Everything is read from the tables' footers (rows only of a shard that has rejects), no event log.
+Everything is read from the tables' footers (rows only of a shard that has rejects) and what the last
+sync noted of the negatives, no event log.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from rare_assets.resources.retriever.interface import (
 )
 from rare_assets.resources.tables import TableDamaged, TableMissing
 from rare_assets.resources.teacher.interface import ENDPOINT_FAULTS
+from rare_assets.standing import is_within_growth, standing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +63,9 @@ class Stale(NamedTuple):
 
     stage: str
     why: str
+
+
+INDEX_CHANGED = Stale("hard_negatives", "index")
 
 
 class Options(NamedTuple):
@@ -111,6 +116,8 @@ class Planner:
         self.teacher = teacher
         self.teacher_name = teacher.name
         self.templates = load_templates(teacher.prompts_folder)
+        # What the last sync noted of the negatives, and the index that it is true of.
+        self._standing: tuple[str, dict[str, str]] | None = None
 
     def without_redoing(self) -> Planner:
         """The same, for what is missing or has changed alone."""
@@ -223,6 +230,8 @@ class Planner:
             ),
             HardNegativesConfig,
         )
+        if stale == INDEX_CHANGED and self._negatives_stand(shard, index):
+            stale = None
         if stale:
             return [stale, Stale("reasoning", "hard_negatives")]
         hard_negatives = self.tables.provenance("hard_negatives", shard)
@@ -244,6 +253,19 @@ class Planner:
             # Mined anew, in case that it was the index, before anything is paid on top.
             return [Stale("hard_negatives", "negatives"), Stale("reasoning", "hard_negatives")]
         return [stale] if stale else []
+
+    def _negatives_stand(self, shard: str, index: IndexState) -> bool:
+        """Whether mining negatives again, of which only the index has changed, would keep them all."""
+        if self._standing is None or self._standing[0] != index.fingerprint:
+            self._standing = index.fingerprint, standing(self.tables, index)
+        stored = self.tables.provenance_if_whole("hard_negatives", shard)
+        return (
+            stored is not None
+            and self._standing[1].get(shard) == stored.content_hash
+            and is_within_growth(
+                stored.made_from, index, self.options.hard_negatives.remine_after_growth
+            )
+        )
 
     def _compare(
         self,

@@ -27,6 +27,9 @@ NOT_CONTENT = {"max_attempts", "mode", "refresh", "remine_after_growth", "retry_
 
 # Documents in the corpus when the oldest of a shard's negatives were mined: told, never compared.
 MINED_FROM = "mined_from_documents"
+# The share that it may grow by until they are mined anew, as of their run: told, never compared.
+GROWTH = "remine_after_growth"
+DEFAULT_GROWTH = 0.2
 
 # Why the file of a table of documents could not be read when the table was last made.
 _UNREAD = "unread"
@@ -99,6 +102,7 @@ def hard_negatives_from(
         "index": index.fingerprint,
         "bm25": index.bm25.fingerprint,
         MINED_FROM: str(index.n_documents),
+        GROWTH: str(config.remine_after_growth),
     }
     if config.judge_relevance:
         made_from |= {
@@ -132,5 +136,5 @@ def reasoning_from(
 
 def what_differs(stored: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Names of the inputs that are not the same in two provenances, in the order of `now`."""
-    names = [name for name in {**now, **stored} if name != MINED_FROM]
+    names = [name for name in {**now, **stored} if name not in (MINED_FROM, GROWTH)]
     return [name for name in names if stored.get(name) != now.get(name)]

@@ -17,6 +17,7 @@ from rare_assets.assets.corpus_language import (
 )
 from rare_assets.assets.documents import documents
 from rare_assets.assets.step_progress import seldom
+from rare_assets.assets.unsynced import report_unsynced, version_of
 from rare_assets.catalog import OWNERS, PREVIEW_CHARS, arranged, made_with
 from rare_assets.corpus_ids import left_out, shared_ids
 from rare_assets.instance import INDEX_POOL
@@ -28,12 +29,14 @@ from rare_assets.resources.retriever.interface import (
     REJECTS,
     Bm25,
     IndexMissing,
+    IndexState,
     Retriever,
     ShardContent,
     SyncReport,
 )
 from rare_assets.resources.stored_bytes import StorageDamaged
 from rare_assets.resources.tables import ParquetTables, TableDamaged
+from rare_assets.standing import Negatives, find_standing
 from rare_assets.worked_example import shortened
 
 DUPLICATES_SHOWN = 20
@@ -114,22 +117,19 @@ def shards_to_index(
     return ToIndex(contents, missing, sorted(colliding))
 
 
-def held_by(engine: Retriever) -> Mapping[str, str]:
-    """Return what the index holds, shard -> content hash; nothing without one that is whole."""
+def held_by(engine: Retriever) -> IndexState | None:
+    """Return what the index holds; None without one that is whole."""
     try:
-        return engine.state().shards
+        return engine.state()
     except IndexMissing:
-        return {}
+        return None
 
 
 def require_documents(engine: Retriever, storage: Storage, missing: list[str]) -> None:
     """Refuse to empty an index since no registered shard has documents: it is the storage that is not
     there, as a disk that is not mounted. Raises dg.Failure."""
-    try:
-        held = engine.state()
-    except IndexMissing:
-        return
-    if held.shards:
+    held = held_by(engine)
+    if held is not None and held.shards:
         raise dg.Failure(
             f"None of the {len(missing)} registered shards has documents in {storage.location}, and "
             f"the index holds {held.n_documents} of {len(held.shards)} shards: is that the right "
@@ -161,7 +161,8 @@ def corpus_index(
     """BM25 index over the documents of all registered shards; negatives come from the whole corpus.
 
     It *syncs*: only shards whose content changed are indexed again, shards that are no longer
-    registered leave the index, the rest is left alone.
+    registered leave the index, the rest is left alone. `hard_negatives` of those shards alone are
+    unsynced then whose negatives changed or are gone, or of which the corpus has outgrown theirs.
 
     **Engine:** Elasticsearch where `ELASTICSEARCH_URL` is set, else the embedded one; both give the
     same negatives.
@@ -174,7 +175,8 @@ def corpus_index(
         registered = context.instance.get_dynamic_partitions(document_shards.name or "")
         with retriever.open() as engine:
             held = held_by(engine)
-        shards, missing, colliding = shards_to_index(tables, list(registered), held)
+        held_shards = held.shards if held is not None else {}
+        shards, missing, colliding = shards_to_index(tables, list(registered), held_shards)
         if colliding:
             context.log.warning(
                 f"{len(colliding)} shards are not in the index, since an id of theirs stands for another "
@@ -217,9 +219,12 @@ def corpus_index(
             )
             tables.write_file(states, tables.root / "corpus_index" / "shards.parquet")
             rejects = keep_rejects(tables, report)
+            negatives = find_standing(tables, registered, engine, held, report.state)
+        version = version_of(context.instance, held, report.state)
+        report_unsynced(context.instance, negatives, version, report.state)
         return dg.MaterializeResult(
-            metadata=_metadata(report, missing, rejects, config),
-            data_version=dg.DataVersion(report.state.fingerprint),
+            metadata=_metadata(report, missing, rejects, negatives, config),
+            data_version=version.now,
         )
 
 
@@ -251,7 +256,11 @@ def keep_rejects(tables: ParquetTables, report: SyncReport) -> pl.DataFrame:
 
 
 def _metadata(
-    report: SyncReport, missing: list[str], rejects: pl.DataFrame, config: CorpusIndexConfig
+    report: SyncReport,
+    missing: list[str],
+    rejects: pl.DataFrame,
+    negatives: Mapping[str, Negatives],
+    config: CorpusIndexConfig,
 ) -> dict[str, Any]:
     state = report.state
     duplicates = report.duplicates.head(DUPLICATES_SHOWN)
@@ -265,6 +274,7 @@ def _metadata(
         "documents_removed": report.n_removed,
         "documents_left_out": report.n_rejects,
         "duplicate_texts": report.n_duplicates,
+        "shards_to_mine_again": sum(not each.stand for each in negatives.values()),
         "seconds": report.seconds,
         "documents_per_second": report.n_indexed / report.seconds if report.seconds else 0.0,
         "engine": state.engine,

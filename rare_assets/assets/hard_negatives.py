@@ -27,12 +27,19 @@ from rare_assets.operators.bm25_hard_neg import (
 )
 from rare_assets.operators.templates import load_templates
 from rare_assets.partitions import document_shards
-from rare_assets.provenance import MINED_FROM, completed, hard_negatives_from, options_of
+from rare_assets.provenance import (
+    DEFAULT_GROWTH,
+    MINED_FROM,
+    completed,
+    hard_negatives_from,
+    options_of,
+)
 from rare_assets.resources.configurable import Bm25Retriever, Storage, TeacherModel
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
 from rare_assets.resources.retriever.interface import IndexState
 from rare_assets.resources.tables import ParquetTables, TableDamaged
+from rare_assets.standing import is_within_growth
 
 
 class HardNegativesConfig(dg.Config):
@@ -81,7 +88,7 @@ class HardNegativesConfig(dg.Config):
         "and one for each that was replaced.",
     )
     remine_after_growth: float = Field(
-        0.2,
+        DEFAULT_GROWTH,
         ge=0,
         description="Negatives mined earlier with these options are kept, where they still hold, "
         "while the corpus has grown by at most this share since: new ones would be new prompts to "
@@ -152,13 +159,10 @@ def earlier_negatives(
         return None
     if made_from.get("bm25") != state.bm25.fingerprint:
         return None
-    mined_from = int(made_from[MINED_FROM])
-    if abs(state.n_documents - mined_from) > config.remine_after_growth * mined_from:
-        return None
-    if not config.remine_after_growth:
+    if not is_within_growth(made_from, state, config.remine_after_growth):
         return None
     try:
-        return Earlier(tables.load("hard_negatives", shard).collect(), str(mined_from))
+        return Earlier(tables.load("hard_negatives", shard).collect(), made_from[MINED_FROM])
     except TableDamaged:
         # It is replaced by what is mined now.
         return None

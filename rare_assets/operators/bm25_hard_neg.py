@@ -312,17 +312,33 @@ def _still_holding(
     earlier: pl.DataFrame, queries: pl.DataFrame, num_neg: int, retriever: Retriever
 ) -> pl.DataFrame:
     """The rows of an earlier mining that need not be mined anew."""
-    whole = earlier.filter(pl.col("hard_negatives").list.len() == num_neg).join(
+    whole = with_all_negatives(earlier, num_neg).join(
         queries, on=["question_id", "doc_id", "query"], how="semi"
     )
-    said = whole.select(
+    gone = no_longer_held(one_a_row(whole), retriever)
+    return whole.join(gone, on="question_id", how="anti", maintain_order="left")
+
+
+def with_all_negatives(mined: pl.DataFrame, num_neg: int) -> pl.DataFrame:
+    """The rows of `schemas.HardNegatives` that have `num_neg` negatives."""
+    return mined.filter(pl.col("hard_negatives").list.len() == num_neg)
+
+
+def one_a_row(mined: pl.DataFrame) -> pl.DataFrame:
+    """`question_id, doc_id, text` of every negative of `schemas.HardNegatives`."""
+    return mined.select(
         "question_id",
         doc_id=pl.col("negatives").list.eval(pl.element().struct.field("doc_id")),
         text=pl.col("hard_negatives"),
     ).explode("doc_id", "text")
-    held = retriever.texts(said["doc_id"].unique(maintain_order=True))
-    gone = said.join(held, on=["doc_id", "text"], how="anti")
-    return whole.join(gone, on="question_id", how="anti", maintain_order="left")
+
+
+def no_longer_held(negatives: pl.DataFrame, retriever: Retriever) -> pl.DataFrame:
+    """Those of some negatives, as `one_a_row` gives them, that the index lacks or has another text of."""
+    if negatives.is_empty():
+        return negatives
+    held = retriever.texts(negatives["doc_id"].unique(maintain_order=True))
+    return negatives.join(held, on=["doc_id", "text"], how="anti")
 
 
 class _Batch:
