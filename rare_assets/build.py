@@ -12,15 +12,15 @@ from rare_assets.assets.exports import CARD_KEY, KEYS, data_card, exports
 from rare_assets.assets.hard_negatives import hard_negatives
 from rare_assets.assets.questions import questions
 from rare_assets.assets.reasoning import reasoning
+from rare_assets.automation.dagster_internals import one_process_executor
+from rare_assets.automation.jobs import jobs
+from rare_assets.automation.sensors import sensors
 from rare_assets.checks.asset_checks import asset_checks
 from rare_assets.checks.exports import export_checks
-from rare_assets.executor import one_process_executor
 from rare_assets.exports.folder import CARD
-from rare_assets.jobs import jobs
 from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage, TeacherModel
 from rare_assets.resources.io_manager import ParquetIOManager
 from rare_assets.schemas import TABLES
-from rare_assets.sensors import sensors
 from rare_assets.settings import Settings
 
 

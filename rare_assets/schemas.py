@@ -1,7 +1,7 @@
 """The tables, one class each: the only place where a column is named, typed, constrained and described.
 
 Storage casts to these classes, operators and asset checks validate with them, and the UI's column
-panel and lineage are made from them (`rare_assets.catalog`). A column's `metadata["from"]` lists the
+panel and lineage are made from them (`rare_assets.catalog.metadata`). A column's `metadata["from"]` lists the
 upstream columns it is computed from, as `asset.column`.
 """
 

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from rare_assets.shown_url import shown_fields
+from rare_assets.text.shown_url import shown_fields
 
 SAMPLE_CORPUS = Path(__file__).parent / "sample_corpus"
 

@@ -1,13 +1,13 @@
 """Fixtures that tests of several modules share, each from the module of the thing it starts."""
 
-from rare_assets_tests.browser import browser, page
-from rare_assets_tests.elasticsearch_node import (
+from rare_assets_tests.support.browser import browser, page
+from rare_assets_tests.support.elasticsearch_node import (
     elasticsearch_index,
     elasticsearch_node,
     elasticsearch_url,
 )
-from rare_assets_tests.environment import nothing_set, only_key_set
-from rare_assets_tests.s3_server import s3_bucket, s3_endpoint
+from rare_assets_tests.support.environment import nothing_set, only_key_set
+from rare_assets_tests.support.s3_server import s3_bucket, s3_endpoint
 
 # The modules that take minutes, longest first.
 LONGEST = (

@@ -10,12 +10,12 @@ from collections import Counter
 
 import pytest
 
-from rare_assets_tests.browser import DevServer, require_minutes
-from rare_assets_tests.command import TOO_LONG as TIMEOUT
-from rare_assets_tests.command import Command
-from rare_assets_tests.fake_endpoint import FakeEndpoint, Fault
-from rare_assets_tests.graph import API_KEY, MODEL
-from rare_assets_tests.passages import passage, row, write_jsonl
+from rare_assets_tests.support.browser import DevServer, require_minutes
+from rare_assets_tests.support.command import TOO_LONG as TIMEOUT
+from rare_assets_tests.support.command import Command
+from rare_assets_tests.support.fake_endpoint import FakeEndpoint, Fault
+from rare_assets_tests.support.graph import API_KEY, MODEL
+from rare_assets_tests.support.passages import passage, row, write_jsonl
 
 WELL, GONE, CUT, REFUSED, UNUSABLE = (
     "well.jsonl",

@@ -15,17 +15,17 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from rare_assets.automation.instance import GRAPH_PAGE
 from rare_assets.checks.by_table import CHECKS
-from rare_assets.instance import GRAPH_PAGE
-from rare_assets.partitions import document_shards
-from rare_assets.resources.tables import ParquetTables
+from rare_assets.resources.partitions import document_shards
 from rare_assets.schemas import TABLES
 from rare_assets.settings import SAMPLE_CORPUS
-from rare_assets_tests.browser import DevServer, open_tab
-from rare_assets_tests.fake_endpoint import FakeEndpoint
-from rare_assets_tests.graph import API_KEY, MODEL, clean_environment
-from rare_assets_tests.passages import passage, write_jsonl
-from rare_assets_tests.written_teacher import written_answer
+from rare_assets.storage.tables import ParquetTables
+from rare_assets_tests.support.browser import DevServer, open_tab
+from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.graph import API_KEY, MODEL, clean_environment
+from rare_assets_tests.support.passages import passage, write_jsonl
+from rare_assets_tests.support.written_teacher import written_answer
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 SHARDS = ("electrochemistry.jsonl", "nerve-and-heart.json", "ocean-and-weather.csv")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from rare_assets.planning import Options, Planner, Stale
-from rare_assets_tests.fake_endpoint import FakeEndpoint
-from rare_assets_tests.graph import Graph, failure_text, metadata
-from rare_assets_tests.passages import write_jsonl
-from rare_assets_tests.s3_server import CREDENTIALS
+from rare_assets.command.plan import Options, Planner, Stale
+from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.graph import Graph, failure_text, metadata
+from rare_assets_tests.support.passages import write_jsonl
+from rare_assets_tests.support.s3_server import CREDENTIALS
 
 SHARD = "a.jsonl"
 

@@ -10,10 +10,10 @@ import dagster as dg
 import pytest
 import yaml
 
+from rare_assets.automation.instance import LOCATION, WORKSPACE
 from rare_assets.build import build_defs
 from rare_assets.definitions import defs
 from rare_assets.exports.formats import FORMATS
-from rare_assets.instance import LOCATION, WORKSPACE
 from rare_assets.operators.templates import PACKAGED
 from rare_assets.resources.configurable import Bm25Retriever, Storage
 from rare_assets.schemas import TABLES
@@ -218,7 +218,7 @@ def test_a_resource_given_replaces_the_shipped_one_for_all_that_use_it():
     assert resources["io_manager"].storage is mine
 
 
-@pytest.mark.parametrize("module", ["rare_assets.definitions", "rare_assets.cli"])
+@pytest.mark.parametrize("module", ["rare_assets.definitions", "rare_assets.command.cli"])
 def test_loading_needs_no_setting_and_no_heavy_client(module):
     """What only a run needs is imported by the run: definitions are loaded at every page and tick."""
     heavy = [

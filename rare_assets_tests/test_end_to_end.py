@@ -6,21 +6,21 @@ import uuid
 import polars as pl
 import pytest
 
+from rare_assets.corpus.source import CorpusSource
 from rare_assets.operators.bm25_hard_neg import bm25_hard_neg
 from rare_assets.operators.read_documents import read_documents
 from rare_assets.resources.configurable import Bm25Retriever, Storage
-from rare_assets.resources.corpus_source import CorpusSource
-from rare_assets.resources.retriever.interface import Bm25, ShardContent
+from rare_assets.retriever.interface import Bm25, ShardContent
 from rare_assets.settings import SAMPLE_CORPUS
-from rare_assets_tests.fake_endpoint import FakeEndpoint
-from rare_assets_tests.graph import (
+from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.graph import (
     API_KEY,
     MODEL,
     Graph,
     failed_checks,
     metadata,
 )
-from rare_assets_tests.passages import passage, write_json_list, write_jsonl
+from rare_assets_tests.support.passages import passage, write_json_list, write_jsonl
 
 TABLES = ("documents", "questions", "hard_negatives", "reasoning")
 ASKED = ("questions", "reasoning")

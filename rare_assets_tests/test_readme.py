@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from rare_assets.cli import main
+from rare_assets.command.cli import main
 from rare_assets.schemas import TABLES
 from rare_assets.settings import Settings
 

@@ -9,10 +9,10 @@ from collections import Counter
 import dagster as dg
 import pytest
 
-from rare_assets_tests.command import TOO_LONG, Command
-from rare_assets_tests.fake_endpoint import FakeEndpoint
-from rare_assets_tests.graph import API_KEY
-from rare_assets_tests.passages import write_jsonl
+from rare_assets_tests.support.command import TOO_LONG, Command
+from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.graph import API_KEY
+from rare_assets_tests.support.passages import write_jsonl
 
 N_DOCUMENTS = 24
 IN_FLIGHT = 4

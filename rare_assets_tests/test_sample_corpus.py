@@ -3,8 +3,8 @@
 import polars as pl
 import pytest
 
+from rare_assets.corpus.source import CorpusSource
 from rare_assets.operators.read_documents import read_documents
-from rare_assets.resources.corpus_source import CorpusSource
 from rare_assets.settings import SAMPLE_CORPUS
 
 # Words that mean different things in the sample's subjects.

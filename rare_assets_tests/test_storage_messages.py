@@ -7,9 +7,9 @@ import subprocess
 import pytest
 from click.testing import CliRunner
 
-from rare_assets.cli import main
-from rare_assets_tests.graph import Graph, failure_text
-from rare_assets_tests.passages import write_jsonl
+from rare_assets.command.cli import main
+from rare_assets_tests.support.graph import Graph, failure_text
+from rare_assets_tests.support.passages import write_jsonl
 
 
 @pytest.fixture

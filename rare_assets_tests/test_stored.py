@@ -14,10 +14,10 @@ import pytest
 from rare_assets.assets.hard_negatives import HardNegativesConfig
 from rare_assets.assets.questions import QuestionsConfig
 from rare_assets.assets.reasoning import ReasoningConfig
-from rare_assets.planning import Options, Planner, Stale
-from rare_assets.provenance import completed, options_of, what_differs
-from rare_assets_tests.fake_endpoint import FakeEndpoint
-from rare_assets_tests.graph import Graph
+from rare_assets.command.plan import Options, Planner, Stale
+from rare_assets.stages.provenance import completed, options_of, what_differs
+from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.graph import Graph
 
 STORED = Path(__file__).parent / "stored" / "first_round"
 WRITTEN_AT = 1_760_000_000

@@ -13,14 +13,14 @@ import polars as pl
 from dagster._core.storage.tags import BACKFILL_ID_TAG
 from pydantic import Field
 
-from rare_assets.instance import COMMAND_TAG
+from rare_assets.automation.instance import COMMAND_TAG
 from rare_assets.operators.judge import Judge
 from rare_assets.operators.templates import Templates, load_templates
 from rare_assets.resources.configurable import TeacherModel
-from rare_assets.resources.teacher.interface import Teacher, TeacherStopped, Usage
-from rare_assets.resources.teacher.ledger import Ledger
 from rare_assets.schemas import Produced
 from rare_assets.settings import Settings
+from rare_assets.teacher.interface import Teacher, TeacherStopped, Usage
+from rare_assets.teacher.ledger import Ledger
 
 T = TypeVar("T")
 

@@ -18,14 +18,16 @@ from rare_assets.assets.corpus_language import (
 from rare_assets.assets.documents import documents
 from rare_assets.assets.step_progress import seldom
 from rare_assets.assets.unsynced import report_unsynced, version_of
-from rare_assets.catalog import OWNERS, PREVIEW_CHARS, arranged, made_with
-from rare_assets.corpus_ids import left_out, shared_ids
-from rare_assets.instance import INDEX_POOL
-from rare_assets.partitions import document_shards
+from rare_assets.automation.instance import INDEX_POOL
+from rare_assets.catalog.metadata import OWNERS, PREVIEW_CHARS, arranged, made_with
+from rare_assets.catalog.worked_example import shortened
+from rare_assets.corpus.ids import left_out, shared_ids
+from rare_assets.files.stored_bytes import StorageDamaged
 from rare_assets.resources.configurable import Bm25Retriever, Storage
 from rare_assets.resources.failures import failures_told
-from rare_assets.resources.retriever.analyzers import Analyzer
-from rare_assets.resources.retriever.interface import (
+from rare_assets.resources.partitions import document_shards
+from rare_assets.retriever.analyzers import Analyzer
+from rare_assets.retriever.interface import (
     REJECTS,
     Bm25,
     IndexMissing,
@@ -34,10 +36,8 @@ from rare_assets.resources.retriever.interface import (
     ShardContent,
     SyncReport,
 )
-from rare_assets.resources.stored_bytes import StorageDamaged
-from rare_assets.resources.tables import ParquetTables, TableDamaged
-from rare_assets.standing import Negatives, find_standing
-from rare_assets.worked_example import shortened
+from rare_assets.stages.standing import Negatives, find_standing
+from rare_assets.storage.tables import ParquetTables, TableDamaged
 
 DUPLICATES_SHOWN = 20
 DAMAGED_NAMED = 3

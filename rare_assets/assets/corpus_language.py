@@ -9,10 +9,10 @@ from typing import NamedTuple
 import polars as pl
 import regex
 
-from rare_assets.language import language_of, probability_of
-from rare_assets.resources.retriever.analyzers import OF_LANGUAGE, refusal
-from rare_assets.resources.retriever.interface import ShardContent
-from rare_assets.resources.tables import ParquetTables
+from rare_assets.retriever.analyzers import OF_LANGUAGE, refusal
+from rare_assets.retriever.interface import ShardContent
+from rare_assets.storage.tables import ParquetTables
+from rare_assets.text.language import language_of, probability_of
 
 SAMPLED_SHARDS = 20
 SAMPLED_DOCUMENTS = 200

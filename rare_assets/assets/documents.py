@@ -9,8 +9,12 @@ import dagster as dg
 import polars as pl
 
 from rare_assets.assets.step_progress import StepProgress
-from rare_assets.catalog import OWNERS, definition_metadata, materialized, spread
-from rare_assets.charts import histogram
+from rare_assets.automation.registration import known_shards, scan_source
+from rare_assets.catalog.charts import histogram
+from rare_assets.catalog.metadata import OWNERS, definition_metadata, materialized, spread
+from rare_assets.corpus.formats import SourceError, UnreadableFile, on_one_line
+from rare_assets.corpus.source import CorpusSource, UnknownShard
+from rare_assets.corpus.states import report_changes, shard_sizes, source_states
 from rare_assets.operators.read_documents import (
     FILE_GONE,
     NO_SUCH_SHARD,
@@ -21,17 +25,13 @@ from rare_assets.operators.read_documents import (
     read_documents,
     without_file,
 )
-from rare_assets.partitions import document_shards
-from rare_assets.provenance import documents_from, documents_without_file, was_read
-from rare_assets.registration import known_shards, scan_source
 from rare_assets.resources.configurable import Corpus, Storage
-from rare_assets.resources.corpus_source import CorpusSource, UnknownShard
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
-from rare_assets.resources.source_formats import SourceError, UnreadableFile, on_one_line
-from rare_assets.resources.tables import ParquetTables
+from rare_assets.resources.partitions import document_shards
 from rare_assets.schemas import Documents, Produced
-from rare_assets.source_states import report_changes, shard_sizes, source_states
+from rare_assets.stages.provenance import documents_from, documents_without_file, was_read
+from rare_assets.storage.tables import ParquetTables
 
 # Reasons for which a row is left out, since another row of the shard has its text or its id.
 DUPLICATES = ("duplicate_text", "duplicate_id")

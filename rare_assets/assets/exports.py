@@ -7,16 +7,16 @@ from typing import Any
 import dagster as dg
 
 from rare_assets.assets.reasoning import reasoning
-from rare_assets.catalog import OWNERS
+from rare_assets.catalog.metadata import OWNERS
+from rare_assets.command.status import spent
 from rare_assets.exports.card import Cost, summed_counts, write_card
 from rare_assets.exports.complete import complete
 from rare_assets.exports.export import Export
 from rare_assets.exports.formats import FORMATS
 from rare_assets.exports.options import SPLITS, ExportError, ExportOptions
 from rare_assets.exports.shard_files import Written
-from rare_assets.partitions import document_shards
 from rare_assets.resources.configurable import Storage, TeacherModel
-from rare_assets.status import spent
+from rare_assets.resources.partitions import document_shards
 
 GROUP = "exports"
 KEYS = {name: dg.AssetKey(["exports", name.replace("-", "_")]) for name in FORMATS}

@@ -11,10 +11,10 @@ from pydantic import Field, model_validator
 from rare_assets.assets.asking import ask, with_verdicts
 from rare_assets.assets.corpus_index import corpus_index
 from rare_assets.assets.step_progress import StepProgress
-from rare_assets.catalog import OWNERS, definition_metadata, materialized
-from rare_assets.charts import histogram
+from rare_assets.automation.instance import INDEX_POOL
+from rare_assets.catalog.charts import histogram
+from rare_assets.catalog.metadata import OWNERS, definition_metadata, materialized
 from rare_assets.checks.gate import refuse_if_blocked
-from rare_assets.instance import INDEX_POOL
 from rare_assets.operators.bm25_hard_neg import (
     DEFAULT_FALLBACK_RANGE_MIN,
     DEFAULT_RELATIVE_MARGIN,
@@ -26,20 +26,20 @@ from rare_assets.operators.bm25_hard_neg import (
     score_gaps,
 )
 from rare_assets.operators.templates import load_templates
-from rare_assets.partitions import document_shards
-from rare_assets.provenance import (
+from rare_assets.resources.configurable import Bm25Retriever, Storage, TeacherModel
+from rare_assets.resources.failures import failures_told
+from rare_assets.resources.io_manager import ShardTable
+from rare_assets.resources.partitions import document_shards
+from rare_assets.retriever.interface import IndexState
+from rare_assets.stages.provenance import (
     DEFAULT_GROWTH,
     MINED_FROM,
     completed,
     hard_negatives_from,
     options_of,
 )
-from rare_assets.resources.configurable import Bm25Retriever, Storage, TeacherModel
-from rare_assets.resources.failures import failures_told
-from rare_assets.resources.io_manager import ShardTable
-from rare_assets.resources.retriever.interface import IndexState
-from rare_assets.resources.tables import ParquetTables, TableDamaged
-from rare_assets.standing import is_within_growth
+from rare_assets.stages.standing import is_within_growth
+from rare_assets.storage.tables import ParquetTables, TableDamaged
 
 
 class HardNegativesConfig(dg.Config):

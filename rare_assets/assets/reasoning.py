@@ -9,16 +9,23 @@ from pydantic import Field
 
 from rare_assets.assets.asking import AskingConfig, ask, code_version, mean_attempts
 from rare_assets.assets.step_progress import StepProgress
-from rare_assets.catalog import OWNERS, definition_metadata, materialized, share, spread, words
-from rare_assets.charts import histogram
+from rare_assets.catalog.charts import histogram
+from rare_assets.catalog.metadata import (
+    OWNERS,
+    definition_metadata,
+    materialized,
+    share,
+    spread,
+    words,
+)
 from rare_assets.checks.gate import refuse_if_blocked
 from rare_assets.operators.reason_distill import reason_distill
 from rare_assets.operators.templates import load_templates
-from rare_assets.partitions import document_shards
-from rare_assets.provenance import reasoning_from
 from rare_assets.resources.configurable import Storage, TeacherModel
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
+from rare_assets.resources.partitions import document_shards
+from rare_assets.stages.provenance import reasoning_from
 
 
 class ReasoningConfig(AskingConfig):

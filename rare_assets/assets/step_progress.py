@@ -12,8 +12,8 @@ from typing import NamedTuple, TypeVar
 
 import dagster as dg
 
-from rare_assets.pace import Pace, duration
-from rare_assets.resources.teacher.interface import Progress
+from rare_assets.assets.pace import Pace, duration
+from rare_assets.teacher.interface import Progress
 
 T = TypeVar("T")
 

@@ -15,11 +15,11 @@ import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG, get_input_data_version_tag
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
-from rare_assets.partitions import document_shards
+from rare_assets.resources.partitions import document_shards
 
 if TYPE_CHECKING:
-    from rare_assets.resources.retriever.interface import IndexState
-    from rare_assets.standing import Negatives
+    from rare_assets.retriever.interface import IndexState
+    from rare_assets.stages.standing import Negatives
 
 CORPUS_INDEX, HARD_NEGATIVES = dg.AssetKey("corpus_index"), dg.AssetKey("hard_negatives")
 INDEX_TAG = get_input_data_version_tag(CORPUS_INDEX)

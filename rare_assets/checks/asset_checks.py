@@ -14,6 +14,7 @@ from rare_assets.assets.documents import documents
 from rare_assets.assets.hard_negatives import hard_negatives
 from rare_assets.assets.questions import questions
 from rare_assets.assets.reasoning import reasoning
+from rare_assets.catalog.worked_example import literal
 from rare_assets.checks.by_table import CHECKS
 from rare_assets.checks.index import (
     analyzer_fits_language,
@@ -30,9 +31,8 @@ from rare_assets.checks.judgement import (
     StoredShard,
     figures,
 )
-from rare_assets.partitions import document_shards
 from rare_assets.resources.configurable import Bm25Retriever, Storage
-from rare_assets.worked_example import literal
+from rare_assets.resources.partitions import document_shards
 
 MOST_FAILED_SHOWN = 20
 

@@ -13,8 +13,8 @@ from rare_assets.exports.formats import FORMATS
 from rare_assets.exports.options import ExportOptions
 from rare_assets.exports.proof import prove, rows_of
 from rare_assets.exports.shard_files import COPIES, SIDECAR, Written
-from rare_assets.partitions import document_shards
 from rare_assets.resources.configurable import Storage
+from rare_assets.resources.partitions import document_shards
 
 ROWS_FIT = "rows_fit_format"
 

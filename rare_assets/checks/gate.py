@@ -10,9 +10,9 @@ import dagster as dg
 
 from rare_assets.checks.by_table import CHECKS
 from rare_assets.checks.judgement import StoredShard
-from rare_assets.corpus_ids import why_colliding
-from rare_assets.partitions import document_shards
-from rare_assets.resources.tables import ParquetTables
+from rare_assets.corpus.ids import why_colliding
+from rare_assets.resources.partitions import document_shards
+from rare_assets.storage.tables import ParquetTables
 
 
 def why_blocked(stored: StoredShard, *checks: str) -> str | None:

@@ -8,13 +8,13 @@ import dagster as dg
 
 from rare_assets.assets.corpus_index import corpus_index, shards_to_index
 from rare_assets.assets.corpus_language import fitting_analyzer, sample_languages, unfitting
+from rare_assets.catalog.worked_example import shortened
 from rare_assets.checks.judgement import EXAMPLE_CHARS, EXAMPLES
-from rare_assets.partitions import document_shards
 from rare_assets.resources.configurable import Bm25Retriever, Storage
 from rare_assets.resources.failures import failures_told
-from rare_assets.resources.retriever.interface import IndexDamaged, IndexMissing, ShardContent
+from rare_assets.resources.partitions import document_shards
+from rare_assets.retriever.interface import IndexDamaged, IndexMissing, ShardContent
 from rare_assets.settings import Settings
-from rare_assets.worked_example import shortened
 
 
 class Lag(NamedTuple):

@@ -11,8 +11,8 @@ import dagster as dg
 import polars as pl
 
 from rare_assets.resources.configurable import Bm25Retriever
-from rare_assets.resources.tables import ParquetTables, TableDamaged, TableMissing
-from rare_assets.shown_text import cut
+from rare_assets.storage.tables import ParquetTables, TableDamaged, TableMissing
+from rare_assets.text.shown import cut
 
 EXAMPLES = 5
 EXAMPLE_CHARS = 200

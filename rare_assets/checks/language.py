@@ -11,8 +11,8 @@ import functools
 
 import polars as pl
 
-from rare_assets.language import language_of, probability_of
-from rare_assets.words import UNSPACED_SCRIPTS
+from rare_assets.text.language import language_of, probability_of
+from rare_assets.text.words import UNSPACED_SCRIPTS
 
 IMPOSSIBLE = 0.01
 # Below so many letters no language is sure; where a letter is a syllable or a word, it says more.

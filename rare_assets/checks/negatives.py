@@ -9,8 +9,8 @@ import polars as pl
 
 from rare_assets.checks.judgement import EXAMPLES, Judgement, StoredShard, none_of
 from rare_assets.checks.structure import Upstream, rows_as_stored
-from rare_assets.provenance import MINED_FROM
 from rare_assets.settings import Settings
+from rare_assets.stages.provenance import MINED_FROM
 
 # With fewer other documents it is no wonder that a question has no negative: the fallback of the
 # defaults begins at this rank. With as many, that most questions have none is.

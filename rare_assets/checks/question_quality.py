@@ -1,7 +1,7 @@
 """How good a shard's questions are: different, in their own words, and not answered by one sentence.
 
 Measures and thresholds were tried on the sample corpus with 60 questions written by hand
-(`rare_assets_tests/checks/written_questions.py`): none of the 40 that ask for reasoning is flagged.
+(`rare_assets_tests/support/written_questions.py`): none of the 40 that ask for reasoning is flagged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rare_assets.checks.wording import (
 )
 from rare_assets.operators.doc2query import refers_to_document
 from rare_assets.settings import Settings
-from rare_assets.words import characters_of, mostly_unspaced, number_of_words, words_of
+from rare_assets.text.words import characters_of, mostly_unspaced, number_of_words, words_of
 
 # Overlap of two questions' words; as for passages in `bm25_hard_neg`.
 NEAR_DUPLICATE = 0.8

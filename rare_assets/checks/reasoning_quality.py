@@ -10,7 +10,7 @@ from rare_assets.checks.wording import content_stems
 from rare_assets.settings import Settings
 
 # Reasoning written by hand on the sample corpus, in its own words, uses 3 to 15 of its document's
-# (`rare_assets_tests/checks/written_questions.py`); paired with each other document there, 74 % of it
+# (`rare_assets_tests/support/written_questions.py`); paired with each other document there, 74 % of it
 # uses fewer than two. So does 17 of 22 of the embedded teacher's, which ignores its documents.
 FEWEST_USED = 2
 # A gold document that brings in fewer says nothing either way.

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import dagster as dg
 import polars as pl
 
-from rare_assets.catalog import first_rejects, reasons
+from rare_assets.catalog.metadata import first_rejects, reasons
 from rare_assets.checks.judgement import Judgement, StoredShard, none_of
 from rare_assets.operators.read_documents import FILE_REASONS
-from rare_assets.resources.tables import TableDamaged
 from rare_assets.schemas import TABLES
 from rare_assets.settings import Settings
-from rare_assets.shown_url import shown
+from rare_assets.storage.tables import TableDamaged
+from rare_assets.text.shown_url import shown
 
 FEW_REJECTS = 5
 # A file that can't be read is judged by a check of its own.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from rare_assets.checks.judgement import Judgement, StoredShard, none_of
-from rare_assets.resources.teacher.finish import is_whole
+from rare_assets.teacher.finish import is_whole
 
 
 def gold_position_points_at_gold(stored: StoredShard) -> Judgement:

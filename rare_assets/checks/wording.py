@@ -1,6 +1,6 @@
 """Texts as the quality checks compare them: words, stems, sentences, runs of words. In any language.
 
-What a word is, `rare_assets.words` says. No list of stop words or endings of one language is used:
+What a word is, `rare_assets.text.words` says. No list of stop words or endings of one language is used:
 short words are left out where only content counts, and a word is cut to its first five letters in
 place of a stemmer (Can et al., "Information retrieval on Turkish texts", JASIST 59(3), 2008, find
 that about as good as a real one).
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from rare_assets.words import content_words_of, words_of
+from rare_assets.text.words import content_words_of, words_of
 
 _STEM_LETTERS = 5
 # Full stops that no blank has to follow: Chinese and Japanese, Hindi, Urdu, Khmer, Burmese, Ethiopic.

@@ -16,7 +16,7 @@ from rare_assets.exports.formats import beir, llama_factory, tevatron, verl
 from rare_assets.exports.options import SPLITS
 from rare_assets.exports.reward import reward_module
 from rare_assets.exports.shard_files import Written
-from rare_assets.resources.tables import file_name
+from rare_assets.storage.tables import file_name
 
 _BATCH = 5_000
 

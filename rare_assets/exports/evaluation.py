@@ -16,7 +16,7 @@ import polars as pl
 
 from rare_assets.exports.options import ExportError
 from rare_assets.exports.words import runs
-from rare_assets.words import words_of
+from rare_assets.text.words import words_of
 
 RUN = 13
 # Longer ones are found by their runs.

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from rare_assets.exports.options import ExportError, ExportOptions
-from rare_assets.resources.tables import ParquetTables
+from rare_assets.storage.tables import ParquetTables
 
 # A batch bounds the memory: so many questions with all their texts at once.
 BATCH = 5_000

@@ -29,8 +29,8 @@ from rare_assets.exports.format import Format
 from rare_assets.exports.formats import FORMATS
 from rare_assets.exports.options import ExportError, ExportOptions
 from rare_assets.exports.shard_files import ShardFiles, Written
-from rare_assets.resources.tables import EXTENSION, ParquetTables, content_hash, file_name
-from rare_assets.shown_url import shown
+from rare_assets.storage.tables import EXTENSION, ParquetTables, content_hash, file_name
+from rare_assets.text.shown_url import shown
 
 SPLIT_FILE = "splits.parquet"
 _STAGES = ("documents", "questions", "hard_negatives", "reasoning")

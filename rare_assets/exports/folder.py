@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from rare_assets.exports.options import ExportError
-from rare_assets.shown_url import shown
+from rare_assets.text.shown_url import shown
 
 if TYPE_CHECKING:
     from upath import UPath

@@ -12,7 +12,7 @@ from rare_assets.exports.examples import filters
 from rare_assets.exports.folder import FrameFile, OutFolder
 from rare_assets.exports.format import Format
 from rare_assets.exports.options import SPLITS, ExportOptions
-from rare_assets.resources.tables import EXTENSION, file_name
+from rare_assets.storage.tables import EXTENSION, file_name
 
 COPIES = "data/"
 SIDECAR = f".ids{EXTENSION}"

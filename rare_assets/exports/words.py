@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from rare_assets.words import pieces_in, sets_no_blanks, words_of
+from rare_assets.text.words import pieces_in, sets_no_blanks, words_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from rare_assets.resources.teacher.finish import unfinished
-from rare_assets.resources.teacher.interface import Answer, Outcome, Unusable
+from rare_assets.teacher.finish import unfinished
+from rare_assets.teacher.interface import Answer, Outcome, Unusable
 
 # What an ask took, in columns that rows and rejects share.
 COSTS = ("prompt_tokens", "completion_tokens", "attempts")

@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple, cast
 
 import polars as pl
 
-from rare_assets.resources.retriever.interface import PAIRS, QUERIES, Retriever
+from rare_assets.retriever.interface import PAIRS, QUERIES, Retriever
 from rare_assets.schemas import HardNegatives, HardNegativesRejects, Produced
-from rare_assets.words import pieces_in
+from rare_assets.text.words import pieces_in
 
 DEFAULT_RELATIVE_MARGIN = 0.2
 DEFAULT_FALLBACK_RANGE_MIN = 20

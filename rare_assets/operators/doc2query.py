@@ -11,16 +11,16 @@ from pydantic import BaseModel, Field
 
 from rare_assets.operators.answers import COSTS, free_reject, is_refusal, reject
 from rare_assets.operators.templates import PromptTemplate, Templates, quote
-from rare_assets.resources.teacher.interface import (
+from rare_assets.schemas import Produced, Questions, TeacherRejects
+from rare_assets.teacher.interface import (
     Answer,
     Ask,
     Progress,
     Teacher,
     Unusable,
 )
-from rare_assets.resources.teacher.structured import structured_value
-from rare_assets.schemas import Produced, Questions, TeacherRejects
-from rare_assets.words import words_in
+from rare_assets.teacher.structured import structured_value
+from rare_assets.text.words import words_in
 
 # Reason of rejects that the options leave out on purpose.
 TOO_SHORT = "too_short"

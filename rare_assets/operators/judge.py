@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field
 
 from rare_assets.operators.agreement import answers_agree
 from rare_assets.operators.templates import PromptTemplate, Templates, quote
-from rare_assets.resources.teacher.interface import NOT_ASKED, Answer, Ask, Teacher
-from rare_assets.resources.teacher.structured import structured_value
+from rare_assets.teacher.interface import NOT_ASKED, Answer, Ask, Teacher
+from rare_assets.teacher.structured import structured_value
 
 MAX_ATTEMPTS = 3
 

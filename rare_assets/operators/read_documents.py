@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from rare_assets.resources.source_formats import (
+from rare_assets.corpus.formats import (
     SourceRow,
     UnreadableFile,
     is_unicode,
@@ -21,8 +21,8 @@ from rare_assets.resources.source_formats import (
     printable,
 )
 from rare_assets.schemas import Documents, DocumentsRejects, Produced
-from rare_assets.shown_text import cut
-from rare_assets.words import count_words
+from rare_assets.text.shown import cut
+from rare_assets.text.words import count_words
 
 # Goes up when the same source rows would give other documents.
 READER_VERSION = "2"

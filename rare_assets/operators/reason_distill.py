@@ -14,7 +14,8 @@ from rare_assets.operators.agreement import answers_agree
 from rare_assets.operators.answers import costs, free_reject, is_refusal, reject, require_whole
 from rare_assets.operators.judge import Judge
 from rare_assets.operators.templates import PromptTemplate, Templates, quote
-from rare_assets.resources.teacher.interface import (
+from rare_assets.schemas import Produced, Reasoning, TeacherRejects
+from rare_assets.teacher.interface import (
     Answer,
     Ask,
     Outcome,
@@ -23,7 +24,6 @@ from rare_assets.resources.teacher.interface import (
     Unusable,
     Use,
 )
-from rare_assets.schemas import Produced, Reasoning, TeacherRejects
 
 
 async def reason_distill(

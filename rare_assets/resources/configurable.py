@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 from pydantic import Field, SecretStr
 
-from rare_assets.resources.corpus_source import CorpusSource
-from rare_assets.resources.tables import ParquetTables, TableMissing
+from rare_assets.corpus.source import CorpusSource
 from rare_assets.settings import Settings
-from rare_assets.shown_url import shown, shown_fields
+from rare_assets.storage.tables import ParquetTables, TableMissing
+from rare_assets.text.shown_url import shown, shown_fields
 
 if TYPE_CHECKING:
-    from rare_assets.resources.retriever.interface import Retriever
-    from rare_assets.resources.teacher.estimate import EstimatingTeacher
-    from rare_assets.resources.teacher.interface import Teacher
-    from rare_assets.resources.teacher.ledger import Ledger
-    from rare_assets.resources.teacher.pricing import Prices
+    from rare_assets.retriever.interface import Retriever
+    from rare_assets.teacher.estimating import EstimatingTeacher
+    from rare_assets.teacher.interface import Teacher
+    from rare_assets.teacher.ledger import Ledger
+    from rare_assets.teacher.pricing import Prices
 
 # Requests in flight where RARE_MAX_CONCURRENCY is not set.
 ENDPOINT_CONCURRENCY = 64
@@ -113,7 +113,7 @@ class TeacherModel(_Resource):
     @property
     def name(self) -> str:
         """The model that will answer, known without asking it."""
-        from rare_assets.resources.teacher.embedded import EMBEDDED_MODEL
+        from rare_assets.teacher.local_server import EMBEDDED_MODEL
 
         return self.model or Settings().model or EMBEDDED_MODEL
 
@@ -138,8 +138,8 @@ class TeacherModel(_Resource):
     ) -> AsyncIterator["EstimatingTeacher"]:
         """A teacher that asks nothing and counts what would be asked and what it would cost; `say`
         is told of stored answers that can't be read."""
-        from rare_assets.resources.teacher.answers import AnswerStore
-        from rare_assets.resources.teacher.estimate import EstimatingTeacher
+        from rare_assets.teacher.estimating import EstimatingTeacher
+        from rare_assets.teacher.store.answers import AnswerStore
 
         async with AnswerStore(self._answers, say=say) as store:
             yield EstimatingTeacher(
@@ -153,7 +153,7 @@ class TeacherModel(_Resource):
 
     def load_prices(self) -> "Prices":
         """The shipped prices, with those of RARE_PRICES over them. Raises ValueError."""
-        from rare_assets.resources.teacher.pricing import Prices
+        from rare_assets.teacher.pricing import Prices
 
         return Prices.load(self.prices or Settings().prices)
 
@@ -183,10 +183,10 @@ class TeacherModel(_Resource):
         Raises:
             ValueError: the embedded teacher was asked for batches.
         """
-        from rare_assets.resources.teacher.answers import AnswerStore
-        from rare_assets.resources.teacher.client import OpenAITeacher
-        from rare_assets.resources.teacher.embedded import EmbeddedServer
-        from rare_assets.resources.teacher.health import Patience
+        from rare_assets.teacher.health import Patience
+        from rare_assets.teacher.local_server import EmbeddedServer
+        from rare_assets.teacher.online import OpenAITeacher
+        from rare_assets.teacher.store.answers import AnswerStore
 
         settings = Settings()
         wait = self.endpoint_wait or settings.endpoint_wait
@@ -236,7 +236,7 @@ class TeacherModel(_Resource):
                 **limits,
             }
             if batch:
-                from rare_assets.resources.teacher.batch import BatchTeacher
+                from rare_assets.teacher.batch.teacher import BatchTeacher
 
                 async with BatchTeacher(**endpoint) as teacher:
                     yield teacher
@@ -276,7 +276,7 @@ class Bm25Retriever(_Resource):
         index = self.index or settings.index
         retriever: Retriever
         if url:
-            from rare_assets.resources.retriever.elasticsearch import ElasticsearchRetriever
+            from rare_assets.retriever.elasticsearch.engine import ElasticsearchRetriever
 
             retriever = ElasticsearchRetriever(
                 url,
@@ -289,7 +289,7 @@ class Bm25Retriever(_Resource):
                 first_wait_seconds=first_wait,
             )
         else:
-            from rare_assets.resources.retriever.embedded import EmbeddedRetriever
+            from rare_assets.retriever.embedded.engine import EmbeddedRetriever
 
             retriever = EmbeddedRetriever(str(self.storage.tables().root / "corpus_index" / index))
         try:

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from rare_assets.resources.retriever.elasticsearch_connection import ElasticsearchError
-from rare_assets.resources.retriever.interface import IndexConflict, IndexMissing, NoAnalyzer
-from rare_assets.resources.stored_bytes import StorageDamaged, StorageError
-from rare_assets.resources.tables import TableMissing
+from rare_assets.files.stored_bytes import StorageDamaged, StorageError
+from rare_assets.retriever.elasticsearch.connection import ElasticsearchError
+from rare_assets.retriever.interface import IndexConflict, IndexMissing, NoAnalyzer
+from rare_assets.storage.tables import TableMissing
 
 # What another try of the same step can't mend.
 _LASTING = (IndexConflict, IndexMissing, NoAnalyzer, StorageDamaged, TableMissing)

@@ -10,8 +10,8 @@ from dagster._core.storage.upath_io_manager import UPathIOManager
 
 from rare_assets.resources.configurable import Storage
 from rare_assets.resources.failures import failures_told
-from rare_assets.resources.tables import EXTENSION, ParquetTables, file_name
-from rare_assets.shown_url import shown
+from rare_assets.storage.tables import EXTENSION, ParquetTables, file_name
+from rare_assets.text.shown_url import shown
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -26,7 +26,7 @@ class ShardTable(NamedTuple):
 
 
 class ParquetIOManager(dg.ConfigurableIOManager, UPathIOManager):
-    """One Parquet file a shard and table, with its rejects beside it (`rare_assets.resources.tables`).
+    """One Parquet file a shard and table, with its rejects beside it (`rare_assets.storage.tables`).
 
     Takes a `ShardTable` or a bare Polars frame; gives a LazyFrame, or a DataFrame to an input
     annotated as one. Several partitions load as `dict[str, LazyFrame]`. What is loaded is verified

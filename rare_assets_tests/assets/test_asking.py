@@ -4,9 +4,16 @@ import json
 
 import pytest
 
-from rare_assets_tests.fake_endpoint import FakeEndpoint, Fault
-from rare_assets_tests.graph import API_KEY, MODEL, Graph, failed_checks, failure_text, metadata
-from rare_assets_tests.passages import write_jsonl
+from rare_assets_tests.support.fake_endpoint import FakeEndpoint, Fault
+from rare_assets_tests.support.graph import (
+    API_KEY,
+    MODEL,
+    Graph,
+    failed_checks,
+    failure_text,
+    metadata,
+)
+from rare_assets_tests.support.passages import write_jsonl
 
 # Of the answer, of the transport, of the endpoint.
 FAULTS = (

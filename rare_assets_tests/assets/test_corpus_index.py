@@ -7,11 +7,11 @@ import logging
 
 import pytest
 
-from rare_assets.partitions import document_shards
-from rare_assets.planning import Options, OptionsError, Planner
-from rare_assets.resources.retriever import embedded
-from rare_assets_tests.graph import Graph, failed_checks, failure_text, metadata
-from rare_assets_tests.passages import passage, write_jsonl
+from rare_assets.command.plan import Options, OptionsError, Planner
+from rare_assets.resources.partitions import document_shards
+from rare_assets.retriever.embedded import engine as embedded
+from rare_assets_tests.support.graph import Graph, failed_checks, failure_text, metadata
+from rare_assets_tests.support.passages import passage, write_jsonl
 
 
 @pytest.fixture

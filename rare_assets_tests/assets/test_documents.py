@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from rare_assets.resources.configurable import Corpus
-from rare_assets_tests.fake_endpoint import FakeEndpoint
-from rare_assets_tests.graph import Graph, failed_checks, failure_text, metadata
-from rare_assets_tests.passages import passage, row, write_json_list, write_jsonl
+from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.graph import Graph, failed_checks, failure_text, metadata
+from rare_assets_tests.support.passages import passage, row, write_json_list, write_jsonl
 
 
 @pytest.fixture

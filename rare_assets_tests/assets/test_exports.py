@@ -6,13 +6,13 @@ import polars as pl
 import pytest
 
 from rare_assets.assets.exports import CARD_KEY, GROUP, KEYS
+from rare_assets.automation.jobs import jobs
 from rare_assets.checks.exports import broken_rows
 from rare_assets.exports.export import Export
 from rare_assets.exports.options import ExportOptions
-from rare_assets.jobs import jobs
-from rare_assets.partitions import document_shards
+from rare_assets.resources.partitions import document_shards
 from rare_assets_tests.exports.corpus import document, store
-from rare_assets_tests.graph import Graph
+from rare_assets_tests.support.graph import Graph
 
 OPTIONS = {"validation_share": 0.2, "test_share": 0.2}
 

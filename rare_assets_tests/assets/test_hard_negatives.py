@@ -10,10 +10,10 @@ from rare_assets.assets import step_progress
 from rare_assets.assets.hard_negatives import mining_metadata
 from rare_assets.assets.step_progress import Moment
 from rare_assets.operators.bm25_hard_neg import RULES, bm25_hard_neg
-from rare_assets_tests.fake_endpoint import FakeEndpoint
-from rare_assets_tests.graph import Graph, failed_checks, failure_text, metadata
-from rare_assets_tests.operators.doubles import GivenRanking, questions, text_hash
-from rare_assets_tests.passages import passage, write_jsonl
+from rare_assets_tests.support.doubles import GivenRanking, questions, text_hash
+from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.graph import Graph, failed_checks, failure_text, metadata
+from rare_assets_tests.support.passages import passage, write_jsonl
 
 VERDICT = json.dumps({"explanation": "It shares the words alone.", "verdict": False})
 

@@ -7,8 +7,8 @@ import pytest
 
 from rare_assets.operators.templates import load_templates
 from rare_assets.schemas import TABLES
-from rare_assets_tests.fake_endpoint import FakeEndpoint
-from rare_assets_tests.graph import Graph, failure_text, metadata_values
+from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.graph import Graph, failure_text, metadata_values
 
 MOST_BYTES = 20_000
 # Of the event log's JSON a letter takes 1 byte, 3, 6 or 12.

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from rare_assets_tests.fake_batch_endpoint import FakeBatchEndpoint
-from rare_assets_tests.graph import API_KEY, Graph, failure_text, metadata
-from rare_assets_tests.passages import row
+from rare_assets_tests.support.fake_batch_endpoint import FakeBatchEndpoint
+from rare_assets_tests.support.graph import API_KEY, Graph, failure_text, metadata
+from rare_assets_tests.support.passages import row
 
 SHARD = "a.jsonl"
 N_DOCUMENTS = 6

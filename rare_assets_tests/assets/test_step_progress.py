@@ -5,7 +5,7 @@ import pytest
 
 from rare_assets.assets import step_progress
 from rare_assets.assets.step_progress import Moment, StepProgress, is_progress, seldom
-from rare_assets.resources.teacher.interface import Progress, Usage
+from rare_assets.teacher.interface import Progress, Usage
 
 
 class Clock:

@@ -11,13 +11,13 @@ from dagster._core.loader import LoadingContextForTest
 
 from rare_assets.assets import corpus_index as index_asset
 from rare_assets.assets.unsynced import HARD_NEGATIVES
-from rare_assets.partitions import document_shards
-from rare_assets.planning import Options, Planner
-from rare_assets.standing import find_standing
-from rare_assets.status import shard_states
-from rare_assets_tests.fake_endpoint import FakeEndpoint
-from rare_assets_tests.graph import Graph
-from rare_assets_tests.passages import passage, row, write_jsonl
+from rare_assets.command.plan import Options, Planner
+from rare_assets.command.status import shard_states
+from rare_assets.resources.partitions import document_shards
+from rare_assets.stages.standing import find_standing
+from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.graph import Graph
+from rare_assets_tests.support.passages import passage, row, write_jsonl
 
 A, B, OTHER, MORE = "a.jsonl", "b.jsonl", "other.jsonl", "more.jsonl"
 OTHERS = range(12, 16)

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from rare_assets_tests.benchmarks.teacher import RUN, endpoint
-from rare_assets_tests.browser import DevServer
-from rare_assets_tests.command import Command
-from rare_assets_tests.passages import write_jsonl
+from rare_assets_tests.support.browser import DevServer
+from rare_assets_tests.support.command import Command
+from rare_assets_tests.support.passages import write_jsonl
 
 ASSETS = ("documents", "corpus_index", "questions", "hard_negatives", "reasoning")
 

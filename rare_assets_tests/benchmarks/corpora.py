@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from rare_assets.resources.retriever.interface import ShardContent
+from rare_assets.retriever.interface import ShardContent
 
 
 class Judged(NamedTuple):

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rare_assets.operators.bm25_hard_neg import bm25_hard_neg
-from rare_assets.resources.retriever.embedded import EmbeddedRetriever
-from rare_assets.resources.retriever.interface import HITS, SCORES, Bm25, Retriever, ShardContent
+from rare_assets.retriever.embedded.engine import EmbeddedRetriever
+from rare_assets.retriever.interface import HITS, SCORES, Bm25, Retriever, ShardContent
 from rare_assets_tests.benchmarks.corpora import Judged, read_judged
 
 PLAIN: dict[str, Any] = {"relative_margin": 0, "range_min": 0}

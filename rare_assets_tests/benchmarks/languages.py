@@ -25,12 +25,12 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from rare_assets.resources.retriever.analyzers import refusal
+from rare_assets.retriever.analyzers import refusal
 from rare_assets.schemas import TABLES
-from rare_assets.words import content_words_in, pieces_in
-from rare_assets_tests.elasticsearch_node import ElasticsearchNode, Unavailable
-from rare_assets_tests.fake_endpoint import FakeEndpoint
-from rare_assets_tests.graph import Graph, failed_checks
+from rare_assets.text.words import content_words_in, pieces_in
+from rare_assets_tests.support.elasticsearch_node import ElasticsearchNode, Unavailable
+from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.graph import Graph, failed_checks
 
 DEPTH = 10
 

@@ -43,10 +43,10 @@ from rich.console import Console
 from rich.table import Table
 
 from rare_assets.operators.bm25_hard_neg import bm25_hard_neg
-from rare_assets.resources.retriever.elasticsearch import ElasticsearchRetriever
-from rare_assets.resources.retriever.embedded import EmbeddedRetriever
-from rare_assets.resources.retriever.english import english_terms
-from rare_assets.resources.retriever.interface import Bm25, Retriever
+from rare_assets.retriever.elasticsearch.engine import ElasticsearchRetriever
+from rare_assets.retriever.embedded.engine import EmbeddedRetriever
+from rare_assets.retriever.english import english_terms
+from rare_assets.retriever.interface import Bm25, Retriever
 from rare_assets_tests.benchmarks.corpora import (
     Shards,
     english,
@@ -55,7 +55,7 @@ from rare_assets_tests.benchmarks.corpora import (
     sentences_of,
     with_changes,
 )
-from rare_assets_tests.elasticsearch_node import ElasticsearchNode, Unavailable
+from rare_assets_tests.support.elasticsearch_node import ElasticsearchNode, Unavailable
 
 PLAIN: dict[str, Any] = {"relative_margin": 0, "range_min": 0}
 HITS = 18  # what the retriever asks Elasticsearch for on mining's first, shallow search

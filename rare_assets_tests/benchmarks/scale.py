@@ -28,24 +28,24 @@ from rare_assets.assets.corpus_index import CorpusIndexConfig, shards_to_index
 from rare_assets.assets.hard_negatives import HardNegativesConfig
 from rare_assets.assets.questions import QuestionsConfig
 from rare_assets.assets.reasoning import ReasoningConfig
+from rare_assets.automation.instance import prepare_home
+from rare_assets.automation.registration import scan_source
+from rare_assets.automation.sensors import new_shards
 from rare_assets.build import build_defs
-from rare_assets.instance import prepare_home
 from rare_assets.operators.read_documents import read_documents
 from rare_assets.operators.templates import load_templates
-from rare_assets.partitions import document_shards
-from rare_assets.provenance import (
+from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage
+from rare_assets.resources.partitions import document_shards
+from rare_assets.retriever.interface import Bm25
+from rare_assets.stages.provenance import (
     documents_from,
     hard_negatives_from,
     questions_from,
     reasoning_from,
 )
-from rare_assets.registration import scan_source
-from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage
-from rare_assets.resources.retriever.interface import Bm25
-from rare_assets.sensors import new_shards
-from rare_assets_tests.graph import MODEL, OWN_VARIABLES
-from rare_assets_tests.passages import write_jsonl
-from rare_assets_tests.rows import rows
+from rare_assets_tests.support.graph import MODEL, OWN_VARIABLES
+from rare_assets_tests.support.passages import write_jsonl
+from rare_assets_tests.support.rows import rows
 
 LOAD = "from rare_assets.definitions import defs; defs.get_repository_def()"
 
@@ -149,7 +149,7 @@ def measure_shards(folder: Path, count: int) -> Iterator[tuple[str, float]]:
             last = next(each)
         yield "tick", last
     for command in ("status", "shards", "run"):
-        yield command, timed("-m", "rare_assets.cli", command)
+        yield command, timed("-m", "rare_assets.command.cli", command)
 
 
 def measure_files(folder: Path, count: int) -> Iterator[tuple[str, float]]:

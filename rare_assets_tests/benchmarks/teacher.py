@@ -34,20 +34,26 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from rare_assets.resources.teacher.interface import Ask
+from rare_assets.teacher.interface import Ask
 
 UNUSABLE = "broken_json"
 FAULTS = {UNUSABLE: 0.05, "throttled": 0.05}
 ATTEMPTS = 3
 # Of `run` and `backfill`: shards side by side, and requests of all of them together.
 AT_ONCE, IN_FLIGHT = 4, 48
-RUN = [sys.executable, "-m", "rare_assets.cli", "run"]
+RUN = [sys.executable, "-m", "rare_assets.command.cli", "run"]
 
 
 @contextmanager
 def endpoint(latency: float, faults: dict[str, float]) -> Iterator[str]:
     """A fake endpoint in its own process; its URL."""
-    command = [sys.executable, "-m", "rare_assets_tests.fake_endpoint", "--latency", str(latency)]
+    command = [
+        sys.executable,
+        "-m",
+        "rare_assets_tests.support.fake_endpoint",
+        "--latency",
+        str(latency),
+    ]
     for name, share in faults.items():
         command += ["--fault", f"{name}={share}"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -75,9 +81,9 @@ def asks(count: int) -> Iterator[Ask]:
 def with_our_client(url: str, count: int, in_flight: int) -> tuple[float, int]:
     """Seconds and usable answers of the teacher's client with its durable store."""
     from rare_assets.operators.doc2query import HardQuestion
-    from rare_assets.resources.teacher.answers import AnswerStore
-    from rare_assets.resources.teacher.client import OpenAITeacher
-    from rare_assets.resources.teacher.structured import structured_value
+    from rare_assets.teacher.online import OpenAITeacher
+    from rare_assets.teacher.store.answers import AnswerStore
+    from rare_assets.teacher.structured import structured_value
 
     async def work() -> int:
         usable = 0
@@ -241,7 +247,7 @@ def backfill(console: Console, latency: float) -> None:
     from dagster._core.storage.tags import BACKFILL_ID_TAG
     from dagster._daemon.controller import all_daemons_live
 
-    from rare_assets.instance import WORKSPACE
+    from rare_assets.automation.instance import WORKSPACE
 
     documents, shards = 480, 16
     scripts = Path(sys.executable).parent
@@ -304,14 +310,14 @@ def memory_child(stage: str, url: str, folder: str, count: int) -> None:
     """Make one table of many short documents and print its rows and the peak memory in KiB."""
     import polars as pl
 
+    from rare_assets.corpus.formats import SourceRow
     from rare_assets.operators.doc2query import doc2query
     from rare_assets.operators.read_documents import read_documents
     from rare_assets.operators.reason_distill import reason_distill
     from rare_assets.operators.templates import load_templates
-    from rare_assets.resources.source_formats import SourceRow
-    from rare_assets.resources.teacher.answers import AnswerStore
-    from rare_assets.resources.teacher.client import OpenAITeacher
     from rare_assets.schemas import Produced
+    from rare_assets.teacher.online import OpenAITeacher
+    from rare_assets.teacher.store.answers import AnswerStore
 
     rng = random.Random(0)
     words = ["".join(rng.choices("abcdefghilmnoprstu", k=7)) for _ in range(500)]

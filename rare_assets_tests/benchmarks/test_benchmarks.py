@@ -6,13 +6,13 @@ import polars as pl
 import pytest
 from elasticsearch import Elasticsearch
 
-from rare_assets.resources.retriever.interface import Bm25
-from rare_assets.words import count_words
+from rare_assets.retriever.interface import Bm25
+from rare_assets.text.words import count_words
 from rare_assets_tests.benchmarks import corpora, false_negatives, retrieval
 from rare_assets_tests.benchmarks.corpora import read_judged
 from rare_assets_tests.benchmarks.languages import LANGUAGES, agreement, passages
 from rare_assets_tests.benchmarks.languages import run as run_language
-from rare_assets_tests.elasticsearch_node import Unavailable
+from rare_assets_tests.support.elasticsearch_node import Unavailable
 
 
 def judged_folder(folder, qrels="qrels.tsv"):

@@ -1,5 +1,5 @@
 """Fixtures that the tests of all checks share."""
 
-from rare_assets_tests.checks.shard import sample_corpus, stored
+from rare_assets_tests.support.shard import sample_corpus, stored
 
 __all__ = ["sample_corpus", "stored"]

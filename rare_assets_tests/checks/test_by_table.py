@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from rare_assets.checks.by_table import CHECKS, RULES
-from rare_assets_tests.rows import rejects, rows
+from rare_assets_tests.support.rows import rejects, rows
 
 ALL_RULES = [(table, rule.name) for table, rules in RULES.items() for rule in rules]
 

@@ -5,8 +5,8 @@ import json
 import dagster as dg
 
 from rare_assets.checks.index import Lag, index_lag
-from rare_assets.resources.retriever.interface import ShardContent
-from rare_assets_tests.graph import Graph
+from rare_assets.retriever.interface import ShardContent
+from rare_assets_tests.support.graph import Graph
 
 
 def test_the_lag_names_shards_that_are_missing_changed_and_surplus():

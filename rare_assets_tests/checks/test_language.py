@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from rare_assets.checks.language import in_other_language
-from rare_assets.language import language_of
+from rare_assets.text.language import language_of
 
 ENGLISH = (
     "Faraday's law ties the mass deposited in electrolysis to the charge that has passed. One mole of "

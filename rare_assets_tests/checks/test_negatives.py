@@ -6,11 +6,11 @@ import dagster as dg
 import pytest
 
 from rare_assets.checks.gate import why_blocked
-from rare_assets.provenance import MINED_FROM
+from rare_assets.stages.provenance import MINED_FROM
 from rare_assets_tests.checks.test_by_table import negatives
-from rare_assets_tests.graph import Graph, failed_checks
-from rare_assets_tests.passages import SHARED, passage, write_jsonl
-from rare_assets_tests.rows import rows
+from rare_assets_tests.support.graph import Graph, failed_checks
+from rare_assets_tests.support.passages import SHARED, passage, write_jsonl
+from rare_assets_tests.support.rows import rows
 
 SHARD = "a.jsonl"
 NUMBERS = range(40)

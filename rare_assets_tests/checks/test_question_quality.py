@@ -2,8 +2,8 @@
 
 import pytest
 
-from rare_assets_tests.checks.written_questions import CLOSE, WRITTEN
-from rare_assets_tests.rows import rows
+from rare_assets_tests.support.rows import rows
+from rare_assets_tests.support.written_questions import CLOSE, WRITTEN
 
 
 def judge_on(stored, documents, name, asked):

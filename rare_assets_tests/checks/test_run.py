@@ -6,9 +6,9 @@ import pytest
 from rare_assets.assets.questions import questions as asset_of_questions
 from rare_assets.checks.asset_checks import table_checks
 from rare_assets.checks.by_table import CHECKS
-from rare_assets.partitions import document_shards
-from rare_assets_tests.graph import Graph, failure_text
-from rare_assets_tests.rows import rejects, replace_rows, rows
+from rare_assets.resources.partitions import document_shards
+from rare_assets_tests.support.graph import Graph, failure_text
+from rare_assets_tests.support.rows import rejects, replace_rows, rows
 
 SHARD = "a.jsonl"
 

@@ -5,7 +5,7 @@ import pytest
 from rare_assets.exports.complete import complete
 from rare_assets.exports.export import Export
 from rare_assets.exports.options import ExportOptions
-from rare_assets.resources.tables import ParquetTables
+from rare_assets.storage.tables import ParquetTables
 from rare_assets_tests.exports.corpus import document, store
 
 SHARES = {"validation_share": 0.2, "test_share": 0.2}

@@ -12,8 +12,8 @@ from typing import Any
 
 import polars as pl
 
-from rare_assets.resources.tables import ParquetTables
 from rare_assets.schemas import TABLES
+from rare_assets.storage.tables import ParquetTables
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in ("a", "ei", "o", "u") for c in "lmnrstx"]
 NEGATIVES = 3

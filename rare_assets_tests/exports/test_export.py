@@ -12,10 +12,10 @@ from rare_assets.exports.export import Export
 from rare_assets.exports.formats import FORMATS
 from rare_assets.exports.options import ExportError, ExportOptions
 from rare_assets.exports.proof import prove
-from rare_assets.resources.tables import ParquetTables
+from rare_assets.storage.tables import ParquetTables
 from rare_assets_tests.exports.conftest import SHARES, make
 from rare_assets_tests.exports.corpus import document, question, reasoning, store, write
-from rare_assets_tests.s3_server import s3_bucket, s3_endpoint  # noqa: F401
+from rare_assets_tests.support.s3_server import s3_bucket, s3_endpoint  # noqa: F401
 
 
 def held_out(out):
@@ -273,7 +273,7 @@ FULL_DISK = """
 import resource, signal, sys
 from rare_assets.exports.export import Export
 from rare_assets.exports.options import ExportError, ExportOptions
-from rare_assets.resources.tables import ParquetTables
+from rare_assets.storage.tables import ParquetTables
 
 with Export(ParquetTables(sys.argv[1]), sys.argv[2], ExportOptions(max_gold_rank=7)) as export:
     export.prepare()

@@ -33,7 +33,7 @@ def ids(out, name, split="train", shard="a.jsonl"):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    from rare_assets.resources.tables import ParquetTables
+    from rare_assets.storage.tables import ParquetTables
 
     folder = tmp_path_factory.mktemp("formats")
     tables = ParquetTables(str(folder / "storage"))

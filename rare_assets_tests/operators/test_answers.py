@@ -1,8 +1,8 @@
 import pytest
 
 from rare_assets.operators.answers import is_refusal, require_whole
-from rare_assets.resources.teacher.interface import Unusable
-from rare_assets_tests.operators.doubles import answer
+from rare_assets.teacher.interface import Unusable
+from rare_assets_tests.support.doubles import answer
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from rare_assets.operators.bm25_hard_neg import RULES, bm25_hard_neg
 from rare_assets.schemas import HardNegatives, HardNegativesRejects
-from rare_assets_tests.operators.doubles import GivenRanking, questions, text_hash
+from rare_assets_tests.support.doubles import GivenRanking, questions, text_hash
 
 PLAIN = {"relative_margin": 0, "range_min": 0}
 

@@ -5,9 +5,9 @@ import pytest
 
 from rare_assets.operators.doc2query import HardQuestion, doc2query, refers_to_document
 from rare_assets.operators.templates import load_templates
-from rare_assets.resources.teacher.interface import TeacherStopped
 from rare_assets.schemas import Questions, TeacherRejects
-from rare_assets_tests.operators.doubles import ScriptedTeacher, answer, documents, text_hash
+from rare_assets.teacher.interface import TeacherStopped
+from rare_assets_tests.support.doubles import ScriptedTeacher, answer, documents, text_hash
 
 TEMPLATES = load_templates()
 WORDS = " ".join(f"word{number}" for number in range(25))

@@ -6,10 +6,10 @@ import pytest
 
 from rare_assets.operators.judge import Judge, Verdict
 from rare_assets.operators.templates import load_templates
-from rare_assets.resources.teacher.estimate import EstimatingTeacher
-from rare_assets.resources.teacher.interface import TeacherStopped
-from rare_assets.resources.teacher.pricing import Prices
-from rare_assets_tests.operators.doubles import ScriptedTeacher
+from rare_assets.teacher.estimating import EstimatingTeacher
+from rare_assets.teacher.interface import TeacherStopped
+from rare_assets.teacher.pricing import Prices
+from rare_assets_tests.support.doubles import ScriptedTeacher
 
 TEMPLATES = load_templates()
 PAIRS = pl.DataFrame(

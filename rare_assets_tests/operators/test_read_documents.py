@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from rare_assets.corpus.source import CorpusSource, SourceError, SourceRow
 from rare_assets.operators.read_documents import read_documents
-from rare_assets.resources.corpus_source import CorpusSource, SourceError, SourceRow
 from rare_assets.schemas import Documents, DocumentsRejects
 
 GOOD = {"text": "a usable row"}

@@ -8,9 +8,9 @@ import pytest
 from rare_assets.operators.judge import Judge
 from rare_assets.operators.reason_distill import distil, reason_distill
 from rare_assets.operators.templates import load_templates
-from rare_assets.resources.teacher.interface import TeacherStopped, Unusable
 from rare_assets.schemas import HardNegatives, Reasoning, TeacherRejects
-from rare_assets_tests.operators.doubles import (
+from rare_assets.teacher.interface import TeacherStopped, Unusable
+from rare_assets_tests.support.doubles import (
     ScriptedTeacher,
     answer,
     documents,

@@ -5,14 +5,14 @@ import asyncio
 import pytest
 
 from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage, TeacherModel
-from rare_assets.resources.retriever.elasticsearch import ElasticsearchRetriever
-from rare_assets.resources.retriever.elasticsearch_connection import ElasticsearchError
-from rare_assets.resources.retriever.embedded import EmbeddedRetriever
-from rare_assets.resources.tables import TableMissing
+from rare_assets.retriever.elasticsearch.connection import ElasticsearchError
+from rare_assets.retriever.elasticsearch.engine import ElasticsearchRetriever
+from rare_assets.retriever.embedded.engine import EmbeddedRetriever
 from rare_assets.settings import SAMPLE_CORPUS
-from rare_assets_tests.elasticsearch_node import free_port
-from rare_assets_tests.fake_endpoint import FakeEndpoint
-from rare_assets_tests.rows import rows
+from rare_assets.storage.tables import TableMissing
+from rare_assets_tests.support.elasticsearch_node import free_port
+from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.rows import rows
 
 SECRETS = {
     "OPENAI_API_KEY": "sk-h1dd3n",
@@ -102,7 +102,7 @@ def test_secrets_are_in_the_repr_of_no_resource_and_of_nothing_they_open(nothing
 
 
 def test_the_endpoint_is_called_with_the_environments_key(nothing_set, storage):
-    from rare_assets.resources.teacher.interface import Ask
+    from rare_assets.teacher.interface import Ask
 
     nothing_set.setenv("OPENAI_API_KEY", "sk-h1dd3n")
 

@@ -8,7 +8,7 @@ import pytest
 
 from rare_assets.resources.configurable import Storage
 from rare_assets.resources.io_manager import ParquetIOManager, ShardTable
-from rare_assets_tests.rows import rejects, rows
+from rare_assets_tests.support.rows import rejects, rows
 
 shards = dg.DynamicPartitionsDefinition(name="io_shards")
 ODD_KEYS = ["a", "..", "../evil", "/etc", "a/b", "c*[1]", ".hidden", "blank and ü", "50%", "k=v"]

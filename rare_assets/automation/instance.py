@@ -1,0 +1,213 @@
+"""The Dagster instance of `rare-assets`' own commands: its folder, its dagster.yaml, its dead runs."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from filelock import FileLock
+
+from rare_assets.files.processes import is_running
+from rare_assets.resources.partitions import document_shards
+from rare_assets.settings import Settings
+
+SHIPPED_YAML = Path(__file__).with_name("dagster.yaml")
+# Gives the code location the same name wherever the UI is started: runs and sensors are kept by it.
+WORKSPACE = Path(__file__).with_name("workspace.yaml")
+LOCATION = "rare_assets"
+# The page on which all assets of the main job are seen at once.
+GRAPH_PAGE = f"/locations/{LOCATION}/asset-groups/rare_data"
+PROCESS_TAG = "rare_assets/process"
+COMMAND_TAG = "rare_assets/command"
+
+
+def _index_pool() -> str:
+    """The pool of the steps that work on the index: that of Elasticsearch only where there is one, so
+    that a limit which spares its server holds up no embedded index.
+
+    Settings that can't be used fail the run, with their own error, and never the loading.
+    """
+    try:
+        return "elasticsearch" if Settings().elasticsearch_url else "corpus_index"
+    except ValueError:
+        return "corpus_index"
+
+
+# Of the steps that ask the teacher, and of those that work on the index.
+TEACHER_POOL, INDEX_POOL = POOLS = ("teacher", _index_pool())
+
+
+class HomeError(Exception):
+    """DAGSTER_HOME, or the database in it, can't be used."""
+
+
+def prepare_home() -> Path:
+    """Create DAGSTER_HOME (default `.rare/dagster`) with the shipped dagster.yaml where it has none.
+
+    Sets DAGSTER_HOME in this process' environment, so that runs started from it find the instance.
+
+    Raises:
+        HomeError: it is no folder, or can't be written.
+    """
+    home = Path(Settings().dagster_home).expanduser().resolve()
+    os.environ["DAGSTER_HOME"] = str(home)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        config = home / "dagster.yaml"
+        if not config.exists():
+            # Half of it would be taken for settings of the user's own.
+            unready = home / f".dagster.yaml.{os.getpid()}"
+            try:
+                unready.write_text(SHIPPED_YAML.read_text())
+                unready.replace(config)
+            finally:
+                unready.unlink(missing_ok=True)
+        _make_databases(home)
+    except OSError as error:
+        raise HomeError(_cannot_be_used(home, error)) from error
+    return home
+
+
+def home_error(error: BaseException) -> str | None:
+    """Return what to tell a user of an error of Dagster's database, or of a file in DAGSTER_HOME; None
+    for any other error."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    home = Path(os.environ.get("DAGSTER_HOME") or Settings().dagster_home)
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, HomeError):
+            return str(cause)
+        if isinstance(cause, SQLAlchemyError):
+            # Its own text holds the statement, and all that was to be stored.
+            return _cannot_be_used(home, getattr(cause, "orig", None) or type(cause).__name__)
+        if isinstance(cause, OSError) and _is_below(cause.filename, home):
+            return _cannot_be_used(home, cause)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return None
+
+
+def _is_below(path: object, home: Path) -> bool:
+    return isinstance(path, str) and Path(path).is_relative_to(home)
+
+
+def _cannot_be_used(home: Path, why: object) -> str:
+    why = why.strerror if isinstance(why, OSError) and why.strerror else why
+    return (
+        f"DAGSTER_HOME {home} can't be used ({why}): it must be a folder that can be written, with "
+        "room left on its disk. Mend it, or set DAGSTER_HOME to another folder: tables and answers "
+        "lie in RARE_STORAGE and stay."
+    )
+
+
+def _make_databases(home: Path) -> None:
+    """Have Dagster make its databases on first use: two commands that did so at once would both fail."""
+    made = home / ".databases_made"
+    if made.exists():
+        return
+    with FileLock(home / ".databases_made.lock"):
+        if not made.exists():
+            with dg.DagsterInstance.get() as instance:
+                instance.get_runs(limit=1)
+                instance.get_dynamic_partitions(document_shards.name or "")
+                instance.all_instigator_state()
+            made.touch()
+
+
+def run_tags(command: str) -> dict[str, str]:
+    """Mark a run with the `rare-assets run` that it is part of, the process that works on it, and the
+    code location that its job is of.
+
+    Without the last one the UI shows the run, but not on its job's pages.
+    """
+    return {
+        COMMAND_TAG: command,
+        PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}",
+        REPOSITORY_LABEL_TAG: f"{SINGLETON_REPOSITORY_NAME}@{LOCATION}",
+    }
+
+
+def job_origin(job: str) -> RemoteJobOrigin:
+    """Where the UI finds the job of a run that it did not launch, so as to launch it again."""
+    target = LoadableTargetOrigin(
+        executable_path=sys.executable, module_name="rare_assets.definitions"
+    )
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(target, LOCATION)
+    return RemoteJobOrigin(RemoteRepositoryOrigin(location, SINGLETON_REPOSITORY_NAME), job)
+
+
+def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Mark runs as failed whose process on this machine is gone (killed, or the machine restarted).
+
+    Returns their ids. Their answers are kept; running again goes on from there. Their places in
+    pools become free.
+    """
+    unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+    dead = []
+    for run in instance.get_runs(unfinished):
+        if run.parent_run_id is not None:
+            # Launched again from the UI, which copies the tags: the process is not this run's.
+            continue
+        host, _, pid = run.tags.get(PROCESS_TAG, "").partition(":")
+        if host == socket.gethostname() and not is_running(int(pid)):
+            instance.report_run_failed(run, "The process that worked on this run is gone.")
+            dead.append(run.run_id)
+    free_pool_slots(instance)
+    return dead
+
+
+def open_pools(instance: dg.DagsterInstance, at_once: int) -> list[str]:
+    """Give each pool room for so many steps at once, as RARE_SHARDS_AT_ONCE asks for.
+
+    A limit that somebody has set, in the UI or by `dagster instance concurrency`, stays; one that
+    this function has set follows the setting, down to the default limit of dagster.yaml.
+
+    Returns the pools that stay below `at_once`, with their limit, as `teacher (2)`.
+    """
+    storage = instance.event_log_storage
+    limits = {pool.name: pool for pool in storage.get_pool_limits()}
+    default = instance.global_op_concurrency_default_limit
+    ours = instance.run_storage.get_cursor_values(set(map(_pool_cursor, POOLS)))
+    too_low = []
+    for name in POOLS:
+        pool = limits.get(name)
+        set_by_us = pool is not None and ours.get(_pool_cursor(name)) == str(pool.limit)
+        if pool is not None and not pool.from_default and not set_by_us:
+            if pool.limit < at_once:
+                too_low.append(f"{name} ({pool.limit})")
+        elif default is not None and (set_by_us or at_once > default):
+            limit = max(default, at_once)
+            storage.set_concurrency_slots(name, limit)
+            instance.run_storage.set_cursor_values({_pool_cursor(name): str(limit)})
+    return too_low
+
+
+def pool_limit(instance: dg.DagsterInstance, pool: str) -> int | None:
+    """How many steps of a pool may run at once; None if any number."""
+    limits = {each.name: each.limit for each in instance.event_log_storage.get_pool_limits()}
+    return limits.get(pool, instance.global_op_concurrency_default_limit)
+
+
+def _pool_cursor(pool: str) -> str:
+    return f"rare_assets/pool/{pool}"
+
+
+def free_pool_slots(instance: dg.DagsterInstance) -> None:
+    """Give back the places in pools that killed runs have left taken.
+
+    The daemon does so, but without one the steps that need a place would wait for it forever.
+    """
+    storage = instance.event_log_storage
+    for run_id in storage.get_concurrency_run_ids():
+        run = instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            storage.free_concurrency_slots_for_run(run_id)

@@ -1,0 +1,222 @@
+"""Sensors: new, changed and deleted source files become, update and leave shards."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+
+import dagster as dg
+import polars as pl
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+
+from rare_assets.assets.corpus_index import shards_to_index
+from rare_assets.automation.jobs import corpus_index_job, questions_job
+from rare_assets.automation.registration import Scan, remove_tables, say_gone, scan_source
+from rare_assets.command.plan import FIRST_WAIT
+from rare_assets.corpus.formats import SourceError
+from rare_assets.corpus.source import Shard
+from rare_assets.corpus.states import is_read, report_states, source_states
+from rare_assets.files.stored_bytes import StorageDamaged
+from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage
+from rare_assets.resources.partitions import document_shards
+from rare_assets.retriever.interface import IndexMissing
+from rare_assets.storage.tables import ParquetTables
+
+WATCH_SECONDS = 30
+NEW_SHARDS_SECONDS = 60
+FOLLOW_SECONDS = 30
+READING_JOBS = {"documents_job", "questions_job", "corpus_index_job"}
+READING_ASSETS = {dg.AssetKey("documents"), dg.AssetKey("corpus_index")}
+# A tick has a minute, in which the daemon makes a few runs a second.
+RUNS_PER_TICK = 100
+# Each look reads the footer of a stored file, from an object store perhaps.
+LOOKS_PER_TICK = 1000
+
+
+class Handled:
+    """The version of each shard that runs were requested for, as of a tick that the daemon took.
+
+    Too much for a cursor, so that is only the name of the file it lies in: a tick that the daemon
+    could not finish leaves its cursor, and the next one requests the same runs, by the same keys.
+    """
+
+    def __init__(self, tables: ParquetTables, cursor: str | None) -> None:
+        self._tables = tables
+        self._folder = tables.root / "corpus_files" / "requested"
+        self._cursor = cursor
+        self.versions: dict[str, str] = {}
+        if cursor:
+            # Without them, runs are requested again by the same keys, which makes none twice.
+            with contextlib.suppress(FileNotFoundError, StorageDamaged):
+                stored = tables.read_file(self._folder / f"{cursor}.parquet")
+                self.versions = dict(stored.iter_rows())
+
+    def store(self, versions: dict[str, str]) -> str:
+        """Keep these, and the ones before until the daemon has taken them. Returns the cursor."""
+        content = json.dumps(sorted(versions.items()))
+        cursor = hashlib.sha256(content.encode()).hexdigest()[:16]
+        if cursor != self._cursor:
+            frame = pl.DataFrame(
+                {"key": list(versions), "version": list(versions.values())},
+                schema={"key": pl.String, "version": pl.String},
+            )
+            self._tables.write_file(frame, self._folder / f"{cursor}.parquet")
+            for path in self._folder.glob("*.parquet"):
+                if path.stem not in (cursor, self._cursor):
+                    path.unlink(missing_ok=True)
+        return cursor
+
+
+def _due(
+    shards: list[Shard], handled: dict[str, str], tables: ParquetTables
+) -> tuple[list[Shard], set[str]]:
+    """The shards to request runs for, and the keys of those that are left for the next ticks.
+
+    What `rare-assets run` or somebody in the UI has read is not requested again.
+    """
+    due: list[Shard] = []
+    later: set[str] = set()
+    looked_at = 0
+    for shard in shards:
+        if handled.get(shard.key) == shard.version:
+            continue
+        if len(due) == RUNS_PER_TICK or looked_at == LOOKS_PER_TICK:
+            later.add(shard.key)
+            continue
+        looked_at += 1
+        if not is_read(tables, shard):
+            due.append(shard)
+    return due, later
+
+
+def _partitions(
+    scan: Scan, removed: list[str]
+) -> list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest]:
+    return [
+        *([document_shards.build_add_request(scan.new)] if scan.new else []),
+        *([document_shards.build_delete_request(removed)] if removed else []),
+    ]
+
+
+@dg.sensor(
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=WATCH_SECONDS,
+    description="Costs nothing: registers the shards of new source files, and shows in corpus_files "
+    "which files are new, changed, gone or made, so that documents of changed files are unsynced. "
+    "Removes the shards of gone files where RARE_REMOVE_DELETED_SHARDS is set. Makes no table.",
+)
+def watch_corpus(
+    context: dg.SensorEvaluationContext, corpus: Corpus, storage: Storage
+) -> dg.SensorResult | dg.SkipReason:
+    """Scans the source; opens only files that changed since the last scan."""
+    tables, source = storage.tables(), corpus.source()
+    try:
+        scan = scan_source(source, tables, context.instance, watching=True)
+        removed = remove_tables(scan, tables) if corpus.removes_deleted_shards else []
+        states = source_states(scan, tables, removed)
+        reported = report_states(states, source, scan, context.instance)
+    except SourceError as error:
+        return dg.SkipReason(f"The source can't be read: {error}")
+    gone = say_gone(scan, removed)
+    if gone and reported:
+        context.log.warning(gone)
+    counts = ", ".join(f"{n:,} {state}" for state, n in states.counts().items() if n)
+    news = f"{'Changed' if reported or scan.new else 'Nothing has changed'}: {counts}."
+    return dg.SensorResult(
+        skip_reason=dg.SkipReason(" ".join(filter(None, [news, gone]))),
+        dynamic_partitions_requests=_partitions(scan, removed),
+    )
+
+
+@dg.sensor(
+    job=questions_job,
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    minimum_interval_seconds=NEW_SHARDS_SECONDS,
+    # The UI shows a sensor's description as plain text.
+    description="Costs money once it is on: registers the shards of new source files and requests "
+    "documents and questions for them and for changed files, one teacher request per document that "
+    f"was never asked about, at most {RUNS_PER_TICK} runs a tick. Tells which files are gone, and "
+    "removes their shards where RARE_REMOVE_DELETED_SHARDS is set. The index, hard negatives and "
+    "reasoning follow from a backfill or 'rare-assets run'. Off by default.",
+)
+def new_shards(
+    context: dg.SensorEvaluationContext, corpus: Corpus, storage: Storage
+) -> dg.SensorResult | dg.SkipReason:
+    """Scans the source; opens only files that changed since the last scan."""
+    tables = storage.tables()
+    try:
+        scan = scan_source(corpus.source(), tables, context.instance)
+    except SourceError as error:
+        return dg.SkipReason(f"The source can't be read: {error}")
+    removed = remove_tables(scan, tables) if corpus.removes_deleted_shards else []
+    handled = Handled(tables, context.cursor)
+    due, later = _due(scan.shards, handled.versions, tables)
+    versions = {shard.key: shard.version for shard in scan.shards if shard.key not in later}
+    gone = say_gone(scan, removed)
+    if gone:
+        context.log.warning(gone)
+    requests = [
+        # A run key is never requested twice: one run per shard and version of its file.
+        dg.RunRequest(partition_key=shard.key, run_key=f"{shard.key}@{shard.version}")
+        for shard in due
+    ]
+    news = f"No new or changed files; {len(scan.shards):,} shards are registered."
+    if later:
+        news = f"{len(later):,} shards are left for the next ticks."
+    return dg.SensorResult(
+        run_requests=requests,
+        skip_reason=None if requests else dg.SkipReason(" ".join(filter(None, [news, gone]))),
+        dynamic_partitions_requests=_partitions(scan, removed),
+        cursor=handled.store(versions),
+    )
+
+
+def _is_under_way(instance: dg.DagsterInstance) -> bool:
+    """Return True if a run is reading documents or syncing the index, or is about to."""
+    unfinished = dg.RunsFilter(statuses=[*NOT_FINISHED_STATUSES])
+    return any(
+        run.job_name in READING_JOBS or READING_ASSETS & (run.asset_selection or set())
+        for run in instance.get_runs(unfinished)
+    )
+
+
+@dg.sensor(
+    job=corpus_index_job,
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    minimum_interval_seconds=FOLLOW_SECONDS,
+    description="Costs nothing: syncs the index whenever it does not hold the stored documents of all "
+    "shards, once none is being read. Off by default: a backfill and 'rare-assets run' sync it "
+    "themselves. Nothing that asks the teacher is ever requested by it.",
+)
+def index_follows_documents(
+    context: dg.SensorEvaluationContext, storage: Storage, retriever: Bm25Retriever
+) -> dg.SensorResult | dg.SkipReason:
+    """Compares the footers of the stored documents with the index; looks only where a file changed."""
+    tables = storage.tables()
+    registered = sorted(context.instance.get_dynamic_partitions(document_shards.name or ""))
+    stored = sorted(tables.stored_versions("documents").items())
+    # A sync that failed is not requested again until something changes.
+    seen = hashlib.sha256(json.dumps([registered, stored]).encode()).hexdigest()[:16]
+    if seen == context.cursor:
+        return dg.SkipReason("No documents have changed since the last look.")
+    if _is_under_way(context.instance):
+        return dg.SkipReason("Documents are being read, or the index is being synced.")
+    with retriever.open(first_wait=FIRST_WAIT) as engine:
+        try:
+            state = engine.state()
+        except IndexMissing:
+            state = None
+    contents = shards_to_index(tables, registered, state.shards if state else {}).contents
+    wanted = {shard: content.content_hash for shard, content in contents.items()}
+    if wanted == (dict(state.shards) if state else {}):
+        return dg.SensorResult(
+            skip_reason=dg.SkipReason(f"The index holds the {len(wanted):,} shards as stored."),
+            cursor=seen,
+        )
+    config = {} if state is None else {"corpus_index": {"config": state.bm25._asdict()}}
+    # It ranks as it did: options of a run by hand stay.
+    return dg.SensorResult(run_requests=[dg.RunRequest(run_config={"ops": config})], cursor=seen)
+
+
+sensors = [watch_corpus, new_shards, index_follows_documents]

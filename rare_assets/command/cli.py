@@ -1,0 +1,310 @@
+"""The `rare-assets` command: the main job and the UI on one instance, from a terminal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from rare_assets.command.export_options import export_options, read_options
+from rare_assets.settings import Settings
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(package_name="rare-assets")
+def main() -> None:
+    """RARE data from a corpus: documents -> questions -> BM25 hard negatives -> reasoning.
+
+    Settings come from the environment (RARE_SOURCE, RARE_STORAGE, RARE_MODEL, ...; see the README).
+    With nothing set, the bundled sample corpus, an embedded teacher and an embedded index are used.
+
+    \b
+    Examples:
+      rare-assets run --source ./corpus --dry-run      what it would ask, and what that costs
+      rare-assets run --source ./corpus                make it; again goes on where it was
+      rare-assets status --source ./corpus             what is made, what it has cost
+      rare-assets dev --source ./corpus                the same runs in the Dagster UI
+    """
+
+
+@main.command(context_settings=CONTEXT)
+@click.option("--source", metavar="S", help="Folder, file, pattern or URL of the corpus.")
+@click.option("--storage", metavar="T", help="Folder or URL where the tables go.")
+@click.option(
+    "--shard", "shards", multiple=True, metavar="KEY", help="Only this shard; repeatable."
+)
+@click.option(
+    "--all", "redo_all", is_flag=True, help="Materialize everything anew, changed or not."
+)
+@click.option(
+    "--retry-rejects",
+    is_flag=True,
+    help="Ask again where no stored answer of the teacher can be used, and only there.",
+)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML of Dagster run config, as in the Launchpad (ops: {questions: {config: {...}}}).",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Only say what would be made, with requests, tokens and cost."
+)
+def run(
+    source: str | None,
+    storage: str | None,
+    shards: tuple[str, ...],
+    redo_all: bool,
+    retry_rejects: bool,
+    config: Path | None,
+    dry_run: bool,
+) -> None:
+    """Register shards and materialize what is missing or has changed, in the right order.
+
+    \b
+    Examples:
+      rare-assets run                                  the sample corpus, no key, no server
+      rare-assets run --source ./corpus --storage s3://bucket/rare
+      rare-assets run --shard biology.jsonl            one shard (documents and index: all)
+      rare-assets run --all                            everything anew; stored answers are free
+      rare-assets run --retry-rejects                  ask again for rejects, of a mended teacher
+      rare-assets run --dry-run                        what it would ask, and what that costs
+
+    Every answer of the teacher is stored: a run that was stopped goes on where it was.
+    On a terminal it shows what is done of all, the rate, the time left and the dollars so far; in a
+    log file the same as plain lines. Exits 1 if anything failed, 2 on wrong usage, 130 if it was
+    interrupted, 143 if it was terminated.
+    """
+    _set(RARE_SOURCE=source, RARE_STORAGE=storage)
+    with _one_message():
+        from rare_assets.command.run import MainJob
+
+        run_config = _read_config(config)
+        if retry_rejects:
+            _retry_rejects(run_config)
+        job = MainJob(run_config, shards, redo_all)
+        succeeded = job.estimate() if dry_run else job.execute()
+    sys.exit(0 if succeeded else 1)
+
+
+@main.command(context_settings=CONTEXT)
+@click.option("--source", metavar="S", help="Folder, file, pattern or URL of the corpus.")
+@click.option("--storage", metavar="T", help="Folder or URL where the tables go.")
+def register(source: str | None, storage: str | None) -> None:
+    """Register the source's shards as partitions, and make nothing. Costs nothing.
+
+    Shards whose files are gone are told, and removed where RARE_REMOVE_DELETED_SHARDS is set.
+
+    \b
+    Example:
+      rare-assets register --source ./corpus
+    """
+    _set(RARE_SOURCE=source, RARE_STORAGE=storage)
+    with _one_message():
+        from rare_assets.command.run import register_shards
+
+        register_shards()
+
+
+@main.command(context_settings=CONTEXT)
+@click.option("--source", metavar="S", help="Folder, file, pattern or URL of the corpus.")
+@click.option("--storage", metavar="T", help="Folder or URL where the tables go.")
+def status(source: str | None, storage: str | None) -> None:
+    """What is made, what is missing or has changed, and what the teacher has cost so far.
+
+    \b
+    Example:
+      rare-assets status --storage s3://bucket/rare
+    """
+    _print_status(source, storage, each_shard=False)
+
+
+@main.command(context_settings=CONTEXT)
+@click.option("--source", metavar="S", help="Folder, file, pattern or URL of the corpus.")
+@click.option("--storage", metavar="T", help="Folder or URL where the tables go.")
+def shards(source: str | None, storage: str | None) -> None:
+    """Each shard of the source: rows, rejects and state of every stage, and its cost so far.
+
+    \b
+    Example:
+      rare-assets shards --source ./corpus
+    """
+    _print_status(source, storage, each_shard=True)
+
+
+@main.command(context_settings=CONTEXT)
+@click.option("--storage", metavar="T", help="Folder or URL where the tables are.")
+@click.option(
+    "--format", "formats", multiple=True, metavar="F", help="Only this format; repeatable."
+)
+@click.option("--out", metavar="DIR", help="Folder or URL. Default: exports/ in the storage.")
+@click.option(
+    "--shard", "shards", multiple=True, metavar="KEY", help="Only this shard; repeatable."
+)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML of Dagster run config: options in ops: {exports: {config: {...}}}.",
+)
+@export_options
+def export(
+    storage: str | None,
+    formats: tuple[str, ...],
+    out: str | None,
+    shards: tuple[str, ...],
+    config: Path | None,
+    **options: Any,
+) -> None:
+    """Write what is stored as training files, split for validation and test, with a data card.
+
+    \b
+    Examples:
+      rare-assets export                               all formats, to exports/ in the storage
+      rare-assets export --format sentence-transformers --num-neg 3
+      rare-assets export --format messages --answer-correct correct --thinking reasoning_content
+      rare-assets export --exclude ./eval/nfcorpus --out s3://bucket/training
+
+    Formats: sentence-transformers, cross-encoder, flag-embedding, tevatron, reasonir, messages,
+    prompt-completion, llama-factory, verl, rare, dataflow, beir. Costs nothing, asks no model; only
+    shards that changed are written again. Exits 1 if a format that was named has no row.
+    """
+    _set(RARE_STORAGE=storage)
+    with _one_message():
+        from rare_assets.command.export import run_export
+
+        holds = run_export(formats, out, shards, read_options(options, _read_config(config)))
+    sys.exit(0 if holds else 1)
+
+
+@main.command(context_settings=CONTEXT)
+@click.option("--source", metavar="S", help="Folder, file, pattern or URL of the corpus.")
+@click.option("--storage", metavar="T", help="Folder or URL where the tables go.")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=3000, show_default=True)
+def dev(source: str | None, storage: str | None, host: str, port: int) -> None:
+    """Register the shards and open the Dagster UI on the instance that `rare-assets run` uses.
+
+    \b
+    Example:
+      rare-assets dev --port 3333
+    """
+    _set(RARE_SOURCE=source, RARE_STORAGE=storage)
+    with _one_message():
+        from rare_assets.automation.daemon import dagster_dev
+        from rare_assets.automation.instance import GRAPH_PAGE, WORKSPACE
+        from rare_assets.command.run import register_shards
+        from rare_assets.corpus.formats import SourceError
+
+        try:
+            register_shards()
+        except SourceError as error:
+            click.echo(f"No shard was registered: {error}", err=True)
+        # Dagster's own start page folds every group of assets.
+        click.echo(f"The graph:  http://{host}:{port}{GRAPH_PAGE}")
+        dagster_dev(["-w", str(WORKSPACE), "-h", host, "-p", str(port)])
+
+
+def _print_status(source: str | None, storage: str | None, *, each_shard: bool) -> None:
+    _set(RARE_SOURCE=source, RARE_STORAGE=storage)
+    with _one_message():
+        from rare_assets.command.run import MainJob
+
+        MainJob({}).print_status(each_shard)
+
+
+@contextmanager
+def _one_message() -> Iterator[None]:
+    """What a user can mend, and a stop, end the command with one message; all else is a bug."""
+    from rare_assets.automation.instance import home_error
+    from rare_assets.command.plan import OptionsError
+    from rare_assets.command.run import NothingToDo
+    from rare_assets.corpus.formats import SourceError
+    from rare_assets.exports.options import ExportError
+    from rare_assets.files.stored_bytes import StorageError
+    from rare_assets.operators.templates import TemplateError
+    from rare_assets.retriever.elasticsearch.connection import ElasticsearchError
+    from rare_assets.retriever.interface import IndexConflict
+    from rare_assets.teacher.interface import TeacherStopped
+    from rare_assets.teacher.pricing import PriceError
+
+    def stop(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    # A service manager's stop ends the runs in order, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        click.echo(
+            "\nStopped. What was made and every answer received is stored: run the same command "
+            "again to go on.",
+            err=True,
+        )
+        sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
+    except (
+        ElasticsearchError,
+        ExportError,
+        IndexConflict,
+        NothingToDo,
+        OptionsError,
+        PriceError,
+        SourceError,
+        TeacherStopped,
+        StorageError,
+        TemplateError,
+    ) as error:
+        raise click.ClickException(str(error)) from error
+    except Exception as error:
+        if said := home_error(error):
+            raise click.ClickException(said) from error
+        raise
+
+
+def _set(**values: str | None) -> None:
+    """Options become settings of this process and of the runs that it starts."""
+    for name, value in values.items():
+        if value is not None:
+            os.environ[name] = value
+    # Runs may have another working directory: a local folder is made absolute once.
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        problems = "; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())
+        raise click.ClickException(problems) from error
+    for name, value in (("RARE_SOURCE", settings.source), ("RARE_STORAGE", settings.storage)):
+        if "://" not in value:
+            os.environ[name] = str(Path(value).expanduser().absolute())
+
+
+def _retry_rejects(run_config: dict[str, Any]) -> None:
+    """Set the option of that name for both assets that ask the teacher."""
+    ops = run_config["ops"] = dict(run_config.get("ops") or {})
+    for asset in ("questions", "reasoning"):
+        given = ops.get(asset) or {}
+        ops[asset] = {**given, "config": {**(given.get("config") or {}), "retry_rejects": True}}
+
+
+def _read_config(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"{path}: not YAML: {error}") from error
+    if content is not None and not isinstance(content, dict):
+        raise click.UsageError(f"{path}: not a mapping of Dagster run config")
+    return content or {}
+
+
+if __name__ == "__main__":
+    main()

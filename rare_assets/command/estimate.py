@@ -1,0 +1,176 @@
+"""What a run would ask of the teacher and what that costs, without a run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple
+
+from rare_assets.assets.asking import judge_of
+from rare_assets.command.plan import Planner
+from rare_assets.corpus.source import Shard
+from rare_assets.operators.doc2query import doc2query
+from rare_assets.operators.reason_distill import reason_distill
+from rare_assets.resources.configurable import TeacherModel
+from rare_assets.teacher.estimating import COMPLETION_TOKENS
+from rare_assets.teacher.interface import Usage
+
+# Where a shard's texts are not known yet: tokens of a document, and of a prompt's own wording.
+DOCUMENT_TOKENS = 200
+PROMPT_TOKENS = 400
+# A judge's sentence and its verdict.
+VERDICT_TOKENS = 50
+
+
+class StageEstimate(NamedTuple):
+    """What one stage would ask, all shards together. `bound` is set where some of it is a guess
+    upwards, since what is asked about has not been made yet. `cost_usd` is None without a price."""
+
+    stage: str
+    shards: int
+    requests: int
+    reused: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+    bound: bool
+
+
+def estimate(
+    planner: Planner,
+    teacher: TeacherModel,
+    shards: list[Shard],
+    say: Callable[[str], None] | None = None,
+) -> list[StageEstimate]:
+    """What the stages of these shards that ask the teacher would ask, if they were run now; `say` is
+    told of stored answers that can't be read.
+
+    Raises:
+        TeacherStopped: what is stored can't be told.
+    """
+    options = planner.options
+    asking = ["questions", "reasoning"]
+    if options.hard_negatives.judge_relevance:
+        asking.insert(1, "hard_negatives")
+    totals = {stage: _Total(stage, teacher) for stage in asking}
+    index = planner.index_state()
+    # What is made again only because it was asked for asks the same, so that its answers are stored.
+    changed = planner.without_redoing()
+    for shard in shards:
+        stale_documents = changed.documents(shard) is not None
+        stages = [] if index is None else [each.stage for each in changed.asked(shard.key, index)]
+        if stale_documents or index is None or not planner.tables.exists("questions", shard.key):
+            stages = ["questions", "hard_negatives", "reasoning"]
+        if "questions" in stages or planner.redo_all:
+            if stale_documents:
+                totals["questions"].guess(
+                    shard.n_rows * options.questions.num_questions, DOCUMENT_TOKENS + PROMPT_TOKENS
+                )
+            else:
+                totals["questions"].count(asyncio.run(_questions(planner, teacher, shard.key, say)))
+        if stages == ["reasoning"] or (planner.redo_all and not stages):
+            totals["reasoning"].count(asyncio.run(_reasoning(planner, teacher, shard.key, say)))
+        elif "reasoning" in stages:
+            questions = planner.tables.provenance_if_whole("questions", shard.key)
+            asked = (
+                shard.n_rows * options.questions.num_questions
+                if questions is None or "questions" in stages
+                else questions.n_rows
+            )
+            negatives = options.hard_negatives.num_neg
+            if "hard_negatives" in totals:
+                totals["hard_negatives"].guess(
+                    asked * negatives, DOCUMENT_TOKENS + PROMPT_TOKENS, VERDICT_TOKENS
+                )
+            totals["reasoning"].guess(
+                asked * options.reasoning.n, (1 + negatives) * DOCUMENT_TOKENS + PROMPT_TOKENS
+            )
+    return [total.result() for total in totals.values()]
+
+
+async def _questions(
+    planner: Planner, teacher: TeacherModel, shard: str, say: Callable[[str], None] | None
+) -> Usage:
+    options = planner.options.questions
+    async with teacher.estimating(
+        refresh=options.refresh,
+        retry_rejects=options.retry_rejects,
+        batch=options.mode == "batch",
+        say=say,
+    ) as estimating:
+        await doc2query(
+            planner.tables.load("documents", shard).collect(),
+            estimating,
+            templates=planner.templates,
+            **options.operator_options(teacher),
+        )
+        return estimating.usage
+
+
+async def _reasoning(
+    planner: Planner, teacher: TeacherModel, shard: str, say: Callable[[str], None] | None
+) -> Usage:
+    options = planner.options.reasoning
+    async with teacher.estimating(
+        refresh=options.refresh,
+        retry_rejects=options.retry_rejects,
+        batch=options.mode == "batch",
+        say=say,
+    ) as estimating:
+        await reason_distill(
+            planner.tables.load("questions", shard).collect(),
+            planner.tables.load("documents", shard).collect(),
+            planner.tables.load("hard_negatives", shard).collect(),
+            estimating,
+            templates=planner.templates,
+            judge=judge_of(teacher, estimating, planner.templates)
+            if options.judge_answers
+            else None,
+            **options.operator_options(teacher),
+        )
+        return estimating.usage
+
+
+class _Total:
+    """The sum over the shards of one stage."""
+
+    def __init__(self, stage: str, teacher: TeacherModel) -> None:
+        self.stage = stage
+        self.teacher = teacher
+        self.usage = Usage()
+        self.shards = 0
+        self.bound = False
+
+    def count(self, usage: Usage) -> None:
+        self.shards += 1
+        self.usage.requests += usage.requests
+        self.usage.answers_reused += usage.answers_reused
+        self.usage.prompt_tokens += usage.prompt_tokens
+        self.usage.completion_tokens += usage.completion_tokens
+
+    def guess(
+        self, requests: int, prompt_tokens: int, completion_tokens: int = COMPLETION_TOKENS
+    ) -> None:
+        self.bound = True
+        self.count(
+            Usage(
+                requests=requests,
+                prompt_tokens=requests * prompt_tokens,
+                completion_tokens=requests * completion_tokens,
+            )
+        )
+
+    def result(self) -> StageEstimate:
+        usage = self.usage
+        return StageEstimate(
+            self.stage,
+            self.shards,
+            usage.requests,
+            usage.answers_reused,
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            self.teacher.load_prices().cost(
+                self.teacher.name, usage.prompt_tokens, usage.completion_tokens
+            ),
+            self.bound,
+        )

@@ -1,0 +1,368 @@
+"""What is missing or has changed: which stages of which shards `rare-assets run` materializes, and why.
+
+Everything is read from the tables' footers (rows only of a shard that has rejects) and what the last
+sync noted of the negatives, no event log.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import dagster as dg
+import polars as pl
+from pydantic import ValidationError
+
+from rare_assets.assets.corpus_index import CorpusIndexConfig, shards_to_index
+from rare_assets.assets.hard_negatives import HardNegativesConfig
+from rare_assets.assets.questions import QuestionsConfig
+from rare_assets.assets.reasoning import ReasoningConfig
+from rare_assets.checks.gate import why_blocked
+from rare_assets.checks.judgement import StoredShard
+from rare_assets.operators.answers import retryable
+from rare_assets.operators.templates import load_templates
+from rare_assets.retriever.interface import (
+    Bm25,
+    IndexDamaged,
+    IndexMissing,
+    IndexState,
+)
+from rare_assets.stages.provenance import (
+    completed,
+    documents_from,
+    hard_negatives_from,
+    questions_from,
+    reasoning_from,
+    what_differs,
+)
+from rare_assets.stages.standing import is_within_growth, standing
+from rare_assets.storage.tables import TableDamaged, TableMissing
+from rare_assets.teacher.interface import ENDPOINT_FAULTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rare_assets.corpus.source import Shard
+    from rare_assets.resources.configurable import Bm25Retriever, TeacherModel
+    from rare_assets.storage.tables import ParquetTables
+
+ConfigT = TypeVar("ConfigT", bound=dg.Config)
+
+ASKED_STAGES = ("questions", "hard_negatives", "reasoning")
+# What pydantic puts before the message of a validator of one's own.
+VALUE_ERROR = "Value error, "
+FIRST_WAIT = 5  # seconds until a user is told that no Elasticsearch was ever there
+
+
+class OptionsError(ValueError):
+    """The run config can't be used; the message names asset and field."""
+
+
+class Stale(NamedTuple):
+    """A stage of a shard that is to be materialized, and why: `missing`, `damaged`, or what has
+    changed."""
+
+    stage: str
+    why: str
+
+
+INDEX_CHANGED = Stale("hard_negatives", "index")
+
+
+class Options(NamedTuple):
+    """The per-run options of each asset, as the run config gives them."""
+
+    corpus_index: CorpusIndexConfig
+    questions: QuestionsConfig
+    hard_negatives: HardNegativesConfig
+    reasoning: ReasoningConfig
+
+    @classmethod
+    def from_run_config(cls, run_config: Mapping[str, Any]) -> Options:
+        """Options from Dagster run config (`ops: {questions: {config: {...}}}`); the rest default.
+
+        Raises:
+            OptionsError: an asset or a field that is not there, or a value that does not fit.
+        """
+        ops = run_config.get("ops") or {}
+        unknown = sorted(set(ops) - set(cls._fields))
+        if unknown:
+            raise OptionsError(
+                f"ops: no asset {', '.join(unknown)} takes options; those that do are "
+                f"{', '.join(cls._fields)}."
+            )
+        return cls(
+            _options(CorpusIndexConfig, "corpus_index", ops),
+            _options(QuestionsConfig, "questions", ops),
+            _options(HardNegativesConfig, "hard_negatives", ops),
+            _options(ReasoningConfig, "reasoning", ops),
+        )
+
+
+class Planner:
+    """Compares what is stored with what would be stored now."""
+
+    def __init__(
+        self,
+        tables: ParquetTables,
+        retriever: Bm25Retriever,
+        teacher: TeacherModel,
+        options: Options,
+        redo_all: bool = False,
+    ) -> None:
+        self.tables = tables
+        self.retriever = retriever
+        self.options = options
+        self.redo_all = redo_all
+        self.teacher = teacher
+        self.teacher_name = teacher.name
+        self.templates = load_templates(teacher.prompts_folder)
+        # What the last sync noted of the negatives, and the index that it is true of.
+        self._standing: tuple[str, dict[str, str]] | None = None
+
+    def without_redoing(self) -> Planner:
+        """The same, for what is missing or has changed alone."""
+        return Planner(self.tables, self.retriever, self.teacher, self.options)
+
+    def documents(self, shard: Shard) -> Stale | None:
+        """Whether a shard's documents must be read (again)."""
+        return self._compare("documents", shard.key, documents_from(shard))
+
+    def index(self, registered: list[str]) -> str | None:
+        """Why the index must be synced, or None."""
+        state = None
+        why = "missing"
+        try:
+            state = self._index_state()
+        except IndexDamaged:
+            why = "damaged"
+        except IndexMissing:
+            pass
+        try:
+            wanted = shards_to_index(self.tables, registered, state.shards if state else {})
+        except TableDamaged:
+            # The sync itself refuses, and says which table.
+            return "documents"
+        options = self.options.corpus_index
+        if state is None:
+            return why
+        if self.redo_all:
+            return "asked for"
+        analyzer = options.settled_analyzer(self.tables, state.engine)
+        if analyzer is None or state.bm25 != Bm25(options.k1, options.b, analyzer):
+            return "options"
+        changed = {shard: content.content_hash for shard, content in wanted.contents.items()}
+        return None if changed == dict(state.shards) else "documents"
+
+    def index_state(self) -> IndexState | None:
+        """What the index holds, or None if there is none that is whole.
+
+        Raises:
+            StorageError, ElasticsearchError: it can't be told.
+        """
+        try:
+            return self._index_state()
+        except IndexMissing:
+            return None
+
+    def _index_state(self) -> IndexState:
+        with self.retriever.open(first_wait=FIRST_WAIT) as engine:
+            return engine.state()
+
+    def asked(self, shard: str, index: IndexState) -> list[Stale]:
+        """The stages after the documents that must be made for a shard, given the synced index.
+
+        A stage that is made again may change what the next ones are made from, so the rest
+        follows it; where nothing changes, stored answers make that free.
+        """
+        stale = self.questions(shard)
+        if stale:
+            return [stale, *(Stale(stage, "questions") for stage in ASKED_STAGES[1:])]
+        return self.after_questions(shard, index)
+
+    def questions(self, shard: str) -> Stale | None:
+        """Whether a shard's questions must be asked for, given its documents (None without them)."""
+        documents = self.tables.provenance_if_whole("documents", shard)
+        if documents is None:
+            return None
+        made_from = questions_from(
+            documents.content_hash,
+            self.options.questions,
+            self.templates.doc2query.fingerprint,
+            self.teacher_name,
+        )
+        stale = self._compare("questions", shard, made_from, QuestionsConfig)
+        if stale is None and self._has_grown_long_enough(shard):
+            return Stale("questions", "documents")
+        return stale
+
+    def _has_grown_long_enough(self, shard: str) -> bool:
+        """Whether a document was left out as too short that is not, as its words are counted now.
+
+        The number of words is no part of a document's identity: it follows from the text.
+        """
+        stored = self.tables.provenance_if_whole("questions", shard)
+        if stored is None or not stored.n_rejects:
+            return False
+        left_out = self.tables.scan_rejects("questions", shard).filter(
+            pl.col("reason") == "too_short"
+        )
+        long_enough = self.tables.scan("documents", shard).filter(
+            pl.col("n_words") >= self.options.questions.min_words
+        )
+        found = left_out.join(long_enough, on="doc_id", how="semi").head(1).collect()
+        return not found.is_empty()
+
+    def after_questions(self, shard: str, index: IndexState) -> list[Stale]:
+        """The stages after the questions that must be made for a shard, given those and the index."""
+        documents = self.tables.provenance_if_whole("documents", shard)
+        questions = self.tables.provenance_if_whole("questions", shard)
+        if documents is None or questions is None:
+            return []
+        stale = self._compare(
+            "hard_negatives",
+            shard,
+            hard_negatives_from(
+                questions.content_hash,
+                self.options.hard_negatives,
+                index,
+                self.templates,
+                self.teacher_name,
+            ),
+            HardNegativesConfig,
+        )
+        if stale == INDEX_CHANGED and self._negatives_stand(shard, index):
+            stale = None
+        if stale:
+            return [stale, Stale("reasoning", "hard_negatives")]
+        hard_negatives = self.tables.provenance("hard_negatives", shard)
+        assert hard_negatives is not None
+        stale = self._compare(
+            "reasoning",
+            shard,
+            reasoning_from(
+                documents.content_hash,
+                questions.content_hash,
+                hard_negatives.content_hash,
+                self.options.reasoning,
+                self.templates,
+                self.teacher_name,
+            ),
+            ReasoningConfig,
+        )
+        if stale and self._is_blocked("hard_negatives", shard, "negatives_found"):
+            # Mined anew, in case that it was the index, before anything is paid on top.
+            return [Stale("hard_negatives", "negatives"), Stale("reasoning", "hard_negatives")]
+        return [stale] if stale else []
+
+    def _negatives_stand(self, shard: str, index: IndexState) -> bool:
+        """Whether mining negatives again, of which only the index has changed, would keep them all."""
+        if self._standing is None or self._standing[0] != index.fingerprint:
+            self._standing = index.fingerprint, standing(self.tables, index)
+        stored = self.tables.provenance_if_whole("hard_negatives", shard)
+        return (
+            stored is not None
+            and self._standing[1].get(shard) == stored.content_hash
+            and is_within_growth(
+                stored.made_from, index, self.options.hard_negatives.remine_after_growth
+            )
+        )
+
+    def _compare(
+        self,
+        table: str,
+        shard: str,
+        now: Mapping[str, str],
+        config: type[dg.Config] = dg.Config,
+    ) -> Stale | None:
+        """Whether a stored table is missing, damaged, made from something else, lacks what the endpoint
+        failed to answer, or was stopped by its check.
+
+        The latter is made again, from stored answers, so that its check stops what follows again.
+        """
+        try:
+            stored = self.tables.provenance(table, shard)
+        except TableDamaged:
+            return Stale(table, "damaged")
+        if stored is None:
+            return Stale(table, "missing")
+        if self.redo_all:
+            return Stale(table, "asked for")
+        changed = what_differs(completed(stored.made_from, config), now)
+        if changed:
+            return Stale(table, ", ".join(changed))
+        try:
+            if stored.n_rejects and self._has_endpoint_faults(table, shard):
+                return Stale(table, "faults of the endpoint")
+            if stored.n_rejects and (
+                self._is_blocked(table, shard) or self._is_to_be_retried(table, shard)
+            ):
+                return Stale(table, "rejects")
+        except (TableDamaged, TableMissing):
+            return Stale(table, "damaged")
+        return None
+
+    def _has_endpoint_faults(self, table: str, shard: str) -> bool:
+        """Whether any reject is one that the endpoint never answered, and may answer now."""
+        reasons = self.tables.load_rejects(table, shard).select(
+            pl.col("reason").is_in(ENDPOINT_FAULTS).any()
+        )
+        return bool(reasons.collect().item())
+
+    def _is_to_be_retried(self, table: str, shard: str) -> bool:
+        """Whether rejects are asked for again, of which there are some that could be mended so."""
+        options = getattr(self.options, table, None)
+        if not getattr(options, "retry_rejects", False):
+            return False
+        return not retryable(self.tables.scan_rejects(table, shard)).head(1).collect().is_empty()
+
+    def _is_blocked(self, table: str, shard: str, check: str = "rejects") -> bool:
+        if check == "rejects":
+            self.tables.load_rejects(table, shard)
+        return why_blocked(StoredShard(table, shard, self.tables), check) is not None
+
+
+def _options(kind: type[ConfigT], asset: str, ops: Mapping[str, Any]) -> ConfigT:
+    """An asset's options from the `ops` of a run config."""
+    given = (ops.get(asset) or {}).get("config") or {}
+    unknown = sorted(set(given) - set(kind.model_fields))
+    if unknown:
+        raise OptionsError(
+            f"ops.{asset}.config: no option {', '.join(unknown)}; there are "
+            f"{', '.join(kind.model_fields)}."
+        )
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        problems = "; ".join(
+            ": ".join(
+                filter(
+                    None, [".".join(map(str, each["loc"])), each["msg"].removeprefix(VALUE_ERROR)]
+                )
+            )
+            for each in error.errors()
+        )
+        raise OptionsError(f"ops.{asset}.config: {problems}") from error
+
+
+def check_run_config(*run_configs: Mapping[str, Any]) -> None:
+    """Refuse options of any step before the first one starts: Dagster itself looks at their types alone,
+    and each step at its own options, when those before it are paid for.
+
+    Values that come from environment variables are left to their steps.
+
+    Raises:
+        OptionsError: a value that does not fit.
+    """
+    for run_config in run_configs:
+        ops = run_config.get("ops") or {}
+        given = {
+            asset: {
+                "config": {
+                    name: value
+                    for name, value in ((ops.get(asset) or {}).get("config") or {}).items()
+                    if not (isinstance(value, dict) and set(value) == {"env"})
+                }
+            }
+            for asset in Options._fields
+        }
+        Options.from_run_config({"ops": given})

@@ -1,0 +1,304 @@
+"""The main job of `rare-assets run`: register shards, materialize what is stale, tell what was made.
+
+Every run is an ordinary Dagster run of one shard, or of the index; `schedule` says which may start.
+"""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from rich.console import Console
+from rich.markup import escape
+
+from rare_assets.assets.asking import once
+from rare_assets.automation.instance import (
+    TEACHER_POOL,
+    end_dead_runs,
+    open_pools,
+    pool_limit,
+    prepare_home,
+)
+from rare_assets.automation.registration import Scan, register, say_gone, scan_source, some
+from rare_assets.build import build_resources
+from rare_assets.command.estimate import estimate
+from rare_assets.command.order import Schedule, Task
+from rare_assets.command.plan import ASKED_STAGES, Options, Planner, Stale
+from rare_assets.command.progress import RunProgress
+from rare_assets.command.report import print_estimate, print_report, print_shards, print_status
+from rare_assets.command.status import made_nothing, shard_states, spent
+from rare_assets.command.workers import Request, Result, RunPool
+from rare_assets.corpus.source import CorpusSource
+from rare_assets.resources.configurable import Corpus, Storage, TeacherModel
+from rare_assets.resources.partitions import document_shards
+from rare_assets.settings import Settings
+
+LOG_WIDTH = 120
+
+
+class NothingToDo(Exception):
+    """A shard was asked for that the source does not have."""
+
+
+class MainJob:
+    """One invocation of `rare-assets run`.
+
+    Args:
+        run_config: Dagster run config for the assets, as the Launchpad takes it.
+        only: keys of the shards to ask about; all if empty. Documents and the index are made for
+            the whole corpus all the same, since negatives come from the whole corpus.
+        redo_all: materialize what is current, too.
+    """
+
+    def __init__(
+        self, run_config: Mapping[str, Any], only: Iterable[str] = (), redo_all: bool = False
+    ) -> None:
+        self.run_config = dict(run_config)
+        self.only = list(only)
+        self.console = _console()
+        self.home = prepare_home()
+        resources = build_resources()
+        storage: Storage = resources["storage"]
+        corpus: Corpus = resources["corpus"]
+        self.teacher: TeacherModel = resources["teacher"]
+        self.tables = storage.tables()
+        self.source = corpus.source()
+        self.removes_deleted = corpus.removes_deleted_shards
+        self.planner = Planner(
+            self.tables,
+            resources["retriever"],
+            self.teacher,
+            Options.from_run_config(self.run_config),
+            redo_all,
+        )
+        self.failures: dict[str, str] = {}
+        # A price file that can't be used is told now, not by every run.
+        self.teacher.load_prices()
+
+    def execute(self) -> bool:
+        """Do it all. Returns whether everything that was asked for succeeded.
+
+        Raises:
+            SourceError: the source can't be read.
+            NothingToDo: `only` names a shard that the source does not have.
+        """
+        with dg.DagsterInstance.get() as instance:
+            end_dead_runs(instance)
+            at_once = Settings().shards_at_once
+            if too_low := open_pools(instance, at_once):
+                self.console.print(
+                    f"[yellow]RARE_SHARDS_AT_ONCE is {at_once}, and fewer steps run at once in "
+                    f"pools whose limit was set by hand: {', '.join(too_low)}. Raise it in the UI "
+                    "(Deployment, Concurrency) or by `dagster instance concurrency set`.[/]",
+                    soft_wrap=True,
+                )
+            scan = self._register(instance)
+            keys = [shard.key for shard in scan.shards]
+            asked = self.only or keys
+            with (
+                RunProgress(instance, self.console, self.planner.options.reasoning.n) as progress,
+                RunPool(instance) as runs,
+            ):
+                registered = list(instance.get_dynamic_partitions(document_shards.name or ""))
+                self._execute(runs, scan, registered, asked, progress)
+        for shard in asked:
+            if shard not in self.failures and (said := made_nothing(self.tables, shard)):
+                self.failures[shard] = said
+        print_report(self.console, self.tables, asked, self.failures, self.home, Path.cwd())
+        return not self.failures
+
+    def estimate(self) -> bool:
+        """Say what `execute` would make, with the requests it would send and their cost.
+
+        Exact for shards whose documents (for reasoning: whose negatives) are current; for the
+        others a bound: one request a row of the source, or a question, with prompts of usual size.
+        Returns True.
+        """
+        with dg.DagsterInstance.get() as instance:
+            scan = self._scan(instance, remember=False)
+        asked = [shard for shard in scan.shards if not self.only or shard.key in self.only]
+        say = once(lambda line: self.console.print(f"[yellow]{escape(line)}[/]", soft_wrap=True))
+        print_estimate(self.console, estimate(self.planner, self.teacher, asked, say))
+        return True
+
+    def print_status(self, each_shard: bool) -> None:
+        """Print the state of every stage, in sum or for each shard. Registers and makes nothing."""
+        with dg.DagsterInstance.get() as instance:
+            scan = self._scan(instance, remember=False)
+        states = shard_states(self.planner, scan.shards, self.planner.index_state())
+        keys, prices = [shard.key for shard in scan.shards], self.teacher.load_prices()
+        if each_shard:
+            costs = {key: spent(self.tables, [key], prices) for key in keys}
+            print_shards(self.console, scan.shards, states, costs)
+        else:
+            print_status(self.console, states, spent(self.tables, keys, prices), scan)
+
+    def _scan(self, instance: dg.DagsterInstance, *, remember: bool) -> Scan:
+        scan = scan_source(self.source, self.tables, instance, remember=remember)
+        keys = {shard.key for shard in scan.shards}
+        unknown = [key for key in self.only if key not in keys]
+        if unknown:
+            raise NothingToDo(
+                f"The source {self.source.url} has no shard {', '.join(unknown)}. "
+                f"It has: {some(sorted(keys))}."
+            )
+        return scan
+
+    def _register(self, instance: dg.DagsterInstance) -> Scan:
+        scan = self._scan(instance, remember=True)
+        removed = register(
+            scan, self.source, self.tables, instance, remove_deleted=self.removes_deleted
+        )
+        teacher = f"; teacher [bold]{escape(self.teacher.name)}[/]"
+        _print_registered(self.console, self.source, scan, removed, teacher)
+        return scan
+
+    def _execute(
+        self,
+        runs: RunPool,
+        scan: Scan,
+        registered: list[str],
+        asked: list[str],
+        progress: RunProgress,
+    ) -> None:
+        sizes = {shard.key: shard.n_rows for shard in scan.shards}
+        expected = self._announce(scan, registered, asked, sizes, progress)
+        asking_at_once, ahead = self._places(progress.instance)
+        command = str(uuid.uuid4())
+
+        def decided(shard: str, stages: Sequence[str], stale: list[Stale]) -> None:
+            """Correct what was announced before documents and index were there."""
+            reasons = {each.stage: each.why for each in stale}
+            for stage in stages:
+                if stage in reasons and (shard, stage) not in expected:
+                    rows = self._rows(stage, shard, sizes[shard])
+                    progress.announce(stage, reasons[stage], {shard: rows})
+                elif stage not in reasons and (shard, stage) in expected:
+                    progress.retract(stage, shard)
+
+        schedule = Schedule(
+            self.planner,
+            scan.shards,
+            registered,
+            asked,
+            asking_at_once=asking_at_once,
+            ahead=ahead,
+            at_once=Settings().shards_at_once,
+            decided=decided,
+        )
+
+        def start(under_way: list[Request]) -> Request | None:
+            task = schedule.next([_task(request) for request in under_way])
+            return Request(command, str(uuid.uuid4()), *task, self.run_config) if task else None
+
+        def done(result: Result) -> None:
+            progress.finished(result)
+            failed = result.error is not None
+            if result.error is not None:
+                self.failures[result.request.shard or "corpus_index"] = result.error
+            schedule.finished(
+                _task(result.request), failed=failed, stops_others=result.stops_others
+            )
+
+        def tick(under_way: list[Request]) -> None:
+            progress.tick([(request, runs.how_far(request)) for request in under_way])
+
+        runs.execute_all(start, tick=tick, done=done)
+
+    def _announce(
+        self,
+        scan: Scan,
+        registered: list[str],
+        asked: list[str],
+        sizes: Mapping[str, int],
+        progress: RunProgress,
+    ) -> set[tuple[str, str]]:
+        """Say what is to be made, as far as it can be told now. Returns (shard, stage) of it all."""
+        planner = self.planner
+        documents = {s.key: why for s in scan.shards if (why := planner.documents(s)) is not None}
+        index = "documents" if documents else planner.index(registered)
+        state = planner.index_state()
+        stale = list(documents.items())
+        for shard in asked:
+            if shard in documents or state is None:
+                again = "asked for" if planner.redo_all else "documents"
+                stale += [
+                    (
+                        shard,
+                        Stale(stage, again if planner.tables.exists(stage, shard) else "missing"),
+                    )
+                    for stage in ASKED_STAGES
+                ]
+            else:
+                stale += [(shard, found) for found in planner.asked(shard, state)]
+        for stage in ("documents", "corpus_index", *ASKED_STAGES):
+            if stage == "corpus_index" and index is not None:
+                rows = {"": sum(sizes.values())}
+                progress.announce(stage, planner.index(registered) or index, rows)
+            if found := [(shard, each.why) for shard, each in stale if each.stage == stage]:
+                rows = {shard: self._rows(stage, shard, sizes[shard]) for shard, _ in found}
+                progress.announce(stage, ", ".join(sorted({why for _, why in found})), rows)
+        return {(shard, each.stage) for shard, each in stale}
+
+    def _rows(self, stage: str, shard: str, source_rows: int) -> int:
+        """About how many rows a stage of a shard will have: exact once what it is made from is there."""
+        options = self.planner.options
+        if stage == "documents":
+            return source_rows
+        made_from = "documents" if stage == "questions" else "questions"
+        stored = self.tables.provenance_if_whole(made_from, shard)
+        rows = source_rows if stored is None else stored.n_rows
+        if stage == "questions" or stored is None:
+            rows *= options.questions.num_questions
+        return rows * options.reasoning.n if stage == "reasoning" else rows
+
+    def _places(self, instance: dg.DagsterInstance) -> tuple[int, int]:
+        """How many runs may ask side by side, and how many more may start ahead of their place."""
+        settings = Settings()
+        if not (self.teacher.model or settings.model):
+            # The embedded teacher uses every core for one shard already.
+            return 1, 0
+        at_once = settings.shards_at_once
+        limit = pool_limit(instance, TEACHER_POOL)
+        # A pool with more room would let it ask at once, beside all the others.
+        return at_once, 1 if limit is not None and limit <= at_once else 0
+
+
+def register_shards() -> None:
+    """Register the shards of the source, and make nothing. Raises SourceError."""
+    prepare_home()
+    resources = build_resources()
+    storage: Storage = resources["storage"]
+    corpus: Corpus = resources["corpus"]
+    source, tables = corpus.source(), storage.tables()
+    with dg.DagsterInstance.get() as instance:
+        scan = scan_source(source, tables, instance, watching=True)
+        removed = register(
+            scan, source, tables, instance, remove_deleted=corpus.removes_deleted_shards
+        )
+    _print_registered(_console(), source, scan, removed)
+
+
+def _print_registered(
+    console: Console, source: CorpusSource, scan: Scan, removed: list[str], teacher: str = ""
+) -> None:
+    console.print(
+        f"[bold]{escape(source.url)}[/]: {len(scan.shards)} shards "
+        f"({len(scan.new)} new, {len(scan.changed)} changed){teacher}",
+        soft_wrap=True,
+    )
+    if said := say_gone(scan, removed):
+        console.print(f"[yellow]{escape(said)}[/]", soft_wrap=True)
+
+
+def _console() -> Console:
+    # A log file or CI has no width of its own.
+    return Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+
+
+def _task(request: Request) -> Task:
+    return Task(request.job, request.assets, request.shard)

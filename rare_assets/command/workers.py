@@ -1,0 +1,322 @@
+"""Dagster runs side by side: each in a spawned process of a small pool, all on one instance.
+
+A run is what the UI would start: a job of the code location, one partition, recorded with its events.
+Threads can't do this (runs in threads of one process hang on a SQLite instance), processes can.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rare_assets.assets.step_progress import Moment, listeners
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+# A run that is told to end stores what it has received; one that has not ended by then is killed.
+STOP_SECONDS = 20
+
+STOPPED = "stopped"
+
+# Set in a worker when no run is to be started any more.
+_stopping: Event | None = None
+# Where a worker says how far its run is, in a file named by the run: a pipe or a queue could be left
+# locked by a worker that is killed.
+_progress: Path | None = None
+
+
+class Request(NamedTuple):
+    """A run to be made: a job, restricted to some of its assets, for one shard or for none.
+
+    `command` is the same for all runs of one `rare-assets run`: limits hold for them together.
+    """
+
+    command: str
+    run_id: str
+    job: str
+    assets: tuple[str, ...]
+    shard: str | None
+    run_config: dict[str, Any]
+
+
+class Result(NamedTuple):
+    """How a run ended: `error` is None if everything in it succeeded.
+
+    `stops_others` is set where other runs would fail alike, as with a dead endpoint.
+    """
+
+    request: Request
+    error: str | None
+    stops_others: bool = False
+
+
+def execute(request: Request) -> Result:
+    """Make one run in this process, on the instance that DAGSTER_HOME names.
+
+    An interrupt ends the run, which is then recorded as canceled, and never the process.
+    """
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    listeners[:] = [partial(_write_progress, _progress / request.run_id)] if _progress else []
+    try:
+        if _stopping is not None and _stopping.is_set():
+            return Result(request, STOPPED)
+        return _execute(request)
+    except KeyboardInterrupt:
+        return Result(request, STOPPED)
+    except Exception as error:
+        from rare_assets.automation.instance import home_error
+
+        if said := home_error(error):
+            # No other run would come further.
+            return Result(request, said, stops_others=True)
+        raise
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _execute(request: Request) -> Result:
+    import dagster as dg
+    from dagster._core.definitions.job_base import InMemoryJob
+    from dagster._core.execution.api import execute_run
+
+    from rare_assets.automation.instance import job_origin, run_tags
+    from rare_assets.definitions import defs
+
+    with dg.DagsterInstance.get() as instance:
+        job, selection = defs.resolve_job_def(request.job), frozenset(_selection(request))
+        tags = {**job.run_tags, **run_tags(request.command)}
+        if request.shard is not None:
+            tags |= job.get_tags_for_partition_key(request.shard, selection)
+        try:
+            run = instance.create_run_for_job(
+                job,
+                run_id=request.run_id,
+                run_config=_config_for(request),
+                tags=tags,
+                asset_selection=selection,
+                remote_job_origin=job_origin(request.job),
+            )
+        except dg.DagsterInvalidConfigError as error:
+            # Every run takes the same config.
+            return Result(request, f"Run config: {error}", stops_others=True)
+        result = execute_run(InMemoryJob(job), run, instance)
+        return Result(request, None) if result.success else _failure(request, result)
+
+
+class RunPool:
+    """Worker processes that make runs. They are kept between calls: each takes seconds to start.
+
+    A context manager: at its end the workers end, after an exception (an interrupt, say) having
+    ended the runs that are under way, in order.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._instance = instance
+        self._context = multiprocessing.get_context("spawn")
+        self._progress = tempfile.TemporaryDirectory(prefix="rare-assets-")
+        self._stopping = self._context.Event()
+        # Executors of one process each: the death of a process breaks its whole executor.
+        self._idle: list[ProcessPoolExecutor] = []
+        self._running: dict[Future[Result], tuple[Request, ProcessPoolExecutor]] = {}
+
+    def __enter__(self) -> RunPool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._stopping.set()
+            self._stop()
+        for worker in self._idle:
+            worker.shutdown()
+        self._progress.cleanup()
+
+    def how_far(self, request: Request) -> Moment | None:
+        """How far a run's present step is; None before it has said so."""
+        try:
+            return Moment(*json.loads((Path(self._progress.name) / request.run_id).read_text()))
+        except FileNotFoundError:
+            return None
+
+    def execute_all(
+        self,
+        start: Callable[[list[Request]], Request | None],
+        *,
+        tick: Callable[[list[Request]], None],
+        done: Callable[[Result], None],
+    ) -> list[Result]:
+        """Make runs until none is under way and none may start; one that fails stops no other.
+
+        Args:
+            start: called with the runs under way; a run that may start beside them, or None.
+            tick: called about once a second with the runs that are under way.
+            done: called with each result as it comes.
+        """
+        results: list[Result] = []
+        while True:
+            while (request := start(self._under_way())) is not None:
+                self._start(request)
+            if not self._running:
+                return results
+            finished, _ = wait(self._running, timeout=1, return_when=FIRST_COMPLETED)
+            for future in finished:
+                result = self._result(future)
+                results.append(result)
+                done(result)
+            tick(self._under_way())
+
+    def _under_way(self) -> list[Request]:
+        return [request for request, _ in self._running.values()]
+
+    def _start(self, request: Request) -> None:
+        with _interrupts_ignored():
+            while True:
+                worker = self._idle.pop() if self._idle else self._worker()
+                try:
+                    self._running[worker.submit(execute, request)] = request, worker
+                    return
+                except BrokenProcessPool:
+                    # It was killed while it had nothing to do.
+                    worker.shutdown(wait=False)
+
+    def _worker(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            1,
+            self._context,
+            initializer=_start_worker,
+            initargs=(self._stopping, Path(self._progress.name)),
+        )
+
+    def _result(self, future: Future[Result]) -> Result:
+        request, worker = self._running.pop(future)
+        try:
+            result = future.result()
+        except BrokenProcessPool:
+            worker.shutdown(wait=False)
+            self._report_killed(request)
+            return Result(request, "its process was killed (out of memory?)")
+        self._idle.append(worker)
+        return result
+
+    def _stop(self) -> None:
+        """Have the runs end, and kill what doesn't."""
+        processes = multiprocessing.active_children()
+        try:
+            for process in processes:
+                if process.pid is not None:
+                    os.kill(process.pid, signal.SIGINT)
+            wait(self._running, timeout=STOP_SECONDS)
+        finally:
+            # Also at a second interrupt, by somebody who doesn't want to wait.
+            left = [request for future, (request, _) in self._running.items() if not future.done()]
+            if left:
+                for process in processes:
+                    process.kill()
+            for _, worker in self._running.values():
+                worker.shutdown()
+            for request in left:
+                self._report_killed(request)
+            for request in self._under_way():
+                self._report_canceled(request)
+
+    def _report_canceled(self, request: Request) -> None:
+        """Record the end of a run that was interrupted before Dagster recorded its beginning."""
+        run = self._instance.get_run_by_id(request.run_id)
+        if run is not None and not run.is_finished:
+            self._instance.report_run_canceled(run)
+
+    def _report_killed(self, request: Request) -> None:
+        from rare_assets.automation.instance import free_pool_slots
+
+        run = self._instance.get_run_by_id(request.run_id)
+        if run is not None and not run.is_finished:
+            self._instance.report_run_failed(run, "The process that worked on this run was killed.")
+        free_pool_slots(self._instance)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes started in here don't die of an interrupt before they can handle it."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _selection(request: Request) -> list[dg.AssetKey]:
+    import dagster as dg
+
+    return [dg.AssetKey(name) for name in request.assets]
+
+
+def _config_for(request: Request) -> dict[str, Any]:
+    # Dagster refuses config for ops that a run does not hold.
+    ops = request.run_config.get("ops", {})
+    return {
+        # The terminal shows the progress; the whole log is in the UI.
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+        **{name: part for name, part in request.run_config.items() if name != "ops"},
+        "ops": {name: config for name, config in ops.items() if name in request.assets},
+    }
+
+
+def _failure(request: Request, result: dg.JobExecutionResult) -> Result:
+    """The first failure of a run, in the words of the exception that caused it."""
+    from rare_assets.assets.asking import TEACHER_STOPPED
+
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            said = data.user_failure_data
+            if said and said.description:
+                return Result(request, said.description, TEACHER_STOPPED in said.metadata)
+            error = data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            if error is not None:
+                return Result(request, error.message.strip().removeprefix("dagster._core.errors."))
+    return Result(request, "failed; its log is in the UI")
+
+
+def _write_progress(path: Path, moment: Moment) -> None:
+    """Store a moment for `RunPool.how_far`; without its folder nobody looks any more."""
+    with contextlib.suppress(FileNotFoundError):
+        unread = path.with_name(f".{path.name}")
+        unread.write_text(json.dumps(moment))
+        os.replace(unread, path)
+
+
+def _start_worker(stopping: Event, progress: Path) -> None:
+    """Prepare a worker: interrupts come from its parent alone, and it ends with its parent.
+
+    It must not go on asking the teacher when the command that started it is gone. A terminal sends
+    an interrupt to the whole process group: a second one would break off the orderly end.
+    """
+    global _stopping, _progress
+    _stopping, _progress = stopping, progress
+    # Run after what is registered later: to take all modules apart would cost most of a second.
+    atexit.register(os._exit, 0)
+    os.setpgrp()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,478 @@
+"""Where the documents come from: files in a folder or an object store, cut into shards.
+
+A shard is what one partition processes. Its key is stable: the same file has the same keys in every
+scan, and a file that grows keeps the keys it has and gains new ones.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+import fsspec
+from polars.exceptions import PanicException
+
+from rare_assets.corpus.formats import (
+    FORMATS,
+    SourceError,
+    SourceRow,
+    Span,
+    StoredFile,
+    UnreadableFile,
+    is_unicode,
+    on_one_line,
+)
+from rare_assets.text.shown_url import shown, without_secrets
+
+__all__ = [
+    "CorpusFile",
+    "CorpusSource",
+    "Shard",
+    "SourceError",
+    "SourceRow",
+    "UnknownShard",
+    "UnreadableFile",
+    "file_version",
+    "shard_keys",
+]
+
+_MAGIC = re.compile(r"[*?\[{]")
+_PART = re.compile(r"\.part-\d{5,}$")
+_SEGMENT = r"(?![.-])[A-Za-z0-9._-]+"
+_PLAIN_PATH = re.compile(
+    rf"(?!.*(?:__|_/|/_|\.\.|\.part-\d{{5}})){_SEGMENT}(?:/{_SEGMENT})*", re.DOTALL
+)
+_PLAIN_LENGTH = 150
+_NAMED_AT_MOST = 100
+# Files opened side by side by a scan: the waiting is the network's.
+_SCAN_THREADS = 8
+# Before the version of a file that could not be cut: no stored table is made from such a version.
+_UNREAD = "unread:"
+
+
+class UnknownShard(SourceError):
+    """The source has no shard of that key."""
+
+
+class CorpusFile(NamedTuple):
+    """A file of the source.
+
+    `path` is relative to the source, with "/"; `url` is what fsspec opens, without credentials;
+    `version` changes when the file does: the store's etag, else time of change and size.
+    """
+
+    path: str
+    url: str
+    size: int
+    version: str
+
+
+class Shard(NamedTuple):
+    """Consecutive rows of one file.
+
+    `part` counts from 0, `first_row` from 1. `byte_start` and `byte_end` are None for Parquet and
+    text files. `version` is the file's when it was cut. Where the file could not be read, it begins
+    with "unread:", and the rest is what was known before, else a shard of 0 rows.
+    """
+
+    key: str
+    file: str
+    part: int
+    first_row: int
+    n_rows: int
+    byte_start: int | None
+    byte_end: int | None
+    version: str
+
+
+class _Place(NamedTuple):
+    """A source's file system, what it names there, and the folder that paths are relative to."""
+
+    fs: Any
+    kind: str  # "file", "folder" or "pattern"
+    path: str
+    base: str
+
+
+class CorpusSource:
+    """The files under a URL, as shards of at most `rows_per_shard` rows.
+
+    Args:
+        url: a folder, a file or a glob pattern, local or of any fsspec protocol (s3://, gs://, ...).
+            Files and folders whose name begins with "." or "_" are left out.
+        rows_per_shard: a file with more rows makes several shards.
+    """
+
+    def __init__(self, url: str, rows_per_shard: int) -> None:
+        if rows_per_shard < 1:
+            raise ValueError(f"rows_per_shard must be at least 1, not {rows_per_shard}")
+        self._url = url
+        self.rows_per_shard = rows_per_shard
+
+    def __repr__(self) -> str:
+        return f"CorpusSource({self.url!r}, rows_per_shard={self.rows_per_shard})"
+
+    @property
+    def url(self) -> str:
+        """What was given, without the password or signature that it may hold."""
+        return shown(self._url)
+
+    def files(self) -> list[CorpusFile]:
+        """Every file of the source, sorted by path, from one listing; no file is opened.
+
+        Raises:
+            SourceError: the source is missing, empty or can't be listed, or a file has a format that
+                can't be read (all of them are named).
+        """
+        place = self._place
+        with _reaching(self.url, "listed", self._url):
+            place.fs.invalidate_cache()
+            found = list(_list_files(place))
+        files = sorted(
+            self._file(path, details) for path, details in found if not _is_hidden(place, path)
+        )
+        if not files:
+            raise SourceError(
+                f"{self.url}: the source is empty: no file in it but hidden ones. Put files of the "
+                f"formats {_known_formats()} there, or set RARE_SOURCE to another folder or URL; a "
+                "pattern must match files, as in folder/**/*.jsonl."
+            )
+        names = [without_secrets(file.path, self._url) for file in files]
+        _check_names([file.path for file in files], names, self.url)
+        return files
+
+    def shards(self, known: Iterable[Shard] = ()) -> list[Shard]:
+        """Every shard of the source, sorted by key.
+
+        A file that can't be read still has a shard (those of `known`, else one of 0 rows), of a version
+        that no table is made from: `read` raises the error in its own partition, the other files go on.
+
+        Args:
+            known: what an earlier call returned. Files of the same version aren't opened again.
+
+        Raises:
+            SourceError: as `files`.
+        """
+        files = self.files()
+        keys = shard_keys(file.path for file in files)
+        known_parts: dict[str, list[Shard]] = defaultdict(list)
+        for shard in sorted(known, key=lambda shard: (shard.file, shard.part)):
+            known_parts[shard.file].append(shard)
+
+        def cut(file: CorpusFile) -> list[Shard]:
+            try:
+                return self._cut(file, keys[file.path])
+            except UnreadableFile:
+                unread = known_parts[file.path] or [Shard("", file.path, 0, 1, 0, None, None, "")]
+                return [shard._replace(version=f"{_UNREAD}{file.version}") for shard in unread]
+
+        changed = [file for file in files if not self._still_holds(known_parts[file.path], file)]
+        with ThreadPoolExecutor(_SCAN_THREADS, "rare-scan") as threads:
+            parts = {
+                **known_parts,
+                **dict(zip((f.path for f in changed), threads.map(cut, changed), strict=True)),
+            }
+        return sorted(
+            shard._replace(key=_part_key(keys[file.path], shard.part))
+            for file in files
+            for shard in parts[file.path]
+        )
+
+    def shard(self, key: str, known: Iterable[Shard] = ()) -> Shard:
+        """The shard of that key as it is now.
+
+        Args:
+            known: what `shards` returned earlier. For a key among them the source isn't listed, and
+                the file is opened only if it has changed.
+
+        Raises:
+            UnknownShard: there is no such shard, or no longer.
+            UnreadableFile: its file can't be read.
+            SourceError: the source can't be reached or listed.
+        """
+        earlier = next((shard for shard in known if shard.key == key), None)
+        if earlier is not None:
+            return self._now(earlier)
+        files = self.files()
+        keys = shard_keys(file.path for file in files)
+        file_key = _PART.sub("", key)
+        file = next((file for file in files if keys[file.path] == file_key), None)
+        if file is None:
+            raise self._unknown(key, keys.values())
+        parts = self._cut(file, file_key)
+        shard = next((part for part in parts if part.key == key), None)
+        if shard is None:
+            raise self._unknown(key, [part.key for part in parts])
+        return shard
+
+    def read(self, shard: Shard) -> Iterator[SourceRow]:
+        """The shard's rows, in order. A file that changed since it was cut is cut again first.
+
+        Raises:
+            UnknownShard: the file, or this part of it, is gone.
+            UnreadableFile: the file can't be read: no permission, or broken as a whole.
+            SourceError: the source can't be reached.
+        """
+        shard = self._now(shard)
+        span = Span(shard.first_row, shard.n_rows, shard.byte_start, shard.byte_end)
+        with self._reading(shard.file):
+            yield from _format(shard.file).rows(self._stored(shard.file), span)
+
+    @cached_property
+    def _place(self) -> _Place:
+        with _reaching(self.url, "reached", self._url):
+            fs, path = fsspec.core.url_to_fs(self._url)
+            fs.invalidate_cache()
+            try:
+                kind = "folder" if fs.info(path)["type"] == "directory" else "file"
+            except FileNotFoundError:
+                if not _MAGIC.search(path):
+                    raise SourceError(
+                        f"{self.url}: the source does not exist. Set RARE_SOURCE to a folder, a "
+                        "file, a pattern or a URL that does."
+                    ) from None
+                kind = "pattern"
+        if kind == "folder":
+            return _Place(fs, kind, path, path.rstrip("/"))
+        fixed = _MAGIC.split(path)[0] if kind == "pattern" else path
+        return _Place(fs, kind, path, fixed.rpartition("/")[0])
+
+    @contextmanager
+    def _reading(self, path: str) -> Iterator[None]:
+        """Raise UnreadableFile for what one file meets, SourceError where the whole source is away.
+
+        What a store raises for the one and for the other differs from store to store: the source
+        itself is asked whether it is there.
+        """
+        try:
+            with _reaching(on_one_line(path), "read", self._url):
+                yield
+        except UnreadableFile as error:
+            error.file = path
+            raise
+        except SourceError as error:
+            if isinstance(error.__cause__, ImportError):
+                raise
+            self._require_source()
+            unreadable = UnreadableFile(str(error))
+            unreadable.file = path
+            raise unreadable from error.__cause__
+
+    def _require_source(self) -> None:
+        """Raise SourceError unless the source can be reached now."""
+        place = self._place
+        with _reaching(self.url, "reached", self._url):
+            place.fs.invalidate_cache()
+            place.fs.info(place.path if place.kind == "file" else place.base or place.path)
+
+    def _stored(self, path: str) -> StoredFile:
+        return StoredFile(self._place.fs, f"{self._place.base}/{path}", on_one_line(path))
+
+    def _file(self, full_path: str, details: dict[str, Any]) -> CorpusFile:
+        path = full_path.removeprefix(self._place.base).lstrip("/")
+        url = self._place.fs.unstrip_protocol(full_path)
+        return CorpusFile(path, url, int(details.get("size") or 0), file_version(details))
+
+    def _now(self, shard: Shard) -> Shard:
+        """The shard as its file is now, which is opened only if it has changed."""
+        stored = self._stored(shard.file)
+        try:
+            with self._reading(shard.file):
+                stored.fs.invalidate_cache()
+                file = self._file(stored.path, stored.fs.info(stored.path))
+        except UnreadableFile as error:
+            if isinstance(error.__cause__, FileNotFoundError) and not stored.is_link():
+                raise self._unknown(shard.key, [], f"{stored.name} is gone.") from None
+            raise
+        if file.version == shard.version:
+            return shard
+        parts = self._cut(file, _PART.sub("", shard.key))
+        if shard.part >= len(parts):
+            n_rows = sum(part.n_rows for part in parts)
+            raise self._unknown(shard.key, [], f"{stored.name} has only {n_rows} rows now.")
+        return parts[shard.part]
+
+    def _cut(self, file: CorpusFile, key: str) -> list[Shard]:
+        with self._reading(file.path):
+            spans = _format(file.path).spans(self._stored(file.path), self.rows_per_shard)
+        return [
+            Shard(
+                key=_part_key(key, part),
+                file=file.path,
+                part=part,
+                first_row=span.first_row,
+                n_rows=span.n_rows,
+                byte_start=span.byte_start,
+                byte_end=span.byte_end,
+                version=file.version,
+            )
+            for part, span in enumerate(spans)
+        ]
+
+    def _still_holds(self, parts: list[Shard], file: CorpusFile) -> bool:
+        """Whether the known parts of a file are those that cutting it now would give."""
+        return (
+            bool(parts)
+            and [shard.part for shard in parts] == list(range(len(parts)))
+            and all(shard.version == file.version for shard in parts)
+            and all(shard.n_rows == self.rows_per_shard for shard in parts[:-1])
+            and parts[-1].n_rows <= self.rows_per_shard
+        )
+
+    def _unknown(self, key: str, keys: Iterable[str], why: str = "") -> UnknownShard:
+        close = difflib.get_close_matches(key, list(keys), n=3)
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        return UnknownShard(
+            f"shard {key!r} is not in the source {self.url}.{' ' if why else ''}{why}{hint} "
+            "`rare-assets run` and the sensor `new_shards` register what RARE_SOURCE has."
+        )
+
+
+def shard_keys(paths: Iterable[str]) -> dict[str, str]:
+    """The key of each file's first shard, by its path.
+
+    A key is a safe file name and object name, and no two paths share one. A plain path is its own
+    key, with "__" for "/"; any other gets a readable part and a hash. So do paths that differ in
+    upper and lower case alone: of all keys, only theirs depend on which other files there are.
+    """
+    paths = list(paths)
+    folded = Counter(path.lower() for path in paths)
+    return {
+        path: path.replace("/", "__")
+        if folded[path.lower()] == 1 and len(path) <= _PLAIN_LENGTH and _PLAIN_PATH.fullmatch(path)
+        else _hashed_key(path)
+        for path in paths
+    }
+
+
+def _hashed_key(path: str) -> str:
+    ascii_path = unicodedata.normalize("NFKD", path).encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", ascii_path)[:_PLAIN_LENGTH].strip("-") or "file"
+    return f"{slug}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+
+
+def _part_key(key: str, part: int) -> str:
+    return f"{key}.part-{part:05d}" if part else key
+
+
+def _list_files(place: _Place) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Full path and details of each file, as the file system's `info` would give them."""
+    fs = place.fs
+    if place.kind == "file":
+        yield place.path, fs.info(place.path)
+    elif place.kind == "folder" and isinstance(fs, fsspec.get_filesystem_class("file")):
+        for path in _walk_local(place.path):
+            try:
+                yield path, fs.info(path)
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and not os.path.islink(path):
+                    continue  # deleted since the folder was listed
+                # A link to nowhere, say: its own shard tells so, and the others go on.
+                yield path, {}
+    else:
+        list_all: Callable[..., dict[str, Any]] = fs.glob if place.kind == "pattern" else fs.find
+        for path, details in list_all(place.path, detail=True).items():
+            if details.get("type") != "directory" and not path.endswith("/"):
+                yield path, details
+
+
+def _walk_local(folder: str) -> Iterator[str]:
+    """Paths of the files in a local folder; links are followed, an unreadable folder raises.
+
+    fsspec's own walk passes over both in silence.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    visited = set()
+    for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
+        yield from (os.path.join(parent, name) for name in names if name[0] not in "._")
+
+
+def _is_hidden(place: _Place, full_path: str) -> bool:
+    relative = full_path.removeprefix(place.base).lstrip("/")
+    return place.kind != "file" and any(name.startswith((".", "_")) for name in relative.split("/"))
+
+
+def file_version(details: dict[str, Any]) -> str:
+    """Return what changes when a file does: the store's etag, else time of change and size."""
+    for name in ("ETag", "etag", "md5Hash"):
+        if details.get(name):
+            return str(details[name]).strip('"')
+    size = int(details.get("size") or 0)
+    for name in ("mtime", "LastModified", "last_modified", "updated", "modified", "created"):
+        if changed := details.get(name):
+            seconds = changed.timestamp() if isinstance(changed, datetime) else changed
+            return f"{seconds}-{size}"
+    return f"size-{size}"
+
+
+def _format(path: str) -> Any:
+    return FORMATS[PurePosixPath(path).suffix.lower()]
+
+
+def _known_formats() -> str:
+    return ", ".join(FORMATS)
+
+
+def _check_names(paths: list[str], names: list[str], url: str) -> None:
+    unknown = [
+        name
+        for path, name in zip(paths, names, strict=True)
+        if PurePosixPath(path).suffix.lower() not in FORMATS
+    ]
+    if unknown:
+        raise SourceError(
+            f"{url}: files of a format that can't be read: {_named(unknown)}. Known formats: "
+            f"{_known_formats()}. Move the others out of the source, or give a pattern such as "
+            "folder/*.jsonl as RARE_SOURCE."
+        )
+    undecodable = [path for path in paths if not is_unicode(path)]
+    if undecodable:
+        raise SourceError(
+            f"{url}: file names that are not UTF-8: {_named(undecodable)}. Rename them."
+        )
+
+
+def _named(paths: list[str]) -> str:
+    names = [on_one_line(path) for path in paths[:_NAMED_AT_MOST]]
+    rest = len(paths) - len(names)
+    return ", ".join(names) + (f" and {rest} more" if rest else "")
+
+
+@contextmanager
+def _reaching(name: str, verb: str, url: str) -> Iterator[None]:
+    """Name the source or file in whatever its file system or Polars raises, without secrets of `url`."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except ImportError as error:
+        raise SourceError(
+            f"{name}: can't be {verb}: {without_secrets(error, url)}. For s3:// install `rare-assets[s3]`, for other "
+            "protocols the fsspec package that the message names."
+        ) from error
+    # Each store raises its own classes, with no base in common; on some broken Parquet Polars panics.
+    except (Exception, PanicException) as error:
+        raise SourceError(
+            f"{name}: can't be {verb} ({type(error).__name__}: {without_secrets(error, url)}). Check that it is whole, and "
+            "that permissions, credentials and network allow reading it."
+        ) from error

@@ -1,0 +1,140 @@
+"""What each table is made from: the inputs and settings that decide its content, by name.
+
+Assets store it with what they write (`Provenance.made_from`); planning computes it again and takes a
+shard for current only if nothing differs. Settings that cannot change content (how many requests
+are in flight, how often a bad answer is tried again) are not part of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rare_assets.operators.read_documents import READER_VERSION
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from rare_assets.assets.hard_negatives import HardNegativesConfig
+    from rare_assets.assets.reasoning import ReasoningConfig
+    from rare_assets.corpus.source import Shard
+    from rare_assets.operators.templates import Templates
+    from rare_assets.retriever.interface import IndexState
+
+# Options of a run that decide how an answer is got, not what it is.
+NOT_CONTENT = {"max_attempts", "mode", "refresh", "remine_after_growth", "retry_rejects"}
+
+# Documents in the corpus when the oldest of a shard's negatives were mined: told, never compared.
+MINED_FROM = "mined_from_documents"
+# The share that it may grow by until they are mined anew, as of their run: told, never compared.
+GROWTH = "remine_after_growth"
+DEFAULT_GROWTH = 0.2
+
+# Why the file of a table of documents could not be read when the table was last made.
+_UNREAD = "unread"
+
+
+def options_of(config: dg.Config) -> str:
+    """The content-deciding fields of a run's options, as canonical JSON."""
+    fields: dict[str, Any] = config.model_dump()
+    return json.dumps(
+        {name: value for name, value in fields.items() if name not in NOT_CONTENT}, sort_keys=True
+    )
+
+
+def completed(made_from: Mapping[str, str], config: type[dg.Config]) -> dict[str, str]:
+    """Return a stored `made_from` with the options that it lacks at their defaults.
+
+    An option that came after a table was written was at its default then.
+    """
+    if "options" not in made_from:
+        return dict(made_from)
+    options = json.loads(options_of(config())) | json.loads(made_from["options"])
+    return {**made_from, "options": json.dumps(options, sort_keys=True)}
+
+
+def documents_from(shard: Shard) -> dict[str, str]:
+    """What `documents[shard]` is made from: the file as it is now, and the way rows are read."""
+    return {
+        "file": shard.file,
+        "rows": f"{shard.first_row}-{shard.first_row + shard.n_rows - 1}",
+        "version": shard.version,
+        "reader": READER_VERSION,
+    }
+
+
+def documents_without_file(made_from: Mapping[str, str], reason: str) -> dict[str, str]:
+    """What a table is made from that stands for a file that can't be read: never current, so that the
+    next run tries the file again."""
+    return {**made_from, _UNREAD: reason}
+
+
+def was_read(made_from: Mapping[str, str]) -> bool:
+    """Whether a table of documents holds what a file held, be it now or earlier."""
+    return "version" in made_from
+
+
+def questions_from(
+    documents_hash: str, config: dg.Config, prompt_fingerprint: str, teacher: str
+) -> dict[str, str]:
+    """What `questions[shard]` is made from."""
+    return {
+        "documents": documents_hash,
+        "options": options_of(config),
+        "prompt": prompt_fingerprint,
+        "teacher": teacher,
+    }
+
+
+def hard_negatives_from(
+    questions_hash: str,
+    config: HardNegativesConfig,
+    index: IndexState,
+    templates: Templates,
+    teacher: str,
+) -> dict[str, str]:
+    """What `hard_negatives[shard]` is made from, with the state of the index that was searched; the
+    judge only where one was asked."""
+    made_from = {
+        "questions": questions_hash,
+        "options": options_of(config),
+        "index": index.fingerprint,
+        "bm25": index.bm25.fingerprint,
+        MINED_FROM: str(index.n_documents),
+        GROWTH: str(config.remine_after_growth),
+    }
+    if config.judge_relevance:
+        made_from |= {
+            "judge": teacher,
+            "judge_prompt": templates.judge_relevance.fingerprint,
+        }
+    return made_from
+
+
+def reasoning_from(
+    documents_hash: str,
+    questions_hash: str,
+    hard_negatives_hash: str,
+    config: ReasoningConfig,
+    templates: Templates,
+    teacher: str,
+) -> dict[str, str]:
+    """What `reasoning[shard]` is made from; a judge's prompt only where a judge was asked."""
+    made_from = {
+        "documents": documents_hash,
+        "questions": questions_hash,
+        "hard_negatives": hard_negatives_hash,
+        "options": options_of(config),
+        "prompt": templates.reason_distill.fingerprint,
+        "teacher": teacher,
+    }
+    if config.judge_answers:
+        made_from["judge_prompt"] = templates.judge_answer.fingerprint
+    return made_from
+
+
+def what_differs(stored: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Names of the inputs that are not the same in two provenances, in the order of `now`."""
+    names = [name for name in {**now, **stored} if name not in (MINED_FROM, GROWTH)]
+    return [name for name in names if stored.get(name) != now.get(name)]

@@ -1,0 +1,97 @@
+"""One ask on its way to an outcome, attempt by attempt: the same whether asked online or in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import Any, TypeVar
+
+from rare_assets.teacher import wire
+from rare_assets.teacher.interface import Answer, Ask, Outcome, Unusable, Use
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """An ask with what it has come to so far; `key` is that of its present attempt, `first_key` that
+    of its first one, under which the ask is claimed with all its attempts. `unusable` says what was
+    wrong with the last answer, None if it was used."""
+
+    ask: Ask
+    key: bytes
+    first_key: bytes = b""
+    attempt: int = 0
+    answer: Answer | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    # Why the last answer could not be used, and whether no more may be asked for: then only answers
+    # that are stored already are looked at, since a usable one wins whatever the number of attempts.
+    unusable: Unusable | None = None
+    spent: bool = False
+    # Stored answers that do not count as attempts (`retry_rejects`).
+    passed: int = 0
+
+    def __post_init__(self) -> None:
+        self.first_key = self.first_key or self.key
+
+    async def judge(
+        self, answer: Answer, use: Use[T], model: str, max_attempts: int
+    ) -> Outcome[T] | None:
+        """The outcome with this answer; None if it can't be used: then `key` is that of the next
+        attempt, and `spent` says whether that may only be looked up. Errors of `use` but Unusable
+        pass through."""
+        self.answer = answer
+        self.prompt_tokens += answer.prompt_tokens
+        self.completion_tokens += answer.completion_tokens
+        self.attempt += 1
+        self.unusable = None
+        try:
+            value = await settled(use(self.ask, answer))
+        except Unusable as unusable:
+            self.unusable = unusable
+            self.spent = self.attempt >= max_attempts + self.passed
+            self.key = wire.answer_key(model, self.ask, self.attempt)
+            return None
+        return self._outcome(value, None, None)
+
+    def given_up(self) -> Outcome[Any]:
+        """The outcome where no answer could be used."""
+        assert self.unusable is not None
+        return self.failed(self.unusable.reason, self.unusable.detail)
+
+    def passes(self, record: Mapping[str, Any], before: float) -> None:
+        """Take a stored answer from before this time for none of the attempts that may be made."""
+        self.passed += record.get("answered_at", 0.0) < before
+
+    def failed(self, reason: str, detail: str) -> Outcome[Any]:
+        """The outcome without a value."""
+        return self._outcome(None, reason, detail)
+
+    def _outcome(self, value: T | None, reason: str | None, detail: str | None) -> Outcome[T]:
+        return Outcome(
+            ask=self.ask,
+            value=value,
+            answer=self.answer,
+            attempts=self.attempt,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            reason=reason,
+            detail=detail,
+        )
+
+
+async def settled(value: T | Awaitable[T]) -> T:
+    """What a `Use` gave, once it is there."""
+    return await value if isawaitable(value) else value
+
+
+def reusable(record: Mapping[str, Any] | None, since: float, ask: Ask | None) -> Answer | None:
+    """A stored answer to `ask`, unless there is none, it is older than `since`, or it can't be read."""
+    if record is None or record.get("answered_at", 0.0) < since:
+        return None
+    try:
+        return wire.answer_from_record(record, ask)
+    except KeyError:
+        return None

@@ -1,0 +1,138 @@
+"""What asking would cost, found out without asking: stored answers are looked up, the rest is counted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from itertools import count, islice
+from typing import TYPE_CHECKING, TypeVar
+
+from rare_assets.teacher import wire
+from rare_assets.teacher.attempts import settled
+from rare_assets.teacher.interface import (
+    NOT_ASKED,
+    Ask,
+    Outcome,
+    Progress,
+    Unusable,
+    Usage,
+    Use,
+)
+from rare_assets.teacher.pricing import Prices
+
+if TYPE_CHECKING:
+    from rare_assets.teacher.online import Answers
+
+T = TypeVar("T")
+
+CHUNK = 1_000
+# Where no stored answer tells how long this model's answers are.
+COMPLETION_TOKENS = 300
+
+
+class EstimatingTeacher:
+    """A teacher that sends nothing: an operator run with it leaves an estimate in `usage`.
+
+    Stored answers are used as they would be. Each ask without one counts as one request: prompt
+    tokens by four characters a token, completion tokens as in the stored answers (300 without any,
+    at most the ask's `max_tokens`). Answers that will have to be asked for again are not foreseen.
+
+    Args:
+        model: the model's name, which decides which stored answers count.
+        store: where answers are looked up.
+        prices: for the cost; without the model's price it stays None.
+        refresh: count every ask as a request.
+        retry_rejects: count asks without a usable stored answer as requests.
+        batch: cost by the Batch API's price.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        store: Answers,
+        prices: Prices,
+        *,
+        refresh: bool = False,
+        retry_rejects: bool = False,
+        batch: bool = False,
+    ) -> None:
+        self.model = model
+        self.usage = Usage()
+        self._store = store
+        self._prices = prices
+        self._refresh = refresh
+        self._retry_rejects = retry_rejects
+        self._batch = batch
+
+    async def ask_all(
+        self,
+        asks: Iterable[Ask],
+        use: Use[T],
+        *,
+        max_attempts: int = 3,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> AsyncIterator[Outcome[T]]:
+        """An Outcome for each ask, in order; those that would be sent have the reason `not_asked`."""
+        bounds: list[int | None] = []
+        for chunk in _chunks(asks):
+            for ask, outcome in await self._stored(chunk, use, max_attempts):
+                if outcome is None:
+                    bounds.append(ask.max_tokens)
+                    self.usage.requests += 1
+                    self.usage.prompt_tokens += wire.estimated_prompt_tokens(ask)
+                    yield Outcome(ask, None, None, 0, 0, 0, NOT_ASKED)
+                else:
+                    yield outcome
+        self.usage.answers_unreadable = self._store.unreadable
+        self.usage.completion_tokens += sum(map(self._completion_tokens, bounds))
+        self.usage.cost_usd = self._prices.cost(
+            self.model, self.usage.prompt_tokens, self.usage.completion_tokens, batch=self._batch
+        )
+
+    async def _stored(
+        self, asks: list[Ask], use: Use[T], max_attempts: int
+    ) -> list[tuple[Ask, Outcome[T] | None]]:
+        """Each ask with its Outcome as far as stored answers decide it, else None."""
+        found: dict[int, Outcome[T] | None] = dict.fromkeys(range(len(asks)))
+        open_asks = [] if self._refresh else list(range(len(asks)))
+        tokens = [(0, 0)] * len(asks)
+        given_up: dict[int, Outcome[T]] = {}
+        for attempt in count():
+            if not open_asks:
+                break
+            keys = {i: wire.answer_key(self.model, asks[i], attempt) for i in open_asks}
+            records = await self._store.get(list(keys.values()))
+            open_asks = []
+            for i, key in keys.items():
+                if key not in records:
+                    # A further attempt would be sent, if it may be.
+                    if attempt >= max_attempts and not self._retry_rejects:
+                        found[i] = given_up[i]
+                    continue
+                answer = wire.answer_from_record(records[key], asks[i])
+                self.usage.answers_reused += 1
+                self.usage.reused_prompt_tokens += answer.prompt_tokens
+                self.usage.reused_completion_tokens += answer.completion_tokens
+                tokens[i] = (
+                    tokens[i][0] + answer.prompt_tokens,
+                    tokens[i][1] + answer.completion_tokens,
+                )
+                ask, so_far = asks[i], (attempt + 1, *tokens[i])
+                try:
+                    found[i] = Outcome(ask, await settled(use(ask, answer)), answer, *so_far)
+                except Unusable as unusable:
+                    open_asks.append(i)
+                    given_up[i] = Outcome(
+                        ask, None, answer, *so_far, unusable.reason, unusable.detail
+                    )
+        return [(ask, found[i]) for i, ask in enumerate(asks)]
+
+    def _completion_tokens(self, max_tokens: int | None) -> int:
+        reused = self.usage.answers_reused
+        usual = self.usage.reused_completion_tokens // reused if reused else COMPLETION_TOKENS
+        return min(usual, max_tokens or usual)
+
+
+def _chunks(asks: Iterable[Ask]) -> Iterator[list[Ask]]:
+    rest = iter(asks)
+    while chunk := list(islice(rest, CHUNK)):
+        yield chunk

@@ -1,0 +1,400 @@
+"""An ask as a chat completions request, an answer out of the response, and both as stored.
+
+Shared by every way of asking an OpenAI-compatible endpoint, so that an answer got in one way is
+found again by another.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from rare_assets.teacher.interface import Answer, Ask
+
+_PUBLISHED = Path(__file__).with_name("published_schemas.json")
+# Keywords that strict structured output refuses at some endpoints; the answer is validated anyway.
+_BOUNDS = frozenset(
+    [
+        "minLength",
+        "maxLength",
+        "pattern",
+        "format",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "minItems",
+        "maxItems",
+        "uniqueItems",
+    ]
+)
+# No model at hand reads or writes more at once; what claims more is no count.
+MOST_TOKENS = 2_000_000
+_MODES = ("json_schema", "json_schema_unbounded", "json_object", "text")
+_NAMES_STRUCTURED = re.compile(
+    r"response_?format|json[_ ]schema|json_object|grammar|guided[_ ]|structured[_ ]output", re.I
+)
+_NAMES_KEYWORD = re.compile(
+    rf"invalid schema|\b({'|'.join(sorted(_BOUNDS))})\b|keyword.*not (permitted|supported)", re.I
+)
+_UNSUPPORTED = re.compile(
+    r"unsupported|not support|does not support|unknown|unrecogni[sz]ed|not permitted|not allowed|"
+    r"unexpected|extra (inputs|fields)|deprecated|only the default|use 'max_completion_tokens'",
+    re.I,
+)
+_OPTIONAL = ("temperature", "seed", "max_tokens", "max_completion_tokens")
+
+
+def answer_key(model: str, ask: Ask, attempt: int) -> bytes:
+    """What an answer is stored under: the SHA-256 of everything that decides it.
+
+    That is the model, messages, sampling parameters, JSON schema, sample and attempt; neither the
+    ask's own key nor the endpoint, nor how structured output was asked for. Of the schema count
+    fields, bounds and descriptions of fields; not the name and docstring of its class.
+    """
+    content = {
+        "model": model,
+        "messages": [dict(message) for message in ask.messages],
+        "temperature": ask.temperature,
+        "seed": ask.seed,
+        "max_tokens": ask.max_tokens,
+        "schema": None if ask.schema is None else _keyed_schema(ask.schema),
+        "sample": ask.sample,
+        "attempt": attempt,
+    }
+    return hashlib.sha256(_canonical(content).encode()).digest()
+
+
+def sent_seed(ask: Ask, attempt: int) -> int | None:
+    """The seed to send: the ask's own, and one derived from it for further samples and attempts.
+
+    The same seed would bring the same unusable answer again.
+    """
+    if ask.seed is None or (ask.sample == 0 and attempt == 0):
+        return ask.seed
+    digest = hashlib.sha256(f"{ask.seed}/{ask.sample}/{attempt}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def estimated_prompt_tokens(ask: Ask) -> int:
+    """Prompt tokens by the rule of thumb of four characters a token."""
+    return sum(len(message["content"]) for message in ask.messages) // 4 + 1
+
+
+@cache
+def _plain_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The model's JSON schema without titles and docstrings: what an endpoint needs to know."""
+    schema = model.model_json_schema()
+    _drop_names(schema)
+    return schema
+
+
+def _drop_names(schema: dict[str, Any]) -> None:
+    # A description beside properties is a class's docstring; beside anything else, a field's own.
+    for name in ("title", "description") if "properties" in schema else ("title",):
+        schema.pop(name, None)
+    for part in _inner(schema):
+        _drop_names(part)
+
+
+def _inner(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """The schemas that a schema is made of."""
+    parts = [
+        *schema.get("properties", {}).values(),
+        *schema.get("$defs", {}).values(),
+        *schema.get("anyOf", ()),
+        *schema.get("prefixItems", ()),
+        schema.get("items"),
+    ]
+    return [part for part in parts if isinstance(part, dict)]
+
+
+@cache
+def _keyed_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The schema as keys hash it: as it was published where it was, so that answers stay found."""
+    plain = _plain_schema(model)
+    return _published_schemas().get(_canonical(plain), plain)
+
+
+@cache
+def _published_schemas() -> dict[str, dict[str, Any]]:
+    """Schemas whose keys were once hashed with titles and docstrings, by their canonical plain form."""
+    published = {}
+    for schema in json.loads(_PUBLISHED.read_text()):
+        plain = copy.deepcopy(schema)
+        _drop_names(plain)
+        published[_canonical(plain)] = schema
+    return published
+
+
+def _canonical(content: Any) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+@cache
+def json_schema(model: type[BaseModel], *, bounds: bool = True) -> dict[str, Any]:
+    """The model's JSON schema as strict structured output wants it.
+
+    Every object lists all its properties as required and allows no others. Without `bounds`, the
+    keywords that limit lengths and values are left out.
+    """
+    schema = copy.deepcopy(_plain_schema(model))
+    _make_strict(schema, bounds)
+    return schema
+
+
+def _make_strict(schema: dict[str, Any], bounds: bool) -> None:
+    schema.pop("default", None)
+    if not bounds:
+        for keyword in _BOUNDS & schema.keys():
+            del schema[keyword]
+    properties = schema.get("properties")
+    if isinstance(properties, dict):
+        schema["additionalProperties"] = False
+        schema["required"] = list(properties)
+    for part in _inner(schema):
+        _make_strict(part, bounds)
+
+
+class Dialect:
+    """Which of the optional parts of a request this endpoint understands, learnt from its refusals."""
+
+    def __init__(self) -> None:
+        self._mode = 0
+        self._dropped: set[str] = set()
+
+    @property
+    def structured(self) -> str:
+        """How structured output is asked for at present."""
+        return _MODES[self._mode]
+
+    def adapt(self, body: Mapping[str, Any], status: int | None, text: str) -> bool:
+        """Learn from a refusal of `body`; True if the same ask is worth sending again.
+
+        `text` is all that the endpoint said: message, parameter and code.
+        """
+        if status in (400, 404, 405, 415, 422, 500, 501) and self._adapt_mode(body, text):
+            return True
+        if status not in (400, 404, 415, 422) or not _UNSUPPORTED.search(text):
+            return False
+        for name in _OPTIONAL:
+            if name in body and re.search(rf"\b{name}\b", text):
+                self._dropped.add(name)
+                return True
+        return False
+
+    def _adapt_mode(self, body: Mapping[str, Any], text: str) -> bool:
+        sent = body.get("response_format")
+        if sent is None or not _NAMES_STRUCTURED.search(text):
+            return False
+        if sent["type"] == "json_object":
+            needed = 3
+        elif _NAMES_KEYWORD.search(text) and not sent["json_schema"]["name"].endswith("_unbounded"):
+            needed = 1
+        else:
+            needed = 2
+        self._mode = max(self._mode, needed)
+        return True
+
+    def body(self, model: str, ask: Ask, attempt: int) -> dict[str, Any]:
+        """The JSON body of the request for one attempt at an ask."""
+        messages = [dict(message) for message in ask.messages]
+        body: dict[str, Any] = {"model": model, "messages": messages}
+        if ask.schema is not None:
+            self._ask_for_structure(body, ask.schema)
+        optional = {
+            "temperature": ask.temperature,
+            "seed": sent_seed(ask, attempt),
+            "max_tokens": ask.max_tokens,
+        }
+        if "max_tokens" in self._dropped:
+            optional["max_completion_tokens"] = optional.pop("max_tokens")
+        sent = optional.keys() - self._dropped
+        return body | {name: optional[name] for name in sent if optional[name] is not None}
+
+    def _ask_for_structure(self, body: dict[str, Any], schema: type[BaseModel]) -> None:
+        if self.structured.startswith("json_schema"):
+            bounds = self.structured == "json_schema"
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {
+                    "name": schema.__name__ if bounds else f"{schema.__name__}_unbounded",
+                    "strict": True,
+                    "schema": json_schema(schema, bounds=bounds),
+                },
+            }
+            return
+        if self.structured == "json_object":
+            body["response_format"] = {"type": "json_object"}
+        last = body["messages"][-1]
+        last["content"] += (
+            "\n\nAnswer with one JSON object that fits this JSON schema, and nothing else:\n"
+            + json.dumps(json_schema(schema))
+        )
+
+
+def read_answer(response: Any, *, attempt: int, latency_s: float, ask: Ask | None = None) -> Answer:
+    """The answer in a chat completion's JSON, to `ask`. Token counts that are missing, or can't be
+    true, are estimated.
+
+    Raises:
+        ValueError: if it isn't a chat completion, or one that says it is an error.
+    """
+    if error_in(response) is not None:
+        raise ValueError("an error in place of a chat completion")
+    try:
+        choice = response["choices"][0]
+        message = choice["message"]
+        content = _text(message.get("content"))
+        thinking = _text(message.get("reasoning_content") or message.get("reasoning")) or None
+        refusal = _text(message.get("refusal")) or None
+        finish_reason = str(choice.get("finish_reason") or "")
+        usage = response.get("usage")
+        model = str(response.get("model") or "")
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a chat completion: {type(error).__name__}") from error
+    usage = usage if isinstance(usage, Mapping) else {}
+    tokens = _tokens(
+        usage.get("prompt_tokens") or usage.get("input_tokens"),
+        usage.get("completion_tokens") or usage.get("output_tokens"),
+        (thinking or "") + content + (refusal or ""),
+        ask,
+    )
+    if not finish_reason:
+        # Some servers never say; an answer as long as was allowed was cut.
+        full = (
+            ask is not None and ask.max_tokens is not None and tokens.completion >= ask.max_tokens
+        )
+        finish_reason = "length" if full else "stop"
+    return Answer(
+        content=content,
+        thinking=thinking,
+        finish_reason=finish_reason,
+        refusal=refusal,
+        model=model,
+        prompt_tokens=tokens.prompt,
+        completion_tokens=tokens.completion,
+        attempt=attempt,
+        latency_s=latency_s,
+        reused=False,
+        estimated=tokens.estimated,
+    )
+
+
+def error_in(response: Any) -> Any:
+    """The error that a response of status 200 carries, at its top or in its first choice; or None."""
+    if not isinstance(response, Mapping):
+        return None
+    choices = response.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    for part in (response, first):
+        error = part.get("error") if isinstance(part, Mapping) else None
+        if any(error.values()) if isinstance(error, Mapping) else error:
+            return error
+    return None
+
+
+def parse_json(content: bytes) -> Any:
+    """A response's JSON, numbers of any length included. Raises ValueError."""
+    return json.loads(content, parse_int=_integer)
+
+
+def _integer(digits: str) -> int | float:
+    # Python refuses to read integers of thousands of digits.
+    return int(digits) if len(digits) < 30 else float(digits)
+
+
+class _Tokens(NamedTuple):
+    prompt: int
+    completion: int
+    estimated: bool
+
+
+def _tokens(prompt: Any, completion: Any, text: str, ask: Ask | None) -> _Tokens:
+    """Token counts as an endpoint says them, or estimated by four characters a token."""
+    most_of_prompt = MOST_TOKENS
+    if ask is not None:
+        most_of_prompt = min(most_of_prompt, 32 * estimated_prompt_tokens(ask) + 100_000)
+    said_prompt, said_completion = _count(prompt, most_of_prompt), _count(completion, MOST_TOKENS)
+    # No prompt is empty, and no text is written in no token.
+    known_prompt = said_prompt is not None and said_prompt > 0
+    known_completion = said_completion is not None and (said_completion > 0 or not text)
+    guessed_prompt = 0 if ask is None else estimated_prompt_tokens(ask)
+    return _Tokens(
+        said_prompt if said_prompt is not None and known_prompt else guessed_prompt,
+        said_completion if said_completion is not None and known_completion else -(-len(text) // 4),
+        not (known_prompt and known_completion),
+    )
+
+
+def _count(value: Any, most: int) -> int | None:
+    """A number of tokens that can be true, or None."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        return None
+    return int(value)
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(part.get("text") or "" for part in content if isinstance(part, Mapping))
+    return ""
+
+
+def answer_to_record(answer: Answer, *, answered_at: float) -> dict[str, Any]:
+    """The answer as it is stored; `answered_at` is Unix time."""
+    return {
+        "content": answer.content,
+        "thinking": answer.thinking,
+        "finish_reason": answer.finish_reason,
+        "refusal": answer.refusal,
+        "model": answer.model,
+        "prompt_tokens": answer.prompt_tokens,
+        "completion_tokens": answer.completion_tokens,
+        "attempt": answer.attempt,
+        "latency_s": answer.latency_s,
+        "answered_at": answered_at,
+        **({"estimated": True} if answer.estimated else {}),
+    }
+
+
+def answer_from_record(record: Mapping[str, Any], ask: Ask | None = None) -> Answer:
+    """The stored answer to `ask`, marked as reused. Token counts that can't be true, as earlier
+    versions stored them, are estimated.
+
+    Raises:
+        KeyError: if the record lacks a field.
+    """
+    fields = {name: record[name] for name in _STORED}
+    text = "".join(fields[name] or "" for name in ("thinking", "content", "refusal"))
+    tokens = _tokens(fields["prompt_tokens"], fields["completion_tokens"], text, ask)
+    return Answer(
+        **fields | {"prompt_tokens": tokens.prompt, "completion_tokens": tokens.completion},
+        reused=True,
+        estimated=tokens.estimated or bool(record.get("estimated")),
+    )
+
+
+_STORED = (
+    "content",
+    "thinking",
+    "finish_reason",
+    "refusal",
+    "model",
+    "prompt_tokens",
+    "completion_tokens",
+    "attempt",
+    "latency_s",
+)

@@ -1,0 +1,212 @@
+"""A step that waits for its place in a pool: it sleeps, looks again soon, and then works."""
+
+import threading
+import time
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._core.storage.tags import BACKFILL_ID_TAG
+
+from rare_assets.automation import dagster_internals as executor
+from rare_assets.automation.dagster_internals import PoolPlaces, one_process_executor
+from rare_assets.build import build_defs
+from rare_assets.command.plan import check_run_config
+from rare_assets_tests.support.graph import Graph
+from rare_assets_tests.support.passages import write_jsonl
+
+POOL = "teacher"
+BLOCKED = "blocked by limit for pool"
+
+
+@dg.asset(pool=POOL)
+def asked() -> int:
+    return 1
+
+
+@dg.asset
+def after(asked: int) -> int:
+    return asked + 1
+
+
+defs = dg.Definitions(
+    [asked, after],
+    jobs=[dg.define_asset_job("job", [asked, after])],
+    executor=one_process_executor,
+    resources={"io_manager": dg.mem_io_manager},
+)
+
+
+@pytest.fixture
+def instance(tmp_path):
+    """An instance whose pool has one place, which another run has taken."""
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        storage = instance.event_log_storage
+        storage.set_concurrency_slots(POOL, 1)
+        assert storage.claim_concurrency_slot(POOL, "another", "step").is_claimed
+        yield instance
+
+
+@pytest.fixture
+def claims(monkeypatch):
+    """How often a place was looked for."""
+    calls = []
+    claim = PoolPlaces.claim
+    monkeypatch.setattr(
+        PoolPlaces, "claim", lambda self, *given: calls.append(given) or claim(self, *given)
+    )
+    return calls
+
+
+def run(instance, **config):
+    job = defs.resolve_job_def("job")
+    made = instance.create_run_for_job(job, run_config=config)
+    return execute_run(InMemoryJob(job), made, instance)
+
+
+def events(instance):
+    (made,) = instance.get_runs()
+    return [entry.user_message for entry in instance.all_logs(made.run_id)]
+
+
+def test_a_step_sleeps_until_its_place_is_free(instance, claims):
+    def free_after_some_looks():
+        while len(claims) < 3:
+            time.sleep(0.01)
+        instance.event_log_storage.free_concurrency_slots_for_run("another")
+
+    freeing = threading.Thread(target=free_after_some_looks)
+    freeing.start()
+    result = run(instance)
+    freeing.join()
+    assert result.success
+    assert any(BLOCKED in message for message in events(instance))
+    # Without a pause between them there would be thousands.
+    assert len(claims) < 50
+    info = instance.event_log_storage.get_concurrency_info(POOL)
+    assert (info.active_slot_count, info.pending_step_count) == (0, 0)
+
+
+def test_a_place_is_looked_for_again_at_the_same_interval_however_long_it_takes(
+    instance, monkeypatch
+):
+    now = 1000.0
+    monkeypatch.setattr(executor.time, "time", lambda: now)
+    job = defs.resolve_job_def("job")
+    with PoolPlaces(instance, instance.create_run_for_job(job)) as places:
+        for _ in range(40):
+            assert not places.claim(POOL, "asked")
+            assert places.interval_to_next_pending_claim_check() == pytest.approx(0.5)
+            now += 0.4
+            assert places.interval_to_next_pending_claim_check() == pytest.approx(0.1)
+            now += 0.2
+            assert places.interval_to_next_pending_claim_check() == 0
+        instance.event_log_storage.free_concurrency_slots_for_run("another")
+        assert places.claim(POOL, "asked")
+
+
+def test_a_free_place_is_taken_at_once(instance, claims):
+    instance.event_log_storage.free_concurrency_slots_for_run("another")
+    assert run(instance).success
+    assert len(claims) == 1
+    assert not any(BLOCKED in message for message in events(instance))
+
+
+def test_steps_are_retried_as_the_config_says(instance):
+    instance.event_log_storage.free_concurrency_slots_for_run("another")
+    tries = []
+
+    @dg.asset(retry_policy=dg.RetryPolicy(max_retries=1))
+    def shaky() -> int:
+        tries.append(1)
+        if len(tries) < 2:
+            raise ValueError("not yet")
+        return 1
+
+    shaky_defs = dg.Definitions(
+        [shaky], jobs=[dg.define_asset_job("shaky_job", [shaky])], executor=one_process_executor
+    )
+    job = shaky_defs.resolve_job_def("shaky_job")
+    made = instance.create_run_for_job(job)
+    assert execute_run(InMemoryJob(job), made, instance).success
+    tries.clear()
+    config = {"execution": {"config": {"retries": {"disabled": {}}}}}
+    made = instance.create_run_for_job(job, run_config=config)
+    assert not execute_run(InMemoryJob(job), made, instance).success
+    assert tries == [1]
+
+
+def test_it_is_the_executor_of_every_job():
+    shipped = build_defs()
+    jobs = [job.name for job in shipped.jobs]
+    assert jobs
+    assert all(shipped.resolve_job_def(name).executor_def is one_process_executor for name in jobs)
+
+
+# options of steps, and words of the refusal
+OUT_OF_RANGE = {
+    "of a later step": (
+        {"reasoning": {"max_attempts": 0}},
+        "ops.reasoning.config: max_attempts: Input should be greater than or equal to 1",
+    ),
+    "of two that go together": (
+        {"hard_negatives": {"range_min": 98, "num_neg": 5}},
+        "ops.hard_negatives.config: range_min=98 to range_max=100 must hold num_neg=5",
+    ),
+    "of two steps": (
+        {"questions": {"num_questions": 2}, "reasoning": {"max_tokens": 0}},
+        "ops.reasoning.config: max_tokens: Input should be greater than or equal to 1",
+    ),
+}
+
+
+def rare_run(graph, assets, options, **tags):
+    """Make a run of some of the assets as a launched one is made, by the executor of the code location."""
+    job = graph.defs.resolve_job_def("rare_job")
+    run_config = {
+        "ops": {asset: {"config": config} for asset, config in options.items()},
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+    }
+    made = graph.instance.create_run_for_job(
+        job,
+        run_config=run_config,
+        tags={"dagster/partition": "a.jsonl", **tags},
+        asset_selection=frozenset(map(dg.AssetKey, assets)) if assets else None,
+    )
+    assert not execute_run(InMemoryJob(job), made, graph.instance).success
+    events = [entry.dagster_event for entry in graph.instance.all_logs(made.run_id)]
+    (failure,) = [event for event in events if event and event.is_failure]
+    assert not any(event and event.is_step_start for event in events)
+    return failure.event_specific_data.error.message
+
+
+@pytest.fixture
+def graph(nothing_set, tmp_path):
+    graph = Graph(tmp_path)
+    write_jsonl(graph.source / "a.jsonl", range(2))
+    graph.register()
+    assert graph.make("documents_job", "a.jsonl").success
+    return graph
+
+
+@pytest.mark.parametrize("case", OUT_OF_RANGE)
+def test_options_of_every_step_are_checked_before_the_first_one(graph, case):
+    options, said = OUT_OF_RANGE[case]
+    assert said in rare_run(graph, [], options)
+
+
+def test_options_for_the_other_runs_of_a_backfill_are_checked_too(graph):
+    options = {"ops": {"reasoning": {"config": {"max_attempts": 0}}}}
+    graph.instance.add_backfill(
+        PartitionBackfill(
+            "ours", BulkActionStatus.REQUESTED, True, {}, 0.0, None, run_config=options
+        )
+    )
+    said = rare_run(graph, ["questions"], {}, **{BACKFILL_ID_TAG: "ours"})
+    assert "ops.reasoning.config: max_attempts" in said
+
+
+def test_an_option_that_comes_from_the_environment_is_left_to_its_step(graph):
+    check_run_config({"ops": {"reasoning": {"config": {"max_attempts": {"env": "ATTEMPTS"}}}}})

@@ -1,0 +1,203 @@
+"""The instance of the command: its folder and settings, and what killed runs leave behind."""
+
+import contextlib
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import sqlalchemy
+
+from rare_assets.automation.instance import (
+    INDEX_POOL,
+    POOLS,
+    PROCESS_TAG,
+    SHIPPED_YAML,
+    HomeError,
+    end_dead_runs,
+    home_error,
+    open_pools,
+    pool_limit,
+    prepare_home,
+    run_tags,
+)
+from rare_assets.definitions import defs
+
+STARTED, FAILURE = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.FAILURE
+
+
+@pytest.fixture
+def home(nothing_set, tmp_path):
+    nothing_set.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    return prepare_home()
+
+
+@pytest.fixture
+def instance(home):
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+@pytest.fixture
+def dead_pid():
+    """Id of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def started_run(instance, process):
+    """A run that counts as started, by that process."""
+    run = dg.DagsterRun("a_job", str(uuid.uuid4()), status=STARTED, tags={PROCESS_TAG: process})
+    instance.add_run(run)
+    return run.run_id
+
+
+def test_the_home_is_made_with_the_shipped_settings(nothing_set, tmp_path):
+    nothing_set.chdir(tmp_path)
+    # prepare_home sets it for the processes that are started from this one.
+    nothing_set.setenv("DAGSTER_HOME", "")
+    home = prepare_home()
+    assert home == tmp_path / ".rare" / "dagster"
+    assert os.environ["DAGSTER_HOME"] == str(home)
+    assert (home / "dagster.yaml").read_text() == SHIPPED_YAML.read_text()
+
+
+def test_settings_of_the_users_own_stay(home):
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    prepare_home()
+    assert (home / "dagster.yaml").read_text() == "telemetry: {enabled: false}\n"
+
+
+def test_dagster_takes_the_shipped_settings(instance):
+    assert not instance.telemetry_enabled
+    assert instance.run_monitoring_enabled
+    assert instance.get_concurrency_config().pool_config.default_pool_limit == 4
+
+
+def test_runs_of_processes_that_are_gone_are_ended_and_no_others(instance, dead_pid):
+    host = socket.gethostname()
+    dead = started_run(instance, f"{host}:{dead_pid}")
+    alive = started_run(instance, run_tags("one")[PROCESS_TAG])
+    elsewhere = started_run(instance, f"not-{host}:{dead_pid}")
+    of_the_ui = dg.DagsterRun("a_job", str(uuid.uuid4()), status=STARTED)
+    instance.add_run(of_the_ui)
+    assert end_dead_runs(instance) == [dead]
+    assert instance.get_run_by_id(dead).status is FAILURE
+    for run_id in (alive, elsewhere, of_the_ui.run_id):
+        assert instance.get_run_by_id(run_id).status is STARTED
+    assert end_dead_runs(instance) == []
+
+
+def test_a_run_launched_again_from_the_ui_does_not_end_with_the_process_of_the_first(
+    instance, dead_pid
+):
+    tags = {PROCESS_TAG: f"{socket.gethostname()}:{dead_pid}"}
+    first = dg.DagsterRun("a_job", str(uuid.uuid4()), status=FAILURE, tags=tags)
+    again = dg.DagsterRun(
+        "a_job",
+        str(uuid.uuid4()),
+        status=STARTED,
+        tags=tags,
+        parent_run_id=first.run_id,
+        root_run_id=first.run_id,
+    )
+    for run in (first, again):
+        instance.add_run(run)
+    assert end_dead_runs(instance) == []
+    assert instance.get_run_by_id(again.run_id).status is STARTED
+
+
+def test_places_in_pools_of_killed_runs_become_free(instance, dead_pid):
+    storage = instance.event_log_storage
+    storage.initialize_concurrency_limit_to_default("teacher")
+    dead = [started_run(instance, f"{socket.gethostname()}:{dead_pid}") for _ in range(4)]
+    alive = started_run(instance, run_tags("one")[PROCESS_TAG])
+    for run_id in [*dead[:3], alive]:
+        assert storage.claim_concurrency_slot("teacher", run_id, "questions").is_claimed
+    assert not storage.claim_concurrency_slot("teacher", dead[3], "questions").is_claimed
+    end_dead_runs(instance)
+    assert storage.get_concurrency_info("teacher").active_run_ids == {alive}
+
+
+def pool_limits(instance):
+    return {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
+
+
+def test_pools_have_room_for_the_shards_at_once_and_follow_the_setting(instance):
+    assert open_pools(instance, 4) == []
+    # Nothing was set: the default limit holds for what comes.
+    assert pool_limits(instance) == {}
+    assert open_pools(instance, 16) == []
+    assert pool_limits(instance) == {"teacher": 16, INDEX_POOL: 16}
+    storage = instance.event_log_storage
+    claims = [storage.claim_concurrency_slot("teacher", str(n), "questions") for n in range(17)]
+    assert [claim.is_claimed for claim in claims].count(True) == 16
+    open_pools(instance, 6)
+    assert pool_limits(instance) == {"teacher": 6, INDEX_POOL: 6}
+    open_pools(instance, 2)
+    assert pool_limits(instance) == {"teacher": 4, INDEX_POOL: 4}
+    open_pools(instance, 8)
+    assert pool_limits(instance) == {"teacher": 8, INDEX_POOL: 8}
+
+
+def test_a_pool_limit_that_was_set_by_hand_stays_and_is_told(instance):
+    instance.event_log_storage.set_concurrency_slots("teacher", 2)
+    assert open_pools(instance, 8) == ["teacher (2)"]
+    assert open_pools(instance, 2) == []
+    assert pool_limits(instance) == {"teacher": 2, INDEX_POOL: 4}
+
+
+def test_the_limit_of_a_pool_is_its_own_or_the_default(instance):
+    assert pool_limit(instance, "teacher") == 4
+    open_pools(instance, 16)
+    assert pool_limit(instance, "teacher") == 16
+    instance.event_log_storage.set_concurrency_slots("teacher", 3)
+    assert pool_limit(instance, "teacher") == 3
+
+
+def test_without_a_default_limit_a_pool_has_room_for_any_number():
+    with dg.DagsterInstance.ephemeral() as bare:
+        assert pool_limit(bare, "teacher") is None
+
+
+def test_these_are_the_pools_of_the_assets():
+    pools = {op.pool for asset in defs.assets if (op := getattr(asset, "op", None)) and op.pool}
+    assert pools == set(POOLS)
+
+
+def test_a_run_is_tagged_with_its_process_and_code_location():
+    tags = run_tags("one")
+    assert tags[PROCESS_TAG] == f"{socket.gethostname()}:{os.getpid()}"
+    assert "__repository__@rare_assets" in tags.values()
+    workspace = Path(SHIPPED_YAML).with_name("workspace.yaml").read_text()
+    assert "location_name: rare_assets" in workspace
+
+
+def test_an_error_of_the_database_is_told_without_its_statement(home):
+    file = home / "runs.db"
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE runs (body TEXT)")
+    engine = sqlalchemy.create_engine(f"sqlite:///file:{file}?mode=ro&uri=true")
+    insert = sqlalchemy.text("INSERT INTO runs VALUES ('all that was to be stored')")
+    with engine.connect() as connection, pytest.raises(sqlalchemy.exc.DBAPIError) as raised:
+        connection.execute(insert)
+    said = home_error(raised.value)
+    assert f"DAGSTER_HOME {home} can't be used (attempt to write a readonly database)" in said
+    assert "INSERT" not in said
+    assert "\n" not in said
+    assert home_error(ValueError("another")) is None
+    assert home_error(FileNotFoundError(2, "No such file", "/elsewhere/dagster.yaml")) is None
+
+
+def test_a_home_that_is_a_file_or_lies_below_one_is_refused(nothing_set, tmp_path):
+    (tmp_path / "file").touch()
+    for home in ("file", "file/below"):
+        nothing_set.setenv("DAGSTER_HOME", str(tmp_path / home))
+        with pytest.raises(HomeError, match=f"{home} can't be used"):
+            prepare_home()

@@ -1,0 +1,103 @@
+"""Small valid rows of every table, for tests that change one thing about them."""
+
+from typing import Any
+
+import polars as pl
+
+from rare_assets.schemas import TABLES
+from rare_assets.storage.tables import ParquetTables
+
+ROWS: dict[str, dict[str, Any]] = {
+    "documents": {
+        "doc_id": "d1",
+        "text": "Cells store charge.",
+        "title": None,
+        "answer": None,
+        "text_hash": "h1",
+        "source": "a.jsonl:1",
+        "n_words": 3,
+    },
+    "questions": {
+        "question_id": "d1-q0",
+        "doc_id": "d1",
+        "text_hash": "h1",
+        "question": "Why does a cell lose charge over time?",
+        "scenario": "An engineer sees a stored battery go flat.",
+        "model": "m",
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+        "attempts": 1,
+    },
+    "hard_negatives": {
+        "question_id": "d1-q0",
+        "doc_id": "d1",
+        "query": "Why does a cell lose charge over time?",
+        "hard_negatives": ["Cells divide.", "Charge is conserved."],
+        "negatives": [
+            {"doc_id": "d2", "score": 2.0, "rank": 2},
+            {"doc_id": "d3", "score": 1.0, "rank": 3},
+        ],
+        "gold_score": 3.0,
+        "gold_rank": 1,
+        "judged_relevant": [],
+    },
+    "reasoning": {
+        "question_id": "d1-q0",
+        "sample_index": 0,
+        "doc_id": "d1",
+        "text": "Cells store charge.",
+        "question": "Why does a cell lose charge over time?",
+        "scenario": "An engineer sees a stored battery go flat.",
+        "hard_negatives": ["Cells divide.", "Charge is conserved."],
+        "reasoning": "It discharges itself.",
+        "answer": "Self-discharge.",
+        "raw_answer": "It discharges itself. <answer>Self-discharge.</answer>",
+        "context_doc_ids": ["d2", "d1", "d3"],
+        "gold_position": 1,
+        "model": "m",
+        "finish_reason": "stop",
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+        "attempts": 1,
+        "answer_correct": None,
+    },
+}
+REJECTS: dict[str, dict[str, Any]] = {
+    "documents": {"file": "a.jsonl", "row": 2, "reason": "no_text", "detail": None},
+    "questions": {
+        "question_id": "d9-q0",
+        "doc_id": "d9",
+        "reason": "refusal",
+        "detail": "I can't.",
+        "model": "m",
+        "prompt_tokens": 1,
+        "completion_tokens": 1,
+        "attempts": 3,
+    },
+    "hard_negatives": {
+        "question_id": "d9-q0",
+        "doc_id": "d9",
+        "reason": "gold_not_in_index",
+        "detail": None,
+    },
+}
+REJECTS["reasoning"] = REJECTS["questions"]
+
+
+def rows(table: str, *changes: dict[str, Any]) -> pl.DataFrame:
+    """A table with one valid row for each of `changes`, which say what is different in it."""
+    schema = TABLES[table].schema.create_empty().schema
+    return pl.DataFrame([{**ROWS[table], **change} for change in changes], schema=schema)
+
+
+def replace_rows(tables: ParquetTables, table: str, shard: str, frame: pl.DataFrame) -> None:
+    """Put other rows into a stored table, under its own footer, as another version may have done."""
+    provenance = tables.provenance(table, shard)
+    assert provenance is not None
+    tables._replace(frame.lazy(), tables.path(table, shard), provenance._asdict())
+
+
+def rejects(table: str, *changes: dict[str, Any]) -> pl.DataFrame:
+    """Rejects of a table, one row for each of `changes`."""
+    schema = TABLES[table].rejects.create_empty().schema
+    return pl.DataFrame([{**REJECTS[table], **change} for change in changes], schema=schema)
