@@ -8,7 +8,7 @@ import dagster as dg
 
 from rare_assets.assets.corpus_index import corpus_index
 from rare_assets.assets.documents import corpus_files, documents
-from rare_assets.assets.exports import CARD_KEY, KEYS, data_card, exports
+from rare_assets.assets.exports import data_card, exports
 from rare_assets.assets.hard_negatives import hard_negatives
 from rare_assets.assets.questions import questions
 from rare_assets.assets.reasoning import reasoning
@@ -22,6 +22,7 @@ from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage, T
 from rare_assets.resources.io_manager import ParquetIOManager
 from rare_assets.schemas import TABLES
 from rare_assets.settings import Settings
+from rare_assets.stages.exports import CARD_KEY, KEYS
 
 
 def build_resources(overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rare_assets.command.plan import Options, Planner, Stale
+from rare_assets.command.plan import Planner, Stale
+from rare_assets.stages.options import Options
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import Graph, failure_text, metadata
 from rare_assets_tests.support.passages import write_jsonl

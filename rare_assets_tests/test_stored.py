@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from rare_assets.assets.hard_negatives import HardNegativesConfig
-from rare_assets.assets.questions import QuestionsConfig
-from rare_assets.assets.reasoning import ReasoningConfig
-from rare_assets.command.plan import Options, Planner, Stale
+from rare_assets.command.plan import Planner, Stale
+from rare_assets.stages.hard_negatives import HardNegativesConfig
+from rare_assets.stages.options import Options
 from rare_assets.stages.provenance import completed, options_of, what_differs
+from rare_assets.stages.questions import QuestionsConfig
+from rare_assets.stages.reasoning import ReasoningConfig
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import Graph
 

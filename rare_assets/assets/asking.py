@@ -11,12 +11,11 @@ from typing import Any, Literal, TypeVar
 import dagster as dg
 import polars as pl
 from dagster._core.storage.tags import BACKFILL_ID_TAG
-from pydantic import Field
 
-from rare_assets.automation.instance import COMMAND_TAG
 from rare_assets.operators.judge import Judge
 from rare_assets.operators.templates import Templates, load_templates
 from rare_assets.resources.configurable import TeacherModel
+from rare_assets.resources.pools import COMMAND_TAG
 from rare_assets.schemas import Produced
 from rare_assets.settings import Settings
 from rare_assets.teacher.interface import Teacher, TeacherStopped, Usage
@@ -33,34 +32,6 @@ PROMPTS = {
 }
 # Marks a failure that the next shard would meet as well.
 TEACHER_STOPPED = "teacher_stopped"
-
-
-class AskingConfig(dg.Config):
-    """How the teacher is asked, whatever is asked of it."""
-
-    max_attempts: int = Field(
-        3, ge=1, description="Answers asked for until one can be used; then there is a reject."
-    )
-    temperature: float | None = Field(None, ge=0, description="Default: the endpoint's own.")
-    max_tokens: int | None = Field(
-        None, ge=1, description="Longest answer. Default: the endpoint's own."
-    )
-    refresh: bool = Field(
-        False, description="Ask anew, whatever is stored. Every request is paid for again."
-    )
-    retry_rejects: bool = Field(
-        False,
-        description="Ask again, up to max_attempts times more, where no stored answer can be used; "
-        "all others stay as they are. For a teacher that was mended.",
-    )
-    mode: Literal["online", "batch"] = Field(
-        "online", description="batch: the endpoint's Batch API, at half the price, within a day."
-    )
-
-    def operator_options(self, teacher: TeacherModel) -> dict[str, Any]:
-        """The options as an operator takes them; the embedded teacher bounds its own answers."""
-        options = self.model_dump(exclude={"refresh", "retry_rejects", "mode"})
-        return options | {"max_tokens": teacher.max_tokens(self.max_tokens)}
 
 
 def code_version(version: str, prompt: Literal["doc2query", "reason_distill"]) -> str:

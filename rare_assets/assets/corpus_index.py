@@ -3,44 +3,39 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import dagster as dg
 import polars as pl
-from pydantic import Field
 
-from rare_assets.assets.corpus_language import (
-    choose_analyzer,
-    record_choice,
-    recorded_choice,
-    sample_languages,
-)
 from rare_assets.assets.documents import documents
 from rare_assets.assets.step_progress import seldom
 from rare_assets.assets.unsynced import report_unsynced, version_of
-from rare_assets.automation.instance import INDEX_POOL
 from rare_assets.catalog.metadata import OWNERS, PREVIEW_CHARS, arranged, made_with
 from rare_assets.catalog.worked_example import shortened
-from rare_assets.corpus.ids import left_out, shared_ids
+from rare_assets.corpus.languages import (
+    choose_analyzer,
+    record_choice,
+    sample_languages,
+)
 from rare_assets.files.stored_bytes import StorageDamaged
 from rare_assets.resources.configurable import Bm25Retriever, Storage
 from rare_assets.resources.failures import failures_told
-from rare_assets.resources.partitions import document_shards
-from rare_assets.retriever.analyzers import Analyzer
+from rare_assets.resources.partitions import registered_shards
+from rare_assets.resources.pools import INDEX_POOL
 from rare_assets.retriever.interface import (
     REJECTS,
     Bm25,
     IndexMissing,
     IndexState,
     Retriever,
-    ShardContent,
     SyncReport,
 )
+from rare_assets.stages.corpus_index import CorpusIndexConfig, shards_to_index
 from rare_assets.stages.standing import Negatives, find_standing
-from rare_assets.storage.tables import ParquetTables, TableDamaged
+from rare_assets.storage.tables import ParquetTables
 
 DUPLICATES_SHOWN = 20
-DAMAGED_NAMED = 3
 HEADLINES = (
     "dagster/row_count",
     "shards",
@@ -52,69 +47,6 @@ HEADLINES = (
     "duplicate_texts",
     "seconds",
 )
-
-
-class CorpusIndexConfig(dg.Config):
-    """How the index ranks."""
-
-    k1: float = Field(0.9, ge=0, description="BM25: how soon repeated terms stop counting more.")
-    b: float = Field(0.4, ge=0, le=1, description="BM25: how much long documents are discounted.")
-    analyzer: Literal["auto", Analyzer] = Field(
-        "english",
-        description="How texts and queries become terms: Elasticsearch's analyzer of this name. auto: the "
-        "one that fits most of a sample of the documents, chosen once.",
-    )
-
-    def settled_analyzer(self, tables: ParquetTables, engine: str) -> str | None:
-        """The analyzer's name; None where `auto` has yet to choose it for this engine."""
-        return recorded_choice(tables, engine) if self.analyzer == "auto" else self.analyzer
-
-
-class ToIndex(NamedTuple):
-    """What the index is to hold (shard -> content), registered shards whose documents have not been made
-    yet, and those that are left out since one of their ids is another text's in the index."""
-
-    contents: dict[str, ShardContent]
-    missing: list[str]
-    colliding: list[str]
-
-
-def shards_to_index(
-    tables: ParquetTables, registered: list[str], held: Mapping[str, str]
-) -> ToIndex:
-    """Return what the index is to hold, from the files' footers.
-
-    Args:
-        tables: the storage.
-        registered: keys of all shards.
-        held: hash of what the index holds now, by shard: of two shards that share an id, the one that
-            it holds stays.
-
-    Raises:
-        TableDamaged: some are damaged; all of them are named.
-        StorageError: it can't be told what is there.
-    """
-    contents, missing, damaged = {}, [], []
-    for shard in sorted(registered):
-        try:
-            stored = tables.provenance("documents", shard)
-        except TableDamaged as error:
-            damaged.append(str(error))
-            continue
-        if stored is None:
-            missing.append(shard)
-        else:
-            contents[shard] = ShardContent(stored.content_hash, stored.n_rows)
-    if damaged:
-        more = len(damaged) - DAMAGED_NAMED
-        named = " ".join(damaged[:DAMAGED_NAMED]) + (f" And {more} more." if more > 0 else "")
-        raise TableDamaged(named)
-    shared = shared_ids(tables, list(contents))
-    hashes = {shard: content.content_hash for shard, content in contents.items()}
-    colliding = left_out(shared, hashes, held)
-    for shard in colliding:
-        contents.pop(shard, None)
-    return ToIndex(contents, missing, sorted(colliding))
 
 
 def held_by(engine: Retriever) -> IndexState | None:
@@ -172,7 +104,7 @@ def corpus_index(
     """
     with failures_told():
         tables = storage.tables()
-        registered = context.instance.get_dynamic_partitions(document_shards.name or "")
+        registered = registered_shards(context.instance)
         with retriever.open() as engine:
             held = held_by(engine)
         held_shards = held.shards if held is not None else {}

@@ -9,12 +9,11 @@ import dagster as dg
 import polars as pl
 
 from rare_assets.assets.step_progress import StepProgress
-from rare_assets.automation.registration import known_shards, scan_source
 from rare_assets.catalog.charts import histogram
 from rare_assets.catalog.metadata import OWNERS, definition_metadata, materialized, spread
 from rare_assets.corpus.formats import SourceError, UnreadableFile, on_one_line
+from rare_assets.corpus.scan import known_shards, scan_source
 from rare_assets.corpus.source import CorpusSource, UnknownShard
-from rare_assets.corpus.states import report_changes, shard_sizes, source_states
 from rare_assets.operators.read_documents import (
     FILE_GONE,
     NO_SUCH_SHARD,
@@ -28,9 +27,10 @@ from rare_assets.operators.read_documents import (
 from rare_assets.resources.configurable import Corpus, Storage
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
-from rare_assets.resources.partitions import document_shards
+from rare_assets.resources.partitions import document_shards, registered_shards
 from rare_assets.schemas import Documents, Produced
 from rare_assets.stages.provenance import documents_from, documents_without_file, was_read
+from rare_assets.stages.source_states import report_changes, shard_sizes, source_states
 from rare_assets.storage.tables import ParquetTables
 
 # Reasons for which a row is left out, since another row of the shard has its text or its id.
@@ -57,7 +57,7 @@ def _observe_files(
     """Scan the source. Registers nothing."""
     tables, source = storage.tables(), corpus.source()
     try:
-        scan = scan_source(source, tables, context.instance, watching=True)
+        scan = scan_source(source, tables, registered_shards(context.instance), watching=True)
         states = source_states(scan, tables, [])
         sizes = shard_sizes(source, scan)
     except SourceError as error:

@@ -8,27 +8,16 @@ import dagster as dg
 
 from rare_assets.assets.reasoning import reasoning
 from rare_assets.catalog.metadata import OWNERS
-from rare_assets.command.status import spent
 from rare_assets.exports.card import Cost, summed_counts, write_card
 from rare_assets.exports.complete import complete
 from rare_assets.exports.export import Export
 from rare_assets.exports.formats import FORMATS
-from rare_assets.exports.options import SPLITS, ExportError, ExportOptions
+from rare_assets.exports.options import SPLITS, ExportError
 from rare_assets.exports.shard_files import Written
 from rare_assets.resources.configurable import Storage, TeacherModel
 from rare_assets.resources.partitions import document_shards
-
-GROUP = "exports"
-KEYS = {name: dg.AssetKey(["exports", name.replace("-", "_")]) for name in FORMATS}
-CARD_KEY = dg.AssetKey(["exports", "data_card"])
-
-
-class ExportConfig(dg.Config, ExportOptions):
-    """What goes into the training files; the same for every shard of a corpus."""
-
-    def options(self) -> ExportOptions:
-        """Return the options as the exports take them."""
-        return ExportOptions(**self.model_dump())
+from rare_assets.stages.cost import spent
+from rare_assets.stages.exports import CARD_KEY, GROUP, KEYS, ExportConfig
 
 
 # No IO manager has a part in them: they are files for others to read.

@@ -4,9 +4,8 @@ import time
 
 import dagster as dg
 import polars as pl
-from pydantic import Field
 
-from rare_assets.assets.asking import AskingConfig, ask, code_version, mean_attempts
+from rare_assets.assets.asking import ask, code_version, mean_attempts
 from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog.charts import histogram
 from rare_assets.catalog.metadata import OWNERS, definition_metadata, materialized, spread, words
@@ -18,16 +17,7 @@ from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
 from rare_assets.resources.partitions import document_shards
 from rare_assets.stages.provenance import questions_from
-
-
-class QuestionsConfig(AskingConfig):
-    """What is asked of the teacher for each document."""
-
-    num_questions: int = Field(1, ge=1, description="Questions per document.")
-    min_words: int = Field(
-        20, ge=0, description="Documents of fewer words get no question: they go to the rejects."
-    )
-    seed: int | None = Field(None, description="Sampling seed. Default: none is sent.")
+from rare_assets.stages.questions import QuestionsConfig
 
 
 @dg.asset(

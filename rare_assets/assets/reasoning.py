@@ -1,13 +1,11 @@
 """The reasoning: ReasonDistill, the teacher's way from the shuffled documents to the answer."""
 
 import time
-from typing import Any
 
 import dagster as dg
 import polars as pl
-from pydantic import Field
 
-from rare_assets.assets.asking import AskingConfig, ask, code_version, mean_attempts
+from rare_assets.assets.asking import ask, code_version, mean_attempts
 from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog.charts import histogram
 from rare_assets.catalog.metadata import (
@@ -26,29 +24,7 @@ from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
 from rare_assets.resources.partitions import document_shards
 from rare_assets.stages.provenance import reasoning_from
-
-
-class ReasoningConfig(AskingConfig):
-    """What is asked of the teacher for each question."""
-
-    seed: int = Field(0, description="Seed of the order in which the documents are shown.")
-    n: int = Field(1, ge=1, description="Samples per question.")
-    rejection_samples: int = Field(
-        0,
-        ge=0,
-        description="Where the source has a gold `answer`: answers asked for until one agrees with "
-        "it. 0: any answer is kept, `answer_correct` tells.",
-    )
-    judge_answers: bool = Field(
-        False,
-        description="Where the source has a gold `answer`: ask the teacher whether an answer in "
-        "other words agrees with it, one short request each. Off: only equal answers agree.",
-    )
-
-    def operator_options(self, teacher: TeacherModel) -> dict[str, Any]:
-        options = super().operator_options(teacher)
-        del options["judge_answers"]
-        return options
+from rare_assets.stages.reasoning import ReasoningConfig
 
 
 @dg.asset(

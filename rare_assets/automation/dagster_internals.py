@@ -54,7 +54,7 @@ class OneProcessExecutor(InProcessExecutor):
     def execute(
         self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
     ) -> Iterator[dg.DagsterEvent]:
-        from rare_assets.command.plan import check_run_config
+        from rare_assets.stages.options import check_run_config
 
         check_run_config(plan_context.run_config, _of_backfill(plan_context))
         steps = execution_plan.step_keys_to_execute

@@ -17,7 +17,8 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from filelock import FileLock
 
 from rare_assets.files.processes import is_running
-from rare_assets.resources.partitions import document_shards
+from rare_assets.resources.partitions import registered_shards
+from rare_assets.resources.pools import COMMAND_TAG, POOLS
 from rare_assets.settings import Settings
 
 SHIPPED_YAML = Path(__file__).with_name("dagster.yaml")
@@ -27,23 +28,6 @@ LOCATION = "rare_assets"
 # The page on which all assets of the main job are seen at once.
 GRAPH_PAGE = f"/locations/{LOCATION}/asset-groups/rare_data"
 PROCESS_TAG = "rare_assets/process"
-COMMAND_TAG = "rare_assets/command"
-
-
-def _index_pool() -> str:
-    """The pool of the steps that work on the index: that of Elasticsearch only where there is one, so
-    that a limit which spares its server holds up no embedded index.
-
-    Settings that can't be used fail the run, with their own error, and never the loading.
-    """
-    try:
-        return "elasticsearch" if Settings().elasticsearch_url else "corpus_index"
-    except ValueError:
-        return "corpus_index"
-
-
-# Of the steps that ask the teacher, and of those that work on the index.
-TEACHER_POOL, INDEX_POOL = POOLS = ("teacher", _index_pool())
 
 
 class HomeError(Exception):
@@ -118,7 +102,7 @@ def _make_databases(home: Path) -> None:
         if not made.exists():
             with dg.DagsterInstance.get() as instance:
                 instance.get_runs(limit=1)
-                instance.get_dynamic_partitions(document_shards.name or "")
+                registered_shards(instance)
                 instance.all_instigator_state()
             made.touch()
 

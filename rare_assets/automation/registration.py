@@ -1,114 +1,20 @@
-"""Which shards the source has now, and how they become partitions of the Dagster instance.
-
-The last scan lies in `<storage>/corpus_files/shards.parquet`, so that a scan opens only files that
-changed and a shard's rows are found without reading the file from its start. Beside each shard stands
-the version that was last scanned to be made: what only watches the source hides no change from what
-makes its tables.
-"""
+"""How the shards of the source become partitions of the Dagster instance."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import polars as pl
-
-from rare_assets.corpus.source import CorpusSource, Shard
-from rare_assets.corpus.states import report_states, source_states
-from rare_assets.resources.partitions import document_shards
+from rare_assets.corpus.scan import Scan
+from rare_assets.corpus.source import CorpusSource
+from rare_assets.resources.partitions import SHARDS
+from rare_assets.stages.source_states import report_states, source_states
 
 if TYPE_CHECKING:
     import dagster as dg
-    from upath import UPath
 
     from rare_assets.storage.tables import ParquetTables
 
 NAMED = 5
-SCAN_SCHEMA = {
-    "key": pl.String,
-    "file": pl.String,
-    "part": pl.Int64,
-    "first_row": pl.Int64,
-    "n_rows": pl.Int64,
-    "byte_start": pl.Int64,
-    "byte_end": pl.Int64,
-    "version": pl.String,
-}
-# The file's version as of the last scan by who makes what has changed.
-NOTED = "noted"
-
-
-class Scan(NamedTuple):
-    """What a scan of the source found, against the scan before and the registered partitions.
-
-    `gone` are registered keys that the source no longer has: they stay registered, with everything
-    made from them, until they are removed on purpose. `moved` tells that the source has none of the
-    registered keys: it is another source rather than one whose files were deleted.
-    """
-
-    shards: list[Shard]
-    new: list[str]
-    changed: list[str]
-    gone: list[str]
-    moved: bool
-
-
-def known_shards(tables: ParquetTables) -> list[Shard]:
-    """The shards of the last scan; none if there was no scan yet, or its file is damaged.
-
-    Raises:
-        StorageError: it can't be read.
-    """
-    return [Shard(**row) for row in _last_scan(tables).select(list(SCAN_SCHEMA)).to_dicts()]
-
-
-def _scan_path(tables: ParquetTables) -> UPath:
-    return tables.root / "corpus_files" / "shards.parquet"
-
-
-def _last_scan(tables: ParquetTables) -> pl.DataFrame:
-    frame = tables.remembered(_scan_path(tables), {**SCAN_SCHEMA, NOTED: pl.String})
-    return frame if NOTED in frame.columns else frame.with_columns(pl.col("version").alias(NOTED))
-
-
-def scan_source(
-    source: CorpusSource,
-    tables: ParquetTables,
-    instance: dg.DagsterInstance,
-    *,
-    remember: bool = True,
-    watching: bool = False,
-) -> Scan:
-    """Scan the source. Raises SourceError and StorageError; registers nothing.
-
-    Args:
-        remember: store the scan, so that what is changed now is not found changed by the next one:
-            only for who makes what has changed.
-        watching: store it, so that the next one opens only files that change after it, and leave
-            what is changed to be found by who makes it.
-    """
-    last = _last_scan(tables)
-    known = [Shard(**row) for row in last.select(list(SCAN_SCHEMA)).to_dicts()]
-    noted = dict(last.select("key", NOTED).iter_rows())
-    shards = source.shards(known)
-    if remember:
-        frame = pl.DataFrame([shard._asdict() for shard in shards], schema=SCAN_SCHEMA)
-        versions = [noted.get(s.key, s.version) if watching else s.version for s in shards]
-        frame = frame.with_columns(pl.Series(NOTED, versions, pl.String))
-        if not frame.equals(last):
-            tables.write_file(frame, _scan_path(tables))
-    registered = set(instance.get_dynamic_partitions(document_shards.name or ""))
-    keys = {shard.key for shard in shards}
-    return Scan(
-        shards,
-        new=[shard.key for shard in shards if shard.key not in registered],
-        changed=[
-            shard.key
-            for shard in shards
-            if shard.key in registered and noted.get(shard.key, shard.version) != shard.version
-        ],
-        gone=sorted(registered - keys),
-        moved=bool(registered) and not registered & keys,
-    )
 
 
 def register(
@@ -125,10 +31,10 @@ def register(
     Returns the keys that were removed.
     """
     if scan.new:
-        instance.add_dynamic_partitions(document_shards.name or "", scan.new)
+        instance.add_dynamic_partitions(SHARDS, scan.new)
     removed = remove_tables(scan, tables) if remove_deleted else []
     for shard in removed:
-        instance.delete_dynamic_partition(document_shards.name or "", shard)
+        instance.delete_dynamic_partition(SHARDS, shard)
     report_states(source_states(scan, tables, removed), source, scan, instance)
     return removed
 

@@ -10,17 +10,17 @@ import dagster as dg
 import polars as pl
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
-from rare_assets.assets.corpus_index import shards_to_index
 from rare_assets.automation.jobs import corpus_index_job, questions_job
-from rare_assets.automation.registration import Scan, remove_tables, say_gone, scan_source
-from rare_assets.command.plan import FIRST_WAIT
+from rare_assets.automation.registration import remove_tables, say_gone
 from rare_assets.corpus.formats import SourceError
+from rare_assets.corpus.scan import Scan, scan_source
 from rare_assets.corpus.source import Shard
-from rare_assets.corpus.states import is_read, report_states, source_states
 from rare_assets.files.stored_bytes import StorageDamaged
-from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage
-from rare_assets.resources.partitions import document_shards
+from rare_assets.resources.configurable import FIRST_WAIT, Bm25Retriever, Corpus, Storage
+from rare_assets.resources.partitions import document_shards, registered_shards
 from rare_assets.retriever.interface import IndexMissing
+from rare_assets.stages.corpus_index import shards_to_index
+from rare_assets.stages.source_states import is_read, report_states, source_states
 from rare_assets.storage.tables import ParquetTables
 
 WATCH_SECONDS = 30
@@ -112,7 +112,7 @@ def watch_corpus(
     """Scans the source; opens only files that changed since the last scan."""
     tables, source = storage.tables(), corpus.source()
     try:
-        scan = scan_source(source, tables, context.instance, watching=True)
+        scan = scan_source(source, tables, registered_shards(context.instance), watching=True)
         removed = remove_tables(scan, tables) if corpus.removes_deleted_shards else []
         states = source_states(scan, tables, removed)
         reported = report_states(states, source, scan, context.instance)
@@ -146,7 +146,7 @@ def new_shards(
     """Scans the source; opens only files that changed since the last scan."""
     tables = storage.tables()
     try:
-        scan = scan_source(corpus.source(), tables, context.instance)
+        scan = scan_source(corpus.source(), tables, registered_shards(context.instance))
     except SourceError as error:
         return dg.SkipReason(f"The source can't be read: {error}")
     removed = remove_tables(scan, tables) if corpus.removes_deleted_shards else []
@@ -194,7 +194,7 @@ def index_follows_documents(
 ) -> dg.SensorResult | dg.SkipReason:
     """Compares the footers of the stored documents with the index; looks only where a file changed."""
     tables = storage.tables()
-    registered = sorted(context.instance.get_dynamic_partitions(document_shards.name or ""))
+    registered = sorted(registered_shards(context.instance))
     stored = sorted(tables.stored_versions("documents").items())
     # A sync that failed is not requested again until something changes.
     seen = hashlib.sha256(json.dumps([registered, stored]).encode()).hexdigest()[:16]

@@ -10,10 +10,6 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
 
-from rare_assets.assets.documents import documents
-from rare_assets.assets.hard_negatives import hard_negatives
-from rare_assets.assets.questions import questions
-from rare_assets.assets.reasoning import reasoning
 from rare_assets.catalog.worked_example import literal
 from rare_assets.checks.by_table import CHECKS
 from rare_assets.checks.index import (
@@ -32,18 +28,18 @@ from rare_assets.checks.judgement import (
     figures,
 )
 from rare_assets.resources.configurable import Bm25Retriever, Storage
-from rare_assets.resources.partitions import document_shards
+from rare_assets.resources.partitions import document_shards, registered_shards
+from rare_assets.schemas import TABLES
 
 MOST_FAILED_SHOWN = 20
 
 
-def table_checks(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
+def table_checks(table: str) -> dg.AssetChecksDefinition:
     """All checks of one table as one step, so that a shard is read once.
 
     Run with a shard, the step judges that one. Run without, as by "Execute all", it judges every
     stored shard, one after the other, and reports each with its partition.
     """
-    table = asset.key.path[-1]
     with warnings.catch_warnings():
         # Partitioned checks are a preview in this Dagster; without them a check of one shard would
         # load all shards, and the UI would show one status for all.
@@ -51,7 +47,7 @@ def table_checks(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
         specs = [
             dg.AssetCheckSpec(
                 check.name,
-                asset=asset,
+                asset=table,
                 description=describe(check),
                 blocking=check.blocking,
                 partitions_def=document_shards,
@@ -209,7 +205,7 @@ def _judge_all(
     """
     tables = storage.tables()
     tallies = {check.name: _Tally(check) for check in checks}
-    for shard in context.instance.get_dynamic_partitions(document_shards.name or ""):
+    for shard in registered_shards(context.instance):
         if not tables.exists(table, shard):
             continue
         target = _latest_materialization(context.instance, table, shard)
@@ -265,7 +261,7 @@ def _latest_materialization(
 
 
 asset_checks = [
-    *(table_checks(asset) for asset in (documents, questions, hard_negatives, reasoning)),
+    *(table_checks(table) for table in TABLES),
     index_holds_every_shard,
     analyzer_fits_language,
     texts_distinct_across_shards,

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 
-from rare_assets.assets.exports import CARD_KEY, KEYS
 from rare_assets.exports.export import Export
 from rare_assets.exports.formats import FORMATS
 from rare_assets.exports.options import ExportOptions
@@ -15,6 +14,7 @@ from rare_assets.exports.proof import prove, rows_of
 from rare_assets.exports.shard_files import COPIES, SIDECAR, Written
 from rare_assets.resources.configurable import Storage
 from rare_assets.resources.partitions import document_shards
+from rare_assets.stages.exports import CARD_KEY, KEYS
 
 ROWS_FIT = "rows_fit_format"
 

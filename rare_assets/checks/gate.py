@@ -11,7 +11,7 @@ import dagster as dg
 from rare_assets.checks.by_table import CHECKS
 from rare_assets.checks.judgement import StoredShard
 from rare_assets.corpus.ids import why_colliding
-from rare_assets.resources.partitions import document_shards
+from rare_assets.resources.partitions import registered_shards
 from rare_assets.storage.tables import ParquetTables
 
 
@@ -57,7 +57,7 @@ def refuse_if_blocked(
                 allow_retries=False,
             )
     if "documents" in made_from:
-        registered = context.instance.get_dynamic_partitions(document_shards.name or "")
+        registered = registered_shards(context.instance)
         if colliding := why_colliding(tables, shard, registered):
             raise dg.Failure(
                 f"documents: {colliding}\nNothing is made from the shard until that is mended.",

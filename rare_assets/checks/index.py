@@ -6,15 +6,17 @@ from typing import NamedTuple
 
 import dagster as dg
 
-from rare_assets.assets.corpus_index import corpus_index, shards_to_index
-from rare_assets.assets.corpus_language import fitting_analyzer, sample_languages, unfitting
 from rare_assets.catalog.worked_example import shortened
 from rare_assets.checks.judgement import EXAMPLE_CHARS, EXAMPLES
+from rare_assets.corpus.languages import fitting_analyzer, sample_languages, unfitting
 from rare_assets.resources.configurable import Bm25Retriever, Storage
 from rare_assets.resources.failures import failures_told
-from rare_assets.resources.partitions import document_shards
+from rare_assets.resources.partitions import registered_shards
 from rare_assets.retriever.interface import IndexDamaged, IndexMissing, ShardContent
 from rare_assets.settings import Settings
+from rare_assets.stages.corpus_index import shards_to_index
+
+CORPUS_INDEX = dg.AssetKey("corpus_index")
 
 
 class Lag(NamedTuple):
@@ -36,7 +38,7 @@ def index_lag(wanted: Mapping[str, ShardContent], held: Mapping[str, str]) -> La
 
 
 @dg.asset_check(
-    asset=corpus_index,
+    asset=CORPUS_INDEX,
     description="The index holds every registered shard that has documents, as they are stored now, "
     "and no other: no shard's documents are newer than it. If not: materialize corpus_index again, it "
     "takes only what changed. Run this check by itself at any time, it costs nothing.",
@@ -46,7 +48,7 @@ def index_holds_every_shard(
     context: dg.AssetCheckExecutionContext, storage: Storage, retriever: Bm25Retriever
 ) -> dg.AssetCheckResult:
     """Compares the index's own state with the files' footers, whatever the clocks say."""
-    registered = context.instance.get_dynamic_partitions(document_shards.name or "")
+    registered = registered_shards(context.instance)
     with retriever.open() as engine:
         try:
             held = engine.state().shards
@@ -57,7 +59,7 @@ def index_holds_every_shard(
             held, damage = {}, {}
     wanted = shards_to_index(storage.tables(), list(registered), held).contents
     lag = index_lag(wanted, held)
-    event = context.instance.get_latest_materialization_event(corpus_index.key)
+    event = context.instance.get_latest_materialization_event(CORPUS_INDEX)
     synced = {"synced": dg.MetadataValue.timestamp(event.timestamp)} if event else {}
     return dg.AssetCheckResult(
         passed=not any(lag),
@@ -73,7 +75,7 @@ def index_holds_every_shard(
 
 
 @dg.asset_check(
-    asset=corpus_index,
+    asset=CORPUS_INDEX,
     description="The index' analyzer is for the language of the documents, judged by a sample of 200: "
     "another one's endings and stop words make negatives that share no word with the question. If "
     "not: set `analyzer` of corpus_index to what `fitting_analyzer` names, or to auto. Threshold: "
@@ -84,7 +86,7 @@ def analyzer_fits_language(
 ) -> dg.AssetCheckResult:
     """Compares the analyzer with the languages of documents from several shards."""
     tables = storage.tables()
-    registered = context.instance.get_dynamic_partitions(document_shards.name or "")
+    registered = registered_shards(context.instance)
     with retriever.open() as engine:
         try:
             state = engine.state()
@@ -117,13 +119,13 @@ def analyzer_fits_language(
 
 
 @dg.asset_check(
-    asset=corpus_index,
+    asset=CORPUS_INDEX,
     description="No text stands in the corpus under two ids or in two shards. Such twins are never "
     "each other's negatives, but each is asked about and paid for: remove one from the source.",
 )
 def texts_distinct_across_shards(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     """Judges what the sync of this run found."""
-    event = context.instance.get_latest_materialization_event(corpus_index.key)
+    event = context.instance.get_latest_materialization_event(CORPUS_INDEX)
     found = event.asset_materialization if event else None
     count = found.metadata["duplicate_texts"].value if found else 0
     return dg.AssetCheckResult(

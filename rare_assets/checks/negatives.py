@@ -10,6 +10,7 @@ import polars as pl
 from rare_assets.checks.judgement import EXAMPLES, Judgement, StoredShard, none_of
 from rare_assets.checks.structure import Upstream, rows_as_stored
 from rare_assets.settings import Settings
+from rare_assets.stages.hard_negatives import HardNegativesConfig
 from rare_assets.stages.provenance import MINED_FROM
 
 # With fewer other documents it is no wonder that a question has no negative: the fallback of the
@@ -173,9 +174,6 @@ def num_negatives_found(stored: StoredShard) -> Judgement:
 
 def _options(stored: StoredShard) -> dict[str, Any]:
     """The options that the shard was mined with; defaults for those it does not tell."""
-    # The assets look at what their upstream's rules found, and so import this package.
-    from rare_assets.assets.hard_negatives import HardNegativesConfig
-
     return HardNegativesConfig.model_validate({}).model_dump() | stored.options
 
 

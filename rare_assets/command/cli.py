@@ -224,7 +224,6 @@ def _print_status(source: str | None, storage: str | None, *, each_shard: bool) 
 def _one_message() -> Iterator[None]:
     """What a user can mend, and a stop, end the command with one message; all else is a bug."""
     from rare_assets.automation.instance import home_error
-    from rare_assets.command.plan import OptionsError
     from rare_assets.command.run import NothingToDo
     from rare_assets.corpus.formats import SourceError
     from rare_assets.exports.options import ExportError
@@ -232,6 +231,7 @@ def _one_message() -> Iterator[None]:
     from rare_assets.operators.templates import TemplateError
     from rare_assets.retriever.elasticsearch.connection import ElasticsearchError
     from rare_assets.retriever.interface import IndexConflict
+    from rare_assets.stages.options import OptionsError
     from rare_assets.teacher.interface import TeacherStopped
     from rare_assets.teacher.pricing import PriceError
 

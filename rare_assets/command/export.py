@@ -9,7 +9,6 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from rare_assets.command.status import spent
 from rare_assets.exports.card import Cost, summed_counts, write_card
 from rare_assets.exports.complete import complete
 from rare_assets.exports.export import Export
@@ -19,6 +18,7 @@ from rare_assets.exports.options import SPLITS, ExportError, ExportOptions
 from rare_assets.exports.proof import Proof, prove
 from rare_assets.exports.shard_files import Written
 from rare_assets.resources.configurable import Storage, TeacherModel
+from rare_assets.stages.cost import spent
 
 
 def run_export(

@@ -6,26 +6,25 @@ sync noted of the negatives, no event log.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import dagster as dg
 import polars as pl
-from pydantic import ValidationError
 
-from rare_assets.assets.corpus_index import CorpusIndexConfig, shards_to_index
-from rare_assets.assets.hard_negatives import HardNegativesConfig
-from rare_assets.assets.questions import QuestionsConfig
-from rare_assets.assets.reasoning import ReasoningConfig
 from rare_assets.checks.gate import why_blocked
 from rare_assets.checks.judgement import StoredShard
 from rare_assets.operators.answers import retryable
 from rare_assets.operators.templates import load_templates
+from rare_assets.resources.configurable import FIRST_WAIT
 from rare_assets.retriever.interface import (
     Bm25,
     IndexDamaged,
     IndexMissing,
     IndexState,
 )
+from rare_assets.stages.corpus_index import shards_to_index
+from rare_assets.stages.hard_negatives import HardNegativesConfig
+from rare_assets.stages.options import Options
 from rare_assets.stages.provenance import (
     completed,
     documents_from,
@@ -34,6 +33,8 @@ from rare_assets.stages.provenance import (
     reasoning_from,
     what_differs,
 )
+from rare_assets.stages.questions import QuestionsConfig
+from rare_assets.stages.reasoning import ReasoningConfig
 from rare_assets.stages.standing import is_within_growth, standing
 from rare_assets.storage.tables import TableDamaged, TableMissing
 from rare_assets.teacher.interface import ENDPOINT_FAULTS
@@ -45,16 +46,9 @@ if TYPE_CHECKING:
     from rare_assets.resources.configurable import Bm25Retriever, TeacherModel
     from rare_assets.storage.tables import ParquetTables
 
-ConfigT = TypeVar("ConfigT", bound=dg.Config)
 
 ASKED_STAGES = ("questions", "hard_negatives", "reasoning")
 # What pydantic puts before the message of a validator of one's own.
-VALUE_ERROR = "Value error, "
-FIRST_WAIT = 5  # seconds until a user is told that no Elasticsearch was ever there
-
-
-class OptionsError(ValueError):
-    """The run config can't be used; the message names asset and field."""
 
 
 class Stale(NamedTuple):
@@ -66,36 +60,6 @@ class Stale(NamedTuple):
 
 
 INDEX_CHANGED = Stale("hard_negatives", "index")
-
-
-class Options(NamedTuple):
-    """The per-run options of each asset, as the run config gives them."""
-
-    corpus_index: CorpusIndexConfig
-    questions: QuestionsConfig
-    hard_negatives: HardNegativesConfig
-    reasoning: ReasoningConfig
-
-    @classmethod
-    def from_run_config(cls, run_config: Mapping[str, Any]) -> Options:
-        """Options from Dagster run config (`ops: {questions: {config: {...}}}`); the rest default.
-
-        Raises:
-            OptionsError: an asset or a field that is not there, or a value that does not fit.
-        """
-        ops = run_config.get("ops") or {}
-        unknown = sorted(set(ops) - set(cls._fields))
-        if unknown:
-            raise OptionsError(
-                f"ops: no asset {', '.join(unknown)} takes options; those that do are "
-                f"{', '.join(cls._fields)}."
-            )
-        return cls(
-            _options(CorpusIndexConfig, "corpus_index", ops),
-            _options(QuestionsConfig, "questions", ops),
-            _options(HardNegativesConfig, "hard_negatives", ops),
-            _options(ReasoningConfig, "reasoning", ops),
-        )
 
 
 class Planner:
@@ -319,50 +283,3 @@ class Planner:
         if check == "rejects":
             self.tables.load_rejects(table, shard)
         return why_blocked(StoredShard(table, shard, self.tables), check) is not None
-
-
-def _options(kind: type[ConfigT], asset: str, ops: Mapping[str, Any]) -> ConfigT:
-    """An asset's options from the `ops` of a run config."""
-    given = (ops.get(asset) or {}).get("config") or {}
-    unknown = sorted(set(given) - set(kind.model_fields))
-    if unknown:
-        raise OptionsError(
-            f"ops.{asset}.config: no option {', '.join(unknown)}; there are "
-            f"{', '.join(kind.model_fields)}."
-        )
-    try:
-        return kind(**given)
-    except ValidationError as error:
-        problems = "; ".join(
-            ": ".join(
-                filter(
-                    None, [".".join(map(str, each["loc"])), each["msg"].removeprefix(VALUE_ERROR)]
-                )
-            )
-            for each in error.errors()
-        )
-        raise OptionsError(f"ops.{asset}.config: {problems}") from error
-
-
-def check_run_config(*run_configs: Mapping[str, Any]) -> None:
-    """Refuse options of any step before the first one starts: Dagster itself looks at their types alone,
-    and each step at its own options, when those before it are paid for.
-
-    Values that come from environment variables are left to their steps.
-
-    Raises:
-        OptionsError: a value that does not fit.
-    """
-    for run_config in run_configs:
-        ops = run_config.get("ops") or {}
-        given = {
-            asset: {
-                "config": {
-                    name: value
-                    for name, value in ((ops.get(asset) or {}).get("config") or {}).items()
-                    if not (isinstance(value, dict) and set(value) == {"env"})
-                }
-            }
-            for asset in Options._fields
-        }
-        Options.from_run_config({"ops": given})

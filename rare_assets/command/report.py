@@ -19,10 +19,11 @@ from rare_assets.text.shown import cut
 from rare_assets.text.shown_url import shown
 
 if TYPE_CHECKING:
-    from rare_assets.automation.registration import Scan
     from rare_assets.command.estimate import StageEstimate
-    from rare_assets.command.status import Spent, StageState
+    from rare_assets.command.status import StageState
+    from rare_assets.corpus.scan import Scan
     from rare_assets.corpus.source import Shard
+    from rare_assets.stages.cost import Spent
     from rare_assets.storage.tables import ParquetTables
 
 SHOWN_CHARS = 600

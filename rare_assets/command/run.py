@@ -16,26 +16,24 @@ from rich.console import Console
 from rich.markup import escape
 
 from rare_assets.assets.asking import once
-from rare_assets.automation.instance import (
-    TEACHER_POOL,
-    end_dead_runs,
-    open_pools,
-    pool_limit,
-    prepare_home,
-)
-from rare_assets.automation.registration import Scan, register, say_gone, scan_source, some
+from rare_assets.automation.instance import end_dead_runs, open_pools, pool_limit, prepare_home
+from rare_assets.automation.registration import register, say_gone, some
 from rare_assets.build import build_resources
 from rare_assets.command.estimate import estimate
 from rare_assets.command.order import Schedule, Task
-from rare_assets.command.plan import ASKED_STAGES, Options, Planner, Stale
+from rare_assets.command.plan import ASKED_STAGES, Planner, Stale
 from rare_assets.command.progress import RunProgress
 from rare_assets.command.report import print_estimate, print_report, print_shards, print_status
-from rare_assets.command.status import made_nothing, shard_states, spent
+from rare_assets.command.status import made_nothing, shard_states
 from rare_assets.command.workers import Request, Result, RunPool
+from rare_assets.corpus.scan import Scan, scan_source
 from rare_assets.corpus.source import CorpusSource
 from rare_assets.resources.configurable import Corpus, Storage, TeacherModel
-from rare_assets.resources.partitions import document_shards
+from rare_assets.resources.partitions import registered_shards
+from rare_assets.resources.pools import TEACHER_POOL
 from rare_assets.settings import Settings
+from rare_assets.stages.cost import spent
+from rare_assets.stages.options import Options
 
 LOG_WIDTH = 120
 
@@ -103,7 +101,7 @@ class MainJob:
                 RunProgress(instance, self.console, self.planner.options.reasoning.n) as progress,
                 RunPool(instance) as runs,
             ):
-                registered = list(instance.get_dynamic_partitions(document_shards.name or ""))
+                registered = registered_shards(instance)
                 self._execute(runs, scan, registered, asked, progress)
         for shard in asked:
             if shard not in self.failures and (said := made_nothing(self.tables, shard)):
@@ -138,7 +136,7 @@ class MainJob:
             print_status(self.console, states, spent(self.tables, keys, prices), scan)
 
     def _scan(self, instance: dg.DagsterInstance, *, remember: bool) -> Scan:
-        scan = scan_source(self.source, self.tables, instance, remember=remember)
+        scan = scan_source(self.source, self.tables, registered_shards(instance), remember=remember)
         keys = {shard.key for shard in scan.shards}
         unknown = [key for key in self.only if key not in keys]
         if unknown:
@@ -276,7 +274,7 @@ def register_shards() -> None:
     corpus: Corpus = resources["corpus"]
     source, tables = corpus.source(), storage.tables()
     with dg.DagsterInstance.get() as instance:
-        scan = scan_source(source, tables, instance, watching=True)
+        scan = scan_source(source, tables, registered_shards(instance), watching=True)
         removed = register(
             scan, source, tables, instance, remove_deleted=corpus.removes_deleted_shards
         )

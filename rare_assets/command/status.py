@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import polars as pl
-
 from rare_assets.command.plan import Planner
 from rare_assets.corpus.source import Shard
 from rare_assets.operators.doc2query import TOO_SHORT
 from rare_assets.retriever.interface import IndexState
 from rare_assets.schemas import TABLES
-from rare_assets.storage.tables import UNREADABLE, ParquetTables, TableDamaged, TableMissing
-from rare_assets.teacher.pricing import Prices
+from rare_assets.storage.tables import ParquetTables, TableDamaged
 from rare_assets.text.shown_url import shown
 
 REASONS_TOLD = 3
-ASKED_TABLES = ("questions", "reasoning")
 
 
 class StageState(NamedTuple):
@@ -27,64 +23,12 @@ class StageState(NamedTuple):
     rejects: int
 
 
-class Spent(NamedTuple):
-    """What the answers in stored tables took; `cost_usd` is None if a model's price is unknown."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    cost_usd: float | None
-
-
 def shard_states(
     planner: Planner, shards: list[Shard], index: IndexState | None
 ) -> dict[str, dict[str, StageState]]:
     """For each shard key, the state of each table. Without an index, only documents and questions
     can be current."""
     return {shard.key: _stages(planner, shard, index) for shard in shards}
-
-
-def spent(tables: ParquetTables, shards: list[str], prices: Prices) -> Spent:
-    """Tokens and cost of everything stored for the shards, rejects too. Answers that several rows
-    share count for each of them."""
-    by_model: dict[str, tuple[int, int]] = {}
-    for table in ASKED_TABLES:
-        for shard in shards:
-            try:
-                sums = _sums(tables, table, shard)
-            except (TableDamaged, TableMissing, *UNREADABLE):
-                # Its state says so.
-                continue
-            for model, prompt, completion in sums:
-                so_far = by_model.get(model, (0, 0))
-                by_model[model] = (so_far[0] + prompt, so_far[1] + completion)
-    costs = [
-        prices.cost(model, prompt, completion)
-        for model, (prompt, completion) in by_model.items()
-        if prompt or completion
-    ]
-    known = [cost for cost in costs if cost is not None]
-    return Spent(
-        sum(prompt for prompt, _ in by_model.values()),
-        sum(completion for _, completion in by_model.values()),
-        sum(known) if len(known) == len(costs) else None,
-    )
-
-
-def _sums(tables: ParquetTables, table: str, shard: str) -> list[tuple[str, int, int]]:
-    """Model, prompt and completion tokens of a shard's rows and rejects."""
-    stored = tables.provenance(table, shard)
-    if stored is None:
-        return []
-    frames = [tables.scan(table, shard)]
-    if stored.n_rejects:
-        frames.append(tables.scan_rejects(table, shard))
-    sums = [
-        frame.group_by("model").agg(
-            pl.col("prompt_tokens").sum(), pl.col("completion_tokens").sum()
-        )
-        for frame in frames
-    ]
-    return [row for each in sums for row in each.collect().iter_rows()]
 
 
 def _stages(planner: Planner, shard: Shard, index: IndexState | None) -> dict[str, StageState]:

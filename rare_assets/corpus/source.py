@@ -15,7 +15,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import datetime
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -33,6 +32,7 @@ from rare_assets.corpus.formats import (
     is_unicode,
     on_one_line,
 )
+from rare_assets.files.stored_bytes import file_version
 from rare_assets.text.shown_url import shown, without_secrets
 
 __all__ = [
@@ -410,19 +410,6 @@ def _walk_local(folder: str) -> Iterator[str]:
 def _is_hidden(place: _Place, full_path: str) -> bool:
     relative = full_path.removeprefix(place.base).lstrip("/")
     return place.kind != "file" and any(name.startswith((".", "_")) for name in relative.split("/"))
-
-
-def file_version(details: dict[str, Any]) -> str:
-    """Return what changes when a file does: the store's etag, else time of change and size."""
-    for name in ("ETag", "etag", "md5Hash"):
-        if details.get(name):
-            return str(details[name]).strip('"')
-    size = int(details.get("size") or 0)
-    for name in ("mtime", "LastModified", "last_modified", "updated", "modified", "created"):
-        if changed := details.get(name):
-            seconds = changed.timestamp() if isinstance(changed, datetime) else changed
-            return f"{seconds}-{size}"
-    return f"size-{size}"
 
 
 def _format(path: str) -> Any:

@@ -11,8 +11,9 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import IO, Literal, Protocol
+from typing import IO, Any, Literal, Protocol
 
 from rare_assets.text.shown_url import shown, without_secrets
 
@@ -122,3 +123,16 @@ class ChecksumWriter:
         except OSError as error:
             self.error = error
             raise
+
+
+def file_version(details: dict[str, Any]) -> str:
+    """Return what changes when a file does: the store's etag, else time of change and size."""
+    for name in ("ETag", "etag", "md5Hash"):
+        if details.get(name):
+            return str(details[name]).strip('"')
+    size = int(details.get("size") or 0)
+    for name in ("mtime", "LastModified", "last_modified", "updated", "modified", "created"):
+        if changed := details.get(name):
+            seconds = changed.timestamp() if isinstance(changed, datetime) else changed
+            return f"{seconds}-{size}"
+    return f"size-{size}"

@@ -296,3 +296,6 @@ class Bm25Retriever(_Resource):
             yield retriever
         finally:
             retriever.close()
+
+
+FIRST_WAIT = 5  # seconds until a user is told that no Elasticsearch was ever there

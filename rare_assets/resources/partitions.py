@@ -6,4 +6,10 @@ Keys are added by the `new_shards` sensor, by `rare-assets run`, or by hand in t
 
 import dagster as dg
 
-document_shards = dg.DynamicPartitionsDefinition(name="rare_document_shards")
+SHARDS = "rare_document_shards"
+document_shards = dg.DynamicPartitionsDefinition(name=SHARDS)
+
+
+def registered_shards(instance: dg.DagsterInstance) -> list[str]:
+    """Return the keys of the shards that are partitions of an instance, in the order they were added."""
+    return list(instance.get_dynamic_partitions(SHARDS))

@@ -16,11 +16,11 @@ from rare_assets.operators.read_documents import READER_VERSION
 if TYPE_CHECKING:
     import dagster as dg
 
-    from rare_assets.assets.hard_negatives import HardNegativesConfig
-    from rare_assets.assets.reasoning import ReasoningConfig
     from rare_assets.corpus.source import Shard
     from rare_assets.operators.templates import Templates
     from rare_assets.retriever.interface import IndexState
+    from rare_assets.stages.hard_negatives import HardNegativesConfig
+    from rare_assets.stages.reasoning import ReasoningConfig
 
 # Options of a run that decide how an answer is got, not what it is.
 NOT_CONTENT = {"max_attempts", "mode", "refresh", "remine_after_growth", "retry_rejects"}

@@ -27,7 +27,6 @@ from urllib.parse import quote
 import dataframely as dy
 import polars as pl
 
-from rare_assets.corpus.source import file_version
 from rare_assets.files.stored_bytes import (
     BLOCK,
     ChecksumWriter,
@@ -36,6 +35,7 @@ from rare_assets.files.stored_bytes import (
     accessing,
     checksum,
     explained,
+    file_version,
     sync_file,
 )
 from rare_assets.schemas import TABLES

@@ -7,9 +7,10 @@ import logging
 
 import pytest
 
-from rare_assets.command.plan import Options, OptionsError, Planner
+from rare_assets.command.plan import Planner
 from rare_assets.resources.partitions import document_shards
 from rare_assets.retriever.embedded import engine as embedded
+from rare_assets.stages.options import Options, OptionsError
 from rare_assets_tests.support.graph import Graph, failed_checks, failure_text, metadata
 from rare_assets_tests.support.passages import passage, write_jsonl
 

@@ -5,12 +5,12 @@ import json
 import polars as pl
 import pytest
 
-from rare_assets.assets.exports import CARD_KEY, GROUP, KEYS
 from rare_assets.automation.jobs import jobs
 from rare_assets.checks.exports import broken_rows
 from rare_assets.exports.export import Export
 from rare_assets.exports.options import ExportOptions
-from rare_assets.resources.partitions import document_shards
+from rare_assets.resources.partitions import SHARDS
+from rare_assets.stages.exports import CARD_KEY, GROUP, KEYS
 from rare_assets_tests.exports.corpus import document, store
 from rare_assets_tests.support.graph import Graph
 
@@ -25,7 +25,7 @@ def graph(tmp_path):
         "b.jsonl": [document(n) for n in range(20, 40)],
     }
     store(graph.tables, shards)
-    graph.instance.add_dynamic_partitions(document_shards.name or "", list(shards))
+    graph.instance.add_dynamic_partitions(SHARDS, list(shards))
     return graph
 
 

@@ -13,7 +13,7 @@ from dagster._core.storage.tags import BACKFILL_ID_TAG
 from rare_assets.automation import dagster_internals as executor
 from rare_assets.automation.dagster_internals import PoolPlaces, one_process_executor
 from rare_assets.build import build_defs
-from rare_assets.command.plan import check_run_config
+from rare_assets.stages.options import check_run_config
 from rare_assets_tests.support.graph import Graph
 from rare_assets_tests.support.passages import write_jsonl
 

@@ -5,9 +5,9 @@ import os
 import polars as pl
 import pytest
 
-from rare_assets.automation.registration import known_shards, scan_source
 from rare_assets.corpus.formats import SourceError
-from rare_assets.resources.partitions import document_shards
+from rare_assets.corpus.scan import known_shards, scan_source
+from rare_assets.resources.partitions import document_shards, registered_shards
 from rare_assets_tests.support.graph import Graph
 from rare_assets_tests.support.passages import write_jsonl
 
@@ -21,7 +21,7 @@ def graph(nothing_set, tmp_path):
 
 
 def test_the_first_scan_finds_every_shard_new_and_registers_none(graph):
-    scan = scan_source(graph.corpus.source(), graph.tables, graph.instance)
+    scan = scan_source(graph.corpus.source(), graph.tables, registered_shards(graph.instance))
     assert [(shard.key, shard.n_rows) for shard in scan.shards] == [("a.jsonl", 3), ("b.jsonl", 2)]
     assert (scan.new, scan.changed, scan.gone) == (["a.jsonl", "b.jsonl"], [], [])
     assert graph.shards == []
@@ -44,7 +44,12 @@ def test_a_scan_that_is_not_remembered_leaves_changes_for_the_next_one(graph):
     graph.register()
     write_jsonl(graph.source / "a.jsonl", range(4))
     for remember, changed in ((False, ["a.jsonl"]), (True, ["a.jsonl"]), (True, [])):
-        scan = scan_source(graph.corpus.source(), graph.tables, graph.instance, remember=remember)
+        scan = scan_source(
+            graph.corpus.source(),
+            graph.tables,
+            registered_shards(graph.instance),
+            remember=remember,
+        )
         assert scan.changed == changed
 
 
@@ -52,7 +57,12 @@ def test_who_watches_hides_no_change_from_who_makes(graph):
     graph.register()
     write_jsonl(graph.source / "a.jsonl", range(4))
     for watching, changed in ((True, ["a.jsonl"]), (True, ["a.jsonl"]), (False, ["a.jsonl"])):
-        scan = scan_source(graph.corpus.source(), graph.tables, graph.instance, watching=watching)
+        scan = scan_source(
+            graph.corpus.source(),
+            graph.tables,
+            registered_shards(graph.instance),
+            watching=watching,
+        )
         assert scan.changed == changed
         # What was cut is kept all the same.
         assert known_shards(graph.tables) == scan.shards

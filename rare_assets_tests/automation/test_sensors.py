@@ -8,9 +8,9 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from dagster._core.loader import LoadingContextForTest
 
 from rare_assets.automation import sensors
-from rare_assets.automation.registration import known_shards
 from rare_assets.automation.sensors import index_follows_documents, new_shards, watch_corpus
 from rare_assets.corpus import states as source_states
+from rare_assets.corpus.scan import known_shards
 from rare_assets.operators.read_documents import read_documents
 from rare_assets.resources.configurable import Corpus, Storage
 from rare_assets.stages.provenance import documents_from

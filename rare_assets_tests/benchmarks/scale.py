@@ -24,25 +24,25 @@ import dagster as dg
 from rich.console import Console
 from rich.table import Table
 
-from rare_assets.assets.corpus_index import CorpusIndexConfig, shards_to_index
-from rare_assets.assets.hard_negatives import HardNegativesConfig
-from rare_assets.assets.questions import QuestionsConfig
-from rare_assets.assets.reasoning import ReasoningConfig
 from rare_assets.automation.instance import prepare_home
-from rare_assets.automation.registration import scan_source
 from rare_assets.automation.sensors import new_shards
 from rare_assets.build import build_defs
+from rare_assets.corpus.scan import scan_source
 from rare_assets.operators.read_documents import read_documents
 from rare_assets.operators.templates import load_templates
 from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage
-from rare_assets.resources.partitions import document_shards
+from rare_assets.resources.partitions import SHARDS, registered_shards
 from rare_assets.retriever.interface import Bm25
+from rare_assets.stages.corpus_index import CorpusIndexConfig, shards_to_index
+from rare_assets.stages.hard_negatives import HardNegativesConfig
 from rare_assets.stages.provenance import (
     documents_from,
     hard_negatives_from,
     questions_from,
     reasoning_from,
 )
+from rare_assets.stages.questions import QuestionsConfig
+from rare_assets.stages.reasoning import ReasoningConfig
 from rare_assets_tests.support.graph import MODEL, OWN_VARIABLES
 from rare_assets_tests.support.passages import write_jsonl
 from rare_assets_tests.support.rows import rows
@@ -59,8 +59,8 @@ def write_source(folder: Path, count: int) -> None:
 def store_all(storage: Storage, corpus: Corpus, instance: dg.DagsterInstance) -> None:
     """Register every shard and store all of its tables as a run with default options would."""
     tables, source, templates = storage.tables(), corpus.source(), load_templates(None)
-    scan = scan_source(source, tables, instance)
-    instance.add_dynamic_partitions(document_shards.name or "", scan.new)
+    scan = scan_source(source, tables, registered_shards(instance))
+    instance.add_dynamic_partitions(SHARDS, scan.new)
     documents, questions = {}, {}
     for shard in scan.shards:
         read = read_documents(source.read(shard), file=shard.file)

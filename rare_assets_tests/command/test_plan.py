@@ -6,9 +6,10 @@ import shutil
 import polars as pl
 import pytest
 
-from rare_assets.command.plan import Options, OptionsError, Planner
+from rare_assets.command.plan import Planner
 from rare_assets.operators.templates import PACKAGED
 from rare_assets.stages import provenance
+from rare_assets.stages.options import Options, OptionsError
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import Graph
 from rare_assets_tests.support.passages import passage, row, write_jsonl

@@ -10,10 +10,10 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from rare_assets.automation.registration import Scan, scan_source
 from rare_assets.build import build_defs
+from rare_assets.corpus.scan import Scan, scan_source
 from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage, TeacherModel
-from rare_assets.resources.partitions import document_shards
+from rare_assets.resources.partitions import SHARDS, registered_shards
 from rare_assets.schemas import TABLES
 from rare_assets.storage.tables import ParquetTables
 
@@ -76,13 +76,13 @@ class Graph:
 
     def register(self) -> Scan:
         """Scan the source and register its shards."""
-        scan = scan_source(self.corpus.source(), self.tables, self.instance)
-        self.instance.add_dynamic_partitions(document_shards.name or "", scan.new)
+        scan = scan_source(self.corpus.source(), self.tables, registered_shards(self.instance))
+        self.instance.add_dynamic_partitions(SHARDS, scan.new)
         return scan
 
     @property
     def shards(self) -> list[str]:
-        return list(self.instance.get_dynamic_partitions(document_shards.name or ""))
+        return registered_shards(self.instance)
 
     def make(
         self,

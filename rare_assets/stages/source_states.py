@@ -23,7 +23,7 @@ from rare_assets.storage.tables import content_hash, file_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rare_assets.automation.registration import Scan
+    from rare_assets.corpus.scan import Scan
     from rare_assets.corpus.source import CorpusSource, Shard
     from rare_assets.storage.tables import ParquetTables
 

@@ -1,0 +1,111 @@
+"""Which shards the source has now, against the scan before and the registered partitions.
+
+The last scan lies in `<storage>/corpus_files/shards.parquet`, so that a scan opens only files that
+changed and a shard's rows are found without reading the file from its start. Beside each shard stands
+the version that was last scanned to be made: what only watches the source hides no change from what
+makes its tables.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+
+from rare_assets.corpus.source import CorpusSource, Shard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from upath import UPath
+
+    from rare_assets.storage.tables import ParquetTables
+
+SCAN_SCHEMA = {
+    "key": pl.String,
+    "file": pl.String,
+    "part": pl.Int64,
+    "first_row": pl.Int64,
+    "n_rows": pl.Int64,
+    "byte_start": pl.Int64,
+    "byte_end": pl.Int64,
+    "version": pl.String,
+}
+
+
+# The file's version as of the last scan by who makes what has changed.
+NOTED = "noted"
+
+
+class Scan(NamedTuple):
+    """What a scan of the source found, against the scan before and the registered partitions.
+
+    `gone` are registered keys that the source no longer has: they stay registered, with everything
+    made from them, until they are removed on purpose. `moved` tells that the source has none of the
+    registered keys: it is another source rather than one whose files were deleted.
+    """
+
+    shards: list[Shard]
+    new: list[str]
+    changed: list[str]
+    gone: list[str]
+    moved: bool
+
+
+def known_shards(tables: ParquetTables) -> list[Shard]:
+    """The shards of the last scan; none if there was no scan yet, or its file is damaged.
+
+    Raises:
+        StorageError: it can't be read.
+    """
+    return [Shard(**row) for row in _last_scan(tables).select(list(SCAN_SCHEMA)).to_dicts()]
+
+
+def _scan_path(tables: ParquetTables) -> UPath:
+    return tables.root / "corpus_files" / "shards.parquet"
+
+
+def _last_scan(tables: ParquetTables) -> pl.DataFrame:
+    frame = tables.remembered(_scan_path(tables), {**SCAN_SCHEMA, NOTED: pl.String})
+    return frame if NOTED in frame.columns else frame.with_columns(pl.col("version").alias(NOTED))
+
+
+def scan_source(
+    source: CorpusSource,
+    tables: ParquetTables,
+    registered: Iterable[str],
+    *,
+    remember: bool = True,
+    watching: bool = False,
+) -> Scan:
+    """Scan the source. Raises SourceError and StorageError; registers nothing.
+
+    Args:
+        remember: store the scan, so that what is changed now is not found changed by the next one:
+            only for who makes what has changed.
+        watching: store it, so that the next one opens only files that change after it, and leave
+            what is changed to be found by who makes it.
+    """
+    last = _last_scan(tables)
+    known = [Shard(**row) for row in last.select(list(SCAN_SCHEMA)).to_dicts()]
+    noted = dict(last.select("key", NOTED).iter_rows())
+    shards = source.shards(known)
+    if remember:
+        frame = pl.DataFrame([shard._asdict() for shard in shards], schema=SCAN_SCHEMA)
+        versions = [noted.get(s.key, s.version) if watching else s.version for s in shards]
+        frame = frame.with_columns(pl.Series(NOTED, versions, pl.String))
+        if not frame.equals(last):
+            tables.write_file(frame, _scan_path(tables))
+    registered = set(registered)
+    keys = {shard.key for shard in shards}
+    return Scan(
+        shards,
+        new=[shard.key for shard in shards if shard.key not in registered],
+        changed=[
+            shard.key
+            for shard in shards
+            if shard.key in registered and noted.get(shard.key, shard.version) != shard.version
+        ],
+        gone=sorted(registered - keys),
+        moved=bool(registered) and not registered & keys,
+    )

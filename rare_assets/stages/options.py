@@ -1,0 +1,98 @@
+"""The options of a run, of all stages at once: read from its run config, and refused before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import dagster as dg
+from pydantic import ValidationError
+
+from rare_assets.stages.corpus_index import CorpusIndexConfig
+from rare_assets.stages.hard_negatives import HardNegativesConfig
+from rare_assets.stages.questions import QuestionsConfig
+from rare_assets.stages.reasoning import ReasoningConfig
+
+ConfigT = TypeVar("ConfigT", bound=dg.Config)
+VALUE_ERROR = "Value error, "  # how pydantic begins the message of a validator
+
+
+class OptionsError(ValueError):
+    """The run config can't be used; the message names asset and field."""
+
+
+class Options(NamedTuple):
+    """The per-run options of each asset, as the run config gives them."""
+
+    corpus_index: CorpusIndexConfig
+    questions: QuestionsConfig
+    hard_negatives: HardNegativesConfig
+    reasoning: ReasoningConfig
+
+    @classmethod
+    def from_run_config(cls, run_config: Mapping[str, Any]) -> Options:
+        """Options from Dagster run config (`ops: {questions: {config: {...}}}`); the rest default.
+
+        Raises:
+            OptionsError: an asset or a field that is not there, or a value that does not fit.
+        """
+        ops = run_config.get("ops") or {}
+        unknown = sorted(set(ops) - set(cls._fields))
+        if unknown:
+            raise OptionsError(
+                f"ops: no asset {', '.join(unknown)} takes options; those that do are "
+                f"{', '.join(cls._fields)}."
+            )
+        return cls(
+            _options(CorpusIndexConfig, "corpus_index", ops),
+            _options(QuestionsConfig, "questions", ops),
+            _options(HardNegativesConfig, "hard_negatives", ops),
+            _options(ReasoningConfig, "reasoning", ops),
+        )
+
+
+def _options(kind: type[ConfigT], asset: str, ops: Mapping[str, Any]) -> ConfigT:
+    """An asset's options from the `ops` of a run config."""
+    given = (ops.get(asset) or {}).get("config") or {}
+    unknown = sorted(set(given) - set(kind.model_fields))
+    if unknown:
+        raise OptionsError(
+            f"ops.{asset}.config: no option {', '.join(unknown)}; there are "
+            f"{', '.join(kind.model_fields)}."
+        )
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        problems = "; ".join(
+            ": ".join(
+                filter(
+                    None, [".".join(map(str, each["loc"])), each["msg"].removeprefix(VALUE_ERROR)]
+                )
+            )
+            for each in error.errors()
+        )
+        raise OptionsError(f"ops.{asset}.config: {problems}") from error
+
+
+def check_run_config(*run_configs: Mapping[str, Any]) -> None:
+    """Refuse options of any step before the first one starts: Dagster itself looks at their types alone,
+    and each step at its own options, when those before it are paid for.
+
+    Values that come from environment variables are left to their steps.
+
+    Raises:
+        OptionsError: a value that does not fit.
+    """
+    for run_config in run_configs:
+        ops = run_config.get("ops") or {}
+        given = {
+            asset: {
+                "config": {
+                    name: value
+                    for name, value in ((ops.get(asset) or {}).get("config") or {}).items()
+                    if not (isinstance(value, dict) and set(value) == {"env"})
+                }
+            }
+            for asset in Options._fields
+        }
+        Options.from_run_config({"ops": given})

@@ -1,0 +1,31 @@
+"""Reasoning: the options of a shard's asking."""
+
+from typing import Any
+
+from pydantic import Field
+
+from rare_assets.resources.configurable import TeacherModel
+from rare_assets.stages.asking import AskingConfig
+
+
+class ReasoningConfig(AskingConfig):
+    """What is asked of the teacher for each question."""
+
+    seed: int = Field(0, description="Seed of the order in which the documents are shown.")
+    n: int = Field(1, ge=1, description="Samples per question.")
+    rejection_samples: int = Field(
+        0,
+        ge=0,
+        description="Where the source has a gold `answer`: answers asked for until one agrees with "
+        "it. 0: any answer is kept, `answer_correct` tells.",
+    )
+    judge_answers: bool = Field(
+        False,
+        description="Where the source has a gold `answer`: ask the teacher whether an answer in "
+        "other words agrees with it, one short request each. Off: only equal answers agree.",
+    )
+
+    def operator_options(self, teacher: TeacherModel) -> dict[str, Any]:
+        options = super().operator_options(teacher)
+        del options["judge_answers"]
+        return options

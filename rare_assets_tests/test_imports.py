@@ -1,0 +1,81 @@
+"""Imports go down the house and never up or sideways: what the README's tree says, read from the code.
+
+A room is a package or a module at the top of `rare_assets`. `STILL_WRONG` may only shrink.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import rare_assets
+
+ROOT = Path(rare_assets.__file__).parent
+# From the top of the house to the ground; rooms of one floor don't import one another.
+FLOORS = (
+    {"command"},
+    {"definitions"},
+    {"build"},
+    {"assets", "automation"},
+    {"checks"},
+    {"stages", "catalog"},
+    {"operators", "resources", "exports"},
+    {"corpus"},
+    {"teacher", "retriever", "storage"},
+    {"schemas", "settings", "files"},
+    {"text"},
+)
+STILL_WRONG: set[tuple[str, str]] = set()
+
+
+def room_of(module: str) -> str:
+    """Return the room of a dotted module name, `rare_assets.` left out."""
+    return module.split(".")[0]
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    """Yield every module's dotted name below `rare_assets`, with its tree."""
+    for path in sorted(ROOT.rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        if name != "__init__":
+            yield name, ast.parse(path.read_text())
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Yield what a module imports of `rare_assets`, within functions and for types, too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            package, _, rest = name.partition(".")
+            if package == "rare_assets" and rest:
+                yield rest
+
+
+def test_every_room_has_a_floor():
+    rooms = {room_of(name) for name, _ in modules()}
+    assert rooms <= set().union(*FLOORS)
+
+
+def test_imports_go_down():
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    wrong = {
+        (name, target)
+        for name, tree in modules()
+        for target in imported(tree)
+        if room_of(name) != (room := room_of(target)) and floor[room] <= floor[room_of(name)]
+    }
+    assert {(name, room_of(target)) for name, target in wrong} == STILL_WRONG, sorted(wrong)
+
+
+def test_no_relative_imports():
+    relative = [
+        name
+        for name, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert relative == []
