@@ -1,5 +1,7 @@
 """Fixtures that tests of several modules share, each from the module of the thing it starts."""
 
+from pathlib import Path
+
 from rare_assets_tests.support.browser import browser, page
 from rare_assets_tests.support.elasticsearch_node import (
     elasticsearch_index,
@@ -11,25 +13,25 @@ from rare_assets_tests.support.s3_server import s3_bucket, s3_endpoint
 
 # The modules that take minutes, longest first.
 LONGEST = (
-    "test_command_line",
-    "test_browser",
-    "test_elasticsearch",
-    "test_resume",
-    "test_benchmarks",
-    "test_embedded",
-    "test_claims",
-    "test_runs",
+    "test_command_line.py",
+    "test_browser.py",
+    "retriever/elasticsearch/test_engine.py",
+    "test_resume.py",
+    "test_bad_day.py",
+    "benchmarks/test_benchmarks.py",
+    "retriever/embedded/test_engine.py",
+    "teacher/store/test_claims.py",
+    "command/test_workers.py",
 )
+ROOT = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(config, items):
     """Begin with the longest modules where modules run side by side, lest one of them ends alone."""
-    if hasattr(config, "workerinput"):
-        items.sort(
-            key=lambda item: (
-                LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)
-            )
-        )
+    if not hasattr(config, "workerinput"):
+        return
+    place = {ROOT / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(LONGEST)))
 
 
 __all__ = [

@@ -14,8 +14,6 @@ import pytest
 import sqlalchemy
 
 from rare_assets.automation.instance import (
-    INDEX_POOL,
-    POOLS,
     PROCESS_TAG,
     SHIPPED_YAML,
     HomeError,
@@ -27,6 +25,7 @@ from rare_assets.automation.instance import (
     run_tags,
 )
 from rare_assets.definitions import defs
+from rare_assets.resources.pools import INDEX_POOL, POOLS
 
 STARTED, FAILURE = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.FAILURE
 
