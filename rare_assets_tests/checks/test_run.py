@@ -3,7 +3,6 @@
 import dagster as dg
 import pytest
 
-from rare_assets.assets.questions import questions as asset_of_questions
 from rare_assets.checks.asset_checks import table_checks
 from rare_assets.checks.by_table import CHECKS
 from rare_assets.resources.partitions import document_shards
@@ -25,7 +24,7 @@ def graph(tmp_path):
 def materialize(graph, questions):
     """Materializes a stand-in for the asset `questions`, with that table's checks."""
     return dg.materialize(
-        [questions, table_checks(asset_of_questions)],
+        [questions, table_checks("questions")],
         instance=graph.instance,
         partition_key=SHARD,
         resources={"storage": graph.storage, "retriever": graph.retriever},
