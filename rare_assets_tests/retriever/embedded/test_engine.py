@@ -364,15 +364,16 @@ def test_memory_does_not_grow_with_the_texts(tmp_path, monkeypatch):
     rng = random.Random(6)
     pool = prose(rng, 2_000).split()
     peaks = []
-    for n in (300, 1_000, 5_000):
-        texts = {f"d{number:04}": " ".join(rng.choices(pool, k=100)) for number in range(n)}
+    for n in (300, 1_000, 20_000):
+        texts = {f"d{number:05}": " ".join(rng.choices(pool, k=100)) for number in range(n)}
         corpus = Corpus(tmp_path / f"{n}", {"s": texts})
         tracemalloc.start()
         EmbeddedRetriever(str(tmp_path / f"index{n}")).sync(corpus.shards, corpus.read, Bm25())
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    # The first one has filled what the analyzer remembers. Held whole, postings alone are 2 MB more.
-    assert peaks[2] - peaks[1] < 4_000 * 100
+    # The first one has filled what the analyzer remembers. Held whole, postings alone are 9 MB more; what
+    # waits to be written varies with the disk.
+    assert peaks[2] - peaks[1] < 19_000 * 200
 
 
 def test_nothing_of_an_older_state_stays_on_disk(retriever, corpus, tmp_path):
