@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -234,6 +235,9 @@ def _one_message() -> Iterator[None]:
     from rare_assets.stages.options import OptionsError
     from rare_assets.teacher.interface import TeacherStopped
     from rare_assets.teacher.pricing import PriceError
+
+    # A stop within a call of the database is told as one: its pool would print a stack beside it.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
     def stop(number: int, _: object) -> None:
         raise KeyboardInterrupt(number)
