@@ -12,10 +12,10 @@ import pytest
 
 from rare_assets.operators.templates import PACKAGED
 from rare_assets_tests.support.command import COMMAND, Command
-from rare_assets_tests.support.elasticsearch_node import free_port
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import API_KEY, MODEL
 from rare_assets_tests.support.passages import row, write_json_list, write_jsonl
+from rare_assets_tests.support.ports import free_port
 
 TABLES = ("documents", "questions", "hard_negatives", "reasoning")
 # Shards and their documents: 40 in four files, one of them in a folder and in DataFlow's form.

@@ -10,8 +10,8 @@ from rare_assets.retriever.elasticsearch.engine import ElasticsearchRetriever
 from rare_assets.retriever.embedded.engine import EmbeddedRetriever
 from rare_assets.settings import SAMPLE_CORPUS
 from rare_assets.storage.tables import TableMissing
-from rare_assets_tests.support.elasticsearch_node import free_port
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.ports import free_port
 from rare_assets_tests.support.rows import rows
 
 SECRETS = {

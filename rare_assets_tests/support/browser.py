@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,8 @@ from typing import Any, Self
 import dagster as dg
 import pytest
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
+
+from rare_assets_tests.support.ports import free_port
 
 REQUIRED = "RARE_TESTS_REQUIRE_BROWSER"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -145,13 +146,6 @@ class DevServer:
                     return
             time.sleep(0.5)
         raise RuntimeError(f"no page, or no code location ({entries}):\n{self.log.read_text()}")
-
-
-def free_port() -> int:
-    """A port of loopback that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def find_chromium() -> str:

@@ -15,7 +15,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -31,6 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from rare_assets_tests.support.ports import free_port
 
 VERSION = "9.5.0"
 JAVA = 21
@@ -161,13 +162,6 @@ def distribution(jdk: Path) -> Path:
         with contextlib.suppress(OSError):  # another test session was faster
             made.rename(home)
     return home
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class ElasticsearchNode:

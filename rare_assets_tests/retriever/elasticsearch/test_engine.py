@@ -32,11 +32,11 @@ from rare_assets_tests.support.doubles import questions
 from rare_assets_tests.support.elasticsearch_node import (
     ElasticsearchCluster,
     Unavailable,
-    free_port,
     make_certificates,
     skip_or_fail,
 )
 from rare_assets_tests.support.elasticsearch_proxy import running_proxy
+from rare_assets_tests.support.ports import free_port
 from rare_assets_tests.support.retrieved_corpus import Corpus, found, queries, text_hash
 
 SECRET = "c2VjcmV0LWtleQ-do-not-show"  # noqa: S105
