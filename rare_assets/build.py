@@ -12,17 +12,18 @@ from rare_assets.assets.exports import data_card, exports
 from rare_assets.assets.hard_negatives import hard_negatives
 from rare_assets.assets.questions import questions
 from rare_assets.assets.reasoning import reasoning
-from rare_assets.automation.dagster_internals import one_process_executor
 from rare_assets.automation.jobs import jobs
 from rare_assets.automation.sensors import sensors
 from rare_assets.checks.asset_checks import asset_checks
 from rare_assets.checks.exports import export_checks
 from rare_assets.exports.folder import CARD
 from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage, TeacherModel
+from rare_assets.resources.dagster_internals import one_process_executor
 from rare_assets.resources.io_manager import ParquetIOManager
 from rare_assets.schemas import TABLES
 from rare_assets.settings import Settings
 from rare_assets.stages.exports import CARD_KEY, KEYS
+from rare_assets.stages.options import check_run_config
 
 
 def build_resources(overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -119,5 +120,5 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
         sensors=sensors,
         resources=resources,
         # One process a run: its steps follow each other anyway, and each would take seconds to start.
-        executor=one_process_executor,
+        executor=one_process_executor(check_run_config),
     )

@@ -40,19 +40,21 @@ def modules() -> Iterator[tuple[str, ast.Module]]:
             yield name, ast.parse(path.read_text())
 
 
-def imported(tree: ast.Module) -> Iterator[str]:
-    """Yield what a module imports of `rare_assets`, within functions and for types, too."""
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Yield the dotted names that a module imports, within functions and for types, too."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        else:
-            continue
-        for name in names:
-            package, _, rest = name.partition(".")
-            if package == "rare_assets" and rest:
-                yield rest
+            yield from (alias.name for alias in node.names)
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Yield what a module imports of `rare_assets`, without the package's name."""
+    for name in imports(tree):
+        package, _, rest = name.partition(".")
+        if package == "rare_assets" and rest:
+            yield rest
 
 
 def test_every_room_has_a_floor():
@@ -79,3 +81,13 @@ def test_no_relative_imports():
         if isinstance(node, ast.ImportFrom) and node.level
     ]
     assert relative == []
+
+
+def test_private_dagster_stands_in_one_module():
+    private = {
+        name
+        for name, tree in modules()
+        for target in imports(tree)
+        if target.split(".")[0].startswith("dagster") and "._" in target
+    }
+    assert private == {"resources.dagster_internals"}

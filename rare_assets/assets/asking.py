@@ -10,12 +10,11 @@ from typing import Any, Literal, TypeVar
 
 import dagster as dg
 import polars as pl
-from dagster._core.storage.tags import BACKFILL_ID_TAG
 
 from rare_assets.operators.judge import Judge
 from rare_assets.operators.templates import Templates, load_templates
 from rare_assets.resources.configurable import TeacherModel
-from rare_assets.resources.pools import COMMAND_TAG
+from rare_assets.resources.tags import BACKFILL_TAG, COMMAND_TAG
 from rare_assets.schemas import Produced
 from rare_assets.settings import Settings
 from rare_assets.teacher.interface import Teacher, TeacherStopped, Usage
@@ -144,7 +143,7 @@ def _usage(model: Teacher, judging: Teacher) -> Usage:
 def ledger_of(run: dg.DagsterRun, instance: dg.DagsterInstance, stage: str) -> Ledger:
     """Where the limits on requests and cost are counted for a run: together with all runs of the
     same `rare-assets run` or backfill on this machine, or by itself."""
-    scope = run.tags.get(COMMAND_TAG) or run.tags.get(BACKFILL_ID_TAG) or run.run_id
+    scope = run.tags.get(COMMAND_TAG) or run.tags.get(BACKFILL_TAG) or run.run_id
     return Ledger(Path(instance.storage_directory()) / "rare_assets_spent.sqlite3", scope, stage)
 
 

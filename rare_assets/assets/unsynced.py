@@ -12,17 +12,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import dagster as dg
-from dagster._core.definitions.data_version import DATA_VERSION_TAG, get_input_data_version_tag
-from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from rare_assets.resources.partitions import document_shards
+from rare_assets.resources.tags import DATA_VERSION_TAG, input_version_tag
 
 if TYPE_CHECKING:
     from rare_assets.retriever.interface import IndexState
     from rare_assets.stages.standing import Negatives
 
 CORPUS_INDEX, HARD_NEGATIVES = dg.AssetKey("corpus_index"), dg.AssetKey("hard_negatives")
-INDEX_TAG = get_input_data_version_tag(CORPUS_INDEX)
+INDEX_TAG = input_version_tag(CORPUS_INDEX)
 EVENTS_AT_ONCE = 100
 
 
@@ -70,7 +69,7 @@ def report_unsynced(
         if not (version.is_kept and found.stand and found.stood)
     ]
     statuses = instance.get_status_by_partition(HARD_NEGATIVES, doubtful, document_shards) or {}
-    made = {s for s in doubtful if statuses.get(s) is AssetPartitionStatus.MATERIALIZED}
+    made = {s for s in doubtful if statuses.get(s) is dg.AssetPartitionStatus.MATERIALIZED}
     if not made:
         return
     events = instance.event_log_storage.get_latest_storage_id_by_partition(

@@ -2,23 +2,17 @@
 
 import os
 import socket
-import sys
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
-from dagster._core.remote_origin import (
-    ManagedGrpcPythonEnvCodeLocationOrigin,
-    RemoteJobOrigin,
-    RemoteRepositoryOrigin,
-)
-from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
-from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from filelock import FileLock
 
 from rare_assets.files.processes import is_running
+from rare_assets.resources import dagster_internals
 from rare_assets.resources.partitions import registered_shards
-from rare_assets.resources.pools import COMMAND_TAG, POOLS
+from rare_assets.resources.pools import POOLS
+from rare_assets.resources.tags import COMMAND_TAG, PROCESS_TAG, REPOSITORY_TAG
 from rare_assets.settings import Settings
 
 SHIPPED_YAML = Path(__file__).with_name("dagster.yaml")
@@ -27,7 +21,6 @@ WORKSPACE = Path(__file__).with_name("workspace.yaml")
 LOCATION = "rare_assets"
 # The page on which all assets of the main job are seen at once.
 GRAPH_PAGE = f"/locations/{LOCATION}/asset-groups/rare_data"
-PROCESS_TAG = "rare_assets/process"
 
 
 class HomeError(Exception):
@@ -116,17 +109,13 @@ def run_tags(command: str) -> dict[str, str]:
     return {
         COMMAND_TAG: command,
         PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}",
-        REPOSITORY_LABEL_TAG: f"{SINGLETON_REPOSITORY_NAME}@{LOCATION}",
+        REPOSITORY_TAG: dagster_internals.repository_label(LOCATION),
     }
 
 
-def job_origin(job: str) -> RemoteJobOrigin:
-    """Where the UI finds the job of a run that it did not launch, so as to launch it again."""
-    target = LoadableTargetOrigin(
-        executable_path=sys.executable, module_name="rare_assets.definitions"
-    )
-    location = ManagedGrpcPythonEnvCodeLocationOrigin(target, LOCATION)
-    return RemoteJobOrigin(RemoteRepositoryOrigin(location, SINGLETON_REPOSITORY_NAME), job)
+def job_origin(job: str) -> Any:
+    """Return where the UI finds the job of a run that it did not launch, so as to launch it again."""
+    return dagster_internals.job_origin(job, "rare_assets.definitions", LOCATION)
 
 
 def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:

@@ -8,7 +8,6 @@ import json
 
 import dagster as dg
 import polars as pl
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from rare_assets.automation.jobs import corpus_index_job, questions_job
 from rare_assets.automation.registration import remove_tables, say_gone
@@ -26,6 +25,13 @@ from rare_assets.storage.tables import ParquetTables
 WATCH_SECONDS = 30
 NEW_SHARDS_SECONDS = 60
 FOLLOW_SECONDS = 30
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 READING_JOBS = {"documents_job", "questions_job", "corpus_index_job"}
 READING_ASSETS = {dg.AssetKey("documents"), dg.AssetKey("corpus_index")}
 # A tick has a minute, in which the daemon makes a few runs a second.
@@ -174,7 +180,7 @@ def new_shards(
 
 def _is_under_way(instance: dg.DagsterInstance) -> bool:
     """Return True if a run is reading documents or syncing the index, or is about to."""
-    unfinished = dg.RunsFilter(statuses=[*NOT_FINISHED_STATUSES])
+    unfinished = dg.RunsFilter(statuses=UNFINISHED)
     return any(
         run.job_name in READING_JOBS or READING_ASSETS & (run.asset_selection or set())
         for run in instance.get_runs(unfinished)

@@ -5,10 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-    AssetCheckEvaluation,
-    AssetCheckEvaluationTargetMaterializationData,
-)
 
 from rare_assets.catalog.worked_example import literal
 from rare_assets.checks.by_table import CHECKS
@@ -28,6 +24,7 @@ from rare_assets.checks.judgement import (
     figures,
 )
 from rare_assets.resources.configurable import Bm25Retriever, Storage
+from rare_assets.resources.dagster_internals import latest_target
 from rare_assets.resources.partitions import document_shards, registered_shards
 from rare_assets.schemas import TABLES
 
@@ -197,7 +194,7 @@ def _judge_all(
     checks: list[Check],
     storage: Storage,
     retriever: Bm25Retriever,
-) -> Iterator[AssetCheckEvaluation]:
+) -> Iterator[dg.AssetCheckEvaluation]:
     """The checks of every registered shard that has the table, one shard in memory at a time.
 
     Each is reported with its partition; the results of the run itself sum them up. They are
@@ -208,10 +205,10 @@ def _judge_all(
     for shard in registered_shards(context.instance):
         if not tables.exists(table, shard):
             continue
-        target = _latest_materialization(context.instance, table, shard)
+        target = latest_target(context.instance, dg.AssetKey(table), shard)
         for check, finding in _findings(StoredShard(table, shard, tables, retriever), checks):
             tallies[check.name].add(shard, finding)
-            evaluation = AssetCheckEvaluation(
+            evaluation = dg.AssetCheckEvaluation(
                 asset_key=dg.AssetKey(table),
                 check_name=check.name,
                 passed=finding.passed,
@@ -227,7 +224,7 @@ def _judge_all(
     for name, tally in tallies.items():
         if tally.check.blocking and tally.errors:
             errors.append(f"{name}: {tally.sentence}")
-        yield AssetCheckEvaluation(
+        yield dg.AssetCheckEvaluation(
             passed=not (tally.errors or tally.warnings),
             asset_key=dg.AssetKey(table),
             check_name=name,
@@ -244,20 +241,6 @@ def _judge_all(
         )
     if errors:
         raise dg.Failure(f"{table}, {chr(10).join(errors)}", allow_retries=False)
-
-
-def _latest_materialization(
-    instance: dg.DagsterInstance, table: str, shard: str
-) -> AssetCheckEvaluationTargetMaterializationData | None:
-    """The materialization that a check of a shard is about; None of one that no run has made."""
-    made = dg.AssetRecordsFilter(dg.AssetKey(table), asset_partitions=[shard])
-    records = instance.fetch_materializations(made, limit=1).records
-    if not records:
-        return None
-    latest = records[0]
-    return AssetCheckEvaluationTargetMaterializationData(
-        storage_id=latest.storage_id, run_id=latest.run_id, timestamp=latest.timestamp
-    )
 
 
 asset_checks = [

@@ -199,10 +199,10 @@ def dev(source: str | None, storage: str | None, host: str, port: int) -> None:
     """
     _set(RARE_SOURCE=source, RARE_STORAGE=storage)
     with _one_message():
-        from rare_assets.automation.daemon import dagster_dev
         from rare_assets.automation.instance import GRAPH_PAGE, WORKSPACE
         from rare_assets.command.run import register_shards
         from rare_assets.corpus.formats import SourceError
+        from rare_assets.resources.dagster_internals import run_dev
 
         try:
             register_shards()
@@ -210,7 +210,7 @@ def dev(source: str | None, storage: str | None, host: str, port: int) -> None:
             click.echo(f"No shard was registered: {error}", err=True)
         # Dagster's own start page folds every group of assets.
         click.echo(f"The graph:  http://{host}:{port}{GRAPH_PAGE}")
-        dagster_dev(["-w", str(WORKSPACE), "-h", host, "-p", str(port)])
+        run_dev(["-w", str(WORKSPACE), "-h", host, "-p", str(port)])
 
 
 def _print_status(source: str | None, storage: str | None, *, each_shard: bool) -> None:

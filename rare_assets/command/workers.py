@@ -91,11 +91,10 @@ def execute(request: Request) -> Result:
 
 def _execute(request: Request) -> Result:
     import dagster as dg
-    from dagster._core.definitions.job_base import InMemoryJob
-    from dagster._core.execution.api import execute_run
 
     from rare_assets.automation.instance import job_origin, run_tags
     from rare_assets.definitions import defs
+    from rare_assets.resources.dagster_internals import execute_created_run
 
     with dg.DagsterInstance.get() as instance:
         job, selection = defs.resolve_job_def(request.job), frozenset(_selection(request))
@@ -114,7 +113,7 @@ def _execute(request: Request) -> Result:
         except dg.DagsterInvalidConfigError as error:
             # Every run takes the same config.
             return Result(request, f"Run config: {error}", stops_others=True)
-        result = execute_run(InMemoryJob(job), run, instance)
+        result = execute_created_run(job, run, instance)
         return Result(request, None) if result.success else _failure(request, result)
 
 

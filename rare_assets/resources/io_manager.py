@@ -6,7 +6,6 @@ from urllib.parse import unquote
 
 import dagster as dg
 import polars as pl
-from dagster._core.storage.upath_io_manager import UPathIOManager
 
 from rare_assets.resources.configurable import Storage
 from rare_assets.resources.failures import failures_told
@@ -25,7 +24,7 @@ class ShardTable(NamedTuple):
     made_from: Mapping[str, str] = {}
 
 
-class ParquetIOManager(dg.ConfigurableIOManager, UPathIOManager):
+class ParquetIOManager(dg.ConfigurableIOManager, dg.UPathIOManager):
     """One Parquet file a shard and table, with its rejects beside it (`rare_assets.storage.tables`).
 
     Takes a `ShardTable` or a bare Polars frame; gives a LazyFrame, or a DataFrame to an input

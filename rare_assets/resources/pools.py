@@ -1,8 +1,6 @@
-"""The pools in which steps take a place, and the tag of the command that limits hold together for."""
+"""The pools in which steps take a place."""
 
 from rare_assets.settings import Settings
-
-COMMAND_TAG = "rare_assets/command"
 
 
 def _index_pool() -> str:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
 import polars as pl
-from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
+from rare_assets.resources.tags import DATA_VERSION_TAG
 from rare_assets.stages.provenance import documents_from, what_differs
 from rare_assets.storage.tables import content_hash, file_name
 

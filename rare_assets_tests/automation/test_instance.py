@@ -14,7 +14,6 @@ import pytest
 import sqlalchemy
 
 from rare_assets.automation.instance import (
-    PROCESS_TAG,
     SHIPPED_YAML,
     HomeError,
     end_dead_runs,
@@ -26,6 +25,7 @@ from rare_assets.automation.instance import (
 )
 from rare_assets.definitions import defs
 from rare_assets.resources.pools import INDEX_POOL, POOLS
+from rare_assets.resources.tags import PROCESS_TAG
 
 STARTED, FAILURE = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.FAILURE
 

@@ -9,9 +9,10 @@ from collections import deque
 import dagster as dg
 import pytest
 
-from rare_assets.automation.instance import PROCESS_TAG, prepare_home
+from rare_assets.automation.instance import prepare_home
 from rare_assets.command.workers import Request, RunPool
 from rare_assets.resources.partitions import document_shards
+from rare_assets.resources.tags import PROCESS_TAG
 from rare_assets.storage.tables import ParquetTables
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint, Fault
 from rare_assets_tests.support.graph import API_KEY, MODEL

@@ -5,14 +5,16 @@ import time
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.execution.api import execute_run
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
-from dagster._core.storage.tags import BACKFILL_ID_TAG
 
-from rare_assets.automation import dagster_internals as executor
-from rare_assets.automation.dagster_internals import PoolPlaces, one_process_executor
 from rare_assets.build import build_defs
+from rare_assets.resources import dagster_internals
+from rare_assets.resources.dagster_internals import (
+    PoolPlaces,
+    execute_created_run,
+    one_process_executor,
+)
+from rare_assets.resources.tags import BACKFILL_TAG
 from rare_assets.stages.options import check_run_config
 from rare_assets_tests.support.graph import Graph
 from rare_assets_tests.support.passages import write_jsonl
@@ -34,7 +36,7 @@ def after(asked: int) -> int:
 defs = dg.Definitions(
     [asked, after],
     jobs=[dg.define_asset_job("job", [asked, after])],
-    executor=one_process_executor,
+    executor=one_process_executor(check_run_config),
     resources={"io_manager": dg.mem_io_manager},
 )
 
@@ -63,7 +65,7 @@ def claims(monkeypatch):
 def run(instance, **config):
     job = defs.resolve_job_def("job")
     made = instance.create_run_for_job(job, run_config=config)
-    return execute_run(InMemoryJob(job), made, instance)
+    return execute_created_run(job, made, instance)
 
 
 def events(instance):
@@ -93,7 +95,7 @@ def test_a_place_is_looked_for_again_at_the_same_interval_however_long_it_takes(
     instance, monkeypatch
 ):
     now = 1000.0
-    monkeypatch.setattr(executor.time, "time", lambda: now)
+    monkeypatch.setattr(dagster_internals.time, "time", lambda: now)
     job = defs.resolve_job_def("job")
     with PoolPlaces(instance, instance.create_run_for_job(job)) as places:
         for _ in range(40):
@@ -126,15 +128,17 @@ def test_steps_are_retried_as_the_config_says(instance):
         return 1
 
     shaky_defs = dg.Definitions(
-        [shaky], jobs=[dg.define_asset_job("shaky_job", [shaky])], executor=one_process_executor
+        [shaky],
+        jobs=[dg.define_asset_job("shaky_job", [shaky])],
+        executor=one_process_executor(check_run_config),
     )
     job = shaky_defs.resolve_job_def("shaky_job")
     made = instance.create_run_for_job(job)
-    assert execute_run(InMemoryJob(job), made, instance).success
+    assert execute_created_run(job, made, instance).success
     tries.clear()
     config = {"execution": {"config": {"retries": {"disabled": {}}}}}
     made = instance.create_run_for_job(job, run_config=config)
-    assert not execute_run(InMemoryJob(job), made, instance).success
+    assert not execute_created_run(job, made, instance).success
     assert tries == [1]
 
 
@@ -142,7 +146,8 @@ def test_it_is_the_executor_of_every_job():
     shipped = build_defs()
     jobs = [job.name for job in shipped.jobs]
     assert jobs
-    assert all(shipped.resolve_job_def(name).executor_def is one_process_executor for name in jobs)
+    executors = {shipped.resolve_job_def(name).executor_def for name in jobs}
+    assert executors == {shipped.executor}
 
 
 # options of steps, and words of the refusal
@@ -175,7 +180,7 @@ def rare_run(graph, assets, options, **tags):
         tags={"dagster/partition": "a.jsonl", **tags},
         asset_selection=frozenset(map(dg.AssetKey, assets)) if assets else None,
     )
-    assert not execute_run(InMemoryJob(job), made, graph.instance).success
+    assert not execute_created_run(job, made, graph.instance).success
     events = [entry.dagster_event for entry in graph.instance.all_logs(made.run_id)]
     (failure,) = [event for event in events if event and event.is_failure]
     assert not any(event and event.is_step_start for event in events)
@@ -204,7 +209,7 @@ def test_options_for_the_other_runs_of_a_backfill_are_checked_too(graph):
             "ours", BulkActionStatus.REQUESTED, True, {}, 0.0, None, run_config=options
         )
     )
-    said = rare_run(graph, ["questions"], {}, **{BACKFILL_ID_TAG: "ours"})
+    said = rare_run(graph, ["questions"], {}, **{BACKFILL_TAG: "ours"})
     assert "ops.reasoning.config: max_attempts" in said
 
 

@@ -1,0 +1,17 @@
+"""The run and event tags that rare_assets reads or writes: its own, and Dagster's documented ones."""
+
+import dagster as dg
+
+# Ties together the runs of one `rare-assets run`; limits hold for them together.
+COMMAND_TAG = "rare_assets/command"
+# The process that works on a run: `<host>:<pid>`.
+PROCESS_TAG = "rare_assets/process"
+BACKFILL_TAG = "dagster/backfill"
+DATA_VERSION_TAG = "dagster/data_version"
+# The code location that a run's job is of: `<repository>@<location>`.
+REPOSITORY_TAG = ".dagster/repository"
+
+
+def input_version_tag(asset: dg.AssetKey) -> str:
+    """Return the tag of a materialization that names the data version of one of its inputs."""
+    return f"dagster/input_data_version/{asset.to_user_string()}"
