@@ -28,9 +28,26 @@ class Documents(dy.Schema):
         description="The passage as it stands in the source.",
     )
     title = dy.String(nullable=True, description="The source's `title`, if it has one.")
+    question = dy.String(nullable=True, description="The source's `question`, if it has one.")
+    scenario = dy.String(nullable=True, description="The source's `scenario`, if it has one.")
     answer = dy.String(
         nullable=True,
         description="The source's gold `answer`, if it has one; reasoning can be sampled against it.",
+    )
+    parent_id = dy.String(
+        nullable=True,
+        description="What the passage is part of: the file's path below the source, or the row's id.",
+    )
+    passage = dy.Int64(
+        nullable=True, min=1, description="Number of the passage in its parent, from 1."
+    )
+    char_start = dy.Int64(
+        nullable=True,
+        min=0,
+        description="Where the passage begins in its parent's text; null where a row was not cut.",
+    )
+    char_end = dy.Int64(
+        nullable=True, min=0, description="Where it ends; null where a row was not cut."
     )
     text_hash = dy.String(
         nullable=False,
@@ -270,19 +287,32 @@ class Table(NamedTuple):
     """A stored table: schemas of its rows and rejects, and the columns that make its identity.
 
     `identity` are the columns whose content downstream tables depend on; their hash tells a
-    changed table from one that was merely written again.
+    changed table from one that was merely written again. Those of `identity_if_given` count where a
+    row has them, so that tables written before there were such columns keep their hash.
     """
 
     name: str
     schema: type[dy.Schema]
     rejects: type[dy.Schema]
     identity: tuple[str, ...]
+    identity_if_given: tuple[str, ...] = ()
+
+    def identity_of(self, rows: pl.DataFrame) -> tuple[str, ...]:
+        """Return the columns that make these rows' identity."""
+        given = (name for name in self.identity_if_given if rows[name].null_count() < rows.height)
+        return (*self.identity, *given)
 
 
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        Table("documents", Documents, DocumentsRejects, ("doc_id", "text_hash", "title", "answer")),
+        Table(
+            "documents",
+            Documents,
+            DocumentsRejects,
+            ("doc_id", "text_hash", "title", "answer"),
+            ("question", "scenario"),
+        ),
         Table(
             "questions",
             Questions,

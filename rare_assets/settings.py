@@ -40,6 +40,12 @@ class Settings(BaseSettings):
         validation_alias="RARE_STORAGE",
         description="Folder or URL where the Parquet tables go.",
     )
+    columns: str | None = Field(
+        None,
+        validation_alias="RARE_COLUMNS",
+        description="Which column of a data file is which, as in text=contents,id=_id; of text, id, title, "
+        "question, scenario, answer those left out keep their name.",
+    )
     rows_per_shard: int = Field(
         10_000, ge=1, validation_alias="RARE_ROWS_PER_SHARD", description="Rows in a shard at most."
     )

@@ -103,7 +103,11 @@ def read_shard(
     try:
         shard = source.shard(key, known)
         rows = StepProgress(context, shard.n_rows).counting(source.read(shard))
-        return ReadShard(read_documents(rows, file=shard.file), documents_from(shard), shard.file)
+        return ReadShard(
+            read_documents(rows, file=shard.file, columns=source.columns),
+            documents_from(shard),
+            shard.file,
+        )
     except NoUsableRow as error:
         return _not_read(tables, key, error.file, NO_USABLE_ROW, error, error.rejects)
     except UnreadableFile as error:

@@ -187,7 +187,7 @@ def materialized(
     """
     rows, rejects = produced
     total = rows.height + rejects.height
-    version = content_hash(rows, TABLES[table].identity)
+    version = content_hash(rows, TABLES[table].identity_of(rows))
     return dg.MaterializeResult(
         value=ShardTable(rows, rejects, made_from),
         data_version=dg.DataVersion(version),

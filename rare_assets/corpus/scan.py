@@ -30,6 +30,7 @@ SCAN_SCHEMA = {
     "byte_start": pl.Int64,
     "byte_end": pl.Int64,
     "version": pl.String,
+    "reading": pl.String,
 }
 
 
@@ -67,7 +68,11 @@ def _scan_path(tables: ParquetTables) -> UPath:
 
 def _last_scan(tables: ParquetTables) -> pl.DataFrame:
     frame = tables.remembered(_scan_path(tables), {**SCAN_SCHEMA, NOTED: pl.String})
-    return frame if NOTED in frame.columns else frame.with_columns(pl.col("version").alias(NOTED))
+    # Written before there were other ways to read a file than one, or two who look.
+    older = {NOTED: pl.col("version"), "reading": pl.lit("")}
+    return frame.with_columns(
+        **{name: value for name, value in older.items() if name not in frame.columns}
+    )
 
 
 def scan_source(

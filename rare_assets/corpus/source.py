@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import fsspec
 from polars.exceptions import PanicException
 
+from rare_assets.corpus.columns import Columns, ColumnsError
 from rare_assets.corpus.formats import (
     FORMATS,
     SourceError,
@@ -29,6 +30,8 @@ from rare_assets.corpus.formats import (
     Span,
     StoredFile,
     UnreadableFile,
+    format_of,
+    is_text_file,
     is_unicode,
     on_one_line,
 )
@@ -83,7 +86,8 @@ class Shard(NamedTuple):
 
     `part` counts from 0, `first_row` from 1. `byte_start` and `byte_end` are None for Parquet and
     text files. `version` is the file's when it was cut. Where the file could not be read, it begins
-    with "unread:", and the rest is what was known before, else a shard of 0 rows.
+    with "unread:", and the rest is what was known before, else a shard of 0 rows. `reading` names
+    the settings by which such files are read, where they are not the default ones.
     """
 
     key: str
@@ -94,6 +98,7 @@ class Shard(NamedTuple):
     byte_start: int | None
     byte_end: int | None
     version: str
+    reading: str = ""
 
 
 class _Place(NamedTuple):
@@ -112,13 +117,15 @@ class CorpusSource:
         url: a folder, a file or a glob pattern, local or of any fsspec protocol (s3://, gs://, ...).
             Files and folders whose name begins with "." or "_" are left out.
         rows_per_shard: a file with more rows makes several shards.
+        columns: which column of a data file is which, as RARE_COLUMNS says it.
     """
 
-    def __init__(self, url: str, rows_per_shard: int) -> None:
+    def __init__(self, url: str, rows_per_shard: int, *, columns: str | None = None) -> None:
         if rows_per_shard < 1:
             raise ValueError(f"rows_per_shard must be at least 1, not {rows_per_shard}")
         self._url = url
         self.rows_per_shard = rows_per_shard
+        self._columns = columns
 
     def __repr__(self) -> str:
         return f"CorpusSource({self.url!r}, rows_per_shard={self.rows_per_shard})"
@@ -127,6 +134,14 @@ class CorpusSource:
     def url(self) -> str:
         """What was given, without the password or signature that it may hold."""
         return shown(self._url)
+
+    @cached_property
+    def columns(self) -> Columns:
+        """Which column of a data file is which. Raises SourceError if the setting can't be used."""
+        try:
+            return Columns.parse(self._columns)
+        except ColumnsError as error:
+            raise SourceError(f"RARE_COLUMNS: {error}") from None
 
     def files(self) -> list[CorpusFile]:
         """Every file of the source, sorted by path, from one listing; no file is opened.
@@ -174,7 +189,7 @@ class CorpusSource:
             try:
                 return self._cut(file, keys[file.path])
             except UnreadableFile:
-                unread = known_parts[file.path] or [Shard("", file.path, 0, 1, 0, None, None, "")]
+                unread = known_parts[file.path] or [self._unread(file.path)]
                 return [shard._replace(version=f"{_UNREAD}{file.version}") for shard in unread]
 
         changed = [file for file in files if not self._still_holds(known_parts[file.path], file)]
@@ -227,7 +242,7 @@ class CorpusSource:
         shard = self._now(shard)
         span = Span(shard.first_row, shard.n_rows, shard.byte_start, shard.byte_end)
         with self._reading(shard.file):
-            yield from _format(shard.file).rows(self._stored(shard.file), span)
+            yield from format_of(shard.file, self.columns).rows(self._stored(shard.file), span)
 
     @cached_property
     def _place(self) -> _Place:
@@ -295,7 +310,7 @@ class CorpusSource:
             if isinstance(error.__cause__, FileNotFoundError) and not stored.is_link():
                 raise self._unknown(shard.key, [], f"{stored.name} is gone.") from None
             raise
-        if file.version == shard.version:
+        if file.version == shard.version and shard.reading == self._reading_of(file.path):
             return shard
         parts = self._cut(file, _PART.sub("", shard.key))
         if shard.part >= len(parts):
@@ -305,7 +320,9 @@ class CorpusSource:
 
     def _cut(self, file: CorpusFile, key: str) -> list[Shard]:
         with self._reading(file.path):
-            spans = _format(file.path).spans(self._stored(file.path), self.rows_per_shard)
+            spans = format_of(file.path, self.columns).spans(
+                self._stored(file.path), self.rows_per_shard
+            )
         return [
             Shard(
                 key=_part_key(key, part),
@@ -316,6 +333,7 @@ class CorpusSource:
                 byte_start=span.byte_start,
                 byte_end=span.byte_end,
                 version=file.version,
+                reading=self._reading_of(file.path),
             )
             for part, span in enumerate(spans)
         ]
@@ -326,9 +344,19 @@ class CorpusSource:
             bool(parts)
             and [shard.part for shard in parts] == list(range(len(parts)))
             and all(shard.version == file.version for shard in parts)
+            and all(shard.reading == self._reading_of(file.path) for shard in parts)
             and all(shard.n_rows == self.rows_per_shard for shard in parts[:-1])
             and parts[-1].n_rows <= self.rows_per_shard
         )
+
+    def _unread(self, path: str) -> Shard:
+        return Shard("", path, 0, 1, 0, None, None, "", self._reading_of(path))
+
+    def _reading_of(self, path: str) -> str:
+        """The settings by which a file is read, where they are not the default ones."""
+        if is_text_file(path) or not self.columns.setting:
+            return ""
+        return f"columns {self.columns.setting}"
 
     def _unknown(self, key: str, keys: Iterable[str], why: str = "") -> UnknownShard:
         close = difflib.get_close_matches(key, list(keys), n=3)
@@ -410,10 +438,6 @@ def _walk_local(folder: str) -> Iterator[str]:
 def _is_hidden(place: _Place, full_path: str) -> bool:
     relative = full_path.removeprefix(place.base).lstrip("/")
     return place.kind != "file" and any(name.startswith((".", "_")) for name in relative.split("/"))
-
-
-def _format(path: str) -> Any:
-    return FORMATS[PurePosixPath(path).suffix.lower()]
 
 
 def _known_formats() -> str:

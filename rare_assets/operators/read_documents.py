@@ -8,14 +8,18 @@ import reprlib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from datetime import date
+from datetime import time as clock
 from decimal import Decimal
 from typing import Any
 
 import polars as pl
 
+from rare_assets.corpus.columns import FIELDS, Columns
 from rare_assets.corpus.formats import (
     SourceRow,
     UnreadableFile,
+    is_text_file,
     is_unicode,
     on_one_line,
     printable,
@@ -25,7 +29,7 @@ from rare_assets.text.shown import cut
 from rare_assets.text.words import count_words
 
 # Goes up when the same source rows would give other documents.
-READER_VERSION = "2"
+READER_VERSION = "3"
 
 # Reasons of a reject that is a file as a whole: its table is that of an earlier reading, or empty.
 UNREADABLE, NO_USABLE_ROW, FILE_GONE, NO_SUCH_SHARD = FILE_REASONS = (
@@ -35,7 +39,11 @@ UNREADABLE, NO_USABLE_ROW, FILE_GONE, NO_SUCH_SHARD = FILE_REASONS = (
     "no_such_shard",
 )
 
-_DOCUMENT = ("doc_id", "text", "title", "answer", "text_hash", "source", "n_words")
+_OPTIONAL = ("title", "question", "scenario", "answer")
+_DOCUMENT = (
+    *("doc_id", "text", *_OPTIONAL, "parent_id", "passage", "char_start", "char_end"),
+    *("text_hash", "source", "n_words"),
+)
 _REJECT = ("file", "row", "reason", "detail")
 
 
@@ -60,23 +68,31 @@ class _Rejected(Exception):
 class NoUsableRow(UnreadableFile):
     """Not one row of a shard can be used. `rejects` says why of each, as `DocumentsRejects`."""
 
-    def __init__(self, file: str, rejects: pl.DataFrame) -> None:
-        super().__init__(_no_usable_row(file, rejects))
+    def __init__(self, file: str, rejects: pl.DataFrame, why: str | None = None) -> None:
+        super().__init__(_no_usable_row(file, rejects) + (f" It {why}" if why else ""))
         self.file = file
         self.rejects = rejects
 
 
-def read_documents(rows: Iterable[SourceRow], *, file: str) -> Produced:
+class MissingColumn(UnreadableFile):
+    """No row of a file has a column that RARE_COLUMNS names."""
+
+
+def read_documents(
+    rows: Iterable[SourceRow], *, file: str, columns: Columns | None = None
+) -> Produced:
     """Make documents of a shard's source rows; whatever can't be one is a reject.
 
-    A row is an object with `text` and, where it has them, `id`, `title` and `answer`:
+    A row is an object with `text` and, where it has them, `id`, `title`, `question`, `scenario` and
+    `answer`, or with the columns that stand for them:
 
     - `text` stays as it stands in the source.
     - `text_hash` is 32 hex digits of the SHA-256 of the text in Unicode form NFC without surrounding
       white space, so copies that differ in these alone are equal texts.
-    - `doc_id` is the source's `id` (a string, or a whole number written as one), else "d-" and the
-      first 16 digits of `text_hash`. Null and NaN count as no id.
-    - `title` and `answer`: numbers and booleans are written as JSON would, any other type is null.
+    - `doc_id` is the source's `id` (a string, a whole number, a date or bytes, written as a string),
+      else "d-" and the first 16 digits of `text_hash`. Null and NaN count as no id.
+    - `title`, `question`, `scenario` and `answer`: numbers and booleans are written as JSON would,
+      dates as ISO 8601 says, any other type is null.
 
     Reasons of a reject: `broken_json`, `not_utf8` (also a lone surrogate, which no UTF-8 file can
     hold), `bad_csv_row` (fields don't match the header), `too_large` (more bytes than
@@ -87,22 +103,27 @@ def read_documents(rows: Iterable[SourceRow], *, file: str) -> Produced:
     Args:
         rows: what `CorpusSource.read` yields.
         file: the file's path in the source, for `source`, rejects and messages.
+        columns: which column is which.
 
     Returns:
         `Documents` and `DocumentsRejects`; their rows add up to the rows given.
 
     Raises:
         NoUsableRow: not one row can be used. Says how often each reason occurred.
+        MissingColumn: there are rows, and none has a column that was named.
     """
+    columns = columns or Columns()
+    seen = _Seen(columns)
     documents: list[tuple[Any, ...]] = []
     rejects: list[tuple[Any, ...]] = []
     row_of_text: dict[str, int] = {}
     row_of_id: dict[str, int] = {}
     for row in rows:
         try:
-            fields = _fields(row)
-            text = _text(fields)
-            doc_id = _given_id(fields)
+            value = _object(row)
+            fields = seen.fields(value)
+            text = _text(fields, value)
+            doc_id = _given_id(fields, value)
             text_hash = _text_hash(text)
             if text_hash in row_of_text:
                 raise _Rejected("duplicate_text", f"equal to row {row_of_text[text_hash]}")
@@ -115,11 +136,19 @@ def read_documents(rows: Iterable[SourceRow], *, file: str) -> Produced:
             rejects.append((file, row.row, rejected.reason, printable(rejected.detail)))
             continue
         row_of_text[text_hash] = row_of_id[doc_id] = row.row
-        title, answer = _optional(fields.get("title")), _optional(fields.get("answer"))
+        optional = (_optional(fields.get(name)) for name in _OPTIONAL)
         source = f"{file}:{row.row}"
-        documents.append((doc_id, text, title, answer, text_hash, source, count_words(text)))
+        whole = (file, 1, 0, len(text)) if is_text_file(file) else (doc_id, 1, None, None)
+        documents.append((doc_id, text, *optional, *whole, text_hash, source, count_words(text)))
 
     left_out = _frame(rejects, _REJECT, DocumentsRejects)
+    if missing := seen.missing():
+        told = columns.problem(missing, list(seen.columns))
+        if documents:
+            error = MissingColumn(f"{on_one_line(file)}: {told}")
+            error.file = file
+            raise error
+        raise NoUsableRow(file, left_out, told)
     if not documents:
         raise NoUsableRow(file, left_out)
     return Produced(
@@ -149,7 +178,28 @@ def without_file(file: str, reason: str, detail: str, earlier: Produced | None =
     )
 
 
-def _fields(row: SourceRow) -> dict[str, Any]:
+class _Seen:
+    """The columns of the rows so far, and the fields that none of them had yet."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._wanted = {"text", *columns.named}
+        self.columns: dict[str, None] = {}
+
+    def fields(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields of a row."""
+        fields = self._columns.fields(row)
+        if self._wanted:
+            self.columns.update(dict.fromkeys(map(str, row)))
+            self._wanted.difference_update(fields)
+        return fields
+
+    def missing(self) -> list[str]:
+        """Return the fields that must be there and are in no row; none if there were no rows."""
+        return [name for name in FIELDS if name in self._wanted] if self.columns else []
+
+
+def _object(row: SourceRow) -> dict[str, Any]:
     if row.problem is not None:
         raise _Rejected(row.problem, row.detail or "")
     if not isinstance(row.value, dict):
@@ -157,36 +207,50 @@ def _fields(row: SourceRow) -> dict[str, Any]:
     return row.value
 
 
-def _text(fields: dict[str, Any]) -> str:
+def _text(fields: dict[str, Any], row: dict[str, Any]) -> str:
     text = fields.get("text")
     if _is_missing(text):
-        raise _Rejected("no_text", _shown(fields))
+        raise _Rejected("no_text", _shown(row))
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "surrogateescape")
     if not isinstance(text, str):
-        raise _Rejected("text_not_a_string", f"{_type_name(text)}: {_shown(fields)}")
+        raise _Rejected("text_not_a_string", f"{_type_name(text)}: {_shown(row)}")
     if not is_unicode(text):
         raise _Rejected("not_utf8", f"`text` is not UTF-8: {text}")
     if not text.strip():
-        raise _Rejected("empty_text", _shown(fields))
+        raise _Rejected("empty_text", _shown(row))
     return text
 
 
-def _given_id(fields: dict[str, Any]) -> str | None:
+def _given_id(fields: dict[str, Any], row: dict[str, Any]) -> str | None:
     given = fields.get("id")
     if _is_missing(given):
         return None
+    if isinstance(given, bytes):
+        # As text where it is some, else as hashes and UUIDs are written.
+        readable = given.decode("utf-8", "surrogateescape")
+        given = readable if readable.isprintable() and is_unicode(readable) else given.hex()
+    if isinstance(given, date | clock):
+        return given.isoformat()
+    if isinstance(given, Decimal) and given == given.to_integral_value():
+        return str(int(given))
     if isinstance(given, int) and not isinstance(given, bool):
         return str(given)
     # Pandas makes a column of whole numbers floats as soon as one is missing.
     if isinstance(given, float) and given.is_integer():
         return str(int(given))
     if not isinstance(given, str) or not given.strip() or not is_unicode(given):
-        raise _Rejected("bad_id", f"{_type_name(given)} {_shown(given)}: {_shown(fields)}")
+        raise _Rejected("bad_id", f"{_type_name(given)} {_shown(given)}: {_shown(row)}")
     return given
 
 
 def _optional(value: Any) -> str | None:
     if isinstance(value, str):
         return value if is_unicode(value) else value.encode("utf-8", "replace").decode()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, date | clock):
+        return value.isoformat()
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float | Decimal) and not _is_missing(value):
@@ -225,5 +289,5 @@ def _no_usable_row(file: str, rejects: pl.DataFrame) -> str:
     _, row, reason, detail = rejects.select(_REJECT).row(0)
     return (
         f"{name}: no usable row among {rejects.height:,} ({summary}). First, row {row}: {reason}: "
-        f"{detail}. Rows need their passage as a string in `text`."
+        f"{detail}. Rows need their passage as a string in `text`, or in the column that RARE_COLUMNS names."
     )

@@ -75,6 +75,7 @@ class Corpus(_Resource):
     """The files that hold the documents."""
 
     url: str | None = setting("source")
+    columns: str | None = setting("columns")
     rows_per_shard: int | None = setting("rows_per_shard")
     remove_deleted_shards: bool | None = setting("remove_deleted_shards")
 
@@ -89,7 +90,9 @@ class Corpus(_Resource):
         """The files, and the shards they make."""
         settings = Settings()
         return CorpusSource(
-            self.url or settings.source, self.rows_per_shard or settings.rows_per_shard
+            self.url or settings.source,
+            self.rows_per_shard or settings.rows_per_shard,
+            columns=settings.columns if self.columns is None else self.columns,
         )
 
 

@@ -56,12 +56,13 @@ def completed(made_from: Mapping[str, str], config: type[dg.Config]) -> dict[str
 
 def documents_from(shard: Shard) -> dict[str, str]:
     """What `documents[shard]` is made from: the file as it is now, and the way rows are read."""
-    return {
+    made_from = {
         "file": shard.file,
         "rows": f"{shard.first_row}-{shard.first_row + shard.n_rows - 1}",
         "version": shard.version,
         "reader": READER_VERSION,
     }
+    return made_from | ({"reading": shard.reading} if shard.reading else {})
 
 
 def documents_without_file(made_from: Mapping[str, str], reason: str) -> dict[str, str]:

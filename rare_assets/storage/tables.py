@@ -162,7 +162,8 @@ class ParquetTables:
     def load(self, table: str, shard: str) -> pl.LazyFrame:
         """A shard's rows, lazily, once the whole file was compared with its checksum.
 
-        For whatever costs money or changes the index. A file that turns out damaged is marked, so
+        For whatever costs money or changes the index. Columns that came after the file was written are
+        null. A file that turns out damaged is marked, so
         that everybody who looks at its footer is told, and planning makes it again.
 
         Raises:
@@ -171,7 +172,7 @@ class ParquetTables:
             StorageError: it can't be read.
         """
         self._verify(self.path(table, shard), table, shard, TABLES[table].identity)
-        return self.scan_file(self.path(table, shard))
+        return _completed(self.scan_file(self.path(table, shard)), TABLES[table].schema)
 
     def load_rejects(self, table: str, shard: str) -> pl.LazyFrame:
         """What a shard could not use, lazily, verified as `load` does."""
@@ -218,10 +219,11 @@ class ParquetTables:
     ) -> Provenance:
         """Store a shard and its rejects, each replaced atomically, the rejects first.
 
-        Rows are cast to the table's schema (types and columns; constraints are the checks' business).
+        Rows are cast to the table's schema (types and columns; constraints are the checks' business); a
+        column that may be null and is not there is null.
 
         Raises:
-            ValueError: rows lack a column of the schema, or a value can't be cast to its type.
+            ValueError: rows lack another column of the schema, or a value can't be cast to its type.
             StorageError: there is no room, or the storage can't be written; what was stored stays.
         """
         spec = TABLES[table]
@@ -230,9 +232,10 @@ class ParquetTables:
         try:
             cast = self._cast(rows.lazy(), spec.schema)
             left_out = self._cast(rejects.lazy(), spec.rejects)
-            identity = cast.select(spec.identity).collect(engine="streaming")
+            named = cast.select(*spec.identity, *spec.identity_if_given)
+            identity = named.collect(engine="streaming")
             provenance = Provenance(
-                content_hash(identity, spec.identity),
+                content_hash(identity, spec.identity_of(identity)),
                 identity.height,
                 rejects.height,
                 made_from or {},
@@ -436,6 +439,7 @@ class ParquetTables:
             _log.warning("%s is damaged and can't be marked as such: %s", shown(path), error)
 
     def _cast(self, frame: pl.LazyFrame, schema: type[dy.Schema]) -> pl.LazyFrame:
+        frame = _completed(frame, schema)
         present = frame.collect_schema()
         missing = [name for name in schema.column_names() if name not in present]
         if missing:
@@ -461,6 +465,16 @@ class ParquetTables:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _completed(frame: pl.LazyFrame, schema: type[dy.Schema]) -> pl.LazyFrame:
+    """Add the columns that may be null and are not there, as in tables of an earlier version."""
+    present = frame.collect_schema()
+    return frame.with_columns(
+        pl.lit(None, column.dtype).alias(name)
+        for name, column in schema.columns().items()
+        if column.nullable and name not in present
+    )
 
 
 class _Damage(Exception):

@@ -10,7 +10,7 @@ import sys
 import polars as pl
 import pytest
 
-from rare_assets.corpus import formats as source_formats
+from rare_assets.corpus.formats import base as source_formats
 from rare_assets.corpus.source import CorpusSource, UnreadableFile
 from rare_assets.operators.read_documents import read_documents
 
@@ -22,7 +22,7 @@ SUFFIXES = ["jsonl", "json", "csv", "parquet"]
 def limit(monkeypatch):
     """Rows of 300 bytes, read in parts that end anywhere in what is passed over."""
     monkeypatch.setattr(source_formats, "MAX_ROW_BYTES", LIMIT)
-    monkeypatch.setattr(source_formats, "_CHUNK", 64)
+    monkeypatch.setattr(source_formats, "CHUNK", 64)
 
 
 def write(path, texts):

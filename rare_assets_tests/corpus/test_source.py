@@ -13,7 +13,7 @@ import fsspec
 import polars as pl
 import pytest
 
-from rare_assets.corpus import formats as source_formats
+from rare_assets.corpus.formats import base as source_formats
 from rare_assets.corpus.source import (
     CorpusSource,
     Shard,
@@ -545,7 +545,7 @@ class TestFormats:
     def test_json_list_is_parsed_alike_however_the_file_is_chunked(
         self, tmp_path, monkeypatch, chunk
     ):
-        monkeypatch.setattr(source_formats, "_CHUNK", chunk)
+        monkeypatch.setattr(source_formats, "CHUNK", chunk)
         values = [{"text": "é😀", "n": [1, {"a": "]},"}]}, -1.5e3, 12345, "x,y]", None, True, []]
         content = json.dumps(values, ensure_ascii=False, indent=2).encode()
         assert self.values(tmp_path, "a.json", content, rows_per_shard=2) == list(
@@ -611,7 +611,10 @@ class TestFormats:
         ("content", "message"),
         [
             ("", "empty, not even a header"),
-            ("Text,id\na,1", "needs exactly one column `text`; its columns: Text, id"),
+            (
+                "Text,id\na,1",
+                "needs exactly one column `text`; its columns: Text, id. To use it, set RARE_COLUMNS=text=Text",
+            ),
             ("text,text\na,1", "its columns: text, text"),
             ("id;text\n1;a", "its columns: id;text. To use it, separate the columns with commas"),
             (
@@ -637,6 +640,50 @@ class TestFormats:
             {"id": 1.0, "text": "a", "title": "t"},
             {"id": None, "text": None, "title": "t"},
         ]
+
+    def test_csv_columns_by_name_and_without_a_header_by_number(self, tmp_path):
+        (tmp_path / "a.csv").write_text("_id,contents,x\n7,water,1\n")
+        source = CorpusSource(str(tmp_path / "a.csv"), 10, columns="text=contents,id=_id")
+        assert [row.value for row in source.read(source.shards()[0])] == [
+            {"_id": "7", "contents": "water"}
+        ]
+        source = CorpusSource(str(tmp_path / "a.csv"), 10, columns="id=0,text=1")
+        assert [(row.row, row.value) for row in source.read(source.shards()[0])] == [
+            (1, {"0": "_id", "1": "contents"}),
+            (2, {"0": "7", "1": "water"}),
+        ]
+        source = CorpusSource(str(tmp_path / "a.csv"), 10, columns="text=9")
+        with pytest.raises(
+            UnreadableFile, match="needs exactly one column `9` for text; its columns: 0, 1, 2"
+        ):
+            list(source.read(source.shards()[0]))
+
+    def test_parquet_columns_reach_into_structs(self, tmp_path):
+        rows = {"document": [{"text": "water", "n": 1}], "_id": [3], "x": ["not read"]}
+        pl.DataFrame(rows).write_parquet(tmp_path / "a.parquet")
+        source = CorpusSource(str(tmp_path), 10, columns="text=document.text,id=_id")
+        assert [row.value for row in source.read(source.shards()[0])] == [
+            {"document.text": "water", "_id": 3}
+        ]
+        for columns in ("text=document.body", "text=_id.text", "id=docid,text=x"):
+            source = CorpusSource(str(tmp_path), 10, columns=columns)
+            with pytest.raises(UnreadableFile, match="its columns: document, _id, x"):
+                list(source.read(source.shards()[0]))
+
+    def test_other_columns_cut_data_files_anew_and_leave_text_files(self, tmp_path):
+        (tmp_path / "a.csv").write_text("text,body\nx,y\n")
+        (tmp_path / "b.txt").write_text("x")
+        known = CorpusSource(str(tmp_path), 10).shards()
+        now = CorpusSource(str(tmp_path), 10, columns="text=body").shards(known)
+        assert [(s.file, s.reading, s in known) for s in now] == [
+            ("a.csv", "columns text=body", False),
+            ("b.txt", "", True),
+        ]
+
+    def test_columns_that_cannot_be_used_are_told_as_the_setting(self, tmp_path):
+        (tmp_path / "a.csv").write_text("text\nx\n")
+        with pytest.raises(SourceError, match="RARE_COLUMNS: 'txt=a'"):
+            CorpusSource(str(tmp_path), 10, columns="txt=a").shards()
 
     def test_parquet_without_text_names_its_columns(self, tmp_path):
         pl.DataFrame({"body": ["a"], "n": [1]}).write_parquet(tmp_path / "a.parquet")

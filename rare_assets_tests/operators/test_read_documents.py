@@ -3,14 +3,16 @@
 import hashlib
 import json
 import math
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from rare_assets.corpus.columns import Columns, ColumnsError
 from rare_assets.corpus.source import CorpusSource, SourceError, SourceRow
-from rare_assets.operators.read_documents import read_documents
+from rare_assets.operators.read_documents import MissingColumn, NoUsableRow, read_documents
 from rare_assets.schemas import Documents, DocumentsRejects
 
 GOOD = {"text": "a usable row"}
@@ -32,16 +34,24 @@ def document(value):
 
 def test_a_row_becomes_a_document():
     value = {"id": "x7", "text": "Two  words\nand more. ", "title": "T", "answer": "A", "other": 1}
+    value |= {"question": "Q?", "scenario": 5}
     expected = pl.DataFrame(
         {
             "doc_id": "x7",
             "text": "Two  words\nand more. ",
             "title": "T",
+            "question": "Q?",
+            "scenario": "5",
             "answer": "A",
+            "parent_id": "x7",
+            "passage": 1,
+            "char_start": None,
+            "char_end": None,
             "text_hash": hashlib.sha256(b"Two  words\nand more.").hexdigest()[:32],
             "source": "sub/f.csv:5",
             "n_words": 4,
-        }
+        },
+        schema_overrides={"char_start": pl.Int64, "char_end": pl.Int64},
     )
     produced = read_documents([SourceRow(5, value)], file="sub/f.csv")
     assert_frame_equal(produced.rows, expected, check_column_order=False)
@@ -61,14 +71,26 @@ def test_without_an_id_the_text_gives_one(values):
 
 @pytest.mark.parametrize(
     ("given", "doc_id"),
-    [("a b/ü", "a b/ü"), (0, "0"), (-12, "-12"), (10**30, str(10**30)), (3.0, "3"), ("007", "007")],
+    [
+        ("a b/ü", "a b/ü"),
+        (0, "0"),
+        (-12, "-12"),
+        (10**30, str(10**30)),
+        (3.0, "3"),
+        ("007", "007"),
+        (Decimal("2.0"), "2"),
+        (date(2024, 2, 29), "2024-02-29"),
+        (datetime(2024, 2, 29, 1, tzinfo=UTC), "2024-02-29T01:00:00+00:00"),
+        (b"a-1", "a-1"),
+        (bytes(range(250, 256)), "fafbfcfdfeff"),
+    ],
 )
 def test_strings_and_whole_numbers_are_ids(given, doc_id):
     assert document({"id": given, "text": "x"})["doc_id"] == doc_id
 
 
 @pytest.mark.parametrize(
-    "given", [True, 1.5, math.inf, "", " \t", [1], {"a": 1}, b"x", "\ud800", Decimal(1)]
+    "given", [True, 1.5, math.inf, "", " \t", [1], {"a": 1}, b"", "\ud800", Decimal("1.5")]
 )
 def test_any_other_id_is_rejected(given):
     assert rejects_of({"id": given, "text": "x"}) == [(2, "bad_id")]
@@ -87,7 +109,7 @@ def test_any_other_id_is_rejected(given):
         ({"text": math.nan}, "no_text"),
         ({"text": 5}, "text_not_a_string"),
         ({"text": ["a"]}, "text_not_a_string"),
-        ({"text": b"a"}, "text_not_a_string"),
+        ({"text": b"caf\xe9"}, "not_utf8"),
         ({"text": False}, "text_not_a_string"),
         ({"text": ""}, "empty_text"),
         ({"text": " \n\t\u00a0\u2003"}, "empty_text"),
@@ -138,7 +160,7 @@ def test_equal_up_to_surrounding_space_and_unicode_form_is_equal():
     assert document({"text": decomposed})["text"] == decomposed
 
 
-@pytest.mark.parametrize("field", ["title", "answer"])
+@pytest.mark.parametrize("field", ["title", "question", "scenario", "answer"])
 @pytest.mark.parametrize(
     ("given", "stored"),
     [
@@ -151,7 +173,8 @@ def test_equal_up_to_surrounding_space_and_unicode_form_is_equal():
         (math.nan, None),
         ([1], None),
         ({"a": 1}, None),
-        (b"x", None),
+        (b"caf\xc3\xa9", "café"),
+        (date(2024, 2, 29), "2024-02-29"),
         ("half \ud83d", "half ?"),
     ],
 )
@@ -171,6 +194,56 @@ def test_rows_and_rejects_add_up_to_the_rows_given():
     values = [{"text": "x"}, {"text": "x"}, [], {"text": "y", "id": 1}, {"text": "z", "id": 1}, {}]
     produced = read(*values)
     assert produced.rows.height + produced.rejects.height == 1 + len(values)
+
+
+def test_bytes_that_are_utf8_are_text():
+    assert document({"text": "über".encode()})["text"] == "über"
+
+
+class TestColumns:
+    def read(self, setting, *values):
+        rows = [SourceRow(n, value) for n, value in enumerate(values, 1)]
+        return read_documents(rows, file="f.jsonl", columns=Columns.parse(setting))
+
+    def test_columns_have_the_names_that_were_given(self):
+        value = {
+            "_id": 7,
+            "doc": {"body": {"text": "water"}},
+            "id": "no",
+            "q.a": "literal",
+            "q": {"a": 1},
+        }
+        setting = "text=doc.body.text, id=_id, question=q.a"
+        row = self.read(setting, value).rows.row(0, named=True)
+        assert (row["doc_id"], row["text"], row["question"]) == ("7", "water", "literal")
+
+    def test_a_row_may_lack_a_column_that_others_have(self):
+        produced = self.read("id=_id", {"_id": 1, "text": "a"}, {"text": "b"})
+        assert produced.rows["doc_id"].to_list() == [
+            "1",
+            "d-" + hashlib.sha256(b"b").hexdigest()[:16],
+        ]
+
+    def test_a_column_that_was_named_and_is_nowhere_is_an_error(self):
+        with pytest.raises(
+            MissingColumn,
+            match=r"f\.jsonl: needs exactly one column `docid` for id; its columns: text, _id",
+        ) as e:
+            self.read("id=docid", {"text": "a", "_id": 1}, {"text": "b"})
+        assert "RARE_COLUMNS=id=_id" in str(e.value)
+        assert e.value.file == "f.jsonl"
+
+    def test_without_text_what_is_there_is_named_and_what_to_set(self):
+        with pytest.raises(
+            NoUsableRow,
+            match=r"no_text 1.* It needs exactly one column `text`; its columns: Contents, n\..*RARE_COLUMNS=text=Contents",
+        ):
+            self.read("", {"Contents": "a", "n": 1})
+
+    @pytest.mark.parametrize("setting", ["text", "text=", "=a", "txt=a", "text=a,text=b"])
+    def test_a_setting_that_cannot_be_used_is_told(self, setting):
+        with pytest.raises(ColumnsError, match="text=contents,id=_id"):
+            Columns.parse(setting)
 
 
 def test_shard_without_a_usable_row_is_an_error_with_the_counts():

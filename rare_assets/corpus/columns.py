@@ -1,0 +1,130 @@
+"""Which column of a data file is which: RARE_COLUMNS.
+
+>>> columns = Columns.parse("text=contents,id=_id")
+>>> columns.fields({"_id": 7, "contents": "Water.", "title": "T"})
+{'text': 'Water.', 'id': 7, 'title': 'T'}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+FIELDS = ("text", "id", "title", "question", "scenario", "answer")
+# What data sets call the column; suggested where one is missing, never taken by itself.
+KNOWN_AS = {
+    "text": ("contents", "content", "passage", "body", "document", "document_text", "passage_text"),
+    "id": ("_id", "docid", "doc_id", "document_id", "pid", "passage_id"),
+}
+_NUMBER = re.compile(r"\d+")
+
+
+class ColumnsError(ValueError):
+    """RARE_COLUMNS can't be used as it is; the message says why."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The column that each field is read from; `named` are the fields that were set."""
+
+    names: Mapping[str, str] = field(default_factory=lambda: {name: name for name in FIELDS})
+    named: frozenset[str] = frozenset()
+
+    @classmethod
+    def parse(cls, setting: str | None) -> Columns:
+        """Read `text=contents,id=_id`; fields that are left out keep their name.
+
+        Raises:
+            ColumnsError: it is not of this form, or names an unknown field or one field twice.
+        """
+        names: dict[str, str] = {}
+        for part in (setting or "").split(","):
+            if not part.strip():
+                continue
+            name, equals, column = (piece.strip() for piece in part.partition("="))
+            if name not in FIELDS or not equals or not column or name in names:
+                raise ColumnsError(
+                    f"{part.strip()!r} can't be used. It takes field=column, with commas between and each "
+                    f"field once, as in text=contents,id=_id; the fields are {', '.join(FIELDS)}."
+                )
+            names[name] = column
+        return cls({name: names.get(name, name) for name in FIELDS}, frozenset(names))
+
+    @property
+    def setting(self) -> str:
+        """The shortest setting that gives these columns; "" for the default ones."""
+        return ",".join(f"{name}={column}" for name, column in self.names.items() if column != name)
+
+    @property
+    def without_header(self) -> bool:
+        """Return True if columns are numbers: of CSV and TSV files without a header line."""
+        return any(_NUMBER.fullmatch(self.names[name]) for name in self.named)
+
+    def fields(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields that a row has. A column's own name goes before dots that reach into structs."""
+        found = {}
+        for name, column in self.names.items():
+            there, value = _at(row, column)
+            if there:
+                found[name] = value
+        return found
+
+    def missing(self, present: Collection[str]) -> list[str]:
+        """Return the fields that must be there and are not: `text`, and what was set.
+
+        Args:
+            present: names of the columns; dots reach into any of them.
+        """
+        return [
+            name
+            for name, column in self.names.items()
+            if (name == "text" or name in self.named) and not _reached(column, present)
+        ]
+
+    def wanted(self, present: Collection[str]) -> list[str]:
+        """Return the columns of a file that the fields are read from, in the file's order."""
+        reached = {_reached(column, present) for column in self.names.values()}
+        return [column for column in present if column in reached]
+
+    def problem(self, missing: Collection[str], present: Collection[str]) -> str:
+        """Return what a person is told of missing columns: which there are, and what to set."""
+        wanted = " and ".join(
+            f"`{self.names[name]}`" + ("" if self.names[name] == name else f" for {name}")
+            for name in missing
+        )
+        shown = ", ".join(present) or "none"
+        hints = []
+        for name in missing:
+            lower = {column.lower(): column for column in present}
+            known = [lower[k] for k in (name, *KNOWN_AS.get(name, ())) if k in lower]
+            if known:
+                hints.append(f"{name}={known[0]}")
+        example = ",".join(hints) or f"{next(iter(missing))}=<column>"
+        separators = any(c in shown for c in ";\t|")
+        commas = "separate the columns with commas and " if separators else ""
+        return (
+            f"needs exactly one column {wanted}; its columns: {shown}. To use it, {commas}set "
+            f"RARE_COLUMNS={example} (dots reach into structs; numbers count the columns of a .csv or .tsv "
+            "without a header line, from 0)."
+        )
+
+
+def _at(row: Mapping[str, Any], column: str) -> tuple[bool, Any]:
+    if column in row:
+        return True, row[column]
+    value: Any = row
+    for name in column.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return False, None
+        value = value[name]
+    return True, value
+
+
+def _reached(column: str, present: Collection[str]) -> str | None:
+    """The column of a file that a name is, or reaches into."""
+    if column in present:
+        return column
+    start = column.partition(".")[0]
+    return start if start in present else None

@@ -1,0 +1,200 @@
+"""What all formats share: a stored file, its rows and spans, the errors and the limits."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import IO, Any, NamedTuple, Protocol
+
+from rare_assets.text.shown import cut
+
+BOM = codecs.BOM_UTF8
+DETAIL_LENGTH = 200
+# A row of more bytes is a reject that is not kept in memory: no teacher reads so much, and what is made
+# of a row takes several times its size.
+MAX_ROW_BYTES = 64 << 20
+CHUNK = 1 << 20
+
+# Object stores that Polars reads itself, so that a slice of a Parquet file costs a slice.
+_POLARS_PROTOCOLS = {"s3", "s3a", "gs", "gcs", "az", "abfs"}
+
+
+class SourceError(Exception):
+    """The source, or one of its files, can't be used. The message names it and says what to do."""
+
+
+class UnreadableFile(SourceError):
+    """One file of the source can't be read, and the others can. `file` is its path in the source."""
+
+    file = ""
+
+
+class SourceRow(NamedTuple):
+    """One row of a source file before anything is asked of it.
+
+    `row` counts from 1: lines of JSON Lines, records of CSV (header not counted), elements of a JSON
+    list, rows of Parquet; a text file is row 1. Where the bytes could not be made a value, `problem`
+    is the reason (`broken_json`, `not_utf8`, `bad_csv_row`, `too_large`) and `detail` says more.
+    """
+
+    row: int
+    value: Any
+    problem: str | None = None
+    detail: str | None = None
+
+
+class TooLarge(NamedTuple):
+    """Stands for a row of more than MAX_ROW_BYTES."""
+
+    size: int
+
+
+class Span(NamedTuple):
+    """Consecutive rows of a file: `byte_start` is where the first begins, `byte_end` where the last
+    ends; both None where a format has no such places.
+    """
+
+    first_row: int
+    n_rows: int
+    byte_start: int | None
+    byte_end: int | None
+
+
+class StoredFile(NamedTuple):
+    """A file and the fsspec file system that it lies on; `name` is what messages call it."""
+
+    fs: Any
+    path: str
+    name: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on a file system of this machine."""
+        names = self.fs.protocol
+        return "file" in ({names} if isinstance(names, str) else set(names))
+
+    def is_link(self) -> bool:
+        """Whether the name is there as a link, to something or to nothing."""
+        return self.is_local and os.path.islink(self.path)
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """The file's bytes, buffered for reading line by line."""
+        self._require_regular()
+        with self.fs.open(self.path, "rb") as raw, io.BufferedReader(raw, CHUNK) as stream:
+            yield stream
+
+    @contextmanager
+    def for_polars(self) -> Iterator[str]:
+        """A path or URL that Polars can scan; elsewhere a copy on the local disk."""
+        self._require_regular()
+        names = self.fs.protocol
+        protocols = {names} if isinstance(names, str) else set(names)
+        if self.is_local:
+            yield self.path
+        elif protocols & _POLARS_PROTOCOLS:
+            yield self.fs.unstrip_protocol(self.path)
+        else:
+            with tempfile.TemporaryDirectory(prefix="rare-source-") as folder:
+                copy = os.path.join(folder, "copy")
+                self.fs.get_file(self.path, copy)
+                yield copy
+
+    def _require_regular(self) -> None:
+        """Raise OSError for a pipe or a device, whose opening might wait forever."""
+        if self.is_local and not stat.S_ISREG(os.stat(self.path).st_mode):
+            raise OSError("not a regular file")
+
+
+class Format(Protocol):
+    """How a file of one kind is cut into spans and read."""
+
+    def spans(self, file: StoredFile, rows_per_span: int) -> list[Span]:
+        """Cut the file; at least one span. Raises UnreadableFile if it is no file of this format."""
+
+    def rows(self, file: StoredFile, span: Span) -> Iterator[SourceRow]:
+        """The rows of a span that `spans` gave for the same content."""
+
+
+class Item(NamedTuple):
+    row: int
+    start: int
+    end: int
+    content: Any
+
+
+class StreamFormat:
+    """A format whose rows lie one after the other, so that reading can begin at any row's offset."""
+
+    def spans(self, file: StoredFile, rows_per_span: int) -> list[Span]:
+        spans: list[Span] = []
+        with file.open() as stream:
+            for n, item in enumerate(self.items(stream, 0, 1, file.name)):
+                if n % rows_per_span == 0:
+                    spans.append(Span(item.row, 1, item.start, item.end))
+                else:
+                    n_rows = spans[-1].n_rows + 1
+                    spans[-1] = spans[-1]._replace(n_rows=n_rows, byte_end=item.end)
+        return spans or [Span(1, 0, 0, 0)]
+
+    def rows(self, file: StoredFile, span: Span) -> Iterator[SourceRow]:
+        with file.open() as stream:
+            columns = self.columns(stream, file.name)
+            items = self.items(stream, span.byte_start or 0, span.first_row, file.name)
+            for item in islice(items, span.n_rows):
+                if isinstance(item.content, TooLarge):
+                    yield too_large(item.row, item.content.size)
+                else:
+                    yield self.source_row(item, columns)
+
+    def columns(self, stream: IO[bytes], name: str) -> list[str]:
+        """The names in the file's header, if the format has one."""
+        return []
+
+    def items(self, stream: IO[bytes], at: int, row: int, name: str) -> Iterator[Item]:
+        """The rows from offset `at` on, of which the first is number `row`."""
+        raise NotImplementedError
+
+    def source_row(self, item: Item, columns: list[str]) -> SourceRow:
+        raise NotImplementedError
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text can be stored: no lone surrogate, which is what broken bytes become."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def on_one_line(name: str) -> str:
+    """Return a name for a message: line breaks and what can't be printed or encoded spelt out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def printable(text: str) -> str:
+    """At most DETAIL_LENGTH characters of a text, on one line, broken ones spelt out."""
+    shown = text[: DETAIL_LENGTH + 1].encode("utf-8", "backslashreplace").decode()
+    shown = " ".join(shown.split())
+    return cut(shown, DETAIL_LENGTH)
+
+
+def too_large(row: int, size: int) -> SourceRow:
+    detail = f"{size:,} bytes; a row of more than {MAX_ROW_BYTES:,} is not read"
+    return SourceRow(row, None, "too_large", detail)
+
+
+def undecodable(error: UnicodeDecodeError, content: bytes) -> str:
+    around = content[max(0, error.start - 40) : error.start + 80].decode(
+        "utf-8", "backslashreplace"
+    )
+    return printable(f"byte {error.start}: {error.reason}: {around}")

@@ -1,0 +1,89 @@
+"""Files of columns: Parquet and Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+
+from rare_assets.corpus.columns import FIELDS, Columns
+from rare_assets.corpus.formats import base
+from rare_assets.corpus.formats.base import SourceRow, Span, StoredFile, UnreadableFile, too_large
+
+# No column of a source that is read has this name.
+_SIZE = "bytes of the row"
+
+
+class Parquet:
+    """Rows by slices: of the file's columns and row groups, only what a slice needs is read."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+
+    def spans(self, file: StoredFile, rows_per_span: int) -> list[Span]:
+        with file.for_polars() as path:
+            n_rows = self._scan(path, file.name).select(pl.len()).collect().item()
+        return [
+            Span(start + 1, min(rows_per_span, n_rows - start), None, None)
+            for start in range(0, n_rows, rows_per_span)
+        ] or [Span(1, 0, None, None)]
+
+    def rows(self, file: StoredFile, span: Span) -> Iterator[SourceRow]:
+        with file.for_polars() as path:
+            scan = self._scan(path, file.name).slice(span.first_row - 1, span.n_rows)
+            size = _row_size(scan.collect_schema())
+            # What is too large leaves with the part of the file that it was decoded with.
+            fits = pl.when(size <= base.MAX_ROW_BYTES).then(pl.all())
+            frame = scan.select(fits, size.alias(_SIZE)).collect(engine="streaming")
+        for row, value in enumerate(frame.iter_rows(named=True), span.first_row):
+            n_bytes = value.pop(_SIZE)
+            if n_bytes > base.MAX_ROW_BYTES:
+                yield too_large(row, n_bytes)
+            else:
+                yield SourceRow(row, value)
+
+    def _scan(self, path: str, name: str) -> pl.LazyFrame:
+        scan = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+        schema = scan.collect_schema()
+        found = {field: _column(schema, name) for field, name in self._columns.names.items()}
+        required = {"text", *self._columns.named}
+        if missing := [field for field in FIELDS if field in required and found[field] is None]:
+            raise UnreadableFile(f"{name}: {self._columns.problem(missing, schema.names())}")
+        wanted = {
+            column: expression.alias(column)
+            for field, column in self._columns.names.items()
+            if (expression := found[field]) is not None
+        }
+        return scan.select(wanted.values())
+
+
+def _row_size(schema: pl.Schema) -> pl.Expr:
+    """Bytes of a row's texts."""
+    sizes = [
+        pl.col(name).str.len_bytes() if dtype == pl.String else pl.col(name).bin.size()
+        for name, dtype in schema.items()
+        if dtype in (pl.String, pl.Binary)
+    ]
+    return pl.sum_horizontal(pl.lit(0, pl.UInt64), *(size.fill_null(0) for size in sizes))
+
+
+def _column(schema: pl.Schema, name: str) -> pl.Expr | None:
+    """A column by its name, or by dots that reach into structs; None if there is none."""
+    if name in schema:
+        return pl.col(name)
+    first, *rest = name.split(".")
+    if first not in schema:
+        return None
+    column: pl.Expr = pl.col(first)
+    dtype: Any = schema[first]
+    for part in rest:
+        inner = (
+            {field.name: field.dtype for field in dtype.fields}
+            if isinstance(dtype, pl.Struct)
+            else {}
+        )
+        if part not in inner:
+            return None
+        column, dtype = column.struct.field(part), inner[part]
+    return column
