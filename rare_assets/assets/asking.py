@@ -17,6 +17,7 @@ from rare_assets.resources.configurable import TeacherModel
 from rare_assets.resources.tags import BACKFILL_TAG, COMMAND_TAG
 from rare_assets.schemas import Produced
 from rare_assets.settings import Settings
+from rare_assets.stages.provenance import UNANSWERED
 from rare_assets.teacher.interface import Teacher, TeacherStopped, Usage
 from rare_assets.teacher.ledger import Ledger
 
@@ -84,10 +85,13 @@ def ask(
                 )
                 if batch:
                     online = await opened.enter_async_context(teacher.open(ledger=ledger, **how))
+                judge = judge_of(teacher, online, templates)
                 try:
-                    produced = await operator(model, judge_of(teacher, online, templates))
+                    produced = await operator(model, judge)
                 finally:
                     usage = usage_metadata(teacher.name, _usage(model, online))
+                    if judge.unanswered:
+                        usage[UNANSWERED] = judge.unanswered
             return produced, usage
         except TeacherStopped as stopped:
             raise dg.Failure(

@@ -28,7 +28,14 @@ from rare_assets.resources.partitions import document_shards
 from rare_assets.resources.pools import INDEX_POOL
 from rare_assets.retriever.interface import IndexState
 from rare_assets.stages.hard_negatives import HardNegativesConfig
-from rare_assets.stages.provenance import MINED_FROM, completed, hard_negatives_from, options_of
+from rare_assets.stages.provenance import (
+    MINED_FROM,
+    UNANSWERED,
+    completed,
+    hard_negatives_from,
+    options_of,
+    with_unanswered,
+)
 from rare_assets.stages.standing import is_within_growth
 from rare_assets.storage.tables import ParquetTables, TableDamaged
 
@@ -89,7 +96,7 @@ def earlier_negatives(
     made_from = completed(stored.made_from, HardNegativesConfig)
     if made_from.get("options") != options_of(config):
         return None
-    if made_from.get("bm25") != state.bm25.fingerprint:
+    if made_from.get("bm25") != state.bm25.fingerprint or UNANSWERED in made_from:
         return None
     if not is_within_growth(made_from, state, config.remine_after_growth):
         return None
@@ -171,7 +178,7 @@ def hard_negatives(
         return materialized(
             "hard_negatives",
             mined.produced,
-            made_from,
+            with_unanswered(made_from, usage),
             {
                 "engine": state.engine,
                 "index_state": state.fingerprint,

@@ -23,7 +23,7 @@ from rare_assets.resources.configurable import Storage, TeacherModel
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
 from rare_assets.resources.partitions import document_shards
-from rare_assets.stages.provenance import reasoning_from
+from rare_assets.stages.provenance import reasoning_from, with_unanswered
 from rare_assets.stages.reasoning import ReasoningConfig
 
 
@@ -92,7 +92,7 @@ def reasoning(
         return materialized(
             "reasoning",
             produced,
-            made_from,
+            with_unanswered(made_from, usage),
             {
                 **usage,
                 "gold_shown_first_rate": share(rows["gold_position"] == 0),

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from rare_assets.operators.agreement import answers_agree
 from rare_assets.operators.templates import PromptTemplate, Templates, quote
-from rare_assets.teacher.interface import NOT_ASKED, Answer, Ask, Teacher
+from rare_assets.teacher.interface import ENDPOINT_FAULTS, NOT_ASKED, Answer, Ask, Teacher
 from rare_assets.teacher.structured import structured_value
 
 MAX_ATTEMPTS = 3
@@ -34,6 +34,9 @@ class Judge:
         teacher: may be the one whose answers are judged: their requests take turns.
         templates: of these the prompts `judge_relevance` and `judge_answer`.
         max_tokens: longest verdict, sent as it is; None leaves the endpoint's default.
+
+    Attributes:
+        unanswered: verdicts that the endpoint failed to give; asked again, it may give them.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Judge:
         self._teacher = teacher
         self._templates = templates
         self._max_tokens = max_tokens
+        self.unanswered = 0
 
     async def relevance(self, pairs: pl.DataFrame) -> list[bool | None]:
         """For each pair, whether the passage answers the question; None without a usable verdict.
@@ -100,10 +104,12 @@ class Judge:
 
     async def _verdicts(self, asks: Iterable[Ask], *, in_estimate: bool) -> dict[str, bool | None]:
         outcomes = self._teacher.ask_all(asks, _verdict, max_attempts=MAX_ATTEMPTS)
-        return {
-            outcome.ask.key: in_estimate if outcome.reason == NOT_ASKED else outcome.value
-            async for outcome in outcomes
-        }
+        verdicts: dict[str, bool | None] = {}
+        async for outcome in outcomes:
+            self.unanswered += outcome.reason in ENDPOINT_FAULTS
+            not_asked = outcome.reason == NOT_ASKED
+            verdicts[outcome.ask.key] = in_estimate if not_asked else outcome.value
+        return verdicts
 
 
 def _verdict(_: Ask, answer: Answer) -> bool:

@@ -31,6 +31,9 @@ MINED_FROM = "mined_from_documents"
 GROWTH = "remine_after_growth"
 DEFAULT_GROWTH = 0.2
 
+# How many verdicts the endpoint failed to give: never current, so that the next run asks for them.
+UNANSWERED = "unanswered_verdicts"
+
 # Why the file of a table of documents could not be read when the table was last made.
 _UNREAD = "unread"
 
@@ -69,6 +72,11 @@ def documents_without_file(made_from: Mapping[str, str], reason: str) -> dict[st
     """What a table is made from that stands for a file that can't be read: never current, so that the
     next run tries the file again."""
     return {**made_from, _UNREAD: reason}
+
+
+def with_unanswered(made_from: Mapping[str, str], usage: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a table is made from, with the verdicts that it lacks, as its usage counts them."""
+    return {**made_from, **({UNANSWERED: str(usage[UNANSWERED])} if UNANSWERED in usage else {})}
 
 
 def was_read(made_from: Mapping[str, str]) -> bool:

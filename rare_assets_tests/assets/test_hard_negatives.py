@@ -9,7 +9,10 @@ import pytest
 from rare_assets.assets import step_progress
 from rare_assets.assets.hard_negatives import mining_metadata
 from rare_assets.assets.step_progress import Moment
+from rare_assets.command.plan import Planner
 from rare_assets.operators.bm25_hard_neg import RULES, bm25_hard_neg
+from rare_assets.stages.options import Options
+from rare_assets.stages.provenance import UNANSWERED
 from rare_assets_tests.support.doubles import GivenRanking, questions, text_hash
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import Graph, failed_checks, failure_text, metadata
@@ -217,6 +220,52 @@ def test_a_judge_that_stops_fails_the_shard_and_is_paid_once(only_key_set, tmp_p
         # A run of its own may ask as many again; what was answered is not asked twice.
         assert mine(graph, judge_relevance=True).success
         assert len(endpoint.requests) == 8 + 3 * 8
+
+
+def test_a_verdict_that_the_endpoint_failed_to_give_is_asked_for_by_the_next_run(
+    only_key_set, tmp_path
+):
+    failing = ["Specimen nerve"]
+
+    def fault_for(body):
+        prompt = body["messages"][-1]["content"]
+        (judged,) = re.findall(r"<passage-(\w+)>\n(.*)\n</passage-\1>", prompt) or [("", "")]
+        return "server_error" if any(words in judged[1] for words in failing) else None
+
+    with FakeEndpoint(
+        answer=lambda body: VERDICT if is_judging(body) else None, fault_for=fault_for
+    ) as endpoint:
+        graph = Graph(tmp_path, endpoint.url, endpoint_wait=1.0)
+        write_jsonl(graph.source / "a.jsonl", range(12))
+        graph.register()
+        assert graph.make("questions_job", "a.jsonl").success
+        assert graph.make("corpus_index_job").success
+        options = {"judge_relevance": True, "relative_margin": 0.0}
+        assert mine(graph, **options).success
+        before = graph.tables.provenance("hard_negatives", "a.jsonl")
+        assert int(before.made_from[UNANSWERED]) > 0
+        planner = Planner(
+            graph.tables,
+            graph.retriever,
+            graph.teacher,
+            Options.from_run_config({"ops": {"hard_negatives": {"config": options}}}),
+        )
+        stale = {each.stage: each.why for each in planner.asked("a.jsonl", planner.index_state())}
+        assert stale["hard_negatives"] == UNANSWERED
+
+        failing.clear()
+        sent = len(endpoint.requests)
+        assert mine(graph, **options).success
+        again = endpoint.requests[sent:]
+        assert len(again) >= int(before.made_from[UNANSWERED])
+        assert all(
+            "Specimen nerve" in request.body["messages"][-1]["content"].rpartition("<passage")[2]
+            for request in again
+        )
+        after = graph.tables.provenance("hard_negatives", "a.jsonl")
+        assert UNANSWERED not in after.made_from
+        mined = graph.tables.scan("hard_negatives", "a.jsonl").collect()
+        assert any("Specimen nerve" in text for row in mined["hard_negatives"] for text in row)
 
 
 def test_how_far_mining_is_is_told(graph, monkeypatch):
