@@ -107,6 +107,25 @@ def test_a_shard_whose_questions_are_mostly_rejects_goes_no_further(only_key_set
     assert not graph.tables.exists("reasoning", SHARD)
 
 
+@pytest.mark.parametrize("assets", [("hard_negatives", "reasoning"), ("reasoning",)])
+def test_a_backfill_of_what_follows_a_blocked_shard_is_refused_and_pays_nothing(
+    only_key_set, tmp_path, assets
+):
+    bad = []
+    with FakeEndpoint(fault_for=lambda _: "refusal" if bad else None) as endpoint:
+        graph = prepared(tmp_path, endpoint, range(12))
+        assert graph.make("rare_job", SHARD).success
+        bad.append(True)
+        options = {"refresh": True, "max_attempts": 1}
+        asked_anew = graph.make("rare_job", SHARD, "questions", questions=options)
+        assert not asked_anew.success
+        sent = len(endpoint.requests)
+        again = graph.make("rare_job", SHARD, *assets)
+        assert len(endpoint.requests) == sent
+    assert not again.success
+    assert "12 of 12 documents have no usable question" in failure_text(again)
+
+
 def test_a_refused_key_fails_the_step_early_and_is_in_no_message(only_key_set, tmp_path):
     with FakeEndpoint(key="sk-another") as endpoint:
         graph = prepared(tmp_path, endpoint, range(40), max_concurrency=4)
