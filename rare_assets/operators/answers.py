@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import polars as pl
 
+from rare_assets.operators.refusals import is_refusal
+from rare_assets.teacher.degenerate import is_degenerate
 from rare_assets.teacher.finish import unfinished
 from rare_assets.teacher.interface import Answer, Outcome, Unusable
+from rare_assets.teacher.reading import Parts, part
 
 # What an ask took, in columns that rows and rejects share.
 COSTS = ("prompt_tokens", "completion_tokens", "attempts")
@@ -22,42 +24,36 @@ NOT_RETRYABLE = (
     "wrong_answer_retried",
 )
 
-# A refusal says so at once and says little else.
-_REFUSAL_LENGTH = 300
-_REFUSAL = re.compile(
-    r"""\W*(?:
-        (?:i(?:'m|\ am)\ )?(?:(?:so|very|really|truly)\ )?sorry\b[^.!?]*?\bi(?:'m|\ am|\ can|\ could|\ will|\ won't|\ must)
-        | (?:i\ (?:must\ )?apologi[sz]e|my\ apologies)\b[^.!?]*?\bi(?:'m|\ am|\ can|\ could|\ will|\ won't|\ must)
-        | (?:unfortunately,?\ )?i\ (?:can(?:'t|not|\ not)|could(?:n't|\ not)|won't|will\ not|am\ (?:not\ able|unable)\ to)
-          \ (?:\w+\ )?(?:help|assist|answer|provide|comply|fulfil?l|create|write|generate|do|discuss|continue|engage|support|respond)\b
-        | i(?:'m|\ am)\ (?:not\ able|unable)\ to\b
-        | as\ an?\ (?:ai|artificial\ intelligence|language\ model|large\ language\ model)\b
-    )""",
-    re.VERBOSE,
-)
-
 
 def retryable(rejects: pl.LazyFrame) -> pl.LazyFrame:
     """Of some rejects (`schemas.TeacherRejects`) those that another answer could mend."""
     return rejects.filter(~pl.col("reason").is_in(NOT_RETRYABLE))
 
 
-def is_refusal(text: str) -> bool:
-    """Whether a text is nothing but the usual sentence that declines to answer."""
-    plain = " ".join(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").lower().split())
-    return len(plain) <= _REFUSAL_LENGTH and _REFUSAL.match(plain) is not None
+def require_whole(answer: Answer) -> Parts:
+    """Return chain and text of an answer that is whole.
 
+    Where a server took all for the chain, an <answer> part in it counts as text.
 
-def require_whole(answer: Answer) -> None:
-    """Raise Unusable unless there is a whole text: `refused`, `content_filter`, `cut` or `empty`."""
+    Raises:
+        Unusable: `refused`, `content_filter`, `cut`, `empty` or `degenerate`.
+    """
     if answer.refusal:
         raise Unusable("refused", answer.refusal)
     if (stopped := unfinished(answer)) is not None:
         raise stopped
+    parts = part(answer)
+    if parts.unclosed:
+        raise Unusable("cut", "the chain of reasoning is not closed")
     if not answer.content.strip():
-        raise Unusable("empty", "the answer has no content")
-    if is_refusal(answer.content):
-        raise Unusable("refused", answer.content.strip())
+        if not parts.text and "<answer>" not in parts.chain.lower():
+            raise Unusable("empty", "the answer has no content")
+        parts = parts if parts.text else Parts("", parts.chain)
+    if is_refusal(parts.text):
+        raise Unusable("refused", parts.text)
+    if is_degenerate(parts.chain) or is_degenerate(parts.text):
+        raise Unusable("degenerate", "the answer says the same again and again")
+    return parts
 
 
 def costs(outcome: Outcome[Any]) -> dict[str, int]:

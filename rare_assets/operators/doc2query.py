@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel, Field
 
-from rare_assets.operators.answers import COSTS, free_reject, is_refusal, reject
+from rare_assets.operators.answers import COSTS, free_reject, reject
+from rare_assets.operators.refusals import is_refusal
 from rare_assets.operators.templates import PromptTemplate, Templates, quote
 from rare_assets.schemas import Produced, Questions, TeacherRejects
 from rare_assets.teacher.interface import (
@@ -19,6 +20,7 @@ from rare_assets.teacher.interface import (
     Teacher,
     Unusable,
 )
+from rare_assets.teacher.reading import part
 from rare_assets.teacher.structured import structured_value
 from rare_assets.text.words import words_in
 
@@ -211,8 +213,9 @@ def _messages(
 
 
 def _usable(answer: Answer, prompt_words: str) -> HardQuestion:
-    if is_refusal(answer.content):
-        raise Unusable("refused", answer.content.strip())
+    text = part(answer).text
+    if is_refusal(text):
+        raise Unusable("refused", text)
     parsed = structured_value(answer, HardQuestion)
     # A grammar ends a text at its cap, in the middle of a word.
     if len(parsed.question) >= _MAX_QUESTION or len(parsed.scenario) >= _MAX_SCENARIO:

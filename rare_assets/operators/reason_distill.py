@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from rare_assets.operators.agreement import answers_agree
-from rare_assets.operators.answers import costs, free_reject, is_refusal, reject, require_whole
+from rare_assets.operators.answers import costs, free_reject, reject, require_whole
 from rare_assets.operators.judge import Judge
 from rare_assets.operators.templates import PromptTemplate, Templates, quote
 from rare_assets.schemas import Produced, Reasoning, TeacherRejects
@@ -120,20 +120,16 @@ class _Distilled(NamedTuple):
 def distil(answer: Answer) -> tuple[str, str | None]:
     """Part a teacher's answer into its chain of reasoning and its final answer.
 
-    A chain sent apart, or between <think> or <thinking> tags, is the reasoning; the answer is then
+    A chain that the answer has apart (`teacher.reading`) is the reasoning; the answer is then
     what stands between <answer> tags in the rest, or else all of the rest. Without a chain the
     reasoning is what comes before the <answer> part (all of the text where nothing does) and the
     answer is that part, None if there is none. Of several <answer> parts the last one counts.
 
     Raises:
-        Unusable: `refused`, `content_filter`, `cut` (by length, or a think tag never closed),
-            `empty`, `no_reasoning`, or `no_answer` (nothing after the chain, or an empty <answer>).
+        Unusable: `refused`, `content_filter`, `cut` (by length, or a chain never closed),
+            `empty`, `degenerate`, `no_reasoning`, or `no_answer` (nothing after the chain, or an empty <answer>).
     """
-    require_whole(answer)
-    inside, rest = _without_chain(answer.content)
-    chain = (answer.thinking or "").strip() or inside
-    if is_refusal(rest):
-        raise Unusable("refused", rest)
+    chain, rest, _ = require_whole(answer)
     before, part = _answer_part(rest)
     if chain:
         final = rest if part is None else part
@@ -148,25 +144,8 @@ def distil(answer: Answer) -> tuple[str, str | None]:
     return reasoning, part
 
 
-_CHAIN = re.compile(r"<(think|thinking)>(.*?)</\1>", re.DOTALL | re.IGNORECASE)
-_OPEN_CHAIN = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
-# Some chat templates open the chain in the prompt, so that only its end is in the answer.
-_CHAIN_END = re.compile(r"\A(.*)</think(?:ing)?>(.*)\Z", re.DOTALL | re.IGNORECASE)
 _ANSWER_OPEN = re.compile(r"<answer>", re.IGNORECASE)
 _ANSWER_CLOSE = re.compile(r"</answer>", re.IGNORECASE)
-
-
-def _without_chain(content: str) -> tuple[str, str]:
-    """The chain between think tags, empty if there is none, and what stands around it."""
-    chain = _CHAIN.search(content)
-    if chain is not None:
-        return chain[2].strip(), (content[: chain.start()] + content[chain.end() :]).strip()
-    if _OPEN_CHAIN.search(content):
-        raise Unusable("cut", "the chain of reasoning is not closed")
-    headless = _CHAIN_END.match(content)
-    if headless is not None:
-        return headless[1].strip(), headless[2].strip()
-    return "", content.strip()
 
 
 def _answer_part(text: str) -> tuple[str, str | None]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from rare_assets.teacher.degenerate import is_degenerate
 from rare_assets.teacher.finish import unfinished
 from rare_assets.teacher.interface import Answer, Unusable
+from rare_assets.teacher.reading import part, part_text
+from rare_assets.text.latex import restored, with_escaped_backslashes
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -23,42 +26,63 @@ _STRING_OR_TRAILING_COMMA = re.compile(r'"(?:[^"\\]|\\.)*"|,(?=\s*[}\]])', re.DO
 def structured_value(answer: Answer, model: type[M]) -> M:
     """The answer as a `model`.
 
+    An object that a server sent as the chain, with nothing after it, counts as well.
+
     Raises:
         Unusable: `refused`, `content_filter`, `empty` or `cut` for what the answer says about
-            itself; `not_json` or `schema_mismatch` for its text.
+            itself; `not_json`, `schema_mismatch` or `degenerate` for its text.
     """
     if answer.refusal:
         raise Unusable("refused", answer.refusal)
     stopped = unfinished(answer)
-    if not answer.content.strip():
+    chain, text, _ = part(answer)
+    misplaced = not answer.content.strip() and "{" in chain
+    if not answer.content.strip() and not misplaced:
         raise stopped or Unusable("empty", "the answer has no content")
     try:
         # An object that is whole and fits was not cut, whatever came after it.
-        return parse_structured(answer.content, model)
+        return _last(chain, model) if misplaced and not text else _first(text, model)
     except Unusable as unusable:
         if stopped is not None:
             raise Unusable(stopped.reason, f"{stopped.detail}: {unusable.detail}") from None
+        if misplaced and unusable.reason == "not_json":
+            raise Unusable("empty", "the answer has no content") from None
         raise
 
 
 def parse_structured(text: str, model: type[M]) -> M:
     """The first JSON object in `text` that is a valid `model`.
 
-    Tolerates a chain of thought in think tags before it, Markdown fences, text around it, an
-    object wrapped in another, raw line breaks in strings and commas before a closing bracket.
+    Tolerates a chain of thought before it, Markdown fences, text around it, an object wrapped in
+    another, raw line breaks in strings, commas before a closing bracket, and LaTeX whose backslashes
+    are not escaped.
 
     Raises:
-        Unusable: `not_json` if no object could be read, `schema_mismatch` if none fits `model`.
+        Unusable: `not_json` if no object could be read, `schema_mismatch` if none fits `model`,
+            `degenerate` for one text again and again.
     """
-    text = _without_thinking(text)
+    return _first(part_text(text).text, model)
+
+
+def _first(text: str, model: type[M]) -> M:
+    return _found(_objects_in(text), text, model)
+
+
+def _last(text: str, model: type[M]) -> M:
+    return _found(reversed(list(_objects_in(text))), text, model)
+
+
+def _found(objects: Iterable[dict[str, Any]], text: str, model: type[M]) -> M:
     mismatch: ValidationError | None = None
-    repaired = _STRING_OR_TRAILING_COMMA.sub(lambda m: "" if m[0] == "," else m[0], text)
-    for candidate in dict.fromkeys((text, repaired)):
-        for found in _objects(candidate):
-            try:
-                return model.model_validate(found)
-            except ValidationError as error:
-                mismatch = mismatch or error
+    for found in objects:
+        try:
+            value = model.model_validate(_restored(found))
+        except ValidationError as error:
+            mismatch = mismatch or error
+            continue
+        if is_degenerate(text):
+            raise Unusable("degenerate", "the answer says the same again and again")
+        return value
     if mismatch is None:
         raise Unusable("not_json", "no JSON object in the answer")
     problems = "; ".join(
@@ -68,12 +92,23 @@ def parse_structured(text: str, model: type[M]) -> M:
     raise Unusable("schema_mismatch", problems)
 
 
-def _without_thinking(text: str) -> str:
-    _, closed, after = text.rpartition("</think>")
-    if closed:
-        return after
-    # Opened and never closed: all of it is the chain.
-    return "" if text.lstrip().startswith("<think>") else text
+def _objects_in(text: str) -> Iterator[dict[str, Any]]:
+    """The objects in a text as it stands, then in the text with slips mended."""
+    escaped = with_escaped_backslashes(text)
+    repaired = _STRING_OR_TRAILING_COMMA.sub(lambda m: "" if m[0] == "," else m[0], escaped)
+    for candidate in dict.fromkeys((text, escaped, repaired)):
+        yield from _objects(candidate)
+
+
+def _restored(value: Any) -> Any:
+    """The same with the LaTeX that JSON's escapes had eaten, and no control characters."""
+    if isinstance(value, str):
+        return restored(value)
+    if isinstance(value, list):
+        return [_restored(each) for each in value]
+    if isinstance(value, dict):
+        return {_restored(name): _restored(each) for name, each in value.items()}
+    return value
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:

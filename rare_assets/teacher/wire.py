@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from rare_assets.teacher.interface import Answer, Ask
+from rare_assets.teacher.reading import said_in
 
 _PUBLISHED = Path(__file__).with_name("published_schemas.json")
 # Keywords that strict structured output refuses at some endpoints; the answer is validated anyway.
@@ -251,17 +252,8 @@ def read_answer(response: Any, *, attempt: int, latency_s: float, ask: Ask | Non
     """
     if error_in(response) is not None:
         raise ValueError("an error in place of a chat completion")
-    try:
-        choice = response["choices"][0]
-        message = choice["message"]
-        content = _text(message.get("content"))
-        thinking = _text(message.get("reasoning_content") or message.get("reasoning")) or None
-        refusal = _text(message.get("refusal")) or None
-        finish_reason = str(choice.get("finish_reason") or "")
-        usage = response.get("usage")
-        model = str(response.get("model") or "")
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a chat completion: {type(error).__name__}") from error
+    content, thinking, refusal, finish_reason = said_in(response)
+    usage, model = response.get("usage"), str(response.get("model") or "")
     usage = usage if isinstance(usage, Mapping) else {}
     tokens = _tokens(
         usage.get("prompt_tokens") or usage.get("input_tokens"),
@@ -343,14 +335,6 @@ def _count(value: Any, most: int) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
         return None
     return int(value)
-
-
-def _text(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "".join(part.get("text") or "" for part in content if isinstance(part, Mapping))
-    return ""
 
 
 def answer_to_record(answer: Answer, *, answered_at: float) -> dict[str, Any]:

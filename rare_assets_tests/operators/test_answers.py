@@ -1,6 +1,7 @@
 import pytest
 
-from rare_assets.operators.answers import is_refusal, require_whole
+from rare_assets.operators.answers import require_whole
+from rare_assets.operators.refusals import is_refusal
 from rare_assets.teacher.interface import Unusable
 from rare_assets_tests.support.doubles import answer
 

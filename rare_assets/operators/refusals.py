@@ -1,0 +1,85 @@
+"""The usual sentences by which a model declines to answer, in the languages they come in."""
+
+from __future__ import annotations
+
+import re
+
+# A refusal says so at once and says little else; Chinese and Japanese take fewer characters for it.
+_LENGTH = 300
+_DENSE_LENGTH = 150
+_ENGLISH = re.compile(
+    r"""\W*(?:
+        (?:i(?:'m|\ am)\ )?(?:(?:so|very|really|truly)\ )?sorry\b[^.!?]*?\bi(?:'m|\ am|\ can|\ could|\ will|\ won't|\ must)
+        | (?:i\ (?:must\ )?apologi[sz]e|my\ apologies)\b[^.!?]*?\bi(?:'m|\ am|\ can|\ could|\ will|\ won't|\ must)
+        | (?:unfortunately,?\ )?i\ (?:can(?:'t|not|\ not)|could(?:n't|\ not)|won't|will\ not|am\ (?:not\ able|unable)\ to)
+          \ (?:\w+\ )?(?:help|assist|answer|provide|comply|fulfil?l|create|write|generate|do|discuss|continue|engage|support|respond)\b
+        | i(?:'m|\ am)\ (?:not\ able|unable)\ to\b
+        | as\ an?\ (?:ai|artificial\ intelligence|language\ model|large\ language\ model)\b
+    )""",
+    re.VERBOSE,
+)
+# What nobody says but who declines: the verbs are those of an answer.
+_DECLINES = re.compile(
+    r"""\W*(?:
+        (?:(?:es\ )?tut\ mir\ (?:\w+\ )?leid|leider|entschuldigung|verzeihung|ich\ bed[\w]+re)?[^.!?]{0,40}?
+          \b(?:ich\ (?:\w+\ )?(?:kann|darf|werde|m[öo]e?chte)|(?:kann|darf|werde|m[öo]e?chte)\ ich)\b[^.!?]{0,80}?\b(?:nicht|kein\w*)\b[^.!?]{0,60}?
+          \b(?:\w*helfen|beantworten|antworten|unterst\w+|bereitstellen|erstellen|nachkommen|erf[üu]e?llen|weiterhelfen|generieren|behilflich|dienen)\b
+        | ich\ bin\ (?:leider\ )?nicht\ in\ der\ lage
+        | als\ (?:eine?\ )?(?:ki|künstliche\ intelligenz|(?:ki-|großes\ )?sprachmodell|ki-assistent\w*)\b
+        | (?:(?:je\ suis\ )?(?:vraiment\ |sincèrement\ )?d[ée]sol[ée]e?|malheureusement|je\ m'excuse|je\ regrette)?[^.!?]{0,40}?
+          \bje\ ne\ (?:peux|puis|pourrai\w*)\ (?:malheureusement\ )?pas\b[^.!?]{0,40}?\b(?:aider|r[ée]pondre|fournir|donner\ suite|traiter|assister|cr[ée]er|g[ée]n[ée]rer|satisfaire|acc[ée]der|continuer|discuter)
+        | je\ ne\ suis\ (?:malheureusement\ )?pas\ (?:en\ mesure|capable|autoris[ée]e?)
+        | en\ tant\ (?:qu'(?:une?\ )?(?:ia|intelligence|assistante?)|que\ mod[èe]le)
+        | (?:lo\ siento|lamento|disculp\w+|perd[óo]n\w*|lamentablemente|desafortunadamente)?[^.!?]{0,40}?
+          \bno\ (?:te\ |le\ )?(?:puedo|podr[ée]|me\ es\ posible|estoy\ en\ condiciones\ de|soy\ capaz\ de)\b[^.!?]{0,30}?\b(?:ayudar|responder|proporcionar|cumplir|crear|generar|asistir|continuar|ofrecer|contestar|atender|hablar)
+        | como\ (?:un\ |una\ )?(?:modelo\ de\ (?:lenguaje|linguagem|ia)|inteligencia\ artificial|intelig[êe]ncia\ artificial|ia|asistente)\b
+        | (?:desculpe|sinto\ muito|lamento|infelizmente|mi\ dispiace|spiacente|purtroppo)\b[^.!?]{0,40}?\b(?:n[ãa]o|non)\ (?:posso|consigo|sono|mi\ [èe])
+        | (?:извините|простите|к\ сожалению|прошу\ прощения|мне\ жаль)?[^.!?]{0,40}?\bне\ (?:могу|смогу)\ (?:\w+\ )?(?:помочь|ответить|предоставить|выполнить|обсуждать|создать|продолжить)
+        | как\ (?:языковая\ модель|искусственный\ интеллект|ии)\b
+        | (?:عذر|آسف|أعتذر|للأسف).{0,60}?(?:لا\ أستطيع|لا\ يمكنني|لن\ أتمكن|لا\ أقدر)
+    )""",
+    re.VERBOSE,
+)
+# An apology for not being able to: a question may begin so, too, and then ends as one.
+_APOLOGISES = re.compile(
+    r"""\W*(?:
+        (?:es\ )?tut\ mir\ (?:\w+\ )?leid\b[^.!?]{0,80}?\b(?:kann|darf|werde|m[öo]e?chte)\b[^.!?]{0,60}?\bnicht\b
+        | (?:je\ suis\ )?(?:vraiment\ |sincèrement\ )?d[ée]sol[ée]e?\b[^.!?]{0,60}?\bje\ ne\ (?:peux|puis|suis|pourrai\w*)
+        | (?:lo\ siento|lamento)\b[^.!?]{0,60}?\bno\ (?:puedo|podr[ée]|estoy|me\ es)
+        | (?:извините|простите|мне\ жаль)\b[^.!?]{0,60}?\bне\ (?:могу|смогу)
+    )""",
+    re.VERBOSE,
+)
+_DENSE = re.compile(
+    r"""\W*(?:
+        (?:非常|很|十分|真的)?(?:抱歉|对不起|對不起|遗憾|遺憾|不好意思).{0,30}?(?:无法|不能|没法|沒辦法|没有办法|無法|不便|不会|还没有学会|未能)
+        | 我(?:暂时|目前)?(?:无法|不能|没有办法|無法)(?:为您|为你|為您|對此|对此|继续|直接|就此)?.{0,6}?(?:回答|回應|回应|提供|协助|協助|帮助|幫助|满足|完成您|生成|讨论|討論|处理您|给出|参与)
+        | 作为(?:一个|一名|一款)?(?:人工智能|ai|语言模型|大语言模型|大型语言模型)
+        | 作為(?:一個|一名)?(?:人工智慧|ai|語言模型)
+        | (?:让我们换个话题|换个话题)
+        | (?:(?:大変|誠に)?申し訳(?:あり|ござい|ない|ご)|すみません|恐れ入りますが|ごめんなさい|残念ながら).{0,60}?(?:できません|出来ません|できかね|いたしかね|しかねます|わかりかね|ございません)
+        | .{0,30}?お(?:答え|手伝い|応え|役に立)[^。]{0,8}?(?:できません|できかね|かねます|てません)
+        | (?:その|この|ご)(?:ような)?(?:ご)?(?:質問|要求|依頼|リクエスト|要望)に[^。]{0,12}?(?:できません|かねます)
+        | (?:私は)?aiとして
+        | (?:죄송|미안).{0,60}?(?:수\ 없|어렵|못)
+        | .{0,30}?(?:도와\s?드릴|도움을\ 드릴|답변(?:을)?\ (?:드릴|제공할|할)|제공할)\ 수\ 없
+    )""",
+    re.VERBOSE,
+)
+
+
+def is_refusal(text: str) -> bool:
+    """Return True if a text is nothing but the usual sentence that declines to answer.
+
+    >>> is_refusal("Es tut mir leid, dabei kann ich nicht helfen.")
+    True
+    """
+    plain = " ".join(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").lower().split())
+    if len(plain) > _LENGTH:
+        return False
+    if _ENGLISH.match(plain) or _DECLINES.match(plain):
+        return True
+    asks = plain.endswith(("?", "\N{FULLWIDTH QUESTION MARK}", "か。", "か"))
+    if _APOLOGISES.match(plain) and not asks:
+        return True
+    return len(plain) <= _DENSE_LENGTH and not asks and _DENSE.match(plain) is not None
