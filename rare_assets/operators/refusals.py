@@ -1,5 +1,7 @@
 """The usual sentences by which a model declines to answer, in the languages they come in."""
 
+# ruff: noqa: RUF001 (Cyrillic letters are meant)
+
 from __future__ import annotations
 
 import re
@@ -28,7 +30,7 @@ _DECLINES = re.compile(
         | als\ (?:eine?\ )?(?:ki|künstliche\ intelligenz|(?:ki-|großes\ )?sprachmodell|ki-assistent\w*)\b
         | (?:(?:je\ suis\ )?(?:vraiment\ |sincèrement\ )?d[ée]sol[ée]e?|malheureusement|je\ m'excuse|je\ regrette)?[^.!?]{0,40}?
           \bje\ ne\ (?:peux|puis|pourrai\w*)\ (?:malheureusement\ )?pas\b[^.!?]{0,40}?\b(?:aider|r[ée]pondre|fournir|donner\ suite|traiter|assister|cr[ée]er|g[ée]n[ée]rer|satisfaire|acc[ée]der|continuer|discuter)
-        | je\ ne\ suis\ (?:malheureusement\ )?pas\ (?:en\ mesure|capable|autoris[ée]e?)
+        | (?:malheureusement,?\ )?je\ ne\ suis\ (?:malheureusement\ )?pas\ (?:en\ mesure|capable|autoris[ée]e?)
         | en\ tant\ (?:qu'(?:une?\ )?(?:ia|intelligence|assistante?)|que\ mod[èe]le)
         | (?:lo\ siento|lamento|disculp\w+|perd[óo]n\w*|lamentablemente|desafortunadamente)?[^.!?]{0,40}?
           \bno\ (?:te\ |le\ )?(?:puedo|podr[ée]|me\ es\ posible|estoy\ en\ condiciones\ de|soy\ capaz\ de)\b[^.!?]{0,30}?\b(?:ayudar|responder|proporcionar|cumplir|crear|generar|asistir|continuar|ofrecer|contestar|atender|hablar)

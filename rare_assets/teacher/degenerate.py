@@ -13,7 +13,9 @@ _SHARE = 0.05
 # A shorter text needs to be one character or a few, again and again.
 _SHORTEST = 200
 # Sentences or lines that come so often, and are most of the text, are a loop, too.
-_UNIT = re.compile(r"[^.!?\n\N{IDEOGRAPHIC FULL STOP}\N{FULLWIDTH EXCLAMATION MARK}\N{FULLWIDTH QUESTION MARK}]{6,}")
+_UNIT = re.compile(
+    r"[^.!?\n\N{IDEOGRAPHIC FULL STOP}\N{FULLWIDTH EXCLAMATION MARK}\N{FULLWIDTH QUESTION MARK}]{6,}"
+)
 _OFTEN = 6
 _MOST = 0.6
 

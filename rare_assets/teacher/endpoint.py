@@ -21,6 +21,7 @@ from rare_assets.teacher.interface import Answer, Ask, Usage
 from rare_assets.teacher.ledger import Ledger
 from rare_assets.teacher.pacing import AdaptiveLimit, Pace
 from rare_assets.teacher.pricing import Prices
+from rare_assets.teacher.tokens import estimated_prompt_tokens
 from rare_assets.text.shown_url import is_clear, shown, without_secrets
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ class Endpoint:
         completion = self._expected_completion(ask)
         slot = Slot(
             ticket=self._limit.start(),
-            tokens=wire.estimated_prompt_tokens(ask) + (ask.max_tokens or completion),
+            tokens=estimated_prompt_tokens(ask) + (ask.max_tokens or completion),
             cost=self._expected_cost(ask),
         )
         self.usage.requests += 1
@@ -247,7 +248,7 @@ class Endpoint:
         return ask.max_tokens or _GUESSED_COMPLETION_TOKENS
 
     def _expected_cost(self, ask: Ask) -> float:
-        prompt = wire.estimated_prompt_tokens(ask)
+        prompt = estimated_prompt_tokens(ask)
         return self._cost(prompt, self._expected_completion(ask)) or 0.0
 
     def _cost(self, prompt_tokens: float, completion_tokens: float) -> float | None:

@@ -18,6 +18,7 @@ from rare_assets.teacher.interface import (
     Use,
 )
 from rare_assets.teacher.pricing import Prices
+from rare_assets.teacher.tokens import estimated_prompt_tokens
 
 if TYPE_CHECKING:
     from rare_assets.teacher.online import Answers
@@ -78,7 +79,7 @@ class EstimatingTeacher:
                 if outcome is None:
                     bounds.append(ask.max_tokens)
                     self.usage.requests += 1
-                    self.usage.prompt_tokens += wire.estimated_prompt_tokens(ask)
+                    self.usage.prompt_tokens += estimated_prompt_tokens(ask)
                     yield Outcome(ask, None, None, 0, 0, 0, NOT_ASKED)
                 else:
                     yield outcome

@@ -16,10 +16,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from rare_assets.teacher import wire
 from rare_assets.teacher.faults import Fault, Kind
 from rare_assets.teacher.interface import Answer, Ask
 from rare_assets.teacher.pacing import full_jitter
+from rare_assets.teacher.tokens import estimated_prompt_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ class Health:
             return fault.reason
         if self.answered_at is not None and sent_at < self.answered_at:  # beside an answer
             return fault.reason
-        size = wire.estimated_prompt_tokens(ask)
+        size = estimated_prompt_tokens(ask)
         self._shortest_refused = min(size, self._shortest_refused) if self._refused else size
         self._refused += 1
         doubtful = fault.status in DOUBTFUL or fault.kind is Kind.FATAL
@@ -191,7 +191,7 @@ class Health:
         if self._doubt is None and (doubtful or self._refused >= REFUSED_IN_A_ROW):
             self._doubt = fault
         if self._doubt is not None and not self._in_flight():
-            shortest = min(map(wire.estimated_prompt_tokens, queued), default=None)
+            shortest = min(map(estimated_prompt_tokens, queued), default=None)
             if shortest is None or 2 * shortest > self._shortest_refused:
                 await self._refuses_all(ask)
         return fault.reason

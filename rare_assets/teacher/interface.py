@@ -42,9 +42,10 @@ class Ask:
 class Answer:
     """One answer of the teacher, as it came.
 
-    `thinking` is a chain that the endpoint sent apart (`reasoning_content` or `reasoning`); a chain
-    inside `content` stays there. `attempt` counts from 0. `reused` means it came from storage,
-    `estimated` that the endpoint did not say, or not credibly, how many tokens it took.
+    `thinking` is a chain that the endpoint sent apart; a chain inside `content` stays there
+    (`teacher.reading.part` parts them). `attempt` counts from 0. `reused` means it came from storage,
+    `estimated` that the endpoint did not say, or not credibly, how many tokens it took, `cut_prompt`
+    that it read so few tokens that it can't have seen the whole prompt.
     """
 
     content: str
@@ -58,6 +59,12 @@ class Answer:
     latency_s: float
     reused: bool
     estimated: bool = False
+    cut_prompt: bool = False
+
+    @property
+    def blank(self) -> bool:
+        """Whether nothing was answered: no text, no chain, no refusal."""
+        return not (self.content.strip() or (self.thinking or "").strip() or self.refusal)
 
     @property
     def raw(self) -> str:
@@ -114,7 +121,8 @@ class Usage:
     """Running totals of a teacher: what was asked, reused, retried, and what it cost.
 
     `cost_usd` and `reused_cost_usd` are None while the model's price is unknown. `estimated` are
-    new answers whose tokens the endpoint did not say, of all that were `answered`. `latencies_s` has one entry a new answer (a
+    new answers whose tokens the endpoint did not say, of all that were `answered`; `cut_prompts` are
+    answers, stored ones too, to prompts that the endpoint did not read whole. `latencies_s` has one entry a new answer (a
     bounded sample of them in very long runs). `answers_unreadable` are those found lost in damaged
     files of stored answers.
     """
@@ -125,6 +133,7 @@ class Usage:
     retries: int = 0
     rate_limited: int = 0
     estimated: int = 0
+    cut_prompts: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     reused_prompt_tokens: int = 0

@@ -46,6 +46,7 @@ from rare_assets.teacher.interface import (
 from rare_assets.teacher.ledger import Ledger
 from rare_assets.teacher.pricing import Prices
 from rare_assets.teacher.store.claims import Claims, WaitingSaid
+from rare_assets.teacher.tokens import estimated_prompt_tokens
 
 T = TypeVar("T")
 
@@ -653,6 +654,6 @@ class _Run(Generic[T]):
 
 def _shortest_first(queue: deque[_Work]) -> None:
     """Have what is most likely to be answered sent next."""
-    shortest = min(queue, key=lambda work: wire.estimated_prompt_tokens(work.ask))
+    shortest = min(queue, key=lambda work: estimated_prompt_tokens(work.ask))
     queue.remove(shortest)
     queue.appendleft(shortest)

@@ -41,8 +41,10 @@ _CHAIN_KINDS = frozenset(
 _TOOL_KINDS = frozenset(["tool_use", "tool_call", "function_call", "function"])
 # A mapping of these alone is a part of a message; any other is the answer itself, as an object.
 _PART_FIELDS = frozenset(
-    ["type", "text", "value", "annotations", "content", "parts", "role", "index", "id"]
-    + ["thought", "thoughtSignature", "reasoningContent", "cache_control", "logprobs"]
+    [
+        *("type", "text", "value", "annotations", "content", "parts", "role", "index", "id"),
+        *("thought", "thoughtSignature", "reasoningContent", "cache_control", "logprobs"),
+    ]
 )
 _ENDED = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason")
 
@@ -91,11 +93,29 @@ def _message(response: Any, depth: int = 0) -> tuple[Any, str]:
         return response, _word(response)
     if isinstance(response.get("output"), list):
         return _responses_output(response["output"]), str(response.get("status") or "")
-    for name in ("output", "data", "result", "response", "body"):
+    for name in _WRAPS:
         if isinstance(response.get(name), Mapping | list) and depth < 2:
             message, word = _message(response[name], depth + 1)
             return message, word or _word(response)
     raise ValueError("not a chat completion: it holds no message")
+
+
+def field_in(response: Any, *names: str) -> Any:
+    """What the first of these fields holds, of a response or of what it wraps."""
+    for _ in range(3):
+        if isinstance(response, list) and len(response) == 1:
+            response = response[0]
+        if not isinstance(response, Mapping):
+            return None
+        found = next((response[name] for name in names if response.get(name)), None)
+        if found is not None:
+            return found
+        wrapped = (response[name] for name in _WRAPS if isinstance(response.get(name), Mapping))
+        response = next(wrapped, None)
+    return None
+
+
+_WRAPS = ("output", "data", "result", "response", "body")
 
 
 def _responses_output(items: list[Any]) -> list[Any]:
@@ -141,7 +161,7 @@ def _read_message(message: Mapping[str, Any], pieces: _Pieces) -> None:
         pieces.refusal.append(refusal)
     calls = [*_listed(message.get("tool_calls")), *_listed(message.get("function_call"))]
     for arguments in filter(None, map(_arguments, calls)):
-        pieces.content.append(("\n" if pieces.content else "") + arguments)
+        pieces.content.append(("\n" if any(pieces.content) else "") + arguments)
     if not "".join(pieces.content).strip() and message.get("parsed"):
         pieces.content.append(json.dumps(message["parsed"], ensure_ascii=False))
 
@@ -241,13 +261,13 @@ _ENDS = re.compile(
 )
 _QUOTES = "`'\"\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}"
 # Tokens of chat templates that a server failed to take out.
-_TOKEN = (
+_MARKUP = (
     r"<\|(?!im_start|start_header_id)[\w/]{2,40}\|?>|<\N{FULLWIDTH VERTICAL LINE}[^>\s]{2,40}\N{FULLWIDTH VERTICAL LINE}>"
     r"|</?s>|<(?:end|start)_of_turn>(?:model\b)?|<(?:eos|bos|pad|unk)>|\[/?INST\]|<\|im_start\|>(?:assistant\b)?"
     r"|<\|start_header_id\|>\w*"
 )
-_FIRST_TOKENS = re.compile(rf"(?:\s*(?:{_TOKEN}))+\s*")
-_LAST_TOKENS = re.compile(rf"(?:\s*(?:{_TOKEN}))+\s*\Z")
+_FIRST_TOKENS = re.compile(rf"(?:\s*(?:{_MARKUP}))+\s*")
+_LAST_TOKENS = re.compile(rf"(?:\s*(?:{_MARKUP}))+\s*\Z")
 # After the end of its turn a model may go on with a turn of its own invention.
 _NEXT_TURN = re.compile(
     r"(?:<\|(?:im_end|eot_id|end|eot|endoftext)\|>|<end_of_turn>|</s>)\s*"
@@ -277,11 +297,10 @@ def part(answer: Answer) -> Parts:
 
 def part_text(content: str) -> Parts:
     """As `part`, for a content alone."""
-    content = _NEXT_TURN.sub("", content)
     channels = _channels(content)
     if channels is not None:
         return channels
-    body = _without_first_tokens(content).lstrip()
+    body = _without_first_tokens(_NEXT_TURN.sub("", content)).lstrip()
     for opened, start in _openings(body):
         closing = re.compile(opened.closing, re.I)
         end = _end(body, start, opened.opening, closing)

@@ -36,7 +36,7 @@ def structured_value(answer: Answer, model: type[M]) -> M:
         raise Unusable("refused", answer.refusal)
     stopped = unfinished(answer)
     chain, text, _ = part(answer)
-    misplaced = not answer.content.strip() and "{" in chain
+    misplaced = not answer.content.strip() and "{" in chain + text
     if not answer.content.strip() and not misplaced:
         raise stopped or Unusable("empty", "the answer has no content")
     try:

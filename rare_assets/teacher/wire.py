@@ -13,12 +13,13 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import BaseModel
 
 from rare_assets.teacher.interface import Answer, Ask
-from rare_assets.teacher.reading import said_in
+from rare_assets.teacher.reading import field_in, said_in
+from rare_assets.teacher.tokens import Tokens, is_cut, tokens_of
 
 _PUBLISHED = Path(__file__).with_name("published_schemas.json")
 # Keywords that strict structured output refuses at some endpoints; the answer is validated anyway.
@@ -38,8 +39,6 @@ _BOUNDS = frozenset(
         "uniqueItems",
     ]
 )
-# No model at hand reads or writes more at once; what claims more is no count.
-MOST_TOKENS = 2_000_000
 _MODES = ("json_schema", "json_schema_unbounded", "json_object", "text")
 _NAMES_STRUCTURED = re.compile(
     r"response_?format|json[_ ]schema|json_object|grammar|guided[_ ]|structured[_ ]output", re.I
@@ -84,11 +83,6 @@ def sent_seed(ask: Ask, attempt: int) -> int | None:
         return ask.seed
     digest = hashlib.sha256(f"{ask.seed}/{ask.sample}/{attempt}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
-
-
-def estimated_prompt_tokens(ask: Ask) -> int:
-    """Prompt tokens by the rule of thumb of four characters a token."""
-    return sum(len(message["content"]) for message in ask.messages) // 4 + 1
 
 
 @cache
@@ -253,11 +247,8 @@ def read_answer(response: Any, *, attempt: int, latency_s: float, ask: Ask | Non
     if error_in(response) is not None:
         raise ValueError("an error in place of a chat completion")
     content, thinking, refusal, finish_reason = said_in(response)
-    usage, model = response.get("usage"), str(response.get("model") or "")
-    usage = usage if isinstance(usage, Mapping) else {}
-    tokens = _tokens(
-        usage.get("prompt_tokens") or usage.get("input_tokens"),
-        usage.get("completion_tokens") or usage.get("output_tokens"),
+    tokens = tokens_of(
+        field_in(response, "usage", "usageMetadata"),
         (thinking or "") + content + (refusal or ""),
         ask,
     )
@@ -272,13 +263,14 @@ def read_answer(response: Any, *, attempt: int, latency_s: float, ask: Ask | Non
         thinking=thinking,
         finish_reason=finish_reason,
         refusal=refusal,
-        model=model,
+        model=str(field_in(response, "model", "modelVersion") or ""),
         prompt_tokens=tokens.prompt,
         completion_tokens=tokens.completion,
         attempt=attempt,
         latency_s=latency_s,
         reused=False,
         estimated=tokens.estimated,
+        cut_prompt=_cut(tokens, ask),
     )
 
 
@@ -303,38 +295,6 @@ def parse_json(content: bytes) -> Any:
 def _integer(digits: str) -> int | float:
     # Python refuses to read integers of thousands of digits.
     return int(digits) if len(digits) < 30 else float(digits)
-
-
-class _Tokens(NamedTuple):
-    prompt: int
-    completion: int
-    estimated: bool
-
-
-def _tokens(prompt: Any, completion: Any, text: str, ask: Ask | None) -> _Tokens:
-    """Token counts as an endpoint says them, or estimated by four characters a token."""
-    most_of_prompt = MOST_TOKENS
-    if ask is not None:
-        most_of_prompt = min(most_of_prompt, 32 * estimated_prompt_tokens(ask) + 100_000)
-    said_prompt, said_completion = _count(prompt, most_of_prompt), _count(completion, MOST_TOKENS)
-    # No prompt is empty, and no text is written in no token.
-    known_prompt = said_prompt is not None and said_prompt > 0
-    known_completion = said_completion is not None and (said_completion > 0 or not text)
-    guessed_prompt = 0 if ask is None else estimated_prompt_tokens(ask)
-    return _Tokens(
-        said_prompt if said_prompt is not None and known_prompt else guessed_prompt,
-        said_completion if said_completion is not None and known_completion else -(-len(text) // 4),
-        not (known_prompt and known_completion),
-    )
-
-
-def _count(value: Any, most: int) -> int | None:
-    """A number of tokens that can be true, or None."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        return None
-    return int(value)
 
 
 def answer_to_record(answer: Answer, *, answered_at: float) -> dict[str, Any]:
@@ -363,12 +323,19 @@ def answer_from_record(record: Mapping[str, Any], ask: Ask | None = None) -> Ans
     """
     fields = {name: record[name] for name in _STORED}
     text = "".join(fields[name] or "" for name in ("thinking", "content", "refusal"))
-    tokens = _tokens(fields["prompt_tokens"], fields["completion_tokens"], text, ask)
+    tokens = tokens_of(fields, text, ask)
     return Answer(
         **fields | {"prompt_tokens": tokens.prompt, "completion_tokens": tokens.completion},
         reused=True,
         estimated=tokens.estimated or bool(record.get("estimated")),
+        cut_prompt=not record.get("estimated") and _cut(tokens, ask),
     )
+
+
+def _cut(tokens: Tokens, ask: Ask | None) -> bool:
+    if ask is None or tokens.estimated:
+        return False
+    return is_cut(tokens.prompt, "\n".join(message["content"] for message in ask.messages))
 
 
 _STORED = (

@@ -21,7 +21,7 @@ _COMMANDS = {
 }
 # What is left of these without its first letter is a word of its own, or may be: a line break
 # before it is more likely than the command, unless the text has other mathematics.
-_DOUBTFUL = frozenset("tan to top tau ne neg ni nu rm".split())
+_DOUBTFUL = frozenset(["tan", "to", "top", "tau", "ne", "neg", "ni", "nu", "rm"])
 _LETTER = {"\t": "t", "\n": "n", "\r": "r", "\f": "f", "\b": "b"}
 _SURE = re.compile(r"([\f\b])(?=[A-Za-z])")
 _LIKELY = re.compile(r"([\t\n\r])([A-Za-z]+)")

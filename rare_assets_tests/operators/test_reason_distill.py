@@ -204,7 +204,12 @@ def test_questions_that_cannot_be_asked_go_to_the_rejects():
         (answer("Sure!\n<think>Brine.</think>\n<answer>B</answer>"), "Brine.", "B"),
         (answer("<think><answer>A</answer>? No.</think><answer>B</answer>"), "<answer>A</answer>? No.", "B"),
         (answer("Brine.\n</think>\n\nIt melts."), "Brine.", "It melts."),
+        (answer("[THINK]Brine.[/THINK]<answer>B</answer><|im_end|>"), "Brine.", "B"),
+        (answer("<|channel|>analysis<|message|>Brine.<|end|><|start|>assistant<|channel|>final<|message|>It melts.<|return|>"), "Brine.", "It melts."),
+        (answer("", thinking="Brine.\n</think>\n<answer>B</answer>"), "Brine.", "B"),
+        (answer("", thinking="Brine. <answer>B</answer>"), "Brine.", "B"),
         # No chain.
+        (answer("The text says <think>x</think> is a chain. <answer>B</answer>"), "The text says <think>x</think> is a chain.", "B"),
         (answer("Brine.\n\n<answer>It melts.</answer>\n"), "Brine.", "It melts."),
         (answer("Brine. <ANSWER>B</ANSWER>"), "Brine.", "B"),
         (answer("Brine. <answer>B"), "Brine.", "B"),

@@ -6,7 +6,7 @@ from rare_assets.teacher.estimating import COMPLETION_TOKENS, EstimatingTeacher
 from rare_assets.teacher.interface import Usage
 from rare_assets.teacher.online import OpenAITeacher
 from rare_assets.teacher.pricing import Price, Prices
-from rare_assets.teacher.wire import estimated_prompt_tokens
+from rare_assets.teacher.tokens import estimated_prompt_tokens
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.teacher.test_online import MODEL, MemoryAnswers, asks, note
 

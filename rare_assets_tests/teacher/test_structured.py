@@ -57,6 +57,40 @@ def test_any_text_survives_in_a_string(question):
     assert parse_structured(with_comma, Note).question == question
 
 
+def test_latex_in_strings_is_what_was_meant():
+    text = r'{"question": "Is \frac{1}{2} \theta > \nabla \beta \alpha?", "score": 1}'
+    assert parse_structured(text, Note).question == r"Is \frac{1}{2} \theta > \nabla \beta \alpha?"
+    given = json.dumps({"question": r"Is \frac{1}{2}\nabla x\n?"})
+    assert parse_structured(given, Note).question == r"Is \frac{1}{2}\nabla x\n?"
+
+
+@pytest.mark.parametrize(
+    ("content", "thinking"),
+    [
+        ("", f'Maybe {{"question": "A draft?"}}, or rather {GOOD}'),
+        ("", f"Brine.\n</think>\n{GOOD}"),
+        (GOOD, '{"question": "A draft?"}'),
+        (f"[THINK]Brine.[/THINK]{GOOD}", None),
+        (f"<|channel|>final<|message|>{GOOD}<|return|>", None),
+    ],
+)
+def test_the_object_is_found_where_the_server_put_it(content, thinking):
+    given = Answer(content, thinking, "stop", None, "m", 1, 1, 0, 0.1, False)
+    assert structured_value(given, Note) == NOTE
+
+
+def test_tags_within_the_object_are_its_own():
+    question = "What does <think> mean, and </think>?\n</think>\n"
+    given = answer(json.dumps({"question": question, "score": 1}))
+    assert structured_value(given, Note).question == question
+
+
+def test_one_thing_again_and_again_is_unusable():
+    with pytest.raises(Unusable) as raised:
+        structured_value(answer(json.dumps({"question": "a" * 4_000})), Note)
+    assert raised.value.reason == "degenerate"
+
+
 def test_raw_line_breaks_in_strings_are_accepted():
     assert parse_structured('{"question": "Why\nnot?"}', Note).question == "Why\nnot?"
 
