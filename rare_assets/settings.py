@@ -6,11 +6,12 @@ given on a resource wins over the environment. Secrets are `SecretStr`: no repr 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from rare_assets.text.shown_url import shown_fields
@@ -24,6 +25,24 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
     )
+
+    @field_validator("extra_headers", "extra_body")
+    @classmethod
+    def _is_object(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        """Refuse what is no JSON object, and headers that are no texts, without showing it."""
+        if value is None:
+            return None
+        try:
+            content = json.loads(value.get_secret_value())
+        except ValueError:
+            content = None
+        texts = info.field_name != "extra_headers" or (
+            isinstance(content, dict) and all(isinstance(each, str) for each in content.values())
+        )
+        if not (isinstance(content, dict) and texts):
+            kind = "texts" if info.field_name == "extra_headers" else "fields"
+            raise ValueError(f'give a JSON object of {kind}, such as {{"name": "value"}}')
+        return value
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Return the fields for a repr, URLs without their secrets."""
@@ -69,6 +88,24 @@ class Settings(BaseSettings):
         None,
         validation_alias="OPENAI_API_KEY",
         description="Key for the endpoint, used only with RARE_MODEL.",
+    )
+    extra_headers: SecretStr | None = Field(
+        None,
+        validation_alias="RARE_EXTRA_HEADERS",
+        description="JSON object of headers sent with every request to the endpoint; secrets.",
+    )
+    extra_body: SecretStr | None = Field(
+        None,
+        validation_alias="RARE_EXTRA_BODY",
+        description="JSON object of fields sent in every request to the endpoint, over those of the run; not shown. "
+        "Stored answers are found without regard to it: set `refresh` where it changes them.",
+    )
+    structured_output: str = Field(
+        "auto",
+        pattern="^(auto|json_schema|json_schema_unbounded|json_schema_plain|json_object|text)$",
+        validation_alias="RARE_STRUCTURED_OUTPUT",
+        description="How JSON is asked for: json_schema, json_schema_unbounded, json_schema_plain, json_object or "
+        "text (told in the prompt). Default: the first that the endpoint takes, found out by trying.",
     )
     max_concurrency: int | None = Field(
         None,

@@ -14,6 +14,7 @@ VARIABLES = [
     ("RARE_REMOVE_DELETED_SHARDS", "remove_deleted_shards", "true", True),
     ("RARE_MODEL", "model", "gpt-4o-mini", "gpt-4o-mini"),
     ("OPENAI_BASE_URL", "openai_base_url", "http://host/v1", "http://host/v1"),
+    ("RARE_STRUCTURED_OUTPUT", "structured_output", "json_object", "json_object"),
     ("RARE_MAX_CONCURRENCY", "max_concurrency", "256", 256),
     ("RARE_REQUESTS_PER_MINUTE", "requests_per_minute", "500", 500),
     ("RARE_TOKENS_PER_MINUTE", "tokens_per_minute", "30000", 30_000),
@@ -43,6 +44,8 @@ VARIABLES = [
 ]
 SECRETS = {
     "OPENAI_API_KEY": "openai_api_key",
+    "RARE_EXTRA_HEADERS": "extra_headers",
+    "RARE_EXTRA_BODY": "extra_body",
     "ELASTICSEARCH_API_KEY": "elasticsearch_api_key",
     "ELASTICSEARCH_PASSWORD": "elasticsearch_password",
 }
@@ -77,9 +80,10 @@ def test_an_empty_variable_counts_as_not_set(nothing_set):
 
 @pytest.mark.parametrize(("variable", "field"), SECRETS.items())
 def test_a_secret_is_in_no_repr_and_no_dump(nothing_set, variable, field):
-    nothing_set.setenv(variable, "h1dd3n-value")
+    value = '{"X-Team": "h1dd3n-value"}' if "EXTRA" in variable else "h1dd3n-value"
+    nothing_set.setenv(variable, value)
     settings = Settings()
-    assert getattr(settings, field).get_secret_value() == "h1dd3n-value"
+    assert getattr(settings, field).get_secret_value() == value
     for shown in (
         repr(settings),
         str(settings),
@@ -98,9 +102,15 @@ def test_a_secret_is_in_no_repr_and_no_dump(nothing_set, variable, field):
         ("RARE_MAX_COST_USD", "0"),
         ("RARE_MAX_REJECT_RATE", "1.5"),
         ("RARE_REQUEST_TIMEOUT", "0"),
+        ("RARE_STRUCTURED_OUTPUT", "xml"),
+        ("RARE_EXTRA_HEADERS", "X-Team: a"),
+        ("RARE_EXTRA_HEADERS", '["a"]'),
+        ("RARE_EXTRA_HEADERS", '{"X-Team": 5}'),
+        ("RARE_EXTRA_BODY", "top_p=1"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_the_variables_name(nothing_set, variable, value):
     nothing_set.setenv(variable, value)
-    with pytest.raises(ValidationError, match=variable):
+    with pytest.raises(ValidationError, match=variable) as raised:
         Settings()
+    assert "EXTRA" not in variable or value not in str(raised.value)

@@ -4,6 +4,7 @@ Each field that is left out comes from the environment when a run starts (`rare_
 Secrets are no fields: they come from the environment alone, so no config or UI page can show them.
 """
 
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from rare_assets.storage.tables import ParquetTables, TableMissing
 from rare_assets.text.shown_url import shown, shown_fields
 
 if TYPE_CHECKING:
-    from rare_assets.retriever import Retriever
+    from rare_assets.retriever.interface import Retriever
     from rare_assets.teacher.estimating import EstimatingTeacher
     from rare_assets.teacher.interface import Teacher
     from rare_assets.teacher.ledger import Ledger
@@ -102,6 +103,7 @@ class TeacherModel(_Resource):
     storage: dg.ResourceDependency[Storage]
     model: str | None = setting("model")
     base_url: str | None = setting("openai_base_url")
+    structured_output: str | None = setting("structured_output")
     max_concurrency: int | None = setting("max_concurrency")
     requests_per_minute: int | None = setting("requests_per_minute")
     tokens_per_minute: int | None = setting("tokens_per_minute")
@@ -231,7 +233,12 @@ class TeacherModel(_Resource):
                     ) as teacher:
                         yield teacher
                 return
+            mode = self.structured_output or settings.structured_output
             endpoint: dict[str, Any] = {
+                "structured_output": None if mode == "auto" else mode,
+                "extra_headers": _secrets_in(settings.extra_headers),
+                "extra_body": _fields_in(settings.extra_body),
+                "memory": store.folder("endpoints"),
                 "model": model,
                 "base_url": self.base_url or settings.openai_base_url,
                 "api_key": settings.openai_api_key,
@@ -248,6 +255,14 @@ class TeacherModel(_Resource):
                     max_concurrency=concurrency or ENDPOINT_CONCURRENCY, **endpoint
                 ) as teacher:
                     yield teacher
+
+
+def _fields_in(given: SecretStr | None) -> dict[str, Any]:
+    return json.loads(given.get_secret_value()) if given is not None else {}
+
+
+def _secrets_in(given: SecretStr | None) -> dict[str, SecretStr]:
+    return {name: SecretStr(value) for name, value in _fields_in(given).items()}
 
 
 class Bm25Retriever(_Resource):
@@ -279,7 +294,7 @@ class Bm25Retriever(_Resource):
         index = self.index or settings.index
         retriever: Retriever
         if url:
-            from rare_assets.retriever import ElasticsearchRetriever
+            from rare_assets.retriever.elasticsearch.engine import ElasticsearchRetriever
 
             retriever = ElasticsearchRetriever(
                 url,
@@ -292,7 +307,7 @@ class Bm25Retriever(_Resource):
                 first_wait_seconds=first_wait,
             )
         else:
-            from rare_assets.retriever import EmbeddedRetriever
+            from rare_assets.retriever.embedded.engine import EmbeddedRetriever
 
             retriever = EmbeddedRetriever(str(self.storage.tables().root / "corpus_index" / index))
         try:

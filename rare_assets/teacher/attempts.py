@@ -23,6 +23,8 @@ class Work:
     key: bytes
     first_key: bytes = b""
     attempt: int = 0
+    # Attempts that brought nothing to store, so that no key is theirs.
+    lost: int = 0
     answer: Answer | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -45,16 +47,30 @@ class Work:
         self.answer = answer
         self.prompt_tokens += answer.prompt_tokens
         self.completion_tokens += answer.completion_tokens
-        self.attempt += 1
+        if answer.unstored:
+            self.lost += 1
+        else:
+            self.attempt += 1
         self.unusable = None
         try:
             value = await settled(use(self.ask, answer))
         except Unusable as unusable:
             self.unusable = unusable
-            self.spent = self.attempt >= max_attempts + self.passed
+            self.spent = self.attempts >= max_attempts + self.passed
             self.key = wire.answer_key(model, self.ask, self.attempt)
             return None
         return self._outcome(value, None, None)
+
+    @property
+    def attempts(self) -> int:
+        """Attempts made so far; the number, from 0, of the next."""
+        return self.attempt + self.lost
+
+    def lose(self, max_attempts: int) -> bool:
+        """Count an attempt that a status came back for in place of an answer; False if it was the
+        last that may be made."""
+        self.lost += 1
+        return self.attempts < max_attempts + self.passed
 
     def given_up(self) -> Outcome[Any]:
         """The outcome where no answer could be used."""
@@ -74,7 +90,7 @@ class Work:
             ask=self.ask,
             value=value,
             answer=self.answer,
-            attempts=self.attempt,
+            attempts=self.attempts,
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.completion_tokens,
             reason=reason,

@@ -6,23 +6,28 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from rare_assets.teacher import wire
+from rare_assets.teacher.address import address_of
 from rare_assets.teacher.brake import Brake
+from rare_assets.teacher.connections import Connections
+from rare_assets.teacher.dialect import Dialect, Manner
 from rare_assets.teacher.faults import Fault, Kind, body_fault, fault_of
+from rare_assets.teacher.finish import is_whole
 from rare_assets.teacher.health import Health, Patience
 from rare_assets.teacher.interface import Answer, Ask, Usage
+from rare_assets.teacher.known import Folder, Memory
 from rare_assets.teacher.ledger import Ledger
+from rare_assets.teacher.negotiation import Negotiation
 from rare_assets.teacher.pacing import AdaptiveLimit, Pace
 from rare_assets.teacher.pricing import Prices
 from rare_assets.teacher.tokens import estimated_prompt_tokens
-from rare_assets.text.shown_url import is_clear, shown, without_secrets
+from rare_assets.text.shown_url import shown
 
 if TYPE_CHECKING:
     import openai
@@ -30,17 +35,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OPENAI_URL = "https://api.openai.com/v1"
-# A client's pool looks at all its connections for every request; several small pools are cheaper.
-_LANE_WIDTH = 32
 _LATENCIES_KEPT = 10_000
 _GUESSED_COMPLETION_TOKENS = 256
 # Rounding leaves less than this of reservations given back.
 _NO_MONEY = 1e-9
 _LOOK_AGAIN_S = 0.5
-# The whole of a request that says nothing but that an endpoint answers.
-_SHORT = ({"role": "user", "content": "What is a lake? Answer in one sentence."},)
-# More parts of a request than an endpoint can refuse one after the other.
-_ADAPTATIONS = 8
+# The whole of a request that says nothing but that an endpoint answers; two, since one may be refused.
+_SHORT = ("What is a lake? Answer in one sentence.", "Name three colours of the rainbow.")
+# A conversation as that of the ask, where it has a system part.
+_SHORT_SYSTEM = {"role": "system", "content": "You answer in one sentence."}
 
 
 @dataclass(slots=True, eq=False)
@@ -55,14 +58,6 @@ class Slot:
     taken: bool = True
 
 
-@dataclass(slots=True, eq=False)
-class _Lane:
-    """A client with its connections, and the requests that it has in flight."""
-
-    client: openai.AsyncOpenAI
-    in_flight: int = 0
-
-
 class Endpoint:
     """Sends requests and keeps the books: limits, pace, adaptation, usage.
 
@@ -71,6 +66,7 @@ class Endpoint:
         batch: requests are collected into batches, at the price of those.
         ledger: where what the limits and rates hold for is counted; default, this endpoint's own
             requests.
+        memory: where what is learnt of the endpoint is kept; default, nowhere.
 
     The others are those of `OpenAITeacher`.
     """
@@ -93,16 +89,22 @@ class Endpoint:
         max_unusable_answers: int = 0,
         batch: bool = False,
         ledger: Ledger | None = None,
+        structured_output: str | None = None,
+        extra_headers: Mapping[str, SecretStr] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        memory: Folder | None = None,
     ) -> None:
         self.model = model
         self._batch = batch
-        self._base_url = base_url or OPENAI_URL
-        _require_address(self._base_url)
+        self._given_url = base_url or OPENAI_URL
+        address = address_of(self._given_url)
+        self._base_url = address.base_url
         self._key = api_key.get_secret_value().strip() if api_key else ""
         if not self._key and base_url is None:
             raise ValueError("OpenAI's own endpoint needs a key: set OPENAI_API_KEY.")
-        if not (self._key.isascii() and self._key.isprintable()):
-            raise ValueError("The API key has characters that no HTTP header can carry.")
+        self._connections = Connections(
+            address, self._key, extra_headers or {}, extra_body or {}, request_timeout
+        )
         known = prices.price(model) is not None
         if max_cost_usd is not None and not known:
             raise ValueError(
@@ -123,8 +125,15 @@ class Endpoint:
         self._limit = AdaptiveLimit(max_concurrency)
         self._requests = self._pace(requests_per_minute, "requests")
         self._tokens = self._pace(tokens_per_minute, "tokens")
-        self.dialect = wire.Dialect()
-        self._lanes: list[_Lane] = []
+        self.dialect = Dialect(structured_output, extra_body)
+        self._memory = Memory(memory, model, str(self))
+        self._recalled = asyncio.Lock()
+        self._is_recalled = False
+        # Whether any text came from it: of one that gives none, nothing is worth keeping.
+        self._has_spoken = False
+        self.negotiation = Negotiation(
+            self.dialect, send_short=self._send_short, remember=self._remember, name=str(self)
+        )
         self._rng = random.Random()
         self._paused_until = 0.0
         self._answered = 0
@@ -135,6 +144,7 @@ class Endpoint:
             halt=halt,
             short_request=self._short_request,
             in_flight=lambda: self._limit.in_flight,
+            tried=lambda: self.dialect.tried,
         )
         self.brake = Brake(
             self._books, max_unusable_answers, halt=halt, name=str(self), redact=self.redact
@@ -149,7 +159,9 @@ class Endpoint:
         return Pace(per_minute, time.time, self._books, f"{unit} a minute of {self}")
 
     def __str__(self) -> str:
-        return self.redact(f"the endpoint {shown(self._base_url)} (model {self.model})")
+        return self._connections.redact(
+            f"the endpoint {shown(self._base_url)} (model {self.model})", self._given_url
+        )
 
     @property
     def limit(self) -> int:
@@ -158,9 +170,21 @@ class Endpoint:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        while self._lanes:
-            await self._lanes.pop().client.close()
+        await self._connections.close()
         self._books.close()
+
+    async def recall(self) -> None:
+        """Take over what earlier runs learnt of the endpoint, once."""
+        async with self._recalled:
+            if not self._is_recalled:
+                self._is_recalled = True
+                known = await asyncio.to_thread(self._memory.load)
+                if known.manner is not None:
+                    self.dialect.learn(known.manner)
+
+    async def _remember(self, manner: Manner) -> None:
+        known = replace(self._memory.known, manner=manner)
+        await asyncio.to_thread(self._memory.save, known)
 
     # ---- before a request
 
@@ -169,6 +193,8 @@ class Endpoint:
         if not self._limit.may_start(self.unstored):
             return None
         if self.health.in_doubt and self._limit.in_flight:
+            return None
+        if self.negotiation.busy:
             return None
         if self.brake.holds():
             return None
@@ -256,99 +282,109 @@ class Endpoint:
 
     # ---- a request
 
-    async def send(
-        self, slot: Slot, ask: Ask, attempt: int, *, within: float | None = None
+    async def send(self, slot: Slot, ask: Ask, attempt: int, *, failed: int = 0) -> Answer | Fault:
+        """Send one request. An answer returned has been counted in `usage`.
+
+        Args:
+            failed: faults that the same request has met before.
+        """
+        version = self.dialect.version
+        result = await self._send(slot, ask, attempt, self.dialect.manner, self._request_timeout)
+        if isinstance(result, Answer) or not self.negotiation.concerns(result, ask, failed):
+            return result
+        if await self.negotiation.settle(ask, result, version):
+            return replace(result, kind=Kind.ADAPTED)
+        return result
+
+    async def _send(
+        self,
+        slot: Slot,
+        ask: Ask,
+        attempt: int,
+        manner: Manner,
+        within: float,
+        *,
+        short: bool = False,
     ) -> Answer | Fault:
-        """Send one request. An answer returned has been counted in `usage`."""
-        body = self.dialect.body(self.model, ask, attempt)
-        result = await self._request(body, ask, attempt, within or self._request_timeout)
+        body = self.dialect.body(self.model, ask, attempt, manner)
+        result = await self._request(body, ask, attempt, within)
         self._give_back(slot)
         overload = isinstance(result, Fault) and result.overload
         if self._limit.finish(slot.ticket, throttled=overload):
             self._slow_down(result)
         if isinstance(result, Answer):
-            self.count(result)
+            self.count(result, short=short)
+            self.negotiation.taken(ask, manner)
             self._correct(result.prompt_tokens + result.completion_tokens - slot.tokens)
             return result
         self._correct(-slot.tokens)
         if result.kind is Kind.THROTTLED:
             self.usage.rate_limited += 1
-        if self.dialect.adapt(body, result.status, result.text):
-            logger.info("%s does not support all that was sent, adapting: %s", self, result)
-            return replace(result, kind=Kind.ADAPTED)
         return result
 
     async def _short_request(self, ask: Ask) -> Answer | Fault | None:
         """Send a short and harmless request with the options of `ask`, to see whether the endpoint
         answers anything; None where a limit allows no more requests."""
-        short = replace(ask, key="", messages=_SHORT, sample=0)
-        patience = min(self._request_timeout, self._patience.dead_after)
-        result: Answer | Fault | None = None
-        for _ in range(_ADAPTATIONS):
-            if self._ledger is not None and self._wait_for_money(self._ledger, short) != 0.0:
-                return None
-            slot = self.take(short)
-            try:
-                result = await self.send(slot, short, 0, within=patience)
-            finally:
-                self.free(slot)
-            if isinstance(result, Answer) or result.kind is not Kind.ADAPTED:
-                break
+        version = self.dialect.version
+        result = await self._send_short(ask, self.dialect.manner, 0)
+        if isinstance(result, Answer) or result is None:
+            return result
+        concerns = self.negotiation.concerns(result, ask, 2)
+        if concerns and await self.negotiation.settle(ask, result, version):
+            return await self._send_short(ask, self.dialect.manner, 0)
         return result
+
+    async def _send_short(self, ask: Ask, manner: Manner, number: int) -> Answer | Fault | None:
+        """One short request; `number` says which."""
+        messages = [{"role": "user", "content": _SHORT[number]}]
+        if any(message["role"] == "system" for message in ask.messages):
+            messages.insert(0, _SHORT_SYSTEM)
+        short = replace(ask, key="", messages=tuple(messages), sample=0)
+        if self._ledger is not None and self._wait_for_money(self._ledger, short) != 0.0:
+            return None
+        slot = self.take(short)
+        patience = min(self._request_timeout, self._patience.dead_after)
+        try:
+            return await self._send(slot, short, 0, manner, patience, short=True)
+        finally:
+            self.free(slot)
 
     async def _request(
         self, body: dict[str, Any], ask: Ask, attempt: int, within: float
     ) -> Answer | Fault:
         started = time.monotonic()
-        lane = self._lane()
-        lane.in_flight += 1
         try:
             async with asyncio.timeout(within):
-                content = await lane.client.post("/chat/completions", cast_to=bytes, body=body)
+                content = await self._connections.post("/chat/completions", body)
             response = wire.parse_json(content)
         except Exception as error:
             return fault_of(error, self.redact)
-        finally:
-            lane.in_flight -= 1
         latency = round(time.monotonic() - started, 3)
+        return self.read(response, attempt=attempt, latency_s=latency, ask=ask)
+
+    def read(
+        self, response: Any, *, attempt: int, latency_s: float, ask: Ask | None
+    ) -> Answer | Fault:
+        """The answer in a response of status 200, or the fault that it tells."""
         try:
-            answer = wire.read_answer(response, attempt=attempt, latency_s=latency, ask=ask)
+            answer = wire.read_answer(response, attempt=attempt, latency_s=latency_s, ask=ask)
         except ValueError:
             return body_fault(response, self.redact)
+        if answer.blank and is_whole(answer.finish_reason) and not wire.wrote_tokens(response):
+            # Nobody wrote it: a server that is down behind its gateway.
+            return Fault(Kind.TRANSIENT, "blank", "an answer of no text and no tokens", 200)
+        self._has_spoken = self._has_spoken or not answer.blank
+        answer = replace(answer, unstored=answer.blank and not self._has_spoken)
         return answer if answer.model else replace(answer, model=self.model)
-
-    def _lane(self) -> _Lane:
-        """A client with room for one more request."""
-        for lane in self._lanes:
-            if lane.in_flight < _LANE_WIDTH:
-                return lane
-        import openai
-
-        limits = type(openai.DEFAULT_CONNECTION_LIMITS)(
-            max_connections=_LANE_WIDTH,
-            max_keepalive_connections=_LANE_WIDTH,
-            keepalive_expiry=30.0,
-        )
-        timeout = openai.Timeout(self._request_timeout, connect=min(10.0, self._request_timeout))
-        client = openai.AsyncOpenAI(
-            base_url=self._base_url,
-            api_key=self._key or "none",
-            max_retries=0,
-            timeout=timeout,
-            http_client=openai.DefaultAsyncHttpxClient(limits=limits, timeout=timeout),
-        )
-        self._lanes.append(_Lane(client))
-        return self._lanes[-1]
 
     @property
     def client(self) -> openai.AsyncOpenAI:
         """A client for what is not a chat completion; it tries nothing twice."""
-        return self._lane().client
+        return self._connections.client
 
     def redact(self, text: str) -> str:
-        """A text without the API key and what is secret in the URL."""
-        text = without_secrets(text, self._base_url)
-        return text.replace(self._key, "[API key]") if self._key else text
+        """A text without the API key, secret headers and what is secret in the URL."""
+        return self._connections.redact(text, self._given_url)
 
     def _slow_down(self, result: Answer | Fault) -> None:
         logger.info("%s throttles: %d requests in flight from now on", self, self.limit)
@@ -363,12 +399,13 @@ class Endpoint:
         if self._tokens is not None:
             self._tokens.correct(difference)
 
-    def count(self, answer: Answer) -> None:
-        """Count a new answer."""
+    def count(self, answer: Answer, *, short: bool = False) -> None:
+        """Count a new answer; `short` if it was asked for to see whether there would be one."""
         usage = self.usage
         self._answered += 1
         usage.retries += answer.attempt > 0
         usage.estimated += answer.estimated
+        usage.cut_prompts += answer.cut_prompt
         usage.prompt_tokens += answer.prompt_tokens
         usage.completion_tokens += answer.completion_tokens
         cost = self._cost(answer.prompt_tokens, answer.completion_tokens)
@@ -383,13 +420,14 @@ class Endpoint:
             place = self._rng.randrange(self._answered)
             if place < _LATENCIES_KEPT:
                 usage.latencies_s[place] = answer.latency_s
-        self.health.answered()
+        self.health.answered(short=short)
 
     def count_reused(self, answer: Answer) -> None:
         """Count an answer that came from storage."""
         self.health.went_on()
         usage = self.usage
         usage.answers_reused += 1
+        usage.cut_prompts += answer.cut_prompt
         usage.reused_prompt_tokens += answer.prompt_tokens
         usage.reused_completion_tokens += answer.completion_tokens
         cost = self._cost(answer.prompt_tokens, answer.completion_tokens)
@@ -425,19 +463,4 @@ class Endpoint:
         return (
             f"{self} has answered nothing for {silent:.0f} s: {in_flight} requests are in flight, "
             f"each may take {self._request_timeout:g} s (RARE_REQUEST_TIMEOUT)."
-        )
-
-
-def _require_address(url: str) -> None:
-    """Raise ValueError for what is no URL of an endpoint, without repeating it."""
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and is_clear(url)
-        parts.port  # noqa: B018 (raises where it is no number)
-    except ValueError:
-        good = False
-    if not good:
-        raise ValueError(
-            f"OPENAI_BASE_URL is {shown(url)!r}: give http(s)://host/v1, with the key in OPENAI_API_KEY. "
-            "In a password that stands in it, write /, ?, # and @ as %2F, %3F, %23 and %40."
         )

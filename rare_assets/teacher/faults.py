@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 from rare_assets.teacher import wire
 from rare_assets.teacher.pacing import parse_retry_after
+from rare_assets.text.shown_url import shown
+
+if TYPE_CHECKING:
+    import openai
 
 
 class Kind(Enum):
@@ -36,6 +43,12 @@ class Fault:
     retry_after: float | None = None
 
     @property
+    def may_be_of_the_answer(self) -> bool:
+        """Whether it may speak of what a model wrote, so that another attempt is worth its price:
+        some servers judge an answer themselves and send a status in its place."""
+        return self.reason == "refused_by_endpoint" and self.status in (400, 422, 424)
+
+    @property
     def overload(self) -> bool:
         """Whether fewer requests at once could have helped."""
         return self.kind in (Kind.THROTTLED, Kind.UNREACHABLE) or self.reason == "timeout"
@@ -44,7 +57,23 @@ class Fault:
         return f"HTTP {self.status}: {self.text}" if self.status else self.text
 
 
-_QUOTA = re.compile(r"insufficient_quota|billing_hard_limit|insufficient[ _]balance", re.I)
+# What says that an account has nothing left, where no wait is asked for: waiting mends rates alone.
+# Codes of OpenAI, Moonshot, DashScope, Zhipu; then sentences in the languages they come in.
+_QUOTA = re.compile(
+    r"insufficient[ _-]?(quota|balance|credit|fund)|billing|exceeded[_ ](your[_ ])?current[_ ]quota|arrear|payment[ _]required"
+    r"|(credit|balance|quota)s?[ _](is |are |has been |have been )?(too low|exhausted|depleted|used up|exceeded|insufficient)"
+    r"|(out of|no|not enough|insufficient|run out of) (\w+ )?(credit|balance|quota|fund)|\b(free tier|trial) (is )?(over|expired|ended)"
+    r"|余额不足|餘額不足|欠费|欠費|充值|额度(不足|已|用)|額度(不足|已|用)|配额(不足|已|用)|配額(不足|已|用)|账户余额|套餐.{0,6}(到期|用完|不足)"
+    r"|残高(が)?不足|クレジット.{0,8}(不足|使い|残)|利用(枠|上限).{0,12}(超|達|使い)|支払い|잔액|크레딧.{0,6}(부족|소진)|할당량.{0,6}(초과|소진)"
+    r"|guthaben|kontingent.{0,30}(ersch[öo]pft|aufgebraucht|[üu]berschritten|verbraucht)|zahlung"
+    r"|solde (est )?(insuffisant|[ée]puis)|cr[ée]dits? (insuffisant|[ée]puis)|quota.{0,30}(d[ée]pass|[ée]puis|atteint)"
+    r"|saldo (insuficiente|agotado|esgotado)|cr[ée]ditos? (insuficiente|agotad|esgotad)|cuota.{0,30}(agotad|excedid|superad)|cota.{0,20}(excedid|esgotad)"
+    r"|credito (insufficiente|esaurito)|недостаточно средств|баланс|квота.{0,20}(исчерпан|превышен)",
+    re.I,
+)
+# A quota that a wait of seconds does not bring back.
+_LONG_QUOTA = re.compile(r"per[ _]?(day|month)|daily|monthly|insufficient_quota", re.I)
+_LONG_WAIT_S = 3600.0
 _TOO_LONG = re.compile(
     r"context[_ ](length|size|window)|maximum context|too many (input )?tokens|request too large|"
     r"exceeds? the available context|(prompt|input|message)s? (is|are) too (long|large)|"
@@ -62,10 +91,10 @@ def fault_of(error: Exception, redact: Callable[[str], str]) -> Fault:
 
     if isinstance(error, openai.APIStatusError):
         text = _said(error.body, redact) or redact(error.message)
-        now = time.time()
-        headers = error.response.headers
-        retry_after = parse_retry_after(headers.get("retry-after"), now=now)
-        return status_fault(error.status_code, text, retry_after)
+        if 300 <= error.status_code < 400:
+            return _moved(error, redact)
+        wait = _asked_wait(error.response.headers, error.body)
+        return status_fault(error.status_code, text, wait)
     if isinstance(error, TimeoutError):
         return Fault(Kind.TRANSIENT, "timeout", "no answer within the request timeout")
     if isinstance(error, openai.APIConnectionError):
@@ -95,7 +124,7 @@ def status_fault(status: int, text: str, retry_after: float | None = None) -> Fa
 
     if status in (401, 407):
         return fault(Kind.FATAL, "unauthorized")
-    if status == 402 or (status == 429 and _QUOTA.search(text)):
+    if status == 402 or (status == 429 and _is_quota(text, retry_after)):
         return fault(Kind.FATAL, "quota")
     too_long = _TOO_LONG.search(text) and status not in (503, 529)
     if status in (413, 414) or too_long:
@@ -111,9 +140,63 @@ def status_fault(status: int, text: str, retry_after: float | None = None) -> Fa
     return fault(Kind.REFUSED, "not_found" if status == 404 else "refused_by_endpoint")
 
 
+def _is_quota(text: str, retry_after: float | None) -> bool:
+    if retry_after is None:
+        return _QUOTA.search(text) is not None
+    # Gemini says "exceeded your current quota" of a rate per minute, too, and how long to wait.
+    return _LONG_QUOTA.search(text) is not None and (
+        retry_after > _LONG_WAIT_S or _QUOTA.search(text) is not None
+    )
+
+
+def _asked_wait(headers: Mapping[str, str], body: object) -> float | None:
+    """Seconds that an error asks to wait, in its headers or its body."""
+    milliseconds = headers.get("retry-after-ms")
+    with contextlib.suppress(TypeError, ValueError):
+        if math.isfinite(wait := float(milliseconds or "") / 1000):
+            return max(0.0, wait)
+    asked = parse_retry_after(headers.get("retry-after"), now=time.time())
+    return _wait_in(body) if asked is None else asked
+
+
+_DELAYS = {"retryDelay": 1.0, "retry_delay": 1.0, "retry_after": 1.0, "retry_after_seconds": 1.0, "retry_after_ms": 0.001}  # fmt: skip
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)?\s*")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_TRY_AGAIN = re.compile(r"(?:try again|retry) in ((?:\d+(?:\.\d+)?\s*(?:ms|s|m|h)\w*\s*)+)", re.I)
+_PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
+
+
+def _wait_in(body: object) -> float | None:
+    """Seconds that the body of an error asks to wait: Google's retryDelay, Groq's sentence."""
+    if isinstance(body, str):
+        match = _TRY_AGAIN.search(body)
+        if match is None:
+            return None
+        return sum(float(value) * _UNITS[unit] for value, unit in _PIECE.findall(match[1]))
+    if isinstance(body, Mapping):
+        for name, unit in _DELAYS.items():
+            given = body.get(name)
+            if isinstance(given, Mapping):  # protobuf's seconds and nanos
+                given = given.get("seconds")
+            match = _DURATION.fullmatch(str(given)) if given is not None else None
+            if match is not None:
+                return float(match[1]) * (_UNITS[match[2]] if match[2] else unit)
+        body = list(body.values())
+    if isinstance(body, list):
+        return next((wait for part in body if (wait := _wait_in(part)) is not None), None)
+    return None
+
+
+def _moved(error: openai.APIStatusError, redact: Callable[[str], str]) -> Fault:
+    """A redirect to another host, which gets neither key nor prompt."""
+    target = shown(urljoin(str(error.request.url), error.response.headers.get("location", "")))
+    text = redact(f"it redirects to {target.removesuffix('/chat/completions')}")
+    return Fault(Kind.FATAL, "moved", text, error.status_code)
+
+
 def response_fault(status: int, body: Any, redact: Callable[[str], str]) -> Fault:
     """Classify an HTTP error by its status and body."""
-    return status_fault(status, _said(body, redact))
+    return status_fault(status, _said(body, redact), _wait_in(body))
 
 
 def body_fault(body: Any, redact: Callable[[str], str]) -> Fault:
@@ -129,17 +212,23 @@ def body_fault(body: Any, redact: Callable[[str], str]) -> Fault:
     for name in ("code", "status", "status_code"):
         code = str(error.get(name)) if isinstance(error, Mapping) else ""
         if re.fullmatch(r"[45]\d\d", code):
-            return status_fault(int(code), text)
+            return status_fault(int(code), text, _wait_in(error))
     return Fault(Kind.TRANSIENT, "server_error", f"an error in place of an answer: {text}", 200)
 
 
 def _said(body: object, redact: Callable[[str], str]) -> str:
     """Message, code and parameter of an error body, as one short text."""
     marks: list[str] = []
+    if isinstance(body, list) and body:
+        body = body[0]
     if isinstance(body, Mapping):
         inner = body.get("error", body)
         if isinstance(inner, Mapping):
             marks = [str(inner[name]) for name in ("code", "type", "param") if inner.get(name)]
+            # What a model wrote that was no use; and Google's name of a quota.
+            for name in ("failed_generation", "details"):
+                if inner.get(name):
+                    marks.append(f"{name}: {json.dumps(inner[name], ensure_ascii=False)}"[:400])
             body = inner.get("message") or inner.get("detail") or dict(inner)
         else:
             body = inner

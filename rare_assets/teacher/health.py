@@ -74,6 +74,7 @@ class Health:
         halt: called with one message for people when no request can be sent any more.
         short_request: sends a short request with the options of an ask; None if none may be sent.
         in_flight: how many requests are in flight.
+        tried: says which other ways to word a request were tried in vain; "" for none.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Health:
         halt: Callable[[str], None],
         short_request: Callable[[Ask], Awaitable[Answer | Fault | None]],
         in_flight: Callable[[], int],
+        tried: Callable[[], str] = str,
     ) -> None:
         self.patience = patience
         # When an ask last came to anything, a refusal of its own included.
@@ -96,6 +98,7 @@ class Health:
         self._halt = halt
         self._short_request = short_request
         self._in_flight = in_flight
+        self._tried = tried
         self._rng = random.Random()
         self._refused = 0
         self._shortest_refused = 0
@@ -116,8 +119,9 @@ class Health:
         """Whether the endpoint may refuse everything: nothing is sent beside what is in flight."""
         return self._doubt is not None
 
-    def answered(self) -> None:
-        """A request was answered, so that whatever was wrong with the endpoint is over."""
+    def answered(self, *, short: bool = False) -> None:
+        """A request was answered, so that whatever was wrong with the endpoint is over; a short one
+        says nothing of those that failed meanwhile."""
         self.answered_at = self.moved_at = time.monotonic()
         if self._doubt is not None:
             # Refused beside answers: from now on it takes more of the same to be in doubt.
@@ -125,7 +129,7 @@ class Health:
         self._refused = 0
         self._doubt = None
         # Several asks that failed again and again met an outage: it says nothing of any of them.
-        if not self._tested.locked() and len(self._failing) > 1 and max(self._failing.values()) > 1:
+        if not short and len(self._failing) > 1 and max(self._failing.values()) > 1:
             self._outages += 1
         self.reached()
 
@@ -212,9 +216,14 @@ class Health:
         if isinstance(result, Fault) and result.kind in (Kind.REFUSED, Kind.FATAL):
             several = f"{refused} different requests" if refused > 1 else "a request"
             beside = "them" if refused > 1 else "it"
+            tried = (
+                f" Tried in vain, each with a short request: {self._tried()}."
+                if self._tried()
+                else ""
+            )
             self._halt(
                 f"{self._name} refused {several}, one after the other, and a short one beside "
-                f"{beside}: {fault}. {remedy(fault)}"
+                f"{beside}: {fault}.{tried} {remedy(fault)}"
             )
         self._doubt = None  # where the short one met another fault, the next refusal asks again
 
@@ -318,6 +327,8 @@ class Health:
 
 def remedy(fault: Fault) -> str:
     """What to do about an endpoint that refuses everything."""
+    if fault.reason == "moved":
+        return "Set OPENAI_BASE_URL to that address, if it is the one that you mean: your key is not sent there by itself."
     if fault.reason == "quota":
         return "The account has no quota left: add credit or use another key."
     if fault.status in (401, 403, 407):

@@ -60,6 +60,7 @@ class Answer:
     reused: bool
     estimated: bool = False
     cut_prompt: bool = False
+    unstored: bool = False
 
     @property
     def blank(self) -> bool:

@@ -32,7 +32,7 @@ from rare_assets.teacher import wire
 from rare_assets.teacher.attempts import Work, reusable
 from rare_assets.teacher.endpoint import Endpoint, Slot
 from rare_assets.teacher.endpoint_teacher import EndpointTeacher
-from rare_assets.teacher.faults import Kind
+from rare_assets.teacher.faults import Fault, Kind
 from rare_assets.teacher.health import Patience, Tries
 from rare_assets.teacher.interface import (
     Answer,
@@ -43,6 +43,7 @@ from rare_assets.teacher.interface import (
     Usage,
     Use,
 )
+from rare_assets.teacher.known import Folder
 from rare_assets.teacher.ledger import Ledger
 from rare_assets.teacher.pricing import Prices
 from rare_assets.teacher.store.claims import Claims, WaitingSaid
@@ -106,6 +107,9 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
         patience: how long faults of the transport are put up with.
         progress_every_s: least time between two calls of `ask_all`'s `progress`.
         say: told in a sentence what is waited for, whenever that takes long; default, the log.
+        structured_output: how JSON is asked for, of `dialect.MODES`; default, found out by trying.
+        extra_headers, extra_body: sent with every request, over what is sent otherwise.
+        memory: folder where what is found out of the endpoint is kept for the next run.
 
     Raises:
         ValueError: if the settings can't work together.
@@ -132,6 +136,10 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
         patience: Patience | None = None,
         progress_every_s: float = 5.0,
         say: Callable[[str], None] | None = None,
+        structured_output: str | None = None,
+        extra_headers: Mapping[str, SecretStr] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        memory: Folder | None = None,
     ) -> None:
         endpoint = Endpoint(
             model=model,
@@ -148,6 +156,10 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
             halt=self._stop,
             max_unusable_answers=max_unusable_answers,
             ledger=ledger,
+            structured_output=structured_output,
+            extra_headers=extra_headers,
+            extra_body=extra_body,
+            memory=memory,
         )
         super().__init__(
             endpoint,
@@ -407,6 +419,7 @@ class _Run(Generic[T]):
     # ---- from asks to requests
 
     async def _read(self) -> None:
+        await self._endpoint.recall()
         while self._going:
             if not self._has_room:
                 self._room.clear()
@@ -562,7 +575,7 @@ class _Run(Generic[T]):
     # ---- from responses to outcomes
 
     async def _ask(self, work: _Work, slot: Slot) -> None:
-        result = await self._endpoint.send(slot, work.ask, work.attempt)
+        result = await self._endpoint.send(slot, work.ask, work.attempts, failed=work.tries.failed)
         if isinstance(result, Answer):
             # From here on a cancelled run lets this task finish: the answer is paid for.
             if (task := asyncio.current_task()) is not None:
@@ -573,11 +586,16 @@ class _Run(Generic[T]):
             self._teacher._pump()
             record = wire.answer_to_record(result, answered_at=time.time())
             try:
-                await self._store.put(work.key, record)
+                if not result.unstored:
+                    await self._store.put(work.key, record)
             finally:
                 self._endpoint.unstored -= places
             waiting = self._teacher._release(self, work.key)
             self._take(work, result)
+            if result.unstored:
+                for other in waiting:
+                    other.run._spawn(other.run._admit([other]))
+                waiting = []
             reused = replace(result, reused=True)
             for other in waiting:
                 self._endpoint.count_reused(reused)
@@ -595,7 +613,10 @@ class _Run(Generic[T]):
             )
         finally:
             self._failing -= 1
-        if isinstance(fate, str):
+        if isinstance(fate, str) and self._is_an_attempt(work, result):
+            work.tries = Tries()
+            self._fresh.append(work)  # after what is not refused
+        elif isinstance(fate, str):
             for other in self._teacher._release(self, work.key):
                 other.run._spawn(other.run._admit([other]))
             if self._going or result.kind is Kind.REFUSED:
@@ -603,6 +624,11 @@ class _Run(Generic[T]):
         elif self._going:
             self._later(work, fate)
         self._teacher._pump()
+
+    def _is_an_attempt(self, work: _Work, fault: Fault) -> bool:
+        """Count a refusal that may be of what the model wrote; True if there is one more attempt."""
+        answers = self._endpoint.health.answered_at is not None
+        return self._going and answers and fault.may_be_of_the_answer and work.lose(self._max_attempts)  # fmt: skip
 
     def _later(self, work: _Work, delay: float) -> None:
         if delay <= 0.0:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic import BaseModel
 
 from rare_assets.teacher.interface import Answer, Ask
 from rare_assets.teacher.reading import field_in, said_in
+from rare_assets.teacher.streams import is_stream, response_of_events, response_of_lines
 from rare_assets.teacher.tokens import Tokens, is_cut, tokens_of
 
 _PUBLISHED = Path(__file__).with_name("published_schemas.json")
@@ -39,19 +39,6 @@ _BOUNDS = frozenset(
         "uniqueItems",
     ]
 )
-_MODES = ("json_schema", "json_schema_unbounded", "json_object", "text")
-_NAMES_STRUCTURED = re.compile(
-    r"response_?format|json[_ ]schema|json_object|grammar|guided[_ ]|structured[_ ]output", re.I
-)
-_NAMES_KEYWORD = re.compile(
-    rf"invalid schema|\b({'|'.join(sorted(_BOUNDS))})\b|keyword.*not (permitted|supported)", re.I
-)
-_UNSUPPORTED = re.compile(
-    r"unsupported|not support|does not support|unknown|unrecogni[sz]ed|not permitted|not allowed|"
-    r"unexpected|extra (inputs|fields)|deprecated|only the default|use 'max_completion_tokens'",
-    re.I,
-)
-_OPTIONAL = ("temperature", "seed", "max_tokens", "max_completion_tokens")
 
 
 def answer_key(model: str, ask: Ask, attempt: int) -> bytes:
@@ -160,81 +147,36 @@ def _make_strict(schema: dict[str, Any], bounds: bool) -> None:
         _make_strict(part, bounds)
 
 
-class Dialect:
-    """Which of the optional parts of a request this endpoint understands, learnt from its refusals."""
+def plain_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The model's JSON schema in the words that every server knows: types, properties, items, enums
+    and descriptions, what may be null left out of the required ones."""
+    schema = copy.deepcopy(_plain_schema(model))
+    return _plain(schema, schema.get("$defs", {}))
 
-    def __init__(self) -> None:
-        self._mode = 0
-        self._dropped: set[str] = set()
 
-    @property
-    def structured(self) -> str:
-        """How structured output is asked for at present."""
-        return _MODES[self._mode]
+_PLAIN = ("type", "description", "enum")
 
-    def adapt(self, body: Mapping[str, Any], status: int | None, text: str) -> bool:
-        """Learn from a refusal of `body`; True if the same ask is worth sending again.
 
-        `text` is all that the endpoint said: message, parameter and code.
-        """
-        if status in (400, 404, 405, 415, 422, 500, 501) and self._adapt_mode(body, text):
-            return True
-        if status not in (400, 404, 415, 422) or not _UNSUPPORTED.search(text):
-            return False
-        for name in _OPTIONAL:
-            if name in body and re.search(rf"\b{name}\b", text):
-                self._dropped.add(name)
-                return True
-        return False
-
-    def _adapt_mode(self, body: Mapping[str, Any], text: str) -> bool:
-        sent = body.get("response_format")
-        if sent is None or not _NAMES_STRUCTURED.search(text):
-            return False
-        if sent["type"] == "json_object":
-            needed = 3
-        elif _NAMES_KEYWORD.search(text) and not sent["json_schema"]["name"].endswith("_unbounded"):
-            needed = 1
-        else:
-            needed = 2
-        self._mode = max(self._mode, needed)
-        return True
-
-    def body(self, model: str, ask: Ask, attempt: int) -> dict[str, Any]:
-        """The JSON body of the request for one attempt at an ask."""
-        messages = [dict(message) for message in ask.messages]
-        body: dict[str, Any] = {"model": model, "messages": messages}
-        if ask.schema is not None:
-            self._ask_for_structure(body, ask.schema)
-        optional = {
-            "temperature": ask.temperature,
-            "seed": sent_seed(ask, attempt),
-            "max_tokens": ask.max_tokens,
+def _plain(schema: dict[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    if "$ref" in schema:
+        return _plain(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    choices = [each for each in schema.get("anyOf", ()) if each.get("type") != "null"]
+    if choices:
+        described = {name: schema[name] for name in ("description",) if name in schema}
+        return _plain(choices[0], definitions) | described
+    plain = {name: schema[name] for name in _PLAIN if name in schema}
+    if "const" in schema:
+        plain["enum"] = [schema["const"]]
+    if "items" in schema:
+        plain["items"] = _plain(schema["items"], definitions)
+    if "properties" in schema:
+        properties = schema["properties"]
+        plain["properties"] = {name: _plain(each, definitions) for name, each in properties.items()}
+        nullable = {
+            name for name, each in properties.items() if {"type": "null"} in each.get("anyOf", ())
         }
-        if "max_tokens" in self._dropped:
-            optional["max_completion_tokens"] = optional.pop("max_tokens")
-        sent = optional.keys() - self._dropped
-        return body | {name: optional[name] for name in sent if optional[name] is not None}
-
-    def _ask_for_structure(self, body: dict[str, Any], schema: type[BaseModel]) -> None:
-        if self.structured.startswith("json_schema"):
-            bounds = self.structured == "json_schema"
-            body["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {
-                    "name": schema.__name__ if bounds else f"{schema.__name__}_unbounded",
-                    "strict": True,
-                    "schema": json_schema(schema, bounds=bounds),
-                },
-            }
-            return
-        if self.structured == "json_object":
-            body["response_format"] = {"type": "json_object"}
-        last = body["messages"][-1]
-        last["content"] += (
-            "\n\nAnswer with one JSON object that fits this JSON schema, and nothing else:\n"
-            + json.dumps(json_schema(schema))
-        )
+        plain["required"] = [name for name in properties if name not in nullable]
+    return plain
 
 
 def read_answer(response: Any, *, attempt: int, latency_s: float, ask: Ask | None = None) -> Answer:
@@ -274,6 +216,13 @@ def read_answer(response: Any, *, attempt: int, latency_s: float, ask: Ask | Non
     )
 
 
+def wrote_tokens(response: Any) -> bool:
+    """Whether a response says that its answer took any tokens."""
+    usage = field_in(response, "usage", "usageMetadata")
+    tokens = tokens_of(usage, "", None)
+    return isinstance(usage, Mapping) and tokens.completion > 0
+
+
 def error_in(response: Any) -> Any:
     """The error that a response of status 200 carries, at its top or in its first choice; or None."""
     if not isinstance(response, Mapping):
@@ -288,8 +237,16 @@ def error_in(response: Any) -> Any:
 
 
 def parse_json(content: bytes) -> Any:
-    """A response's JSON, numbers of any length included. Raises ValueError."""
-    return json.loads(content, parse_int=_integer)
+    """A response's JSON, numbers of any length included, or what a stream of it makes. Raises
+    ValueError."""
+    if is_stream(content):
+        return response_of_events(content)
+    try:
+        return json.loads(content, parse_int=_integer)
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise
+        return response_of_lines(content)
 
 
 def _integer(digits: str) -> int | float:

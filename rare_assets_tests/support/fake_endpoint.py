@@ -25,6 +25,8 @@ from email.utils import formatdate
 from http.client import responses
 from typing import Any, Self
 
+from rare_assets_tests.support.servers import REFUSALS, SHAPES, STRUCTURED_SHAPES, streamed
+
 _WORD = re.compile(r"[A-Za-z][A-Za-z-]{3,}")
 # Documents stand between <document-code> or <document-code number="1"> and the closing tag.
 _DOCUMENT = re.compile(r'<(document-\w+)(?: number="(\d+)")?>\n(.*?)</\1>', re.DOTALL)
@@ -107,6 +109,9 @@ class FakeEndpoint:
         usage: whether responses say how many tokens they took; a text is sent in its place, as JSON.
         answer: gives the content for a request body, None for the usual.
         capacity: chat requests handled at once; more are throttled.
+        server: of `servers.REFUSALS` (several with commas between), whose refusals it has.
+        shape: of `servers.SHAPES` and `STRUCTURED_SHAPES`, where its answers stand.
+        stream: whether it streams, though nobody asks for it.
         seed: of the shares.
     """
 
@@ -124,6 +129,9 @@ class FakeEndpoint:
         usage: bool | str = True,
         answer: Callable[[dict[str, Any]], str | None] | None = None,
         capacity: int | None = None,
+        server: str = "",
+        shape: str | None = None,
+        stream: bool = False,
         seed: int = 0,
         port: int = 0,
     ) -> None:
@@ -138,6 +146,9 @@ class FakeEndpoint:
         self.usage = usage
         self.answer = answer
         self.capacity = capacity
+        self.server = [REFUSALS[name] for name in server.split(",") if name]
+        self.shape = {**SHAPES, **STRUCTURED_SHAPES}[shape] if shape else None
+        self.stream = stream
         self.seed = seed
         self.requests: list[Recorded] = []
         self.in_flight = 0
@@ -298,6 +309,12 @@ class FakeEndpoint:
         if self.models is not None and body["model"] not in self.models:
             message = f"The model `{body['model']}` does not exist"
             return error_response(404, message, code="model_not_found")
+        for refuse in self.server:
+            if (refused := refuse(body)) is not None:
+                status, said = refused
+                if isinstance(said, str):
+                    return Response(status, said.encode(), {"Content-Type": "text/plain"})
+                return json_response(status, said)
         form = body.get("response_format", {})
         if form.get("type") in self.refuses:
             message = (
@@ -316,7 +333,12 @@ class FakeEndpoint:
 
     def _completed(self, body: dict[str, Any], fault: Fault | None = None) -> Response:
         """A chat completion, with the usage as it was given (which may be no JSON of Python's)."""
-        response = json_response(200, self._completion(body, fault))
+        completion = self._completion(body, fault)
+        if self.stream or body.get("stream"):
+            whole = fault is None or fault.name != "half_stream"
+            kind = {"Content-Type": "text/event-stream"}
+            return Response(200, streamed(completion, done=whole), kind)
+        response = json_response(200, completion)
         if isinstance(self.usage, str):
             response.body = response.body.replace(b'"GIVEN"', self.usage.encode())
         return response
@@ -330,6 +352,8 @@ class FakeEndpoint:
             message["content"] = f"<think>\n{chain}\n</think>\n\n{content}"
         elif self.thinking is not None:
             message[self.thinking] = chain
+        elif self.shape is not None:
+            message |= self.shape(chain, content)
         match fault.name if fault else None:
             case "empty":
                 message["content"] = ""
@@ -351,10 +375,12 @@ class FakeEndpoint:
             case "refusal":
                 message["content"] = None
                 message["refusal"] = "I can't help with that."
+            case "repeats":
+                message["content"] = (fault.text if fault else "") or "a" * 4_000
             case "filtered":
                 message["content"] = ""
                 finish = "content_filter"
-            case None:
+            case None | "half_stream" | "nothing":
                 pass
             case name:
                 raise ValueError(f"no such fault: {name}")
@@ -368,6 +394,9 @@ class FakeEndpoint:
         }
         if isinstance(self.usage, str):
             response["usage"] = "GIVEN"
+        elif fault is not None and fault.name == "nothing":
+            message["content"] = ""
+            response["usage"] = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
         elif self.usage:
             tokens = {"prompt_tokens": prompt // 4, "completion_tokens": len(content) // 4}
             response["usage"] = {**tokens, "total_tokens": sum(tokens.values())}
@@ -462,6 +491,31 @@ class _Faults:
             "error": {"code": 502, "message": "upstream broke off"},
         }
         return json_response(200, completion)
+
+    @staticmethod
+    async def json_validate_failed(
+        endpoint: FakeEndpoint, fault: Fault, recorded: Recorded
+    ) -> Response:
+        """Groq's: the sample fits no schema."""
+        message = "Failed to generate JSON. Please adjust your prompt. See 'failed_generation'."
+        error = {"message": message, "code": "json_validate_failed", "failed_generation": "{oops"}
+        return json_response(400, {"error": error})
+
+    @staticmethod
+    async def firewall(endpoint: FakeEndpoint, fault: Fault, recorded: Recorded) -> Response:
+        page = b"<html><title>403 Forbidden</title>Request blocked</html>"
+        return Response(403, page, {"Content-Type": "text/html"})
+
+    @staticmethod
+    async def asks_to_wait(endpoint: FakeEndpoint, fault: Fault, recorded: Recorded) -> Response:
+        """Throttles and says how long in the body, as Google does, or in milliseconds (`date`)."""
+        seconds = fault.seconds or 0.0
+        if fault.date:
+            return error_response(429, "Slow down", **{"Retry_After_Ms": f"{1000 * seconds:g}"})
+        retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{seconds:g}s"}
+        message = "You exceeded your current quota, please check your plan and billing details."
+        error = {"code": 429, "message": message, "details": [retry]}
+        return json_response(429, [{"error": error}])
 
     @staticmethod
     async def status(endpoint: FakeEndpoint, fault: Fault, recorded: Recorded) -> Response:
@@ -596,6 +650,9 @@ def main() -> None:
         help="share of requests that meet a fault, such as throttled=0.05; may be repeated",
     )
     parser.add_argument("--refuse", action="append", default=[], metavar="PART")
+    parser.add_argument("--server", default="", help=f"of {', '.join(REFUSALS)}")
+    parser.add_argument("--shape", choices=[*SHAPES, *STRUCTURED_SHAPES])
+    parser.add_argument("--stream", action="store_true")
     options = parser.parse_args()
     shares = {name: float(share) for name, _, share in (f.partition("=") for f in options.fault)}
     endpoint = FakeEndpoint(
@@ -603,6 +660,9 @@ def main() -> None:
         shares=shares,
         refuses=options.refuse,
         thinking=options.thinking,
+        server=options.server,
+        shape=options.shape,
+        stream=options.stream,
         seed=options.seed,
         port=options.port,
     )

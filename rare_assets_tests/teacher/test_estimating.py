@@ -61,11 +61,11 @@ def test_stored_answers_cost_nothing_and_tell_how_long_answers_are():
 
 def test_an_ask_whose_attempts_are_all_stored_costs_nothing_and_a_further_attempt_does():
     store = MemoryAnswers()
-    with FakeEndpoint(fault_for=lambda *_: "empty") as endpoint:
+    with FakeEndpoint(fault_for=lambda *_: "broken_json") as endpoint:
         answer_for_real(endpoint, store, asks(1), max_attempts=2)
     used_up = EstimatingTeacher(MODEL, store, PRICES)
     [outcome] = collect(used_up, asks(1), max_attempts=2)
-    assert (used_up.usage.requests, outcome.reason, outcome.attempts) == (0, "empty", 2)
+    assert (used_up.usage.requests, outcome.reason, outcome.attempts) == (0, "not_json", 2)
     one_more = EstimatingTeacher(MODEL, store, PRICES)
     collect(one_more, asks(1), max_attempts=3)
     assert one_more.usage.requests == 1

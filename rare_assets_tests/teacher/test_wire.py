@@ -9,7 +9,6 @@ from rare_assets.operators.doc2query import HardQuestion
 from rare_assets.operators.judge import Verdict
 from rare_assets.teacher.interface import Ask
 from rare_assets.teacher.wire import (
-    Dialect,
     answer_from_record,
     answer_key,
     answer_to_record,
@@ -201,83 +200,6 @@ def test_a_stored_answer_comes_back_as_it_was_but_reused():
         assert getattr(again, name) == getattr(answer, name)
     with pytest.raises(KeyError):
         answer_from_record({"content": "A"})
-
-
-FULL = Ask("k", MESSAGES, schema=Part, temperature=0.2, seed=1, max_tokens=50)
-
-
-# What endpoints say, in their own manner: OpenAI, Azure, DeepSeek, FastAPI servers, llama.cpp.
-@pytest.mark.parametrize(
-    ("status", "text", "mode", "gone"),
-    [
-        (400, "Invalid parameter: 'response_format' of type 'json_schema' is not supported", "json_object", set()),
-        (400, "response_format value as json_schema is enabled only for api versions later", "json_object", set()),
-        (400, "This response_format type is unavailable now", "json_object", set()),
-        (422, '[{"loc": ["body", "response_format"], "msg": "Extra inputs"}]', "json_object", set()),
-        (500, "JSON schema conversion failed", "json_object", set()),
-        (400, "Invalid schema for response_format 'Part': 'maxLength' is not permitted", "json_schema_unbounded", set()),
-        (400, "Unsupported value: 'temperature' does not support 0.2 with this model. Only the default (1) value is supported. (unsupported_value, temperature)", "json_schema", {"temperature"}),
-        (400, "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.", "json_schema", {"max_tokens"}),
-        (422, "seed: Extra inputs are not permitted", "json_schema", {"seed"}),
-    ],
-)  # fmt: skip
-def test_a_refusal_that_names_a_part_is_adapted_to(status, text, mode, gone):
-    dialect = Dialect()
-    assert dialect.adapt(dialect.body("m", FULL, 0), status, text)
-    assert dialect.structured == mode
-    body = dialect.body("m", FULL, 0)
-    assert {"temperature", "seed", "max_tokens"} - body.keys() == gone
-    assert body.get("max_completion_tokens") == (50 if "max_tokens" in gone else None)
-
-
-@pytest.mark.parametrize(
-    ("status", "text"),
-    [
-        (400, "This model's maximum context length is 4096 tokens, max_tokens is too large: 9000"),
-        (400, "The prompt triggered the content management policy."),
-        (400, "temperature must be between 0 and 2"),
-        (429, "Rate limit reached, response_format"),
-        (500, "database schema error"),
-        (None, "Unsupported parameter: temperature"),
-    ],
-)
-def test_a_refusal_for_other_reasons_is_not_adapted_to(status, text):
-    dialect = Dialect()
-    before = dialect.body("m", FULL, 0)
-    assert not dialect.adapt(before, status, text)
-    assert dialect.body("m", FULL, 0) == before
-
-
-def test_what_was_not_sent_is_not_adapted_to_so_it_ends():
-    dialect = Dialect()
-    plain = Ask("k", MESSAGES)
-    for text in ("response_format is not supported", "Unsupported parameter: temperature"):
-        assert not dialect.adapt(dialect.body("m", plain, 0), 400, text)
-    refused = 0
-    while dialect.adapt(dialect.body("m", FULL, 0), 400, "response_format is not supported"):
-        refused += 1
-    assert refused == 2
-    assert dialect.structured == "text"
-
-
-def test_without_a_json_schema_the_prompt_itself_tells_the_schema():
-    dialect = Dialect()
-    dialect.adapt(dialect.body("m", FULL, 0), 400, "response_format json_schema is not supported")
-    body = dialect.body("m", FULL, 0)
-    assert body["response_format"] == {"type": "json_object"}
-    last = body["messages"][-1]["content"]
-    assert last.startswith("Naïve?\n\n")
-    assert json.dumps(json_schema(Part)) in last
-    assert FULL.messages[-1]["content"] == "Naïve?"
-
-
-def test_a_late_refusal_of_an_old_request_does_not_undo_what_was_learnt():
-    dialect = Dialect()
-    old = dialect.body("m", FULL, 0)
-    for _ in range(2):
-        dialect.adapt(dialect.body("m", FULL, 0), 400, "response_format is not supported")
-    assert dialect.adapt(old, 400, "response_format is not supported")
-    assert dialect.structured == "text"
 
 
 def test_the_keys_of_what_is_asked_stay_as_they_were_first_stored():

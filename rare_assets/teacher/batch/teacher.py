@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import json
 import logging
 import random
@@ -29,12 +28,12 @@ from pydantic import SecretStr
 from rare_assets.teacher import wire
 from rare_assets.teacher.attempts import Work, reusable
 from rare_assets.teacher.batch.submissions import Submission, Submissions
+from rare_assets.teacher.dialect import Manner
 from rare_assets.teacher.endpoint import Endpoint, Slot
 from rare_assets.teacher.endpoint_teacher import EndpointTeacher
 from rare_assets.teacher.faults import (
     Fault,
     Kind,
-    body_fault,
     fault_of,
     response_fault,
     status_fault,
@@ -49,6 +48,7 @@ from rare_assets.teacher.interface import (
     Usage,
     Use,
 )
+from rare_assets.teacher.known import Folder
 from rare_assets.teacher.ledger import Ledger
 from rare_assets.teacher.pricing import Prices
 from rare_assets.teacher.store.claims import WaitingSaid
@@ -88,8 +88,9 @@ class BatchTeacher(EndpointTeacher["_Run[Any]"]):
     early, or cancelling it, cancels the batches; what they had finished is fetched by the next run.
 
     Args:
-        model, base_url, api_key, prices, ledger, refresh, retry_rejects: as for `OpenAITeacher`. Costs count by the Batch
-            API's price.
+        model, base_url, api_key, prices, ledger, refresh, retry_rejects, structured_output,
+            extra_headers, extra_body, memory: as for `OpenAITeacher`. Costs count by the Batch API's
+            price; what is found out of the endpoint, by short requests beside the batches.
         store: where answers are looked up and kept, and submissions beside them; the caller
             closes it.
         request_timeout: seconds until one call of the API (not a batch) counts as lost.
@@ -134,6 +135,10 @@ class BatchTeacher(EndpointTeacher["_Run[Any]"]):
         patience: Patience | None = None,
         progress_every_s: float = 5.0,
         say: Callable[[str], None] | None = None,
+        structured_output: str | None = None,
+        extra_headers: Mapping[str, SecretStr] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        memory: Folder | None = None,
     ) -> None:
         if min(max_batch_requests, max_batch_bytes, max_open_requests) < 1:
             raise ValueError("The limits of a batch must be at least 1.")
@@ -153,6 +158,10 @@ class BatchTeacher(EndpointTeacher["_Run[Any]"]):
             max_unusable_answers=max_unusable_answers,
             ledger=ledger,
             batch=True,
+            structured_output=structured_output,
+            extra_headers=extra_headers,
+            extra_body=extra_body,
+            memory=memory,
         )
         super().__init__(
             endpoint,
@@ -236,11 +245,12 @@ class _Work(Work):
 
 @dataclass(slots=True, eq=False)
 class _Out:
-    """A batch that is being followed. `dialect` is how its requests were worded; `slots` are of
-    those handed in by this run."""
+    """A batch that is being followed. `version` is of the dialect in which its requests were worded,
+    `manner` the manner; None for those of another run. `slots` are of those handed in by this run."""
 
     submission: Submission
-    dialect: wire.Dialect
+    version: int = 0
+    manner: Manner | None = None
     file: IO[bytes] | None = None
     slots: dict[bytes, Slot] = field(default_factory=dict)
 
@@ -302,6 +312,7 @@ class _Run(Generic[T]):
         """Every outcome as it comes."""
         if self._progress is not None:
             self._reporter = asyncio.create_task(self._report_regularly())
+        await self._endpoint.recall()
         await self._recall()
         while True:
             self._changed.clear()
@@ -428,7 +439,7 @@ class _Run(Generic[T]):
                     elif key in self._elsewhere:
                         continue
                     elif key in self._held:
-                        self._follow(_Out(self._held[key], wire.Dialect()))
+                        self._follow(_Out(self._held[key], self._endpoint.dialect.version))
                     else:
                         self._todo[key] = None
                 works += await self._judge_all(given)
@@ -497,7 +508,7 @@ class _Run(Generic[T]):
                     self._held.setdefault(key, submission)
         for key in [key for key in self._todo if key in self._held]:
             del self._todo[key]
-            self._follow(_Out(self._held[key], wire.Dialect()))
+            self._follow(_Out(self._held[key], self._endpoint.dialect.version))
 
     async def _hand_in(self) -> bool:
         """Hand in what waits, in as many batches as it takes; False if nothing could be."""
@@ -512,14 +523,17 @@ class _Run(Generic[T]):
 
     async def _pack(self) -> _Out | None:
         """One file of requests, as large as the limits allow; None if no request may be sent."""
-        dialect = copy.deepcopy(self._endpoint.dialect)
+        dialect = self._endpoint.dialect
+        version, manner = dialect.version, dialect.manner
         file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (open until it is handed in)
         requests: dict[bytes, int] = {}
         slots: dict[bytes, Slot] = {}
         size = 0
         for key in list(self._todo):
             work = self._waiting[key][0]
-            line = _request_line(key, dialect.body(self._teacher.model, work.ask, work.attempt))
+            line = _request_line(
+                key, dialect.body(self._teacher.model, work.ask, work.attempts, manner)
+            )
             if len(line) > self._teacher._max_batch_bytes:
                 del self._todo[key]
                 detail = f"{len(line)} bytes are more than the endpoint takes in one batch"
@@ -532,7 +546,7 @@ class _Run(Generic[T]):
             if self._endpoint.wait(work.ask) != 0.0:
                 break
             slots[key] = self._endpoint.take(work.ask)
-            requests[key] = work.attempt
+            requests[key] = work.attempts
             del self._todo[key]
             file.write(line)
             size += len(line)
@@ -543,7 +557,7 @@ class _Run(Generic[T]):
             return None
         submission = Submission.new(self._teacher.model, str(self._endpoint), requests)
         self._seen.add(submission.name)
-        return _Out(submission, dialect, file, slots)
+        return _Out(submission, version, manner, file, slots)
 
     # ---- batches
 
@@ -746,12 +760,15 @@ class _Run(Generic[T]):
             *(
                 self._store.put(key, wire.answer_to_record(answer, answered_at=now))
                 for key, answer in fresh.items()
+                if not answer.unstored
             )
         )
         given: list[tuple[_Work, Answer]] = []
         for key, result in results.items():
             if key in fresh:
                 self._endpoint.count(fresh[key])
+                if (asked := self._ask_of(key)) is not None and out.manner is not None:
+                    self._endpoint.negotiation.taken(asked, out.manner)
                 given += self._deliver(key, fresh[key], new=True)
             elif isinstance(result, Answer):
                 reused = self._reusable(stored.get(key), key)
@@ -777,19 +794,16 @@ class _Run(Generic[T]):
             if not response:
                 return key, replace(response_fault(500, error, redact), status=None)
             status, body = int(response.get("status_code") or 200), response.get("body")
+            if isinstance(body, str) and status == 200:
+                body = wire.parse_json(body.encode())
         except (ValueError, KeyError, TypeError, AttributeError):
             logger.warning("a result of a batch is not readable: %r", redact(str(line[:200])))
             return b"", None
         if status != 200:
             return key, response_fault(status, body, redact)
-        try:
-            attempt = submission.requests.get(key, 0)
-            answer = wire.read_answer(
-                body, attempt=attempt, latency_s=latency, ask=self._ask_of(key)
-            )
-        except ValueError:
-            return key, body_fault(body, redact)
-        return key, answer if answer.model else replace(answer, model=self._teacher.model)
+        attempt = submission.requests.get(key, 0)
+        ask = self._ask_of(key)
+        return key, self._endpoint.read(body, attempt=attempt, latency_s=latency, ask=ask)
 
     def _deliver(
         self, key: bytes, answer: Answer, *, new: bool = False
@@ -849,8 +863,12 @@ class _Run(Generic[T]):
             works = self._waiting.get(key)
             if not works:
                 continue
-            sent = out.dialect.body(self._teacher.model, works[0].ask, works[0].attempt)
-            if self._endpoint.dialect.adapt(sent, fault.status, fault.text):
+            ask = works[0].ask
+            negotiation = self._endpoint.negotiation
+            # A batch takes long: one fault of the server's own is enough to look at the wording.
+            if negotiation.concerns(fault, ask, 2) and await negotiation.settle(
+                ask, fault, out.version
+            ):
                 continue
             if fault.kind in (Kind.FATAL, Kind.REFUSED):
                 refused[key] = fault
@@ -864,7 +882,12 @@ class _Run(Generic[T]):
         if refused and not beside_answers:
             key, fault = next(iter(refused.items()))
             await health.judge_refusals(fault, len(refused), self._waiting[key][0].ask)
+        answers = health.answered_at is not None
         for key, fault in refused.items():
+            if answers and fault.may_be_of_the_answer:
+                attempts = [work.lose(self._max_attempts) for work in self._waiting[key]]
+                if all(attempts):
+                    continue
             if self.stopped is None:
                 self._reject(key, fault.reason, str(fault))
         for key, fault in spent.items():

@@ -1,0 +1,55 @@
+"""Where an endpoint is, out of what people put into OPENAI_BASE_URL."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+from rare_assets.text.shown_url import is_clear, shown
+
+# What is asked for below the base URL: people paste the whole URL of a request.
+_PASTED = re.compile(
+    r"(/chat/completions|/completions|/responses|/embeddings|/models|/batches|/files)/*\Z"
+)
+_AROUND = " \t\r\n\v\f\"'<>\N{NO-BREAK SPACE}\N{ZERO WIDTH SPACE}\N{ZERO WIDTH NO-BREAK SPACE}"
+_AZURE = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
+
+
+class Address(NamedTuple):
+    """A base URL, and the query that goes with every request to it (Azure's `api-version`)."""
+
+    base_url: str
+    query: Mapping[str, str]
+
+    @property
+    def is_azure(self) -> bool:
+        """Whether Azure serves it, where a key goes into a header of its own."""
+        return (urlsplit(self.base_url).hostname or "").endswith(_AZURE)
+
+
+def address_of(url: str) -> Address:
+    """Read a base URL, or the whole URL of a request.
+
+    >>> address_of(" https://host/v1/chat/completions?api-version=1 ")
+    Address(base_url='https://host/v1', query={'api-version': '1'})
+
+    Raises:
+        ValueError: it is no URL of an endpoint; the message does not repeat it.
+    """
+    url = url.strip(_AROUND)
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme.lower() in ("http", "https") and bool(parts.hostname) and is_clear(url)
+        parts.port  # noqa: B018 (raises where it is no number)
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError(
+            f"OPENAI_BASE_URL is {shown(url)!r}: give http(s)://host/v1, with the key in OPENAI_API_KEY. "
+            "In a password that stands in it, write /, ?, # and @ as %2F, %3F, %23 and %40."
+        )
+    path = _PASTED.sub("", parts.path)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    return Address(urlunsplit((parts.scheme.lower(), parts.netloc, path, "", "")), query)

@@ -1,0 +1,200 @@
+"""What an endpoint takes, found out by trying, once for all requests that are refused meanwhile.
+
+A refusal may be the request's own. So a short and harmless one goes out with the same options: where
+it is answered, nothing is changed. Else one with none of them, and then each option by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TypeGuard
+
+from rare_assets.teacher.dialect import COMPLETION_TOKENS, MODES, PARTS, Dialect, Manner
+from rare_assets.teacher.faults import Fault, Kind
+from rare_assets.teacher.interface import Answer, Ask
+
+logger = logging.getLogger(__name__)
+
+# Sends the short request of this number with the options of an ask; None if no more may be sent.
+SendShort = Callable[[Ask, Manner, int], Awaitable[Answer | Fault | None]]
+_WAITS = 5
+_LONGEST_WAIT_S = 10.0
+# These speak of the request, and a server that fails on an option it does not know says the last.
+_FAILS = (500, 501)
+
+
+class Negotiation:
+    """Finds the manner in which an endpoint takes requests.
+
+    Args:
+        send_short: see there.
+        remember: called with a manner that was learnt.
+        name: the endpoint, for people.
+    """
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        *,
+        send_short: SendShort,
+        remember: Callable[[Manner], Awaitable[None]],
+        name: str,
+    ) -> None:
+        # Refused requests that wait to know why.
+        self._waiting = 0
+        self._dialect = dialect
+        self._send_short = send_short
+        self._remember = remember
+        self._name = name
+        self._lock = asyncio.Lock()
+        # No manner works at present, so that the next refusal need not try them all again.
+        self._hopeless = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is being found out: nothing is sent meanwhile."""
+        return self._waiting > 0
+
+    def concerns(self, fault: Fault, ask: Ask, failed: int) -> bool:
+        """Whether a fault may come from how the request is worded.
+
+        Args:
+            failed: faults that the same request has met before.
+        """
+        refused = fault.kind is Kind.REFUSED and fault.reason in (
+            "refused_by_endpoint",
+            "not_found",
+        )
+        fails = fault.status in _FAILS and failed >= 2
+        return (refused or fails) and not self._dialect.is_proven(ask)
+
+    def taken(self, ask: Ask, manner: Manner) -> None:
+        """A request was answered."""
+        self._hopeless = False
+        self._dialect.prove(ask, manner)
+
+    async def settle(self, ask: Ask, fault: Fault, version: int) -> bool:
+        """Find out whether a fault came from the manner of version `version` of the dialect; True
+        if the ask is worth sending again, in another."""
+        self._waiting += 1
+        try:
+            async with self._lock:
+                if self._dialect.version != version:
+                    return True
+                if self._hopeless or self._dialect.is_proven(ask):
+                    return False
+                return await self._settle(ask, fault)
+        finally:
+            self._waiting -= 1
+
+    async def _settle(self, ask: Ask, fault: Fault) -> bool:
+        trial = _Trial(ask, fault, self._send_short)
+        before = self._dialect.manner
+        taken = await trial.takes(before)
+        if taken is None:
+            return False
+        if taken:
+            self._dialect.prove(ask)
+            return False
+        try:
+            learnt = await self._find(trial, before)
+        except _CanNotTell:
+            return False
+        if learnt is None:
+            self._hopeless = True
+            self._dialect.tried = "; ".join(trial.met)
+            return False
+        self._dialect.prove(ask, learnt)
+        self._dialect.learn(learnt)
+        logger.warning(
+            "%s does not take requests as they were (%s). Found by trying: %s.",
+            self._name,
+            fault,
+            learnt,
+        )
+        await self._remember(self._dialect.manner)
+        return True
+
+    async def _find(self, trial: _Trial, before: Manner) -> Manner | None:
+        """The manner that leaves out as little as possible; None if none works."""
+        mode = self._dialect.fixed_mode or MODES[-1]
+        sent = [name for name in PARTS if name in before.parts_of(trial.ask)]
+        if COMPLETION_TOKENS in before.parts_of(trial.ask):
+            sent.append("max_tokens")
+        floor = Manner(mode, before.without | {*sent, COMPLETION_TOKENS}, before.stream)
+        if not await trial.must_tell(floor):
+            floor = replace(floor, stream=not floor.stream)
+            if not await trial.must_tell(floor):
+                return None
+        found = floor
+        for name in sent:
+            found = await self._with_part(trial, found, name)
+        if COMPLETION_TOKENS not in before.without and "max_tokens" not in sent:
+            found = replace(found, without=found.without - {COMPLETION_TOKENS})
+        if trial.ask.schema is None:
+            return replace(found, mode=before.mode)
+        if self._dialect.fixed_mode is None:
+            for mode in MODES[MODES.index(before.mode) : -1]:
+                wider = replace(found, mode=mode)
+                if wider != before and await trial.must_tell(wider):
+                    return wider
+        return found
+
+    async def _with_part(self, trial: _Trial, found: Manner, name: str) -> Manner:
+        """The same manner with this part, if it is taken."""
+        wider = replace(found, without=found.without - {name})
+        if name == "max_tokens" and not await trial.must_tell(wider):
+            wider = replace(found, without=found.without - {COMPLETION_TOKENS})
+        elif name == "max_tokens":
+            return replace(wider, without=wider.without - {COMPLETION_TOKENS})
+        return wider if await trial.must_tell(wider) else found
+
+
+class _CanNotTell(Exception):
+    """The endpoint throttles or is gone, or a limit is reached."""
+
+
+class _Trial:
+    """Short requests with the options of one ask, whose request met `fault`."""
+
+    def __init__(self, ask: Ask, fault: Fault, send_short: SendShort) -> None:
+        self.ask = ask
+        self.met: list[str] = []
+        self._send_short = send_short
+        self._refusal = (fault.status, fault.text)
+
+    async def must_tell(self, manner: Manner) -> bool:
+        """As `takes`. Raises _CanNotTell."""
+        taken = await self.takes(manner)
+        if taken is None:
+            raise _CanNotTell
+        return taken
+
+    async def takes(self, manner: Manner) -> bool | None:
+        """Whether the endpoint takes requests in a manner; None if that can't be told now."""
+        result = await self._sent(manner, 0)
+        if _is_refusal(result) and (result.status, result.text) != self._refusal:
+            # One request alone may be refused for itself.
+            result = await self._sent(manner, 1)
+        if isinstance(result, Answer) or (result is not None and result.reason == "blank"):
+            return True
+        if _is_refusal(result):
+            self.met.append(f"{manner} (HTTP {result.status})")
+            return False
+        return None
+
+    async def _sent(self, manner: Manner, number: int) -> Answer | Fault | None:
+        for _ in range(_WAITS):
+            result = await self._send_short(self.ask, manner, number)
+            waits = isinstance(result, Fault) and result.kind is Kind.THROTTLED
+            if not (isinstance(result, Fault) and waits):
+                return result
+            await asyncio.sleep(min(result.retry_after or 1.0, _LONGEST_WAIT_S))
+        return None
+
+
+def _is_refusal(result: Answer | Fault | None) -> TypeGuard[Fault]:
+    return isinstance(result, Fault) and (result.kind is Kind.REFUSED or result.status in _FAILS)
