@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from rare_assets_tests.support.browser import browser, page
 from rare_assets_tests.support.elasticsearch_node import (
     elasticsearch_index,
@@ -23,11 +25,20 @@ LONGEST = (
     "teacher/store/test_claims.py",
     "command/test_workers.py",
 )
+# What takes seconds, starts no process and needs no server: `pytest -m fast`.
+FAST = (
+    *("automation", "catalog", "checks", "operators", "resources", "storage", "text"),
+    *("test_definitions.py", "test_imports.py", "test_settings.py"),
+)
 ROOT = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(config, items):
-    """Begin with the longest modules where modules run side by side, lest one of them ends alone."""
+    """Mark the fast tests; begin with the longest modules where modules run side by side, lest one of
+    them ends alone."""
+    for item in items:
+        if item.path.relative_to(ROOT).parts[0] in FAST:
+            item.add_marker(pytest.mark.fast)
     if not hasattr(config, "workerinput"):
         return
     place = {ROOT / name: number for number, name in enumerate(LONGEST)}

@@ -4,8 +4,12 @@ A room is a package or a module at the top of `rare_assets`. `STILL_WRONG` may o
 """
 
 import ast
+import doctest
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import rare_assets
 
@@ -24,6 +28,8 @@ FLOORS = (
     {"schemas", "settings", "files"},
     {"text"},
 )
+# Rooms whose `__init__` names what others may use.
+FRONT_DOORS = {"retriever"}
 STILL_WRONG: set[tuple[str, str]] = set()
 
 
@@ -47,6 +53,23 @@ def imports(tree: ast.Module) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
+
+
+def imported_modules(tree: ast.Module) -> Iterator[str]:
+    """Yield the modules of `rare_assets` that names are imported from, without the package's name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+            if node.module == "rare_assets":
+                names = [f"rare_assets.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            package, _, rest = name.partition(".")
+            if package == "rare_assets" and rest:
+                yield rest
 
 
 def imported(tree: ast.Module) -> Iterator[str]:
@@ -91,3 +114,28 @@ def test_private_dagster_stands_in_one_module():
         if target.split(".")[0].startswith("dagster") and "._" in target
     }
     assert private == {"resources.dagster_internals"}
+
+
+def test_rooms_with_a_front_door_are_entered_by_it():
+    behind = [
+        (name, target)
+        for name, tree in modules()
+        for target in imported_modules(tree)
+        if (room := room_of(target)) in FRONT_DOORS and room_of(name) != room and target != room
+    ]
+    assert behind == []
+
+
+@pytest.mark.parametrize("room", sorted(FRONT_DOORS))
+def test_the_example_of_a_front_door_runs(room, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    failed, tried = doctest.testmod(importlib.import_module(f"rare_assets.{room}"))
+    assert (failed, tried > 3) == (0, True)
+
+
+@pytest.mark.parametrize("room", sorted(FRONT_DOORS))
+def test_a_front_door_has_every_name_that_it_lists(room):
+    door = importlib.import_module(f"rare_assets.{room}")
+    assert [name for name in door.__all__ if not hasattr(door, name)] == []
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        door.nothing_like_it  # noqa: B018

@@ -23,7 +23,7 @@ from rare_assets.resources.configurable import Bm25Retriever, Storage
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.partitions import registered_shards
 from rare_assets.resources.pools import INDEX_POOL
-from rare_assets.retriever.interface import (
+from rare_assets.retriever import (
     REJECTS,
     Bm25,
     IndexMissing,

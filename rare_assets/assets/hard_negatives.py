@@ -26,7 +26,7 @@ from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
 from rare_assets.resources.partitions import document_shards
 from rare_assets.resources.pools import INDEX_POOL
-from rare_assets.retriever.interface import IndexState
+from rare_assets.retriever import IndexState
 from rare_assets.stages.hard_negatives import HardNegativesConfig
 from rare_assets.stages.provenance import (
     MINED_FROM,

@@ -17,7 +17,7 @@ from rare_assets.resources.partitions import document_shards
 from rare_assets.resources.tags import DATA_VERSION_TAG, input_version_tag
 
 if TYPE_CHECKING:
-    from rare_assets.retriever.interface import IndexState
+    from rare_assets.retriever import IndexState
     from rare_assets.stages.standing import Negatives
 
 CORPUS_INDEX, HARD_NEGATIVES = dg.AssetKey("corpus_index"), dg.AssetKey("hard_negatives")

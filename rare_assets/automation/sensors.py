@@ -17,7 +17,7 @@ from rare_assets.corpus.source import Shard
 from rare_assets.files.stored_bytes import StorageDamaged
 from rare_assets.resources.configurable import FIRST_WAIT, Bm25Retriever, Corpus, Storage
 from rare_assets.resources.partitions import document_shards, registered_shards
-from rare_assets.retriever.interface import IndexMissing
+from rare_assets.retriever import IndexMissing
 from rare_assets.stages.corpus_index import shards_to_index
 from rare_assets.stages.source_states import is_read, report_states, source_states
 from rare_assets.storage.tables import ParquetTables

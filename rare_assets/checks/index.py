@@ -12,7 +12,7 @@ from rare_assets.corpus.languages import fitting_analyzer, sample_languages, unf
 from rare_assets.resources.configurable import Bm25Retriever, Storage
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.partitions import registered_shards
-from rare_assets.retriever.interface import IndexDamaged, IndexMissing, ShardContent
+from rare_assets.retriever import IndexDamaged, IndexMissing, ShardContent
 from rare_assets.settings import Settings
 from rare_assets.stages.corpus_index import shards_to_index
 

@@ -230,8 +230,7 @@ def _one_message() -> Iterator[None]:
     from rare_assets.exports.options import ExportError
     from rare_assets.files.stored_bytes import StorageError
     from rare_assets.operators.templates import TemplateError
-    from rare_assets.retriever.elasticsearch.connection import ElasticsearchError
-    from rare_assets.retriever.interface import IndexConflict
+    from rare_assets.retriever import ElasticsearchError, IndexConflict
     from rare_assets.stages.options import OptionsError
     from rare_assets.teacher.interface import TeacherStopped
     from rare_assets.teacher.pricing import PriceError

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from rare_assets.command.plan import ASKED_STAGES, Planner, Stale
 from rare_assets.corpus.source import Shard
-from rare_assets.retriever.interface import IndexState
+from rare_assets.retriever import IndexState
 
 DOCUMENTS_JOB, INDEX_JOB, ASKING_JOB = "documents_job", "corpus_index_job", "rare_job"
 

@@ -16,7 +16,7 @@ from rare_assets.checks.judgement import StoredShard
 from rare_assets.operators.answers import retryable
 from rare_assets.operators.templates import load_templates
 from rare_assets.resources.configurable import FIRST_WAIT
-from rare_assets.retriever.interface import (
+from rare_assets.retriever import (
     Bm25,
     IndexDamaged,
     IndexMissing,

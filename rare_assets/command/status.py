@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rare_assets.command.plan import Planner
 from rare_assets.corpus.source import Shard
 from rare_assets.operators.doc2query import TOO_SHORT
-from rare_assets.retriever.interface import IndexState
+from rare_assets.retriever import IndexState
 from rare_assets.schemas import TABLES
 from rare_assets.storage.tables import ParquetTables, TableDamaged
 from rare_assets.text.shown_url import shown

@@ -9,8 +9,7 @@ from typing import NamedTuple
 import polars as pl
 import regex
 
-from rare_assets.retriever.analyzers import OF_LANGUAGE, refusal
-from rare_assets.retriever.interface import ShardContent
+from rare_assets.retriever import OF_LANGUAGE, ShardContent, refusal
 from rare_assets.storage.tables import ParquetTables
 from rare_assets.text.language import language_of, probability_of
 

@@ -16,6 +16,7 @@ import polars as pl
 
 from rare_assets.exports.options import ExportError
 from rare_assets.exports.words import runs
+from rare_assets.text.shown_url import shown
 from rare_assets.text.words import words_of
 
 RUN = 13
@@ -201,6 +202,10 @@ def _batches(paths: list[str]) -> Iterator[pl.DataFrame]:
 def _files(paths: list[str]) -> list[Path]:
     found: list[Path] = []
     for given in paths:
+        if "://" in given:
+            raise ExportError(
+                f"exclude: {shown(given)} is a URL; copy its files to a folder, and name that."
+            )
         path = Path(given).expanduser()
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix in _READERS)

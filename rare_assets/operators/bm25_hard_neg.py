@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, cast
 
 import polars as pl
 
-from rare_assets.retriever.interface import PAIRS, QUERIES, Retriever
+from rare_assets.retriever import PAIRS, QUERIES, Retriever
 from rare_assets.schemas import HardNegatives, HardNegativesRejects, Produced
 from rare_assets.text.words import pieces_in
 

@@ -19,7 +19,7 @@ from rare_assets.storage.tables import ParquetTables, TableMissing
 from rare_assets.text.shown_url import shown, shown_fields
 
 if TYPE_CHECKING:
-    from rare_assets.retriever.interface import Retriever
+    from rare_assets.retriever import Retriever
     from rare_assets.teacher.estimating import EstimatingTeacher
     from rare_assets.teacher.interface import Teacher
     from rare_assets.teacher.ledger import Ledger
@@ -294,7 +294,7 @@ class Bm25Retriever(_Resource):
         index = self.index or settings.index
         retriever: Retriever
         if url:
-            from rare_assets.retriever.elasticsearch.engine import ElasticsearchRetriever
+            from rare_assets.retriever import ElasticsearchRetriever
 
             retriever = ElasticsearchRetriever(
                 url,
@@ -307,7 +307,7 @@ class Bm25Retriever(_Resource):
                 first_wait_seconds=first_wait,
             )
         else:
-            from rare_assets.retriever.embedded.engine import EmbeddedRetriever
+            from rare_assets.retriever import EmbeddedRetriever
 
             retriever = EmbeddedRetriever(str(self.storage.tables().root / "corpus_index" / index))
         try:

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from rare_assets.files.stored_bytes import StorageDamaged, StorageError
-from rare_assets.retriever.elasticsearch.connection import ElasticsearchError
-from rare_assets.retriever.interface import IndexConflict, IndexMissing, NoAnalyzer
+from rare_assets.retriever import ElasticsearchError, IndexConflict, IndexMissing, NoAnalyzer
 from rare_assets.storage.tables import TableMissing
 
 # What another try of the same step can't mend.

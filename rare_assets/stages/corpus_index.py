@@ -8,8 +8,7 @@ from pydantic import Field
 
 from rare_assets.corpus.ids import left_out, shared_ids
 from rare_assets.corpus.languages import recorded_choice
-from rare_assets.retriever.analyzers import Analyzer
-from rare_assets.retriever.interface import ShardContent
+from rare_assets.retriever import Analyzer, ShardContent
 from rare_assets.storage.tables import ParquetTables, TableDamaged
 
 DAMAGED_NAMED = 3

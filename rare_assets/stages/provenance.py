@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rare_assets.corpus.source import Shard
     from rare_assets.operators.templates import Templates
-    from rare_assets.retriever.interface import IndexState
+    from rare_assets.retriever import IndexState
     from rare_assets.stages.hard_negatives import HardNegativesConfig
     from rare_assets.stages.reasoning import ReasoningConfig
 

@@ -21,7 +21,7 @@ from rare_assets.storage.tables import ParquetTables, Provenance, TableDamaged, 
 if TYPE_CHECKING:
     from upath import UPath
 
-    from rare_assets.retriever.interface import IndexState, Retriever
+    from rare_assets.retriever import IndexState, Retriever
 
 # `negatives` is the content hash of the shard's table, `index` the state that they stand in.
 SCHEMA = {"shard": pl.String, "negatives": pl.String, "index": pl.String}

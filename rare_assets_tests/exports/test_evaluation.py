@@ -105,6 +105,13 @@ def test_a_changed_evaluation_file_is_looked_for_anew(tables, out, tmp_path):
     assert len(make(tables, str(out), ["verl"], exclude=[str(file)])) == 2
 
 
+def test_a_url_is_refused_without_its_secrets(tables, out):
+    with pytest.raises(ExportError) as refused:
+        make(tables, str(out), ["verl"], exclude=["s3://key:SECRET@bucket/beir?token=SECRET"])
+    assert "s3://bucket/beir is a URL; copy its files to a folder" in str(refused.value)
+    assert "SECRET" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
