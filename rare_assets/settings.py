@@ -65,6 +65,18 @@ class Settings(BaseSettings):
         description="Which column of a data file is which, as in text=contents,id=_id; of text, id, title, "
         "question, scenario, answer those left out keep their name.",
     )
+    passage_words: int = Field(
+        300,
+        ge=0,
+        validation_alias="RARE_PASSAGE_WORDS",
+        description="Words in a passage of a text file at most; characters in Chinese, Japanese, Thai and "
+        "their like. 0: text files are not cut.",
+    )
+    split_rows: bool = Field(
+        False,
+        validation_alias="RARE_SPLIT_ROWS",
+        description="Cut the rows of data files into passages, too.",
+    )
     rows_per_shard: int = Field(
         10_000, ge=1, validation_alias="RARE_ROWS_PER_SHARD", description="Rows in a shard at most."
     )

@@ -10,6 +10,8 @@ VARIABLES = [
     ("RARE_SOURCE", "source", "s3://bucket/corpus", "s3://bucket/corpus"),
     ("RARE_STORAGE", "storage", "/data/rare", "/data/rare"),
     ("RARE_COLUMNS", "columns", "text=body", "text=body"),
+    ("RARE_PASSAGE_WORDS", "passage_words", "0", 0),
+    ("RARE_SPLIT_ROWS", "split_rows", "true", True),
     ("RARE_ROWS_PER_SHARD", "rows_per_shard", "500", 500),
     ("RARE_REMOVE_DELETED_SHARDS", "remove_deleted_shards", "true", True),
     ("RARE_MODEL", "model", "gpt-4o-mini", "gpt-4o-mini"),

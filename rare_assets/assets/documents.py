@@ -38,7 +38,8 @@ DUPLICATES = ("duplicate_text", "duplicate_id")
 
 CORPUS_FILES_SPEC = dg.AssetSpec(
     "corpus_files",
-    description="""The source files: .jsonl, .ndjson, .json (a list), .parquet, .csv, .txt, .md.
+    description="""The source files: rows (.jsonl, .ndjson, .json, .parquet, .arrow, .feather, .csv, .tsv) and texts
+    (.txt, .md, .html, .pdf, .docx).
 
 They lie where `RARE_SOURCE` says. One file is one shard; a file of more rows than `RARE_ROWS_PER_SHARD` is several.
 The sensor `watch_corpus`, `rare-assets run` and `rare-assets register` register the shards of new files.
@@ -104,7 +105,7 @@ def read_shard(
         shard = source.shard(key, known)
         rows = StepProgress(context, shard.n_rows).counting(source.read(shard))
         return ReadShard(
-            read_documents(rows, file=shard.file, columns=source.columns),
+            read_documents(rows, file=shard.file, columns=source.columns, cutting=source.cutting),
             documents_from(shard),
             shard.file,
         )

@@ -16,25 +16,29 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import fsspec
 from polars.exceptions import PanicException
 
 from rare_assets.corpus.columns import Columns, ColumnsError
+from rare_assets.corpus.extraction.process import Extractor
 from rare_assets.corpus.formats import (
-    FORMATS,
+    KNOWN_FORMATS,
+    Format,
+    Reading,
     SourceError,
     SourceRow,
     Span,
     StoredFile,
     UnreadableFile,
     format_of,
+    is_known,
     is_text_file,
     is_unicode,
     on_one_line,
 )
+from rare_assets.corpus.passages import Cutting
 from rare_assets.files.stored_bytes import file_version
 from rare_assets.text.shown_url import shown, without_secrets
 
@@ -118,14 +122,23 @@ class CorpusSource:
             Files and folders whose name begins with "." or "_" are left out.
         rows_per_shard: a file with more rows makes several shards.
         columns: which column of a data file is which, as RARE_COLUMNS says it.
+        cutting: which texts are cut into passages, and how long those are.
     """
 
-    def __init__(self, url: str, rows_per_shard: int, *, columns: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        rows_per_shard: int,
+        *,
+        columns: str | None = None,
+        cutting: Cutting | None = None,
+    ) -> None:
         if rows_per_shard < 1:
             raise ValueError(f"rows_per_shard must be at least 1, not {rows_per_shard}")
         self._url = url
         self.rows_per_shard = rows_per_shard
         self._columns = columns
+        self.cutting = cutting or Cutting()
 
     def __repr__(self) -> str:
         return f"CorpusSource({self.url!r}, rows_per_shard={self.rows_per_shard})"
@@ -160,7 +173,7 @@ class CorpusSource:
         if not files:
             raise SourceError(
                 f"{self.url}: the source is empty: no file in it but hidden ones. Put files of the "
-                f"formats {_known_formats()} there, or set RARE_SOURCE to another folder or URL; a "
+                f"formats {KNOWN_FORMATS} there, or set RARE_SOURCE to another folder or URL; a "
                 "pattern must match files, as in folder/**/*.jsonl."
             )
         names = [without_secrets(file.path, self._url) for file in files]
@@ -241,8 +254,8 @@ class CorpusSource:
         """
         shard = self._now(shard)
         span = Span(shard.first_row, shard.n_rows, shard.byte_start, shard.byte_end)
-        with self._reading(shard.file):
-            yield from format_of(shard.file, self.columns).rows(self._stored(shard.file), span)
+        with Extractor() as extractor, self._reading(shard.file):
+            yield from self._format(shard.file, extractor).rows(self._stored(shard.file), span)
 
     @cached_property
     def _place(self) -> _Place:
@@ -320,9 +333,7 @@ class CorpusSource:
 
     def _cut(self, file: CorpusFile, key: str) -> list[Shard]:
         with self._reading(file.path):
-            spans = format_of(file.path, self.columns).spans(
-                self._stored(file.path), self.rows_per_shard
-            )
+            spans = self._format(file.path).spans(self._stored(file.path), self.rows_per_shard)
         return [
             Shard(
                 key=_part_key(key, part),
@@ -349,14 +360,19 @@ class CorpusSource:
             and parts[-1].n_rows <= self.rows_per_shard
         )
 
+    def _format(self, path: str, extractor: Extractor | None = None) -> Format:
+        return format_of(path, Reading(self.columns, lambda: extractor or Extractor()))
+
     def _unread(self, path: str) -> Shard:
         return Shard("", path, 0, 1, 0, None, None, "", self._reading_of(path))
 
     def _reading_of(self, path: str) -> str:
         """The settings by which a file is read, where they are not the default ones."""
-        if is_text_file(path) or not self.columns.setting:
-            return ""
-        return f"columns {self.columns.setting}"
+        words = self.cutting.words(text_file=is_text_file(path))
+        if is_text_file(path):
+            return "" if words == Cutting().passage_words else f"passages of {words} words"
+        said = [f"columns {self.columns.setting}"] if self.columns.setting else []
+        return ", ".join(said + ([f"rows cut at {words} words"] if words else []))
 
     def _unknown(self, key: str, keys: Iterable[str], why: str = "") -> UnknownShard:
         close = difflib.get_close_matches(key, list(keys), n=3)
@@ -440,20 +456,12 @@ def _is_hidden(place: _Place, full_path: str) -> bool:
     return place.kind != "file" and any(name.startswith((".", "_")) for name in relative.split("/"))
 
 
-def _known_formats() -> str:
-    return ", ".join(FORMATS)
-
-
 def _check_names(paths: list[str], names: list[str], url: str) -> None:
-    unknown = [
-        name
-        for path, name in zip(paths, names, strict=True)
-        if PurePosixPath(path).suffix.lower() not in FORMATS
-    ]
+    unknown = [name for path, name in zip(paths, names, strict=True) if not is_known(path)]
     if unknown:
         raise SourceError(
             f"{url}: files of a format that can't be read: {_named(unknown)}. Known formats: "
-            f"{_known_formats()}. Move the others out of the source, or give a pattern such as "
+            f"{KNOWN_FORMATS}. Move the others out of the source, or give a pattern such as "
             "folder/*.jsonl as RARE_SOURCE."
         )
     undecodable = [path for path in paths if not is_unicode(path)]

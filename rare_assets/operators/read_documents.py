@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import date
 from datetime import time as clock
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -19,11 +19,14 @@ from rare_assets.corpus.columns import FIELDS, Columns
 from rare_assets.corpus.formats import (
     SourceRow,
     UnreadableFile,
+    has_markdown,
     is_text_file,
     is_unicode,
     on_one_line,
     printable,
 )
+from rare_assets.corpus.passages import Cutting
+from rare_assets.corpus.passages import cut as cut_text
 from rare_assets.schemas import Documents, DocumentsRejects, Produced
 from rare_assets.text.shown import cut
 from rare_assets.text.words import count_words
@@ -79,7 +82,11 @@ class MissingColumn(UnreadableFile):
 
 
 def read_documents(
-    rows: Iterable[SourceRow], *, file: str, columns: Columns | None = None
+    rows: Iterable[SourceRow],
+    *,
+    file: str,
+    columns: Columns | None = None,
+    cutting: Cutting | None = None,
 ) -> Produced:
     """Make documents of a shard's source rows; whatever can't be one is a reject.
 
@@ -98,48 +105,50 @@ def read_documents(
     hold), `bad_csv_row` (fields don't match the header), `too_large` (more bytes than
     `source_formats.MAX_ROW_BYTES`, so that it was not read), `not_an_object`, `no_text` (missing, null or
     NaN), `text_not_a_string`, `empty_text` (nothing but white space), `bad_id`, `duplicate_text`,
-    `duplicate_id`. Of duplicates within the shard the first stays; equal text is looked at before id.
+    `duplicate_id`; of a text file as a whole `encrypted`, `broken_file`, `no_text_layer` (pictures alone) and
+    `parser_stopped` (it took too long or too much memory). Of duplicates within the shard the first stays; equal text is looked at before id.
 
     Args:
         rows: what `CorpusSource.read` yields.
         file: the file's path in the source, for `source`, rejects and messages.
         columns: which column is which.
+        cutting: which rows are cut into passages. Text files are, rows with a question never.
 
     Returns:
-        `Documents` and `DocumentsRejects`; their rows add up to the rows given.
+        `Documents` and `DocumentsRejects`; their rows add up to the rows given, passages counted as rows.
 
     Raises:
         NoUsableRow: not one row can be used. Says how often each reason occurred.
         MissingColumn: there are rows, and none has a column that was named.
     """
-    columns = columns or Columns()
+    columns, cutting = columns or Columns(), cutting or Cutting()
     seen = _Seen(columns)
     documents: list[tuple[Any, ...]] = []
     rejects: list[tuple[Any, ...]] = []
-    row_of_text: dict[str, int] = {}
-    row_of_id: dict[str, int] = {}
+    kept = _Kept()
     for row in rows:
+        path = row.file or file
         try:
             value = _object(row)
-            fields = seen.fields(value)
-            text = _text(fields, value)
-            doc_id = _given_id(fields, value)
-            text_hash = _text_hash(text)
-            if text_hash in row_of_text:
-                raise _Rejected("duplicate_text", f"equal to row {row_of_text[text_hash]}")
-            doc_id = doc_id or f"d-{text_hash[:16]}"
-            if doc_id in row_of_id:
-                raise _Rejected(
-                    "duplicate_id", f"{_shown(doc_id)} is the id of row {row_of_id[doc_id]}"
-                )
+            # A text file has no columns.
+            fields = value if is_text_file(path) else seen.fields(value)
+            passages = _passages(fields, value, path, cutting)
         except _Rejected as rejected:
-            rejects.append((file, row.row, rejected.reason, printable(rejected.detail)))
+            rejects.append((path, row.row, rejected.reason, printable(rejected.detail)))
             continue
-        row_of_text[text_hash] = row_of_id[doc_id] = row.row
-        optional = (_optional(fields.get(name)) for name in _OPTIONAL)
-        source = f"{file}:{row.row}"
-        whole = (file, 1, 0, len(text)) if is_text_file(file) else (doc_id, 1, None, None)
-        documents.append((doc_id, text, *optional, *whole, text_hash, source, count_words(text)))
+        optional = [_optional(fields.get(name)) for name in _OPTIONAL[1:]]
+        for passage in passages:
+            try:
+                doc_id, text_hash = kept.keep(passage, row.row)
+            except _Rejected as rejected:
+                rejects.append((path, row.row, rejected.reason, printable(rejected.detail)))
+                continue
+            place = (passage.parent_id or doc_id, passage.number, passage.start, passage.end)
+            source = f"{path}:{row.row}"
+            n_words = count_words(passage.text)
+            documents.append(
+                (doc_id, passage.text, passage.title, *optional, *place, text_hash, source, n_words)
+            )
 
     left_out = _frame(rejects, _REJECT, DocumentsRejects)
     if missing := seen.missing():
@@ -176,6 +185,67 @@ def without_file(file: str, reason: str, detail: str, earlier: Produced | None =
         Documents.cast(rows),
         DocumentsRejects.validate(pl.concat([DocumentsRejects.cast(rejects), whole]), cast=True),
     )
+
+
+class _Passage(NamedTuple):
+    """What becomes a document: its text with its place in the row that it was cut out of."""
+
+    text: str
+    title: str | None
+    given_id: str | None
+    parent_id: str | None
+    number: int = 1
+    start: int | None = None
+    end: int | None = None
+
+
+def _passages(
+    fields: dict[str, Any], row: dict[str, Any], file: str, cutting: Cutting
+) -> list[_Passage]:
+    """The passages of a row: itself, or what it is cut into."""
+    text, given_id = _text(fields, row), _given_id(fields, row)
+    title = _optional(fields.get("title"))
+    is_file = is_text_file(file)
+    words = cutting.words(text_file=is_file) if _optional(fields.get("question")) is None else 0
+    found = cut_text(text, words, markdown=has_markdown(file)) if words else []
+    if not found:
+        if is_file:
+            return [_Passage(text, title, None, file, 1, 0, len(text))]
+        return [_Passage(text, title, given_id, given_id)]
+    parent_id = file if is_file else given_id or f"d-{_text_hash(text)[:16]}"
+    return [
+        _Passage(
+            text[passage.start : passage.end],
+            passage.title or title,
+            given_id and f"{given_id}#{number}",
+            parent_id,
+            number,
+            passage.start,
+            passage.end,
+        )
+        for number, passage in enumerate(found, 1)
+    ]
+
+
+class _Kept:
+    """The texts and ids of a shard so far."""
+
+    def __init__(self) -> None:
+        self._row_of_text: dict[str, int] = {}
+        self._row_of_id: dict[str, int] = {}
+
+    def keep(self, passage: _Passage, row: int) -> tuple[str, str]:
+        """Return id and text hash of a passage. Raises _Rejected if its text or its id is there already."""
+        text_hash = _text_hash(passage.text)
+        if text_hash in self._row_of_text:
+            raise _Rejected("duplicate_text", f"equal to row {self._row_of_text[text_hash]}")
+        doc_id = passage.given_id or f"d-{text_hash[:16]}"
+        if doc_id in self._row_of_id:
+            raise _Rejected(
+                "duplicate_id", f"{_shown(doc_id)} is the id of row {self._row_of_id[doc_id]}"
+            )
+        self._row_of_text[text_hash] = self._row_of_id[doc_id] = row
+        return doc_id, text_hash
 
 
 class _Seen:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 from pydantic import Field, SecretStr
 
+from rare_assets.corpus.passages import Cutting
 from rare_assets.corpus.source import CorpusSource
 from rare_assets.settings import Settings
 from rare_assets.storage.tables import ParquetTables, TableMissing
@@ -77,6 +78,8 @@ class Corpus(_Resource):
 
     url: str | None = setting("source")
     columns: str | None = setting("columns")
+    passage_words: int | None = setting("passage_words", ge=0)
+    split_rows: bool | None = setting("split_rows")
     rows_per_shard: int | None = setting("rows_per_shard")
     remove_deleted_shards: bool | None = setting("remove_deleted_shards")
 
@@ -94,6 +97,10 @@ class Corpus(_Resource):
             self.url or settings.source,
             self.rows_per_shard or settings.rows_per_shard,
             columns=settings.columns if self.columns is None else self.columns,
+            cutting=Cutting(
+                settings.passage_words if self.passage_words is None else self.passage_words,
+                settings.split_rows if self.split_rows is None else self.split_rows,
+            ),
         )
 
 

@@ -22,6 +22,11 @@ _find_unspaced = regex.compile(
     r"&&\p{L}]|[\u0F0B\u0F0C\u1361]",
     regex.V1,
 ).search
+_split_unspaced = regex.compile(
+    r"[\p{Line_Break=Ideographic}\p{Line_Break=Nonstarter}\p{Line_Break=Complex_Context}"
+    r"\p{Line_Break=Conditional_Japanese_Starter}\p{Line_Break=Aksara}\p{Line_Break=Aksara_Start}]",
+    regex.V1,
+).subn
 _find_letter_of_few = regex.compile(r"\p{Line_Break=Complex_Context}").search
 _find_non_ascii = regex.compile(r"[^\x00-\x7F]+").findall
 # A word's marks belong to it, and so do joiners within it (Persian, Hindi).
@@ -57,6 +62,14 @@ def count_words(text: str) -> int:
     unspaced = [chunk for chunk in chunks if sets_no_blanks(chunk)]
     found = len(_segments(" ".join(unspaced)))
     return max(len(chunks) - len(unspaced) + found, 1)  # a lone mark is one
+
+
+def count_units(text: str) -> int:
+    """Return the number of words, each character counted as one where a script sets no blanks."""
+    if not sets_no_blanks(text):
+        return len(text.split())
+    spaced, characters = _split_unspaced("  ", text)
+    return len(spaced.split()) + characters
 
 
 def words_in(text: str) -> list[str]:

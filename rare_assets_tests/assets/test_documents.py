@@ -86,7 +86,7 @@ UNREADABLE = {
     "cut.parquet": (cut_off_parquet(), "unreadable_file", "Check that it is whole"),
     "none.parquet": (b"", "unreadable_file", "Check that it is whole"),
     "column.csv": (b"body\nx\n", "unreadable_file", "exactly one column `text`"),
-    "quote.csv": (b'text\n"never closed\n', "unreadable_file", "unexpected end of data"),
+    "quote.csv": (b'text\n"never closed\n', "no_usable_row", "unexpected end of data"),
     "utf16.csv": ("text\na\n".encode("utf-16"), "unreadable_file", "column `text`"),
     "empty.jsonl": (b"", "no_usable_row", "it has no rows"),
     "latin.txt": ("caf\u00e9".encode("latin-1"), "no_usable_row", "not_utf8"),

@@ -1,5 +1,6 @@
 """Files to shards to rows, on real folders, a real S3 server and fsspec's memory."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 import fsspec
 import polars as pl
 import pytest
+from backports import zstd
 
 from rare_assets.corpus.formats import base as source_formats
 from rare_assets.corpus.source import (
@@ -22,6 +24,7 @@ from rare_assets.corpus.source import (
     UnreadableFile,
     shard_keys,
 )
+from rare_assets.operators.read_documents import read_documents
 
 TEXTS = ["one", 'two "quoted"', "three,\nfour", "fünf", "six"]
 
@@ -168,10 +171,10 @@ class TestFiles:
         assert source.shard("b.txt", shards) == shards[0]
 
     def test_unknown_formats_are_all_named_with_the_remedy(self, tmp_path):
-        for name in ("a.txt", "b.pdf", "c/README", "d.jsonl.gz"):
+        for name in ("a.txt", "b.epub", "c/data", "d.txt.gz"):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text("x")
-        with pytest.raises(SourceError, match=r"b\.pdf, c/README, d\.jsonl\.gz\. .*\.ndjson") as e:
+        with pytest.raises(SourceError, match=r"b\.epub, c/data, d\.txt\.gz\. .*\.ndjson") as e:
             CorpusSource(str(tmp_path), 10).shards()
         assert "folder/*.jsonl" in str(e.value)
         assert "a.txt" not in str(e.value)
@@ -603,6 +606,123 @@ class TestFormats:
         assert rows[3].detail == "4 fields under 3 columns: unquoted, comma,t,x"
         assert rows[5].value == {"text": "last", "title": None}
 
+    @pytest.mark.parametrize(
+        ("bad", "n_rows"),
+        [
+            ('2,"b" c', 1),
+            ('2,"never closed', 1),
+            ('2,"two\nlines "of" it\nand a third"', 1),
+            ('2,""b"', 1),
+        ],
+    )
+    @pytest.mark.parametrize("rows_per_shard", [1, 2, 100])
+    def test_a_bad_quote_of_csv_costs_its_record(self, tmp_path, bad, n_rows, rows_per_shard):
+        content = f'id,text\n1,"a ""quoted"", thing"\n{bad}\n3,c\n4,"d\ne"\n'
+        rows = self.rows(tmp_path, "a.csv", content.encode(), rows_per_shard=rows_per_shard)
+        usable = [row.value["text"] for row in rows if not row.problem]
+        assert usable == ['a "quoted", thing', "c", "d\ne"]
+        assert [row.problem for row in rows].count("bad_csv_row") == n_rows
+        assert [row.row for row in rows] == list(range(1, len(rows) + 1))
+        assert rows[1].detail.endswith(bad.split("\n")[0])
+
+    def test_tsv_is_a_record_a_line_and_its_quotes_are_text_but_for_pandas_ones(self, tmp_path):
+        records = [
+            ("1", '"Quoted" from the first word', '"Quoted" from the first word'),
+            ("2", '"never closed', '"never closed'),
+            ("3", '"pandas ""quotes"" it"', 'pandas "quotes" it'),
+            ("4", '"two\nlines"', "two\nlines"),
+            ("5", 'size 5"', 'size 5"'),
+        ]
+        content = "\n".join(f"{n}\t{text}" for n, text, _ in records).encode()
+        for columns, head in (("id=0,text=1", b""), ("", b"id\ttext\n")):
+            (tmp_path / "a.tsv").write_bytes(head + content)
+            for rows_per_shard in (1, 2, 100):
+                source = CorpusSource(str(tmp_path / "a.tsv"), rows_per_shard, columns=columns)
+                rows = [row for shard in source.shards() for row in source.read(shard)]
+                assert [tuple(row.value.values()) for row in rows] == [
+                    (n, text) for n, _, text in records
+                ]
+
+    @pytest.mark.parametrize("suffix", ["jsonl", "ndjson", "json", "csv"])
+    @pytest.mark.parametrize("packed", ["gz", "zst"])
+    def test_packed_files_are_cut_and_read_as_others(self, tmp_path, suffix, packed):
+        plain = tmp_path / f"a.{suffix}"
+        write(plain, TEXTS)
+        content = plain.read_bytes()
+        # Several frames, as parallel packers write them.
+        pack = gzip.compress if packed == "gz" else zstd.compress
+        parts = [content[:20], content[20:]]
+        (tmp_path / f"b.{suffix}.{packed}").write_bytes(b"".join(map(pack, parts)))
+        source = CorpusSource(str(tmp_path), 2)
+        shards = source.shards()
+        assert [shard.key for shard in shards][3:] == [
+            f"b.{suffix}.{packed}" + end for end in ("", ".part-00001", ".part-00002")
+        ]
+        found = [texts_of(source, shard) for shard in shards]
+        assert found[:3] == found[3:]
+
+    @pytest.mark.parametrize("packed", ["gz", "zst"])
+    def test_a_packed_file_that_is_cut_short_is_named(self, tmp_path, packed):
+        pack = gzip.compress if packed == "gz" else zstd.compress
+        content = pack(b"".join(b'{"text": "%d"}\n' % n for n in range(10_000)))
+        (tmp_path / f"a.jsonl.{packed}").write_bytes(content[:-200])
+        source = CorpusSource(str(tmp_path), 10)
+        with pytest.raises(UnreadableFile, match=rf"a\.jsonl\.{packed}: can't be read .*whole"):
+            list(source.read(source.shards()[0]))
+
+    @pytest.mark.parametrize("suffix", ["arrow", "feather"])
+    @pytest.mark.parametrize("stream", [True, False])
+    def test_arrow_files_and_streams(self, tmp_path, suffix, stream):
+        frame = pl.DataFrame({"n": range(5), "text": TEXTS, "id": list("abcde")})
+        path = tmp_path / f"a.{suffix}"
+        if stream:
+            frame.write_ipc_stream(path)
+        else:
+            frame.write_ipc(path, compression="zstd")
+        source = CorpusSource(str(tmp_path), 2)
+        rows = [row for shard in source.shards() for row in source.read(shard)]
+        assert [(row.row, row.value) for row in rows] == [
+            (n, {"text": text, "id": "abcde"[n - 1]}) for n, text in enumerate(TEXTS, 1)
+        ]
+
+    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-be"])
+    @pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "txt", "md"])
+    def test_the_byte_order_mark_says_the_encoding(self, tmp_path, suffix, encoding):
+        path = tmp_path / f"a.{suffix}"
+        if suffix in ("txt", "md"):
+            path.write_text("fünf 😀")
+        else:
+            write(path, ["eins", "fünf 😀", "drei"])
+        text = path.read_text()
+        mark = "\ufeff" if encoding == "utf-16-be" else ""
+        path.write_bytes((mark + text).encode(encoding))
+        source = CorpusSource(str(tmp_path), 1)
+        texts = [text for shard in source.shards() for _, text in texts_of(source, shard)]
+        assert texts == (["fünf 😀"] if suffix in ("txt", "md") else ["eins", "fünf 😀", "drei"])
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            f"a.{end}"
+            for end in [
+                "jsonl",
+                "json",
+                "csv",
+                "tsv",
+                "parquet",
+                "arrow",
+                "feather",
+                "jsonl.gz",
+                "csv.zst",
+            ]
+        ],
+    )
+    def test_files_without_a_byte_are_told(self, tmp_path, name):
+        (tmp_path / name).write_bytes(b"")
+        source = CorpusSource(str(tmp_path), 10)
+        with pytest.raises(UnreadableFile, match=re.escape(name)):
+            read_documents(source.read(source.shards()[0]), file=name)
+
     def test_long_csv_field_is_read(self, tmp_path):
         ((_, value),) = self.values(tmp_path, "a.csv", b"text\n" + b"x" * 300_000)
         assert value == {"text": "x" * 300_000}
@@ -617,11 +737,8 @@ class TestFormats:
             ),
             ("text,text\na,1", "its columns: text, text"),
             ("id;text\n1;a", "its columns: id;text. To use it, separate the columns with commas"),
-            (
-                'text\na\n"never closed\n',
-                "unexpected end of data, in the record that begins at byte 7",
-            ),
-            ('text\n"a"b\n', "expected after"),
+            ('text"\n"a"b\n', "needs exactly one column `text`"),
+            ('"text\na\n', "first line can't be read (unexpected end of data)"),
         ],
     )
     def test_csv_that_cannot_be_used_is_named_with_the_reason(self, tmp_path, content, message):

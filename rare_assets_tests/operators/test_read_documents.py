@@ -11,6 +11,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from rare_assets.corpus.columns import Columns, ColumnsError
+from rare_assets.corpus.passages import Cutting
 from rare_assets.corpus.source import CorpusSource, SourceError, SourceRow
 from rare_assets.operators.read_documents import MissingColumn, NoUsableRow, read_documents
 from rare_assets.schemas import Documents, DocumentsRejects
@@ -198,6 +199,72 @@ def test_rows_and_rejects_add_up_to_the_rows_given():
 
 def test_bytes_that_are_utf8_are_text():
     assert document({"text": "über".encode()})["text"] == "über"
+
+
+class TestPassages:
+    LONG = "# Pipes\n\n" + "\n\n".join(
+        f"## Part {n}\n\n" + f"Sentence {n} has a number of words that make it long. " * 20
+        for n in range(5)
+    )
+
+    def read(self, file, value, **options):
+        return read_documents([SourceRow(1, value)], file=file, cutting=Cutting(**options)).rows
+
+    def test_a_text_file_is_cut_and_each_passage_is_found_again(self):
+        rows = self.read("d/a.md", {"text": self.LONG, "title": "Pipes"})
+        assert rows["title"].to_list() == [f"Pipes > Part {n}" for n in range(5)]
+        assert rows["parent_id"].unique().to_list() == ["d/a.md"]
+        assert rows["passage"].to_list() == [1, 2, 3, 4, 5]
+        for row in rows.iter_rows(named=True):
+            assert self.LONG[row["char_start"] : row["char_end"]] == row["text"]
+            digest = hashlib.sha256(row["text"].encode()).hexdigest()
+            assert row["doc_id"] == f"d-{digest[:16]}"
+            assert row["source"] == "d/a.md:1"
+
+    def test_a_text_file_that_fits_stays_as_it_was(self):
+        text = "# T\n\nFew words.\n"
+        (row,) = self.read("a.md", {"text": text, "title": "T"}).to_dicts()
+        assert (row["text"], row["title"], row["passage"]) == (text, "T", 1)
+        assert (row["char_start"], row["char_end"]) == (0, len(text))
+        assert row["doc_id"] == "d-" + hashlib.sha256(text.strip().encode()).hexdigest()[:16]
+
+    def test_zero_words_cut_nothing(self):
+        assert self.read("a.md", {"text": self.LONG}, passage_words=0).height == 1
+
+    def test_an_inserted_passage_changes_no_others_id(self):
+        before = self.read("a.md", {"text": self.LONG})["doc_id"].to_list()
+        longer = self.LONG.replace("## Part 2", "## New\n\n" + "New words. " * 40 + "\n\n## Part 2")
+        after = self.read("a.md", {"text": longer})["doc_id"].to_list()
+        assert [doc_id for doc_id in after if doc_id in before] == before
+        assert len(after) == len(before) + 1
+
+    def test_rows_are_cut_where_that_is_asked_for(self):
+        value = {"id": "x", "text": self.LONG, "title": "T", "answer": "A"}
+        assert self.read("a.jsonl", value).height == 1
+        rows = self.read("a.jsonl", value, split_rows=True)
+        assert rows["doc_id"].to_list() == [f"x#{n}" for n in range(1, rows.height + 1)]
+        assert rows.height > 3
+        assert rows["parent_id"].unique().to_list() == ["x"]
+        assert rows["title"].unique().to_list() == ["T"]
+        text = rows.select(text=pl.struct("char_start", "char_end")).to_series().to_list()
+        assert [self.LONG[t["char_start"] : t["char_end"]] for t in text] == rows["text"].to_list()
+        del value["id"]
+        rows = self.read("a.jsonl", value, split_rows=True)
+        assert all(doc_id.startswith("d-") for doc_id in rows["doc_id"])
+        assert rows["parent_id"].unique().to_list() == [
+            "d-" + hashlib.sha256(self.LONG.strip().encode()).hexdigest()[:16]
+        ]
+
+    def test_a_row_with_a_question_stays_whole(self):
+        value = {"text": self.LONG, "question": "Why?"}
+        assert self.read("a.jsonl", value, split_rows=True).height == 1
+
+    def test_a_passage_that_stands_twice_is_kept_once(self):
+        part = "The same words in both sections of this file, over and over. " * 15
+        text = f"## A\n\n{part}\n\n## A\n\n{part}"
+        produced = read_documents([SourceRow(1, {"text": text})], file="a.md")
+        assert produced.rows.height == 1
+        assert produced.rejects["reason"].to_list() == ["duplicate_text"]
 
 
 class TestColumns:

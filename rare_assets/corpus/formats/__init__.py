@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from rare_assets.corpus.columns import Columns
+from rare_assets.corpus.extraction.process import Extractor
 from rare_assets.corpus.formats.base import (
     DETAIL_LENGTH,
     Format,
@@ -22,47 +24,91 @@ from rare_assets.corpus.formats.base import (
     on_one_line,
     printable,
 )
-from rare_assets.corpus.formats.columnar import Parquet
-from rare_assets.corpus.formats.delimited import Csv
+from rare_assets.corpus.formats.columnar import Arrow, Parquet
+from rare_assets.corpus.formats.delimited import Csv, Tsv
 from rare_assets.corpus.formats.json_lines import JsonLines
 from rare_assets.corpus.formats.json_list import JsonList
-from rare_assets.corpus.formats.text_file import TextFile
+from rare_assets.corpus.formats.streams import PACKED
+from rare_assets.corpus.formats.text_file import ParsedFile, TextFile
 
 __all__ = [
     "DETAIL_LENGTH",
     "FORMATS",
+    "KNOWN_FORMATS",
     "Format",
+    "Reading",
     "SourceError",
     "SourceRow",
     "Span",
     "StoredFile",
     "UnreadableFile",
     "format_of",
+    "has_markdown",
+    "is_known",
     "is_text_file",
     "is_unicode",
     "on_one_line",
     "printable",
 ]
 
-FORMATS: dict[str, Callable[[Columns], Format]] = {
+
+class Reading(NamedTuple):
+    """What formats need to read files: which column is which, and who parses."""
+
+    columns: Columns
+    extractor: Callable[[], Extractor]
+
+
+FORMATS: dict[str, Callable[[Reading], Format]] = {
     ".jsonl": lambda _: JsonLines(),
     ".ndjson": lambda _: JsonLines(),
     ".json": lambda _: JsonList(),
-    ".parquet": Parquet,
-    ".csv": Csv,
+    ".parquet": lambda reading: Parquet(reading.columns),
+    ".arrow": lambda reading: Arrow(reading.columns),
+    ".feather": lambda reading: Arrow(reading.columns),
+    ".csv": lambda reading: Csv(reading.columns),
+    ".tsv": lambda reading: Tsv(reading.columns),
     ".txt": lambda _: TextFile(headings=False),
     ".md": lambda _: TextFile(headings=True),
+    ".html": lambda reading: ParsedFile("html", reading.extractor),
+    ".htm": lambda reading: ParsedFile("html", reading.extractor),
+    ".pdf": lambda reading: ParsedFile("pdf", reading.extractor),
+    ".docx": lambda reading: ParsedFile("docx", reading.extractor),
 }
+# Formats that may be packed: they are read from the first byte to the last.
+_PACKABLE = {".jsonl", ".ndjson", ".json", ".csv", ".tsv"}
+# Formats of which a file is one text, not rows, and those with the marks of Markdown.
+_TEXT = {".txt", ".md", ".html", ".htm", ".pdf", ".docx"}
+_MARKDOWN = _TEXT - {".txt", ".pdf"}
+KNOWN_FORMATS = f"{', '.join(FORMATS)}, and .gz or .zst after {', '.join(sorted(_PACKABLE))}"
 
-# Formats of which a file is one text, not rows.
-TEXT_FILES = {".txt", ".md"}
+
+def format_of(path: str, reading: Reading) -> Format:
+    """Return the format that a file's name says."""
+    return FORMATS[_suffix(path)](reading)
+
+
+def is_known(path: str) -> bool:
+    """Return True if files of that name can be read."""
+    return _suffix(path) in FORMATS
 
 
 def is_text_file(path: str) -> bool:
     """Return True if a file is one text, by its name."""
-    return PurePosixPath(path).suffix.lower() in TEXT_FILES
+    return _suffix(path) in _TEXT
 
 
-def format_of(path: str, columns: Columns) -> Format:
-    """Return the format that a file's name says, to be read by those columns."""
-    return FORMATS[PurePosixPath(path).suffix.lower()](columns)
+def has_markdown(path: str) -> bool:
+    """Return True if a file's text has the marks of Markdown, by its name."""
+    return _suffix(path) in _MARKDOWN
+
+
+def _suffix(path: str) -> str:
+    """The ending that says the format, without that of a packed file."""
+    name = PurePosixPath(path)
+    if (
+        name.suffix.lower() in PACKED
+        and (inner := name.with_suffix("").suffix.lower()) in _PACKABLE
+    ):
+        return inner
+    return name.suffix.lower()

@@ -10,8 +10,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol, cast
 
+from rare_assets.corpus.formats.streams import as_utf8, unpacked
 from rare_assets.text.shown import cut
 
 BOM = codecs.BOM_UTF8
@@ -40,13 +41,15 @@ class SourceRow(NamedTuple):
 
     `row` counts from 1: lines of JSON Lines, records of CSV (header not counted), elements of a JSON
     list, rows of Parquet; a text file is row 1. Where the bytes could not be made a value, `problem`
-    is the reason (`broken_json`, `not_utf8`, `bad_csv_row`, `too_large`) and `detail` says more.
+    is the reason (`broken_json`, `not_utf8`, `bad_csv_row`, `too_large`) and `detail` says more. `file`
+    is its path where a shard has several files.
     """
 
     row: int
     value: Any
     problem: str | None = None
     detail: str | None = None
+    file: str = ""
 
 
 class TooLarge(NamedTuple):
@@ -84,10 +87,13 @@ class StoredFile(NamedTuple):
         return self.is_local and os.path.islink(self.path)
 
     @contextmanager
-    def open(self) -> Iterator[IO[bytes]]:
-        """The file's bytes, buffered for reading line by line."""
+    def open(self) -> Iterator[io.BufferedReader]:
+        """The file's bytes, unpacked where its name says so, buffered for reading line by line."""
         self._require_regular()
-        with self.fs.open(self.path, "rb") as raw, io.BufferedReader(raw, CHUNK) as stream:
+        with (
+            self.fs.open(self.path, "rb") as raw,
+            io.BufferedReader(cast(Any, unpacked(raw, self.path)), CHUNK) as stream,
+        ):
             yield stream
 
     @contextmanager
@@ -101,10 +107,20 @@ class StoredFile(NamedTuple):
         elif protocols & _POLARS_PROTOCOLS:
             yield self.fs.unstrip_protocol(self.path)
         else:
-            with tempfile.TemporaryDirectory(prefix="rare-source-") as folder:
-                copy = os.path.join(folder, "copy")
-                self.fs.get_file(self.path, copy)
-                yield copy
+            with self.on_disk() as path:
+                yield path
+
+    @contextmanager
+    def on_disk(self) -> Iterator[str]:
+        """A path on the local disk, of the file or of a copy."""
+        self._require_regular()
+        if self.is_local:
+            yield self.path
+            return
+        with tempfile.TemporaryDirectory(prefix="rare-source-") as folder:
+            copy = os.path.join(folder, "copy")
+            self.fs.get_file(self.path, copy)
+            yield copy
 
     def _require_regular(self) -> None:
         """Raise OSError for a pipe or a device, whose opening might wait forever."""
@@ -134,7 +150,7 @@ class StreamFormat:
 
     def spans(self, file: StoredFile, rows_per_span: int) -> list[Span]:
         spans: list[Span] = []
-        with file.open() as stream:
+        with file.open() as raw, as_utf8(raw) as stream:
             for n, item in enumerate(self.items(stream, 0, 1, file.name)):
                 if n % rows_per_span == 0:
                     spans.append(Span(item.row, 1, item.start, item.end))
@@ -144,7 +160,7 @@ class StreamFormat:
         return spans or [Span(1, 0, 0, 0)]
 
     def rows(self, file: StoredFile, span: Span) -> Iterator[SourceRow]:
-        with file.open() as stream:
+        with file.open() as raw, as_utf8(raw) as stream:
             columns = self.columns(stream, file.name)
             items = self.items(stream, span.byte_start or 0, span.first_row, file.name)
             for item in islice(items, span.n_rows):

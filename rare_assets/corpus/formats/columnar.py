@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import polars as pl
@@ -13,6 +14,7 @@ from rare_assets.corpus.formats.base import SourceRow, Span, StoredFile, Unreada
 
 # No column of a source that is read has this name.
 _SIZE = "bytes of the row"
+_ARROW_FILE = b"ARROW1"
 
 
 class Parquet:
@@ -22,7 +24,7 @@ class Parquet:
         self._columns = columns
 
     def spans(self, file: StoredFile, rows_per_span: int) -> list[Span]:
-        with file.for_polars() as path:
+        with self._place(file) as path:
             n_rows = self._scan(path, file.name).select(pl.len()).collect().item()
         return [
             Span(start + 1, min(rows_per_span, n_rows - start), None, None)
@@ -30,7 +32,7 @@ class Parquet:
         ] or [Span(1, 0, None, None)]
 
     def rows(self, file: StoredFile, span: Span) -> Iterator[SourceRow]:
-        with file.for_polars() as path:
+        with self._place(file) as path:
             scan = self._scan(path, file.name).slice(span.first_row - 1, span.n_rows)
             size = _row_size(scan.collect_schema())
             # What is too large leaves with the part of the file that it was decoded with.
@@ -43,8 +45,14 @@ class Parquet:
             else:
                 yield SourceRow(row, value)
 
+    def _place(self, file: StoredFile) -> AbstractContextManager[str]:
+        return file.for_polars()
+
+    def _open(self, path: str) -> pl.LazyFrame:
+        return pl.scan_parquet(path, glob=False, hive_partitioning=False)
+
     def _scan(self, path: str, name: str) -> pl.LazyFrame:
-        scan = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+        scan = self._open(path)
         schema = scan.collect_schema()
         found = {field: _column(schema, name) for field, name in self._columns.names.items()}
         required = {"text", *self._columns.named}
@@ -56,6 +64,20 @@ class Parquet:
             if (expression := found[field]) is not None
         }
         return scan.select(wanted.values())
+
+
+class Arrow(Parquet):
+    """Arrow's files, which are Feather's too, and its streams, which are read as a whole."""
+
+    def _place(self, file: StoredFile) -> AbstractContextManager[str]:
+        return file.on_disk()
+
+    def _open(self, path: str) -> pl.LazyFrame:
+        with open(path, "rb") as file:
+            begin = file.read(len(_ARROW_FILE))
+        if begin == _ARROW_FILE:
+            return pl.scan_ipc(path, glob=False)
+        return pl.read_ipc_stream(path).lazy()
 
 
 def _row_size(schema: pl.Schema) -> pl.Expr:

@@ -1,16 +1,22 @@
-"""Text and Markdown files."""
+"""Files that are one text each: plain, Markdown, and what a parser makes text of."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from rare_assets.corpus.extraction.process import Extractor
 from rare_assets.corpus.formats import base
 from rare_assets.corpus.formats.base import BOM, SourceRow, Span, StoredFile, too_large, undecodable
+from rare_assets.corpus.formats.streams import wide_encoding
+from rare_assets.corpus.passages import first_heading
+
+# A PDF's pictures are none of its text, so it may be larger than a row.
+_MAX_PDF_BYTES = 512 << 20
 
 
 class TextFile:
-    """A file that is one document, text as it stands. `headings`: its first `# ` is the title."""
+    """A file that is one text as it stands. `headings`: its first `# ` is the title."""
 
     def __init__(self, *, headings: bool) -> None:
         self._headings = headings
@@ -24,21 +30,38 @@ class TextFile:
             if len(content) > base.MAX_ROW_BYTES:
                 yield too_large(1, stream.seek(0, os.SEEK_END))
                 return
+        mark, encoding = wide_encoding(content) or (b"", "utf-8")
         try:
-            text = content.decode()
+            text = content[len(mark) :].decode(encoding)
         except UnicodeDecodeError as error:
             yield SourceRow(1, None, "not_utf8", undecodable(error, content))
             return
-        title = _first_heading(text) if self._headings else None
+        title = first_heading(text) if self._headings else None
         yield SourceRow(1, {"text": text, "title": title})
 
 
-def _first_heading(text: str) -> str | None:
-    """Of a Markdown text, the first heading of level 1 that is not inside a code block."""
-    in_code = False
-    for line in text.splitlines():
-        if line.lstrip().startswith(("```", "~~~")):
-            in_code = not in_code
-        elif line.startswith("# ") and not in_code:
-            return line[2:].strip() or None
-    return None
+class ParsedFile:
+    """A file of which a parser makes text, in a process that is killed if it takes too much."""
+
+    def __init__(self, kind: str, extractor: Callable[[], Extractor]) -> None:
+        self._kind = kind
+        self._extractor = extractor
+
+    def spans(self, file: StoredFile, rows_per_span: int) -> list[Span]:
+        return [Span(1, 1, None, None)]
+
+    def rows(self, file: StoredFile, span: Span) -> Iterator[SourceRow]:
+        with file.open() as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(0)
+            if size > (_MAX_PDF_BYTES if self._kind == "pdf" else base.MAX_ROW_BYTES):
+                yield too_large(1, size)
+                return
+            if not size:
+                yield SourceRow(1, None, "empty_text", "the file has no bytes")
+                return
+            found = self._extractor().extract(self._kind, stream, size)
+        if found.problem:
+            yield SourceRow(1, None, found.problem, found.detail)
+            return
+        yield SourceRow(1, {"text": found.text, "title": first_heading(found.text) or found.title})

@@ -1,0 +1,296 @@
+"""PDF to text: columns one after the other, paragraphs whole, without running heads."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import pypdfium2
+import pypdfium2.raw as pdfium
+
+from rare_assets.corpus.extraction import Unusable
+
+# PDFium puts it where a word was divided at a line's end.
+_DIVIDED = "\ufffe"
+_HYPHENS = "-\u2010\u2011\u00ad" + _DIVIDED
+_LIGATURES = {
+    code: unicodedata.normalize("NFKC", chr(code)) for code in (*range(0xFB00, 0xFB07), 0xA0)
+}
+# Lines at a page's top and bottom that may be running heads or page numbers.
+_EDGE_LINES = 2
+# Of the pages, those that have a line at the same edge: then it is a running head.
+_RUNNING_SHARE = 0.4
+_PAGE_NUMBER = re.compile(
+    r"\W*(?:(?:page|seite|p\.)\s*)?(?:\d{1,4}|[ivxlc]{1,7})(?:\s*(?:of|von|/)\s*\d{1,4})?\W*", re.I
+)
+_NO_TITLES = {"", "anonymous", "untitled", "unspecified", "document"}
+_WORD_BEFORE = re.compile(r"[^\W\d_]+\Z")
+_WORD_AFTER = re.compile(r"\A[^\W\d_]+")
+
+
+class _Line(NamedTuple):
+    """Text that stands together on one line: `top` and `bottom` grow downwards from the page's top."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    text: str
+
+    @property
+    def height(self) -> float:
+        return self.bottom - self.top
+
+
+def extract(content: bytes) -> tuple[str, str | None]:
+    """Return a file's text and the title that it gives itself.
+
+    Raises:
+        Unusable: it is encrypted, broken or has pictures alone.
+    """
+    try:
+        document = pypdfium2.PdfDocument(content)
+    except pypdfium2.PdfiumError as error:
+        if error.err_code == pdfium.FPDF_ERR_PASSWORD:
+            raise Unusable("encrypted", "protected by a password") from error
+        raise Unusable("broken_file", f"not a PDF that can be read: {error}") from error
+    pages = [_lines(document[number]) for number in range(len(document))]
+    if not any(pages):
+        raise Unusable(
+            "no_text_layer", f"{len(pages)} pages of pictures and no text; recognise the text first"
+        )
+    paragraphs: list[list[str]] = []
+    for page in _without_running_heads(pages):
+        found = list(_paragraphs(_in_reading_order(page)))
+        if paragraphs and found and _goes_on(paragraphs[-1], found[0]):
+            paragraphs[-1] += found.pop(0)
+        paragraphs += found
+    known = Counter(re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)+", "\n".join(map("\n".join, paragraphs))))
+    text = "\n\n".join(_joined(lines, known) for lines in paragraphs)
+    title = " ".join((document.get_metadata_dict().get("Title") or "").split())
+    # What programs write that were told no title.
+    return text, None if title.strip("()").lower() in _NO_TITLES else title
+
+
+def _lines(page: Any) -> list[_Line]:
+    """The lines of a page in the file's order, parted where a gap is as wide as between columns."""
+    text_page = page.get_textpage()
+    n = text_page.count_chars()
+    if n <= 0:
+        return []
+    height = page.get_height()
+    buffer = (ctypes.c_ushort * (n + 1))()
+    pdfium.FPDFText_GetText(text_page.raw, 0, n, buffer)
+    units = bytes(buffer)[: 2 * n].decode("utf-16-le", "replace")
+    if len(units) != n:  # characters beyond the basic plane: places can't be told by number
+        units = "".join(chr(pdfium.FPDFText_GetUnicode(text_page.raw, i)) for i in range(n))
+    # The box of a font's letters is as high for an a as for a g, so a row has one bottom.
+    box = pdfium.FS_RECTF()
+    place = ctypes.byref(box)
+    lines: list[_Line] = []
+    run: list[tuple[float, float, float, float, str]] = []
+
+    def finish() -> None:
+        text = "".join(character for *_, character in run).translate(_LIGATURES).strip()
+        if text:
+            inked = [each for each in run if not each[4].isspace()] or run
+            lines.append(
+                _Line(
+                    min(each[0] for each in inked),
+                    min(each[1] for each in inked),
+                    max(each[2] for each in inked),
+                    max(each[3] for each in inked),
+                    text,
+                )
+            )
+        run.clear()
+
+    for i, character in enumerate(units):
+        if character in "\r\n":
+            finish()
+            continue
+        if not pdfium.FPDFText_GetLooseCharBox(text_page.raw, i, place) or box.right <= box.left:
+            if run:
+                run.append((run[-1][2], run[-1][1], run[-1][2], run[-1][3], character))
+            continue
+        here = (box.left, height - box.top, box.right, height - box.bottom, character)
+        if run:
+            size = max(run[0][3] - run[0][1], here[3] - here[1], 6.0)
+            if here[0] - run[-1][2] > 1.5 * size or run[-1][2] - here[0] > 3 * size:
+                finish()
+        run.append(here)
+    finish()
+    return lines
+
+
+def _without_running_heads(pages: list[list[_Line]]) -> Iterator[list[_Line]]:
+    edges = [_edges(page) for page in pages]
+    seen = Counter(
+        key
+        for page in edges
+        for key in {(place, _without_numbers(line.text)) for place, line in page}
+    )
+    # A second page is the first that can repeat anything; odd and even pages may differ.
+    often = max(2.0, _RUNNING_SHARE * len(pages))
+    for page, edge in zip(pages, edges, strict=True):
+        gone = {
+            line
+            for place, line in edge
+            if seen[place, _without_numbers(line.text)] >= often
+            or (len(page) > 1 and _PAGE_NUMBER.fullmatch(line.text))
+        }
+        yield [line for line in page if line not in gone]
+
+
+def _edges(page: list[_Line]) -> list[tuple[str, _Line]]:
+    """The lines of the first and the last rows of a page."""
+    by_row: dict[int, list[_Line]] = {}
+    for line in page:
+        by_row.setdefault(round(line.bottom / 4), []).append(line)
+    rows = sorted(by_row)
+    first, last = rows[:_EDGE_LINES], rows[-_EDGE_LINES:]
+    return [("top", line) for row in first for line in by_row[row]] + [
+        ("bottom", line) for row in last for line in by_row[row]
+    ]
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"\d+", "#", text)
+
+
+def _in_reading_order(lines: list[_Line]) -> list[_Line]:
+    """Put columns one after the other; lines across them part what is above from what is below."""
+    rows = _rows(lines)
+    gutter = _gutter(rows)
+    if gutter is None:
+        return [_merged(row) for row in rows]
+    ordered: list[_Line] = []
+    left: list[_Line] = []
+    right: list[_Line] = []
+    for row in rows:
+        if any(line.left < gutter < line.right for line in row):
+            ordered += [*_in_reading_order(left), *_in_reading_order(right), _merged(row)]
+            left, right = [], []
+        else:
+            left += [line for line in row if line.right <= gutter]
+            right += [line for line in row if line.right > gutter]
+    return [*ordered, *_in_reading_order(left), *_in_reading_order(right)]
+
+
+def _rows(lines: list[_Line]) -> list[list[_Line]]:
+    """Lines that stand side by side, from top to bottom, each row from left to right."""
+    rows: list[list[_Line]] = []
+    for line in sorted(lines, key=lambda line: line.bottom):
+        if rows and line.bottom - rows[-1][0].bottom < 0.4 * min(line.height, rows[-1][0].height):
+            rows[-1].append(line)
+        else:
+            rows.append([line])
+    return [sorted(row, key=lambda line: line.left) for row in rows]
+
+
+def _merged(row: list[_Line]) -> _Line:
+    return _Line(
+        row[0].left,
+        min(line.top for line in row),
+        max(line.right for line in row),
+        max(line.bottom for line in row),
+        " ".join(line.text for line in row),
+    )
+
+
+def _gutter(rows: list[list[_Line]]) -> float | None:
+    """Where two columns of text are parted, if there are such; cells of a table are too narrow for it."""
+    if len(rows) < 3:
+        return None
+    start, end = min(row[0].left for row in rows), max(row[-1].right for row in rows)
+    width = end - start
+    best: tuple[int, float] | None = None
+    for edge in sorted({round(line.left) for row in rows for line in row}):
+        at = edge - 2.0
+        if not start + 0.2 * width < at < end - 0.2 * width:
+            continue
+        whole = [row for row in rows if not any(line.left < at < line.right for line in row)]
+        across = len(rows) - len(whole)
+        before = [each for row in whole if (each := [x for x in row if x.right <= at])]
+        after = [each for row in whole if (each := [x for x in row if x.left >= at])]
+        if min(len(before), len(after)) < 3 or across > 0.35 * len(rows):
+            continue
+        if not (_fills(before, at - start) and _fills(after, end - at)):
+            continue
+        if best is None or across < best[0]:
+            best = (across, at)
+    return best[1] if best else None
+
+
+def _fills(rows: list[list[_Line]], width: float) -> bool:
+    """Return True if the rows are about as wide as their column, without wide gaps."""
+    widths = sorted(row[-1].right - row[0].left for row in rows)
+    return widths[len(widths) // 2] >= 0.6 * width
+
+
+def _paragraphs(lines: list[_Line]) -> Iterator[list[str]]:
+    """Group lines: a paragraph ends at a wider gap, at another height of letters and before an indent."""
+    paragraph: list[_Line] = []
+    pitch = _pitch(lines)
+    for line in lines:
+        if paragraph:
+            last = paragraph[-1]
+            gap = line.bottom - last.bottom
+            if gap < -pitch:  # the next column
+                begins = not _goes_on([last.text], [line.text])
+            else:
+                edge = min(each.left for each in paragraph)
+                indented = line.left > edge + 0.8 * line.height and last.left <= edge + 1
+                widest = max(each.right - edge for each in (*paragraph, line))
+                ended = last.right < edge + 0.6 * widest and not _unfinished(last.text)
+                begins = gap > 1.25 * pitch or indented or ended
+            if begins:
+                yield [each.text for each in paragraph]
+                paragraph = []
+        paragraph.append(line)
+    if paragraph:
+        yield [each.text for each in paragraph]
+
+
+def _pitch(lines: list[_Line]) -> float:
+    gaps = sorted(
+        gap
+        for before, after in pairwise(lines)
+        if (gap := after.bottom - before.bottom) > 0.5 * before.height
+    )
+    return gaps[len(gaps) // 2] if gaps else 12.0
+
+
+def _unfinished(text: str) -> bool:
+    return bool(text) and (text[-1] in _HYPHENS + "," or text[-1].isalpha())
+
+
+def _goes_on(before: list[str], after: list[str]) -> bool:
+    """Return True if a paragraph goes on over the end of its page or column."""
+    return before[-1][-1:] in _HYPHENS or (_unfinished(before[-1]) and after[0][:1].islower())
+
+
+def _joined(lines: Iterable[str], known: Counter[str]) -> str:
+    """Join a paragraph's lines; a word divided at a line's end is one again, unless its hyphen is its own."""
+    text = ""
+    for line in lines:
+        begun = _WORD_BEFORE.search(text[:-1]) if text and text[-1] in _HYPHENS else None
+        ending = _WORD_AFTER.search(line)
+        if begun and ending:
+            own = f"{begun[0]}-{ending[0]}" in known or not ending[0][0].islower()
+            text = f"{text[:-1]}{'-' if own else ''}{line}"
+        else:
+            text = f"{text} {line}" if text else line
+
+    def within(found: re.Match[str]) -> str:
+        own = f"{found[1]}-{found[2]}" in known or not found[2][0].islower()
+        return f"{found[1]}{'-' if own else ''}{found[2]}"
+
+    # PDFium has joined some lines by itself and left its mark.
+    text = re.sub(rf"([^\W\d_]+){_DIVIDED}\s*([^\W\d_]+)", within, text)
+    return " ".join(text.replace(_DIVIDED, "-").replace("\u00ad", "").split())

@@ -1,0 +1,266 @@
+"""HTML, PDF and Word files, written by programs of their own, and what is no such file."""
+
+import codecs
+import io
+import os
+import zipfile
+
+import docx
+import pytest
+from reportlab.lib.pagesizes import A4
+from reportlab.lib.pdfencrypt import StandardEncryption
+from reportlab.pdfgen.canvas import Canvas
+
+from rare_assets.corpus.extraction import process
+from rare_assets.corpus.extraction.process import Extractor
+from rare_assets.corpus.source import CorpusSource
+
+LEFT = [
+    "The official coefficient of the flow",
+    "is affected by afflux, and measure-",
+    "ments of slow-closing valves show it.",
+    "Water hammer occurs whenever fluid in",
+    "motion is forced to stop, which slow-",
+    "closing valves avoid in most plants.",
+]
+RIGHT = [
+    "Joukowsky described the overpressure",
+    "in 1898 for the waterworks of Moscow.",
+    "Engineers install surge tanks and air",
+    "chambers along the whole installation.",
+    "Failures were avoidable in three of",
+    "four cases that were looked into then.",
+]
+
+
+def rows(path, **options):
+    source = CorpusSource(str(path), 100, **options)
+    return [row for shard in source.shards() for row in source.read(shard)]
+
+
+def text(path):
+    (row,) = rows(path)
+    assert row.problem is None, row
+    return row.value["text"]
+
+
+def pdf(path, n_pages=3, order="columns", **options):
+    canvas = Canvas(str(path), pagesize=A4, **options)
+    canvas.setTitle("Surge in Pipelines")
+    for page in range(1, n_pages + 1):
+        canvas.setFont("Helvetica", 10)
+        canvas.drawString(60, 810, f"Journal of Pipes, Volume 3, page {page}")
+        canvas.drawCentredString(300, 30, f"- {page} -")
+        canvas.drawString(
+            60,
+            770,
+            f"Heading of page {'PQR'[page - 1]} across both of the columns of this page, up to here",
+        )
+        first, last = (
+            f"{'ABC'[page - 1]} begins this page",
+            f"{'XYZ'[page - 1]} ends this page here.",
+        )
+        places = [(60, 740 - 14 * n, line) for n, line in enumerate([first, *LEFT, first])]
+        other = [(310, 740 - 14 * n, line) for n, line in enumerate([*RIGHT, last, last])]
+        if order == "rows":
+            places = [place for pair in zip(places, other, strict=True) for place in pair]
+        else:
+            places += other
+        for x, y, line in places:
+            canvas.drawString(x, y, line.replace("official", "o\ufb03cial") if options else line)
+        canvas.showPage()
+    canvas.save()
+
+
+class TestPdf:
+    @pytest.mark.parametrize("order", ["columns", "rows"])
+    def test_columns_follow_one_another_without_running_heads(self, tmp_path, order):
+        pdf(tmp_path / "a.pdf", order=order)
+        (row,) = rows(tmp_path)
+        assert row.value["title"] == "Surge in Pipelines"
+        found = row.value["text"]
+        assert "Journal of Pipes" not in found
+        assert "- 1 -" not in found
+        left = (
+            "The official coefficient of the flow is affected by afflux, and measurements of slow-closing "
+            "valves show it. Water hammer occurs whenever fluid in motion is forced to stop, which "
+            "slow-closing valves avoid in most plants."
+        )
+        assert found.count(left) == 3
+        assert found.count(" ".join(RIGHT)) == 3
+        assert found.index(left) < found.index(RIGHT[0]) < found.index("Heading of page Q")
+
+    def test_pictures_only_encrypted_and_broken_are_rejects(self, tmp_path):
+        canvas = Canvas(str(tmp_path / "picture.pdf"))
+        canvas.rect(10, 10, 300, 300, fill=1)
+        canvas.save()
+        pdf(tmp_path / "whole.pdf")
+        pdf(tmp_path / "secret.pdf", encrypt=StandardEncryption("geheim"))
+        content = (tmp_path / "whole.pdf").read_bytes()
+        (tmp_path / "cut.pdf").write_bytes(content[:200])
+        (tmp_path / "other.pdf").write_bytes(b"no PDF at all")
+        (tmp_path / "empty.pdf").write_bytes(b"")
+        assert {shard.file: row.problem for shard, row in by_file(tmp_path)} == {
+            "cut.pdf": "broken_file",
+            "empty.pdf": "empty_text",
+            "other.pdf": "broken_file",
+            "picture.pdf": "no_text_layer",
+            "secret.pdf": "encrypted",
+            "whole.pdf": None,
+        }
+
+    def test_a_folder_named_like_a_file_is_a_folder(self, tmp_path):
+        (tmp_path / "x.pdf").mkdir()
+        (tmp_path / "x.pdf" / "a.txt").write_text("inside")
+        assert text(tmp_path) == "inside"
+
+
+def by_file(folder):
+    source = CorpusSource(str(folder), 100)
+    return [(shard, row) for shard in source.shards() for row in source.read(shard)]
+
+
+PAGE = """<!DOCTYPE html><html><head><meta charset="{charset}"><title>Pipes &amp; Surge</title>
+<style>p {{ color: red }}</style><script>var no = "script";</script></head><body>
+<header class="top"><a href="/">MySite</a><nav><ul><li><a href="/a">Products</a></li></ul></nav></header>
+<div id="cookieBanner"><p>We use cookies.</p><button>Accept</button></div>
+<main><header><h1>Überdruck</h1></header><p>Water <b>hammer</b> &lt;wave&gt;.</p><h2>Mitigation</h2>
+<ul><li>Slow valves</li><li>Surge <a href="/t">tanks</a></li></ul><ol><li>Stop.</li><li>Drain.</li></ol>
+<table><tr><th>Pipe</th><th>Speed</th></tr><tr><td>steel</td><td>1200</td></tr></table>
+<pre>def f(x):
+    return x &lt; 1</pre></main>
+<aside class="sidebar"><p>Related posts</p></aside><footer>All rights reserved</footer></body></html>"""
+
+
+class TestHtml:
+    def test_main_content_with_its_structure_and_nothing_else(self, tmp_path):
+        (tmp_path / "a.html").write_text(PAGE.format(charset="utf-8"))
+        (row,) = rows(tmp_path)
+        assert row.value["title"] == "Überdruck"
+        found = row.value["text"]
+        assert [line.strip() for line in found.splitlines() if line.strip()] == [
+            "# Überdruck", "Water hammer <wave>.", "## Mitigation", "- Slow valves", "- Surge tanks",
+            "1. Stop.", "2. Drain.", "Pipe | Speed", "steel | 1200", "```", "def f(x):",
+            "return x < 1", "```",
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("name", ["a.html", "a.htm", "a.HTML"])
+    @pytest.mark.parametrize(
+        ("charset", "encoding", "mark"),
+        [
+            ("iso-8859-1", "cp1252", b""),
+            ("windows-1252", "cp1252", b""),
+            ("utf-8", "utf-8", codecs.BOM_UTF8),
+            ("whatever", "utf-16-le", codecs.BOM_UTF16_LE),
+        ],
+    )
+    def test_charset_of_the_mark_or_the_meta_tag_is_honoured(
+        self, tmp_path, name, charset, encoding, mark
+    ):
+        (tmp_path / name).write_bytes(mark + PAGE.format(charset=charset).encode(encoding))
+        assert text(tmp_path).startswith("# Überdruck")
+
+    def test_what_is_not_as_declared_is_a_reject(self, tmp_path):
+        (tmp_path / "a.html").write_bytes("<p>Überdruck".encode("cp1252"))
+        (tmp_path / "b.html").write_bytes(b'<meta charset="klingon"><p>x')
+        (tmp_path / "c.html").write_bytes(b"")
+        (tmp_path / "d.html").write_bytes(b"<html><script>x</script></html>")
+        assert [row.problem for _, row in by_file(tmp_path)] == [
+            "not_utf8", "not_utf8", "empty_text", "empty_text",
+        ]  # fmt: skip
+
+    def test_a_page_of_navigation_alone_keeps_its_text(self, tmp_path):
+        (tmp_path / "a.html").write_text("<nav><ul><li>One</li></ul></nav>")
+        assert text(tmp_path) == "- One"
+
+    def test_a_page_of_many_megabytes(self, tmp_path):
+        part = PAGE[PAGE.index("<h1") : PAGE.index("</main>")]
+        (tmp_path / "a.html").write_text(f"<main>{part * 40_000}</main>")
+        assert (tmp_path / "a.html").stat().st_size > 12_000_000
+        assert text(tmp_path).count("## Mitigation") == 40_000
+
+
+class TestWord:
+    def document(self, path):
+        document = docx.Document()
+        document.add_heading("Surge", 0)
+        document.add_heading("Theory", 1)
+        document.add_paragraph("Water hammer is a wave.")
+        document.add_paragraph("first", style="List Bullet")
+        document.add_paragraph("second", style="List Bullet")
+        table = document.add_table(2, 2)
+        for n, cell in enumerate(cell for row in table.rows for cell in row.cells):
+            cell.text = f"cell {n}"
+        document.save(str(path))
+
+    def test_headings_lists_and_tables_are_text(self, tmp_path):
+        self.document(tmp_path / "a.docx")
+        (row,) = rows(tmp_path)
+        assert row.value["title"] == "Surge"
+        lines = [line.strip() for line in row.value["text"].splitlines() if line.strip()]
+        assert lines == [
+            "# Surge", "# Theory", "Water hammer is a wave.", "- first", "- second",
+            "cell 0 | cell 1", "cell 2 | cell 3",
+        ]  # fmt: skip
+
+    def test_what_is_no_document_is_a_reject(self, tmp_path):
+        self.document(tmp_path / "whole.docx")
+        content = (tmp_path / "whole.docx").read_bytes()
+        (tmp_path / "cut.docx").write_bytes(content[: len(content) // 2])
+        (tmp_path / "empty.docx").write_bytes(b"")
+        (tmp_path / "secret.docx").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 600)
+        with (
+            zipfile.ZipFile(tmp_path / "bomb.docx", "w", zipfile.ZIP_DEFLATED) as archive,
+            archive.open("word/document.xml", "w") as part,
+        ):
+            for _ in range(300):
+                part.write(b" " * (1 << 20))
+        with zipfile.ZipFile(tmp_path / "sheet.docx", "w") as archive:
+            archive.writestr("xl/workbook.xml", "<x/>")
+        assert {shard.file: row.problem for shard, row in by_file(tmp_path)} == {
+            "bomb.docx": "too_large",
+            "cut.docx": "broken_file",
+            "empty.docx": "empty_text",
+            "secret.docx": "encrypted",
+            "sheet.docx": "broken_file",
+            "whole.docx": None,
+        }
+
+
+class TestProcess:
+    def test_a_parser_that_hangs_is_killed_and_the_next_file_is_read(self, monkeypatch):
+        page = PAGE.format(charset="utf-8").encode()
+        with Extractor(seconds=30) as extractor:
+            first = extractor.extract("html", io.BytesIO(page), len(page))
+            pid = extractor._process.pid
+            extractor._seconds = 0.5
+            stopped = extractor.extract("html", _Endless(), 1 << 30)
+            assert stopped.problem == "parser_stopped"
+            assert "0.5 seconds" in stopped.detail
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+            extractor._seconds = 30
+            assert extractor.extract("html", io.BytesIO(page), len(page)) == first
+
+    def test_a_file_that_takes_too_much_memory_is_a_reject(self):
+        page = b"<p>" * 3_000_000
+        with Extractor(memory=400 << 20) as extractor:
+            found = extractor.extract("html", io.BytesIO(page), len(page))
+            assert found.problem == "parser_stopped"
+            small = b"<p>small"
+            assert extractor.extract("html", io.BytesIO(small), len(small)).text == "small"
+
+    def test_the_process_ends_with_its_use(self):
+        with Extractor() as extractor:
+            extractor.extract("html", io.BytesIO(b"<p>x"), 4)
+            running = extractor._process
+        assert running.poll() is not None
+        assert process.Extracted().problem is None
+
+
+class _Endless(io.RawIOBase):
+    def readable(self):
+        return True
+
+    def read(self, size=-1):
+        return b" " * min(size, 1 << 16)
