@@ -6,12 +6,13 @@ import re
 import unicodedata
 from typing import NamedTuple
 
+from rare_assets.operators.mathematics import plain_latex, same_value
+
 _LEAD = re.compile(
     r"\W*(?:(?:so|thus|therefore|hence)\W+)?(?:the\W+)?(?:final\W+|correct\W+|right\W+|best\W+)*"
     r"(?:answer|option|choice)\b(?:\W+is\b)?(?:\W+(?:option|choice)\b)?(?=\W+\w)",
     re.IGNORECASE,
 )
-_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 # A letter alone, or one set off as options are: "B", "(B)", "B.", "B) text", "B: text".
 _OPTION = re.compile(r"\W*([A-Za-z])(?:\W*\Z|\s*[).:\]]+(?:[\s*]+(.*))?\Z)", re.DOTALL)
 _TOKEN = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|-?\.\d+|[^\W_]+|%")
@@ -23,8 +24,12 @@ def answers_agree(given: str, gold: str) -> bool:
 
     Case, punctuation, articles, white space and a lead-in ("The answer is") do not count; numbers
     are compared by value ("3.0" is "3", "1,000" is "1000"); an option's letter stands for the whole
-    option ("B" agrees with "(B)" and "B. Helium", but "C. Helium" does not agree with "B. Helium").
+    option ("B" agrees with "(B)" and "B. Helium", but "C. Helium" does not agree with "B. Helium");
+    formulas are compared by value, too (`\\boxed{\\frac{3}{4}}` is "0.75").
     """
+    given, gold = _bare(given), _bare(gold)
+    if same_value(given, gold):
+        return True
     a, b = _read(given), _read(gold)
     if a.letter and b.letter:
         return a.letter == b.letter and (not a.words or not b.words or a.words == b.words)
@@ -39,10 +44,13 @@ class _Form(NamedTuple):
     words: tuple[str, ...]
 
 
-def _read(text: str) -> _Form:
+def _bare(text: str) -> str:
+    """A text without a lead-in and what LaTeX wraps around it."""
     plain = unicodedata.normalize("NFKC", text).replace("\N{MINUS SIGN}", "-").strip()
-    plain = _LEAD.sub("", _BOXED.sub(r"\1", plain), count=1) if _LEAD.match(plain) else plain
-    plain = _BOXED.sub(r"\1", plain)
+    return plain_latex(_LEAD.sub("", plain_latex(plain), count=1)).lstrip(" :").strip()
+
+
+def _read(plain: str) -> _Form:
     option = _OPTION.match(plain)
     if option is None:
         return _Form(None, _words(plain))

@@ -164,7 +164,7 @@ def _http_client() -> Any:
             options["follow_redirects"] = False
             for _ in range(_HOPS):
                 response = await super().send(request, **options)
-                target = _same_host_target(request, response)
+                target = same_host_target(request, response)
                 if target is None:
                     break
                 await response.aclose()
@@ -181,7 +181,7 @@ def _http_client() -> Any:
     return Client
 
 
-def _same_host_target(request: Any, response: Any) -> str | None:
+def same_host_target(request: Any, response: Any) -> str | None:
     """Where a response redirects to, if that is the same host and no less safe."""
     if response.status_code not in _REDIRECTS or not response.headers.get("location"):
         return None

@@ -162,7 +162,9 @@ def _asked_wait(headers: Mapping[str, str], body: object) -> float | None:
 _DELAYS = {"retryDelay": 1.0, "retry_delay": 1.0, "retry_after": 1.0, "retry_after_seconds": 1.0, "retry_after_ms": 0.001}  # fmt: skip
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)?\s*")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_TRY_AGAIN = re.compile(r"(?:try again|retry) in ((?:\d+(?:\.\d+)?\s*(?:ms|s|m|h)\w*\s*)+)", re.I)
+_TRY_AGAIN = re.compile(
+    r"(?:try again|retry) in ((?:\d+(?:\.\d+)?\s*(?:ms|s|m|h)[a-z]*\s*)+)", re.I
+)
 _PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
 
 

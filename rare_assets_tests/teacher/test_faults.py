@@ -1,6 +1,6 @@
 import pytest
 
-from rare_assets.teacher.faults import Kind, body_fault, status_fault
+from rare_assets.teacher.faults import Kind, body_fault, response_fault, status_fault
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,44 @@ def test_a_status_means(status, text, kind, reason):
     fault = status_fault(status, text, retry_after=3.0)
     assert (fault.kind, fault.reason, fault.retry_after) == (kind, reason, 3.0)
     assert str(fault) == f"HTTP {status}: {text}"
+
+
+@pytest.mark.parametrize(
+    ("text", "wait", "reason"),
+    [
+        ("You exceeded your current quota, please check your plan and billing details", None, "quota"),
+        # Gemini says so of a rate per minute, too, and then how long to wait; but not of a day's.
+        ("You exceeded your current quota, please check your plan and billing details", 34.0, "rate_limited"),
+        ("You exceeded your current quota (quotaId GenerateRequestsPerDayPerProject)", 34.0, "quota"),
+        ("Rate limit reached for requests per minute", None, "rate_limited"),
+        ("Too many requests", None, "rate_limited"),
+        ("Your balance is too low: insufficient balance", None, "quota"),
+        ("\u8bf7\u6c42\u8fc7\u4e8e\u9891\u7e41", None, "rate_limited"),
+        ("Zu viele Anfragen", None, "rate_limited"),
+        ("Quota per minute exceeded", 2.0, "rate_limited"),
+    ],
+)  # fmt: skip
+def test_an_account_without_quota_is_told_from_a_rate(text, wait, reason):
+    assert status_fault(429, text, wait).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("body", "wait"),
+    [
+        ([{"error": {"details": [{"retryDelay": "34s"}]}}], 34.0),
+        ({"error": {"details": [{"retryDelay": "1.5s"}]}}, 1.5),
+        ({"error": {"details": [{"retryDelay": {"seconds": 7}}]}}, 7.0),
+        ({"retry_after": 3}, 3.0),
+        ({"retry_after_ms": 250}, 0.25),
+        ({"error": {"message": "Please try again in 7.66s. Visit"}}, 7.66),
+        ({"error": {"message": "Please try again in 1m2.5s."}}, 62.5),
+        ({"error": {"message": "Please try again in 430ms"}}, 0.43),
+        ({"error": {"message": "Slow down"}}, None),
+        (None, None),
+    ],
+)
+def test_a_wait_is_read_from_the_body(body, wait):
+    assert response_fault(429, body, str).retry_after == wait
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,144 @@
+"""Addresses, headers and redirects, as an endpoint sees them."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from pydantic import SecretStr
+
+from rare_assets.teacher.connections import same_host_target
+from rare_assets_tests.support.fake_endpoint import FakeEndpoint, Fault, Response
+from rare_assets_tests.teacher.test_online import asks, run
+
+SECRET = "team-s3cret-0123456789"  # noqa: S105 (not a real one)
+
+
+def test_a_query_goes_with_every_request_and_is_not_shown():
+    with FakeEndpoint(shares={"bad_request": 1.0}) as endpoint:
+        result = run(f"{endpoint.url}/chat/completions?api-version=1&code={SECRET} ", asks(12))
+    assert {r.path for r in endpoint.requests} == {f"/v1/chat/completions?api-version=1&code={SECRET}"}  # fmt: skip
+    assert SECRET not in str(result.error)
+
+
+def test_headers_and_fields_of_the_settings_are_sent_and_the_headers_are_never_shown():
+    said = Fault("status", text=f"400 header {SECRET} is unknown, and so is Bearer")
+    settings = {
+        "extra_headers": {"X-Team": SecretStr(SECRET), "Authorization": SecretStr(f"Basic {SECRET}")},
+        "extra_body": {"top_p": 0.5, "chat_template_kwargs": {"enable_thinking": False}},
+    }  # fmt: skip
+    with FakeEndpoint() as endpoint:
+        assert len(run(endpoint, asks(2), **settings).good) == 2
+    for request in endpoint.requests:
+        assert request.headers["x-team"] == SECRET
+        assert request.headers["authorization"] == f"Basic {SECRET}"
+        assert request.body["top_p"] == 0.5
+        assert request.body["chat_template_kwargs"] == {"enable_thinking": False}
+    with FakeEndpoint(shares={said: 1.0}) as endpoint:
+        result = run(endpoint, asks(12), **settings)
+    assert "is unknown" in str(result.error)
+    assert SECRET not in str(result.error)
+    assert all(SECRET not in str(outcome) for outcome in result.outcomes)
+
+
+@pytest.mark.parametrize(
+    "headers", [{"X Team": "a"}, {"X-Team": f"{SECRET}\n"}, {"X-Team": "sécret"}]
+)
+def test_a_header_that_can_not_be_sent_is_refused_without_its_value(headers):
+    secrets = {name: SecretStr(value) for name, value in headers.items()}
+    with pytest.raises(ValueError, match="RARE_EXTRA_HEADERS") as raised:
+        run("http://127.0.0.1:1/v1", [], extra_headers=secrets)
+    assert "cret" not in str(raised.value).replace("secrets", "")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_request_follows_a_redirect_of_its_own_host_as_it_was(status):
+    with FakeEndpoint() as target, FakeEndpoint() as endpoint:
+
+        async def moved(recorded):
+            endpoint.requests.append(recorded)
+            location = f"{target.url}/chat/completions"
+            return Response(status, b"", {"Location": location})
+
+        endpoint.route("POST", r"/v1/chat/completions", moved)
+        result = run(endpoint, asks(3), api_key=SecretStr(SECRET))
+    assert len(result.good) == 3
+    assert [r.method for r in target.requests] == ["POST"] * 3
+    assert {r.headers["authorization"] for r in target.requests} == {f"Bearer {SECRET}"}
+    assert target.requests[0].body == endpoint.requests[0].body
+
+
+def test_another_host_gets_neither_key_nor_prompt():
+    with FakeEndpoint() as target, FakeEndpoint() as endpoint:
+
+        async def moved(recorded):
+            location = f"http://localhost:{target.port}/v1/chat/completions"
+            return Response(307, b"", {"Location": location})
+
+        endpoint.route("POST", r"/v1/chat/completions", moved)
+        result = run(endpoint, asks(3), api_key=SecretStr(SECRET))
+    assert target.requests == []
+    assert f"it redirects to http://localhost:{target.port}/v1." in str(result.error)
+    assert "Set OPENAI_BASE_URL to that address" in str(result.error)
+
+
+def test_a_wait_is_read_from_milliseconds_and_from_the_body():
+    for fault in (Fault("asks_to_wait", seconds=0.3), Fault("asks_to_wait", seconds=0.3, date=True)):  # fmt: skip
+        with FakeEndpoint(script=[fault]) as endpoint:
+            result = run(endpoint, asks(1))
+        assert [o.reason for o in result.outcomes] == [None]
+        first, second = endpoint.requests
+        assert second.arrived - first.arrived >= 0.3
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "您的账户余额不足",
+        "当前配额已用完",
+        "残高が不足しています",
+        "Ihr Guthaben ist aufgebraucht",
+        "Votre quota est dépassé",
+        "Saldo insuficiente",
+        "크레딧이 부족합니다",
+        "You have run out of credits",
+        "Access denied, account is in arrears (Arrearage)",
+    ],
+)
+def test_a_quota_ends_the_run_at_once_in_any_language(said):
+    with FakeEndpoint(shares={Fault("throttled", text=said): 1.0}) as endpoint:
+        result = run(endpoint, asks(50), max_concurrency=4)
+    assert "no quota left" in str(result.error)
+    assert said in str(result.error)
+    assert len(endpoint.requests) <= 8
+
+
+def test_a_page_in_place_of_an_answer_is_an_outage():
+    with FakeEndpoint(shares={"not_json": 1.0}) as endpoint:
+        result = run(endpoint, asks(3))
+    assert "Welcome" in str(result.error)
+    assert result.outcomes == []
+
+
+def test_the_body_sent_is_what_json_says():
+    with FakeEndpoint() as endpoint:
+        run(endpoint, asks(1), extra_body={"stop": ["\u51b0"]})
+    assert json.loads(endpoint.requests[0].raw)["stop"] == ["\u51b0"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "location", "target"),
+    [
+        ("http://host/v1/x", "https://host/v1/x", "https://host/v1/x"),
+        ("http://host/v1/x", "/v2/x", "http://host/v2/x"),
+        ("https://host/v1/x", "https://host:8443/v1/x", "https://host:8443/v1/x"),
+        ("https://host/v1/x", "http://host/v1/x", None),  # the key would be readable on its way
+        ("http://host/v1/x", "https://other/v1/x", None),
+        ("http://host/v1/x", "https://host.other/v1/x", None),
+        ("http://host/v1/x", "file:///etc/passwd", None),
+        ("http://host/v1/x", "", None),
+    ],
+)
+def test_a_redirect_is_followed_to_the_same_host_if_it_is_no_less_safe(asked, location, target):
+    request = SimpleNamespace(url=asked)
+    response = SimpleNamespace(status_code=307, headers={"location": location})
+    assert same_host_target(request, response) == target
