@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import fsspec
 from polars.exceptions import PanicException
 
+from rare_assets.corpus.beside import documents_among, table_among
 from rare_assets.corpus.columns import Columns, ColumnsError
 from rare_assets.corpus.extraction.process import Extractor
 from rare_assets.corpus.formats import (
@@ -64,6 +65,7 @@ _PLAIN_LENGTH = 150
 _NAMED_AT_MOST = 100
 # Files opened side by side by a scan: the waiting is the network's.
 _SCAN_THREADS = 8
+_TABLE_LOGS = {"_delta_log", ".hoodie"}
 # Before the version of a file that could not be cut: no stored table is made from such a version.
 _UNREAD = "unread:"
 
@@ -167,9 +169,16 @@ class CorpusSource:
         with _reaching(self.url, "listed", self._url):
             place.fs.invalidate_cache()
             found = list(_list_files(place))
+        if place.kind != "file" and (
+            told := table_among(_within(place, path) for path, _ in found)
+        ):
+            raise SourceError(f"{self.url}: {told}")
         files = sorted(
             self._file(path, details) for path, details in found if not _is_hidden(place, path)
         )
+        if place.kind != "file":
+            kept = set(documents_among([file.path for file in files]))
+            files = [file for file in files if file.path in kept]
         if not files:
             raise SourceError(
                 f"{self.url}: the source is empty: no file in it but hidden ones. Put files of the "
@@ -308,7 +317,7 @@ class CorpusSource:
         return StoredFile(self._place.fs, f"{self._place.base}/{path}", on_one_line(path))
 
     def _file(self, full_path: str, details: dict[str, Any]) -> CorpusFile:
-        path = full_path.removeprefix(self._place.base).lstrip("/")
+        path = _within(self._place, full_path)
         url = self._place.fs.unstrip_protocol(full_path)
         return CorpusFile(path, url, int(details.get("size") or 0), file_version(details))
 
@@ -447,13 +456,19 @@ def _walk_local(folder: str) -> Iterator[str]:
             folders.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
+        # Of hidden folders those count that tell what the others hold.
+        yield from (os.path.join(parent, name, "") for name in folders if name in _TABLE_LOGS)
         folders[:] = [name for name in folders if not name.startswith((".", "_"))]
         yield from (os.path.join(parent, name) for name in names if name[0] not in "._")
 
 
 def _is_hidden(place: _Place, full_path: str) -> bool:
-    relative = full_path.removeprefix(place.base).lstrip("/")
+    relative = _within(place, full_path)
     return place.kind != "file" and any(name.startswith((".", "_")) for name in relative.split("/"))
+
+
+def _within(place: _Place, full_path: str) -> str:
+    return full_path.removeprefix(place.base).lstrip("/")
 
 
 def _check_names(paths: list[str], names: list[str], url: str) -> None:

@@ -87,10 +87,13 @@ UNREADABLE = {
     "none.parquet": (b"", "unreadable_file", "Check that it is whole"),
     "column.csv": (b"body\nx\n", "unreadable_file", "exactly one column `text`"),
     "quote.csv": (b'text\n"never closed\n', "no_usable_row", "unexpected end of data"),
-    "utf16.csv": ("text\na\n".encode("utf-16"), "unreadable_file", "column `text`"),
     "empty.jsonl": (b"", "no_usable_row", "it has no rows"),
     "latin.txt": ("caf\u00e9".encode("latin-1"), "no_usable_row", "not_utf8"),
-    "utf16.jsonl": (json.dumps(row(1)).encode("utf-16"), "no_usable_row", "not_utf8 1"),
+    "latin.jsonl": (
+        json.dumps(row(1) | {"text": "é"}, ensure_ascii=False).encode("latin-1"),
+        "no_usable_row",
+        "not_utf8 1",
+    ),
 }
 
 

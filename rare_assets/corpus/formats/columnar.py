@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -11,6 +15,7 @@ import polars as pl
 from rare_assets.corpus.columns import FIELDS, Columns
 from rare_assets.corpus.formats import base
 from rare_assets.corpus.formats.base import SourceRow, Span, StoredFile, UnreadableFile, too_large
+from rare_assets.corpus.formats.parquet_bytes import declare_bytes
 
 # No column of a source that is read has this name.
 _SIZE = "bytes of the row"
@@ -33,17 +38,39 @@ class Parquet:
 
     def rows(self, file: StoredFile, span: Span) -> Iterator[SourceRow]:
         with self._place(file) as path:
-            scan = self._scan(path, file.name).slice(span.first_row - 1, span.n_rows)
-            size = _row_size(scan.collect_schema())
-            # What is too large leaves with the part of the file that it was decoded with.
-            fits = pl.when(size <= base.MAX_ROW_BYTES).then(pl.all())
-            frame = scan.select(fits, size.alias(_SIZE)).collect(engine="streaming")
+            try:
+                frame = self._frame(path, file.name, span)
+            except pl.exceptions.ComputeError:
+                found = self._frame_of_bytes(file, span)
+                if found is None:
+                    raise
+                frame = found
         for row, value in enumerate(frame.iter_rows(named=True), span.first_row):
             n_bytes = value.pop(_SIZE)
             if n_bytes > base.MAX_ROW_BYTES:
                 yield too_large(row, n_bytes)
             else:
                 yield SourceRow(row, value)
+
+    def _frame(self, path: str, name: str, span: Span) -> pl.DataFrame:
+        scan = self._scan(path, name).slice(span.first_row - 1, span.n_rows)
+        size = _row_size(scan.collect_schema())
+        # What is too large leaves with the part of the file that it was decoded with.
+        fits = pl.when(size <= base.MAX_ROW_BYTES).then(pl.all())
+        return scan.select(fits, size.alias(_SIZE)).collect(engine="streaming")
+
+    def _frame_of_bytes(self, file: StoredFile, span: Span) -> pl.DataFrame | None:
+        """The rows with their strings as bytes, so that a broken one costs its own row; None if that is not
+        what is wrong with the file."""
+        names = {part for column in self._columns.names.values() for part in column.split(".")}
+        with file.on_disk() as path, tempfile.TemporaryDirectory(prefix="rare-source-") as folder:
+            copy = Path(shutil.copyfile(path, os.path.join(folder, "copy.parquet")))
+            if not declare_bytes(copy, names | set(self._columns.names.values())):
+                return None
+            try:
+                return self._frame(str(copy), file.name, span)
+            except pl.exceptions.PolarsError:
+                return None
 
     def _place(self, file: StoredFile) -> AbstractContextManager[str]:
         return file.for_polars()

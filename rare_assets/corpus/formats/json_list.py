@@ -24,12 +24,17 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 class JsonList(StreamFormat):
     """One JSON list, parsed element by element: memory depends on the largest, not on the file.
 
+    `one_after_the_other`: objects without a list around them, over any number of lines.
+
     Bytes that are not UTF-8 become lone surrogates, so they spoil the strings they stand in alone.
     """
 
+    def __init__(self, *, one_after_the_other: bool = False) -> None:
+        self._sequence = one_after_the_other
+
     def items(self, stream: IO[bytes], at: int, row: int, name: str) -> Iterator[Item]:
         text = _JsonText(stream, at)
-        if at == 0:
+        if at == 0 and not self._sequence:
             opening = text.peek()
             if opening != "[":
                 raise UnreadableFile(
@@ -38,14 +43,14 @@ class JsonList(StreamFormat):
                     "to .jsonl."
                 )
             text.skip(1)
-        if at == 0 and text.peek() == "]":
+        if at == 0 and not self._sequence and text.peek() == "]":
             text.skip(1)
         else:
             delimiter = ","
             while delimiter == ",":
                 start = text.begin()
                 try:
-                    value, end, delimiter = text.element()
+                    value, end, delimiter = text.element(delimited=not self._sequence)
                 except (ValueError, RecursionError) as error:
                     raise UnreadableFile(
                         f"{name}: broken JSON in element {row}, which begins at byte {start}: "
@@ -99,7 +104,7 @@ class _JsonText:
         self.offset += len(passed.encode("utf-8", "surrogateescape"))
         self._position = end
 
-    def element(self) -> tuple[Any, int, str]:
+    def element(self, *, delimited: bool = True) -> tuple[Any, int, str]:
         """The value here, the offset of its end and the delimiter after it. Raises ValueError."""
         wanted = base.CHUNK
         while True:
@@ -107,6 +112,11 @@ class _JsonText:
             failure: ValueError
             try:
                 value, end = _DECODER.raw_decode(self._buffer, self._position)
+                if not delimited:
+                    if not isinstance(value, dict):
+                        raise ValueError("an object is wanted here")
+                    self.skip(end - self._position)
+                    return value, self.offset, "," if self.peek() else ""
                 after = _SPACE.match(self._buffer, end).end()  # type: ignore[union-attr]
                 delimiter = self._buffer[after : after + 1]
                 if delimiter in (",", "]"):
@@ -119,6 +129,8 @@ class _JsonText:
                 failure = ValueError("a comma or the list's closing bracket is missing after it")
             except json.JSONDecodeError as error:
                 failure = ValueError(error.msg)
+            except ValueError as error:
+                failure = error
             if len(self._buffer) - self._position > base.MAX_ROW_BYTES:
                 return self._large_element(failure)
             if not self._more(wanted):
