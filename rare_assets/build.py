@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from rare_assets.assets.corpus_index import corpus_index
+from rare_assets.assets.corpus_report import FILE, FOLDER, corpus_report
 from rare_assets.assets.documents import corpus_files, documents
 from rare_assets.assets.exports import data_card, exports
 from rare_assets.assets.hard_negatives import hard_negatives
@@ -65,6 +66,7 @@ def located(assets: list[Any], resources: Mapping[str, Any]) -> list[Any]:
         places |= {name: f"{storage}/{name}/" for name in folders}
         places |= {key.to_user_string(): f"{storage}/exports/{name}/" for name, key in KEYS.items()}
         places[CARD_KEY.to_user_string()] = f"{storage}/exports/{CARD}"
+        places["corpus_report"] = f"{storage}/{FOLDER}/{FILE}"
     except (AttributeError, ValueError):
         # Resources of somebody's own need not say.
         return assets
@@ -112,7 +114,7 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
     """
     resources = build_resources(resource_overrides)
     assets = [corpus_files, documents, corpus_index, questions, hard_negatives, reasoning]
-    assets += [exports, data_card]
+    assets += [exports, data_card, corpus_report]
     return dg.Definitions(
         assets=linked_to_code(with_engines(located(assets, resources), resources)),
         asset_checks=[*asset_checks, *export_checks],

@@ -186,6 +186,31 @@ def export(
 
 
 @main.command(context_settings=CONTEXT)
+@click.option("--storage", metavar="T", help="Folder or URL where the tables are.")
+@click.option(
+    "--out",
+    metavar="FILE.html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write. Default: corpus_report/report.html in the storage.",
+)
+def report(storage: str | None, out: Path | None) -> None:
+    """Write one self-contained page on all that is stored: totals, rejects, cost, plots, examples.
+
+    \b
+    Examples:
+      rare-assets report
+      rare-assets report --out report.html
+
+    Costs nothing, asks no model. The page opens from disk, without a network.
+    """
+    _set(RARE_STORAGE=storage)
+    with _one_message():
+        from rare_assets.command.corpus_report import run_report
+
+        run_report(out)
+
+
+@main.command(context_settings=CONTEXT)
 @click.option("--source", metavar="S", help="Folder, file, pattern or URL of the corpus.")
 @click.option("--storage", metavar="T", help="Folder or URL where the tables go.")
 @click.option("--host", default="127.0.0.1", show_default=True)

@@ -1,13 +1,19 @@
 """What the stored answers of shards took."""
 
+import datetime
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import dagster as dg
 import polars as pl
 
 from rare_assets.storage.tables import UNREADABLE, ParquetTables, TableDamaged, TableMissing
 from rare_assets.teacher.pricing import Prices
 
 ASKED_TABLES = ("questions", "reasoning")
+# Those and the one whose judge may ask.
+PAID_TABLES = ("questions", "hard_negatives", "reasoning")
+EVENTS_AT_ONCE = 1000
 
 
 class Spent(NamedTuple):
@@ -18,11 +24,16 @@ class Spent(NamedTuple):
     cost_usd: float | None
 
 
-def spent(tables: ParquetTables, shards: list[str], prices: Prices) -> Spent:
-    """Tokens and cost of everything stored for the shards, rejects too. Answers that several rows
-    share count for each of them."""
+def spent(
+    tables: ParquetTables,
+    shards: Sequence[str],
+    prices: Prices,
+    asked: Sequence[str] = ASKED_TABLES,
+) -> Spent:
+    """Sum the tokens and cost of the stored rows and rejects of shards. An answer shared by several
+    rows counts once for each row."""
     by_model: dict[str, tuple[int, int]] = {}
-    for table in ASKED_TABLES:
+    for table in asked:
         for shard in shards:
             try:
                 sums = _sums(tables, table, shard)
@@ -43,6 +54,26 @@ def spent(tables: ParquetTables, shards: list[str], prices: Prices) -> Spent:
         sum(completion for _, completion in by_model.values()),
         sum(known) if len(known) == len(costs) else None,
     )
+
+
+def spent_by_day(
+    instance: dg.DagsterInstance, tables: Sequence[str] = PAID_TABLES
+) -> Iterator[tuple[datetime.date, str, float]]:
+    """Yield the day (UTC), the table and the dollars of each materialization that paid for answers."""
+    for table in tables:
+        cursor: str | None = None
+        while True:
+            page = instance.fetch_materializations(dg.AssetKey(table), EVENTS_AT_ONCE, cursor)
+            for record in page.records:
+                made = record.asset_materialization
+                value = made and made.metadata.get("cost_usd")
+                # A materialization that is reported anew, without a run, has paid nothing.
+                if record.run_id and value is not None and value.value:
+                    when = datetime.datetime.fromtimestamp(record.timestamp, datetime.UTC)
+                    yield when.date(), table, float(value.value)  # type: ignore[arg-type]
+            if not page.has_more:
+                break
+            cursor = page.cursor
 
 
 def _sums(tables: ParquetTables, table: str, shard: str) -> list[tuple[str, int, int]]:

@@ -1,0 +1,36 @@
+"""`rare-assets report`, as a user types it."""
+
+import pytest
+from click.testing import CliRunner
+
+from rare_assets.command.cli import main
+from rare_assets.storage.tables import ParquetTables
+from rare_assets_tests.exports.corpus import document, store
+
+
+@pytest.fixture
+def report(nothing_set, tmp_path):
+    nothing_set.setenv("RARE_STORAGE", str(tmp_path / "storage"))
+    nothing_set.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    return lambda *arguments: CliRunner().invoke(main, ["report", *arguments])
+
+
+def test_it_writes_the_page_where_it_says(report, tmp_path):
+    tables = ParquetTables(str(tmp_path / "storage"))
+    store(tables, {"a.jsonl": [document(n) for n in range(20)]})
+    done = report()
+    assert done.exit_code == 0, done.output
+    page = tmp_path / "storage/corpus_report/report.html"
+    assert f"The report on 1 shards: {page}" in done.output
+    assert "Corpus report" in page.read_text()
+    out = tmp_path / "elsewhere" / "r.html"
+    out.parent.mkdir()
+    assert report("--out", str(out)).exit_code == 0
+    assert "Corpus report" in out.read_text()
+
+
+def test_without_anything_stored_it_says_what_to_do(report, tmp_path):
+    done = report("--out", str(tmp_path / "r.html"))
+    assert done.exit_code == 1
+    assert "holds no documents. Make them first with 'rare-assets run'" in done.output
+    assert not (tmp_path / "r.html").exists()
