@@ -228,6 +228,8 @@ def usage_metadata(model: str, usage: Usage) -> dict[str, Any]:
         "rate_limited": usage.rate_limited,
         # Answers whose tokens, and so whose cost, the endpoint did not say.
         "estimated_answers": usage.estimated,
+        # Answers to prompts of which the endpoint read too few tokens to have seen all of them.
+        "cut_prompts": usage.cut_prompts,
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": total,

@@ -290,6 +290,14 @@ CHECKS: dict[str, list[Check]] = {
         quality(
             "answers",
             Rule(
+                "prompts_read_whole",
+                "No answer took fewer prompt tokens than the documents shown have.",
+                "the endpoint cuts prompts to its window, and may not have seen the gold document: raise "
+                "the window (Ollama: num_ctx; llama.cpp: -c; vLLM: --max-model-len) or set max_context_tokens, "
+                "then materialize the shard again with refresh.",
+                teacher_output.prompts_read_whole,
+            ),
+            Rule(
                 "reasoning_uses_gold",
                 "Little reasoning is without any word that only the gold document brings in.",
                 "read the examples; a teacher that ignores its documents is too weak, or max_tokens "

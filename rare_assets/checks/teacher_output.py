@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import polars as pl
 
-from rare_assets.checks.judgement import Judgement, StoredShard, none_of
+from rare_assets.checks.judgement import Judgement, StoredShard, few_of, none_of
 from rare_assets.teacher.finish import is_whole
+from rare_assets.teacher.tokens import CUT_FROM, is_cut
+
+# So many prompts of different lengths that took the same number of tokens were cut to it.
+_SAME_NUMBER = 3
 
 
 def gold_position_points_at_gold(stored: StoredShard) -> Judgement:
@@ -34,6 +38,35 @@ def context_is_gold_and_negatives(stored: StoredShard) -> Judgement:
         .collect()["question_id"]
     )
     return none_of("differing", wrong)
+
+
+def prompts_read_whole(stored: StoredShard) -> Judgement:
+    """No answer took so few prompt tokens that the endpoint can't have read all documents.
+
+    Those are fewer than half of four bytes a token, or one and the same number for most prompts,
+    whatever their length.
+    """
+    texts = pl.concat_list(pl.concat_list("text"), "hard_negatives")
+    rows = stored.rows.select(
+        "question_id",
+        "prompt_tokens",
+        said=pl.col("prompt_tokens") // pl.col("attempts"),
+        prompt=texts.list.join("\n"),
+    ).with_columns(least=pl.col("prompt").str.len_bytes() // 4)
+    suspected = rows.filter(pl.col("said") < pl.col("least"), pl.col("least") >= CUT_FROM)
+    same = (
+        suspected.group_by("said")
+        .agg(pl.len(), lengths=pl.col("least").n_unique())
+        .filter(pl.col("lengths") >= _SAME_NUMBER, 2 * pl.col("len") >= suspected.height)["said"]
+        .to_list()
+    )
+    cut = [
+        number
+        for number, (said, prompt) in enumerate(suspected.select("said", "prompt").iter_rows())
+        if said in same or is_cut(said, prompt)
+    ]
+    flagged = suspected[cut].select("question_id", "said", "least")
+    return few_of("cut_prompts", flagged, rows.height, 0.0)
 
 
 def answers_finished(stored: StoredShard) -> Judgement:

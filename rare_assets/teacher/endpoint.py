@@ -63,6 +63,7 @@ class Endpoint:
 
     Args:
         halt: called with one message for people when no request may or can be sent any more.
+        say: called with a sentence for people about what they would not expect.
         batch: requests are collected into batches, at the price of those.
         ledger: where what the limits and rates hold for is counted; default, this endpoint's own
             requests.
@@ -86,6 +87,7 @@ class Endpoint:
         prices: Prices,
         patience: Patience,
         halt: Callable[[str], None],
+        say: Callable[[str], None] = logger.warning,
         max_unusable_answers: int = 0,
         batch: bool = False,
         ledger: Ledger | None = None,
@@ -114,6 +116,7 @@ class Endpoint:
         self._prices = prices
         self._patience = patience
         self._halt = halt
+        self._say = say
         self._max_concurrency = max_concurrency
         self._request_timeout = request_timeout
         self._max_cost_usd = max_cost_usd
@@ -405,7 +408,7 @@ class Endpoint:
         self._answered += 1
         usage.retries += answer.attempt > 0
         usage.estimated += answer.estimated
-        usage.cut_prompts += answer.cut_prompt
+        self._note_cut(answer)
         usage.prompt_tokens += answer.prompt_tokens
         usage.completion_tokens += answer.completion_tokens
         cost = self._cost(answer.prompt_tokens, answer.completion_tokens)
@@ -422,12 +425,24 @@ class Endpoint:
                 usage.latencies_s[place] = answer.latency_s
         self.health.answered(short=short)
 
+    def _note_cut(self, answer: Answer) -> None:
+        if not answer.cut_prompt:
+            return
+        self.usage.cut_prompts += 1
+        if self.usage.cut_prompts == 1:
+            self._say(
+                f"{self} says that it read {answer.prompt_tokens:,} tokens of a prompt of about twice as many "
+                "or more: it cut the prompt, and may not have seen the gold document. Raise its window "
+                "(Ollama: num_ctx; llama.cpp: -c; vLLM: --max-model-len), or set max_context_tokens of "
+                "reasoning; then run with refresh, since these answers are stored."
+            )
+
     def count_reused(self, answer: Answer) -> None:
         """Count an answer that came from storage."""
         self.health.went_on()
         usage = self.usage
         usage.answers_reused += 1
-        usage.cut_prompts += answer.cut_prompt
+        self._note_cut(answer)
         usage.reused_prompt_tokens += answer.prompt_tokens
         usage.reused_completion_tokens += answer.completion_tokens
         cost = self._cost(answer.prompt_tokens, answer.completion_tokens)

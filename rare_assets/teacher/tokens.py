@@ -12,7 +12,8 @@ from rare_assets.teacher.interface import Ask
 MOST_TOKENS = 2_000_000
 # Below half of four bytes a token, a prompt of some length can't have been read whole.
 _CUT_BELOW = 0.5
-_CUT_FROM = 500
+# Of shorter prompts tokens tell nothing.
+CUT_FROM = 500
 _RUN = re.compile(r"(\W)\1+")
 
 
@@ -119,7 +120,7 @@ def is_cut(said: int, prompt: str) -> bool:
     True
     """
     tokens = text_tokens(prompt)
-    if tokens < _CUT_FROM or said >= _CUT_BELOW * tokens:
+    if tokens < CUT_FROM or said >= _CUT_BELOW * tokens:
         return False
     # Runs of blanks and rules take few tokens.
     return said < _CUT_BELOW * text_tokens(_RUN.sub(r"\1", prompt))

@@ -410,6 +410,12 @@ BROKEN = [
     ("reasoning", "every_question_accounted_for", {"reasoning": []}, {"lost": 1}),
     (
         "reasoning",
+        "prompts_read_whole",
+        {"reasoning": [{"text": "Brine freezes lower than water. " * 200, "prompt_tokens": 700}]},
+        {"cut_prompts_rate": 1.0, "cut_prompts": 1, "judged": 1, "threshold": 0.0},
+    ),
+    (
+        "reasoning",
         "reasoning_uses_gold",
         {
             "reasoning": [

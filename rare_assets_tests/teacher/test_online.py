@@ -1429,3 +1429,17 @@ def test_asks_of_equal_content_share_the_attempts_of_a_retry():
             result = run(endpoint, same, store=store, **settings)
             assert len(endpoint.requests) - before == 3
             assert [outcome.reason is None for outcome in result.outcomes] == [False] * 3
+
+
+def test_prompts_that_the_endpoint_cut_are_counted_and_said_once():
+    told = []
+    usage = '{"prompt_tokens": 2048, "completion_tokens": 20, "total_tokens": 2068}'
+    store = MemoryAnswers()
+    with FakeEndpoint(usage=usage) as endpoint:
+        result = run(endpoint, [of_size(n, 40_000) for n in range(3)], store=store, say=told.append)
+        again = run(endpoint, [of_size(n, 40_000) for n in range(3)], store=store)
+    assert (result.usage.cut_prompts, again.usage.cut_prompts) == (3, 3)
+    assert len(told) == 1
+    assert "read 2,048 tokens of a prompt" in told[0]
+    with FakeEndpoint(usage=usage) as endpoint:
+        assert run(endpoint, [of_size(1, 9_000)]).usage.cut_prompts == 0

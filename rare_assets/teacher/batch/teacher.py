@@ -155,6 +155,7 @@ class BatchTeacher(EndpointTeacher["_Run[Any]"]):
             prices=prices or Prices.load(),
             patience=patience or Patience(),
             halt=self._stop,
+            say=say or logger.warning,
             max_unusable_answers=max_unusable_answers,
             ledger=ledger,
             batch=True,
