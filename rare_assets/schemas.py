@@ -265,6 +265,12 @@ class Reasoning(dy.Schema):
         description="0-based: `context_doc_ids[gold_position] == doc_id`.",
         metadata={"from": ["reasoning.context_doc_ids"]},
     )
+    left_out = dy.List(
+        dy.String(nullable=False),
+        nullable=True,
+        description="Negatives that the teacher was not shown, since they did not fit max_context_tokens.",
+        metadata={"from": ["hard_negatives.negatives"]},
+    )
     model = dy.String(nullable=False, description="The teacher's name, as the endpoint gave it.")
     finish_reason = dy.String(nullable=False, description="Why the teacher stopped writing.")
     prompt_tokens = dy.Int64(

@@ -23,13 +23,18 @@ def gold_position_points_at_gold(stored: StoredShard) -> Judgement:
 
 
 def context_is_gold_and_negatives(stored: StoredShard) -> Judgement:
-    """The documents shown are the gold one and the question's negatives, each once, in any order."""
+    """The documents shown are the gold one and the question's negatives, each once, in any order; but
+    those that `left_out` names."""
     negatives = stored.other("hard_negatives").select(
         "question_id",
         negative_ids=pl.col("negatives").list.eval(pl.element().struct.field("doc_id")),
     )
     shown = pl.col("context_doc_ids").list.sort()
-    given = pl.concat_list("doc_id", "negative_ids").list.sort()
+    given = (
+        pl.concat_list("doc_id", "negative_ids")
+        .list.set_difference(pl.col("left_out").fill_null([]))
+        .list.sort()
+    )
     wrong = (
         stored.rows.lazy()
         .join(negatives, on="question_id", how="left")

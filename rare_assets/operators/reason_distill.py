@@ -12,6 +12,7 @@ import polars as pl
 
 from rare_assets.operators.agreement import answers_agree
 from rare_assets.operators.answers import costs, free_reject, reject, require_whole
+from rare_assets.operators.fitting import fitted, with_all_negatives
 from rare_assets.operators.judge import Judge
 from rare_assets.operators.templates import PromptTemplate, Templates, quote
 from rare_assets.schemas import Produced, Reasoning, TeacherRejects
@@ -41,6 +42,7 @@ async def reason_distill(
     temperature: float | None = None,
     sampling_seed: int | None = None,
     max_tokens: int | None = None,
+    max_context_tokens: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Produced:
     """Have the teacher reason to an answer of each question, from its documents in shuffled order.
@@ -66,6 +68,8 @@ async def reason_distill(
             their form; None: then they disagree.
         sampling_seed: sample number i of a question is asked with `sampling_seed + i`.
         temperature, max_tokens: sent as they are; None leaves the endpoint's default.
+        max_context_tokens: tokens that prompt and answer may have together: the worst negatives are
+            left out of the context until they do, and named in `left_out`.
         progress: handed to the teacher.
 
     Returns:
@@ -80,7 +84,15 @@ async def reason_distill(
             f"n ({n}) and max_attempts ({max_attempts}) must be at least 1, rejection_samples "
             f"({rejection_samples}) at least 0."
         )
-    tasks = _tasks(questions, documents, hard_negatives, seed)
+    shown = fitted(
+        hard_negatives,
+        questions,
+        documents,
+        templates.reason_distill,
+        max_context_tokens=max_context_tokens,
+        max_tokens=max_tokens,
+    )
+    tasks = _tasks(questions, documents, shown, seed)
     unasked = pl.col("hard_negatives").is_null() | pl.col("text").is_null()
     has_gold = pl.col("gold_answer").is_not_null() & (rejection_samples > 0)
     made: list[dict[str, Any]] = []
@@ -106,7 +118,7 @@ async def reason_distill(
                 (question_id, sample, row) for row in reader.rejects(outcome, teacher.model)
             ]
     return Produced(
-        Reasoning.validate(_reasoning(tasks, made)),
+        Reasoning.validate(with_all_negatives(_reasoning(tasks, made), hard_negatives)),
         TeacherRejects.validate(_rejects(tasks, rejects)),
     )
 
@@ -314,10 +326,11 @@ def _row(
 
 def _reasoning(tasks: pl.DataFrame, made: list[dict[str, Any]]) -> pl.DataFrame:
     schema = Reasoning.create_empty().schema
-    columns = set(schema) - set(tasks.columns) | {"question_id"}
+    columns = set(schema) - set(tasks.columns) - {"left_out"} | {"question_id"}
     answers = pl.DataFrame(made, schema={name: schema[name] for name in schema if name in columns})
     rows = answers.join(tasks, on="question_id", how="left").sort("position", "sample_index")
-    return rows.select(schema.names())
+    none = pl.lit([], schema["left_out"])
+    return rows.with_columns(left_out=none).select(schema.names())
 
 
 def _rejects(tasks: pl.DataFrame, rejects: list[tuple[str, int, dict[str, Any]]]) -> pl.DataFrame:

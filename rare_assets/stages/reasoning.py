@@ -19,6 +19,13 @@ class ReasoningConfig(AskingConfig):
         description="Where the source has a gold `answer`: answers asked for until one agrees with "
         "it. 0: any answer is kept, `answer_correct` tells.",
     )
+    max_context_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens that prompt and answer may have together, by four bytes each: the window of the "
+        "model. The worst negatives are left out of the context until they fit, and named in `left_out`. "
+        "Default: no bound.",
+    )
     judge_answers: bool = Field(
         False,
         description="Where the source has a gold `answer`: ask the teacher whether an answer in "

@@ -92,6 +92,7 @@ def test_a_row_has_the_columns_of_the_table():
         "question": "Why 0?",
         "scenario": "Scenario 0.",
         "hard_negatives": ["text of n1", "text of n2", "text of n3"],
+        "left_out": [],
         "reasoning": "A chain.",
         "answer": "B",
         "raw_answer": "<think>\nA chain.\n</think>\nThe <answer>B</answer>",
@@ -360,3 +361,24 @@ def test_a_teacher_that_stops_stops_the_operator():
 def test_a_number_out_of_range_is_refused(options):
     with pytest.raises(ValueError, match="must be at least 1"):
         run(corpus(), lambda *_: GOOD, **options)
+
+
+def test_the_worst_negatives_are_left_out_until_the_prompt_fits_and_named():
+    asked, docs, found = corpus(2)
+    long = [
+        "Brine freezes lower than water. " * 60,
+        "Salt dissolves in water. " * 90,
+        "Ice is light. ",
+    ]
+    found = found.with_columns(hard_negatives=pl.lit(long))
+    for window, shown in ((20_000, 3), (1_700, 1), (10, 0)):
+        rows, _, teacher = run(
+            (asked, docs, found), lambda *_: GOOD, max_context_tokens=window, max_tokens=500
+        )
+        for row, ask in zip(rows.to_dicts(), teacher.asked, strict=True):
+            assert sorted(row["context_doc_ids"]) == sorted([row["doc_id"], *["n1", "n2", "n3"][:shown]])  # fmt: skip
+            assert row["left_out"] == ["n1", "n2", "n3"][shown:]
+            assert row["hard_negatives"] == long
+            assert row["context_doc_ids"][row["gold_position"]] == row["doc_id"]
+            prompt = sum(len(message["content"]) for message in ask.messages) / 4
+            assert prompt + 500 <= window or window == 10

@@ -59,6 +59,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "answer": "Self-discharge.",
         "raw_answer": "It discharges itself. <answer>Self-discharge.</answer>",
         "context_doc_ids": ["d2", "d1", "d3"],
+        "left_out": [],
         "gold_position": 1,
         "model": "m",
         "finish_reason": "stop",
