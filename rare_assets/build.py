@@ -14,6 +14,7 @@ from rare_assets.assets.hard_negatives import hard_negatives
 from rare_assets.assets.questions import questions
 from rare_assets.assets.reasoning import reasoning
 from rare_assets.automation.jobs import jobs
+from rare_assets.automation.schedules import schedules
 from rare_assets.automation.sensors import sensors
 from rare_assets.checks.asset_checks import asset_checks
 from rare_assets.checks.exports import export_checks
@@ -119,6 +120,7 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
         assets=linked_to_code(with_engines(located(assets, resources), resources)),
         asset_checks=[*asset_checks, *export_checks],
         jobs=jobs,
+        schedules=schedules,
         sensors=sensors,
         resources=resources,
         # One process a run: its steps follow each other anyway, and each would take seconds to start.

@@ -277,6 +277,16 @@ class Settings(BaseSettings):
     index: str = Field(
         "rare-documents", validation_alias="RARE_INDEX", description="Index (alias) name."
     )
+    webhook_url: SecretStr | None = Field(
+        None,
+        validation_alias="RARE_WEBHOOK_URL",
+        description="Where the sensor `tell_failures` posts failed runs and checks; a secret.",
+    )
+    ui_url: str = Field(
+        "http://127.0.0.1:3000",
+        validation_alias="RARE_UI_URL",
+        description="Address of the Dagster UI, for links in posts; `rare-assets dev` sets its own.",
+    )
     dagster_home: str = Field(
         ".rare/dagster",
         validation_alias="DAGSTER_HOME",

@@ -42,12 +42,14 @@ VARIABLES = [
     ("ELASTICSEARCH_CA_CERTS", "elasticsearch_ca_certs", "ca.crt", "ca.crt"),
     ("RARE_ELASTICSEARCH_WAIT", "elasticsearch_wait", "30", 30.0),
     ("RARE_INDEX", "index", "mine", "mine"),
+    ("RARE_UI_URL", "ui_url", "https://dagster.example", "https://dagster.example"),
     ("DAGSTER_HOME", "dagster_home", "/data/dagster", "/data/dagster"),
 ]
 SECRETS = {
     "OPENAI_API_KEY": "openai_api_key",
     "RARE_EXTRA_HEADERS": "extra_headers",
     "RARE_EXTRA_BODY": "extra_body",
+    "RARE_WEBHOOK_URL": "webhook_url",
     "ELASTICSEARCH_API_KEY": "elasticsearch_api_key",
     "ELASTICSEARCH_PASSWORD": "elasticsearch_password",
 }

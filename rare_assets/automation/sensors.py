@@ -11,6 +11,7 @@ import polars as pl
 
 from rare_assets.automation.jobs import corpus_index_job, questions_job
 from rare_assets.automation.registration import remove_tables, say_gone
+from rare_assets.automation.watch import tell_failures
 from rare_assets.corpus.formats import SourceError
 from rare_assets.corpus.scan import Scan, scan_source
 from rare_assets.corpus.source import Shard
@@ -74,12 +75,24 @@ class Handled:
         return cursor
 
 
-def _due(
-    shards: list[Shard], handled: dict[str, str], tables: ParquetTables
+def due_shards(
+    shards: list[Shard],
+    handled: dict[str, str],
+    tables: ParquetTables,
+    *,
+    runs: int = RUNS_PER_TICK,
+    looks: int = LOOKS_PER_TICK,
 ) -> tuple[list[Shard], set[str]]:
-    """The shards to request runs for, and the keys of those that are left for the next ticks.
+    """Return the shards to request runs for, and the keys of those that are left for the next ticks.
 
     What `rare-assets run` or somebody in the UI has read is not requested again.
+
+    Args:
+        shards: of the source.
+        handled: the version of each shard that a run was requested for.
+        tables: where documents are stored.
+        runs: most shards to return.
+        looks: most stored tables to look at.
     """
     due: list[Shard] = []
     later: set[str] = set()
@@ -87,7 +100,7 @@ def _due(
     for shard in shards:
         if handled.get(shard.key) == shard.version:
             continue
-        if len(due) == RUNS_PER_TICK or looked_at == LOOKS_PER_TICK:
+        if len(due) == runs or looked_at == looks:
             later.add(shard.key)
             continue
         looked_at += 1
@@ -157,7 +170,9 @@ def new_shards(
         return dg.SkipReason(f"The source can't be read: {error}")
     removed = remove_tables(scan, tables) if corpus.removes_deleted_shards else []
     handled = Handled(tables, context.cursor)
-    due, later = _due(scan.shards, handled.versions, tables)
+    due, later = due_shards(
+        scan.shards, handled.versions, tables, runs=RUNS_PER_TICK, looks=LOOKS_PER_TICK
+    )
     versions = {shard.key: shard.version for shard in scan.shards if shard.key not in later}
     gone = say_gone(scan, removed)
     if gone:
@@ -225,4 +240,4 @@ def index_follows_documents(
     return dg.SensorResult(run_requests=[dg.RunRequest(run_config={"ops": config})], cursor=seen)
 
 
-sensors = [watch_corpus, new_shards, index_follows_documents]
+sensors = [watch_corpus, new_shards, index_follows_documents, tell_failures]

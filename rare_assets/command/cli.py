@@ -233,6 +233,7 @@ def dev(source: str | None, storage: str | None, host: str, port: int) -> None:
             register_shards()
         except SourceError as error:
             click.echo(f"No shard was registered: {error}", err=True)
+        os.environ.setdefault("RARE_UI_URL", f"http://{host}:{port}")
         # Dagster's own start page folds every group of assets.
         click.echo(f"The graph:  http://{host}:{port}{GRAPH_PAGE}")
         run_dev(["-w", str(WORKSPACE), "-h", host, "-p", str(port)])

@@ -6,6 +6,7 @@ import dagster as dg
 COMMAND_TAG = "rare_assets/command"
 # The process that works on a run: `<host>:<pid>`.
 PROCESS_TAG = "rare_assets/process"
+PARTITION_TAG = "dagster/partition"
 BACKFILL_TAG = "dagster/backfill"
 DATA_VERSION_TAG = "dagster/data_version"
 # The code location that a run's job is of: `<repository>@<location>`.
