@@ -55,12 +55,16 @@ def ask(
     refresh: bool = False,
     retry_rejects: bool = False,
     mode: str = "online",
+    foresee: Callable[[int | None], str | None] | None = None,
 ) -> tuple[T, dict[str, Any]]:
     """Run an operator with an opened teacher and a judge. Returns what it gave, and the usage as
     metadata, that of the judge included.
 
     What it will cost is estimated and logged before the first request. The judge is always asked
     online: a batch would make its verdicts wait for a day, one after the other.
+
+    Args:
+        foresee: what to tell a user of later stages, by the model's window, before this one pays.
 
     Raises:
         dg.Failure: the teacher stopped (endpoint dead, limit reached); its metadata has the usage.
@@ -75,14 +79,21 @@ def ask(
         nonlocal usage
         batch = mode == "batch"
         try:
-            async with teacher.estimating(batch=batch, **how) as estimating:
-                await operator(estimating, judge_of(teacher, estimating, templates))
-                context.log.info(f"{context.partition_key}: {describe_estimate(estimating.usage)}")
             async with AsyncExitStack() as opened:
                 ledger = ledger_of(context.run, context.instance, context.asset_key.path[-1])
                 model = online = await opened.enter_async_context(
                     teacher.open(batch=batch, ledger=ledger, **how)
                 )
+                # A teacher of somebody's own need not know its window.
+                window = await model.window() if hasattr(model, "window") else None
+                known = {} if window is None else {"window": window}
+                async with teacher.estimating(batch=batch, **known, **how) as estimating:
+                    await operator(estimating, judge_of(teacher, estimating, templates))
+                    estimate = describe_estimate(estimating.usage)
+                    context.log.info(f"{context.partition_key}: {estimate}")
+                    for said in (estimating.say_too_long(), foresee and foresee(window)):
+                        if said:
+                            say(f"{context.partition_key}: {said}")
                 if batch:
                     online = await opened.enter_async_context(teacher.open(ledger=ledger, **how))
                 judge = judge_of(teacher, online, templates)

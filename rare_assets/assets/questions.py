@@ -1,6 +1,7 @@
 """The questions: Doc2Query, a teacher's question and scenario for each document."""
 
 import time
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -11,11 +12,13 @@ from rare_assets.catalog.charts import histogram
 from rare_assets.catalog.metadata import OWNERS, definition_metadata, materialized, spread, words
 from rare_assets.checks.gate import refuse_if_blocked
 from rare_assets.operators.doc2query import doc2query, say_left_out
+from rare_assets.operators.fitting import foreseen
 from rare_assets.operators.templates import load_templates
 from rare_assets.resources.configurable import Storage, TeacherModel
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
 from rare_assets.resources.partitions import document_shards
+from rare_assets.stages.hard_negatives import HardNegativesConfig
 from rare_assets.stages.provenance import questions_from
 from rare_assets.stages.questions import QuestionsConfig
 
@@ -65,6 +68,7 @@ def questions(
             refresh=config.refresh,
             retry_rejects=config.retry_rejects,
             mode=config.mode,
+            foresee=lambda window: foreseen(rows, *_reasoning_bounds(context, window)),
         )
         if said := say_left_out(produced.rows.height, produced.rejects):
             context.log.warning(f"Shard {context.partition_key!r}: {said}.")
@@ -91,3 +95,18 @@ def questions(
             chart=histogram(lengths, "words in a question"),
             documents=documents,
         )
+
+
+def _reasoning_bounds(
+    context: dg.AssetExecutionContext, window: int | None
+) -> tuple[int | None, int]:
+    """The window that reasoning will have to keep to, None if it need not, and its negatives."""
+    ops: dict[str, Any] = dict(context.run.run_config).get("ops") or {}  # type: ignore[assignment]
+    given = {
+        name: (ops.get(name) or {}).get("config") or {} for name in ("hard_negatives", "reasoning")
+    }
+    bounded = given["reasoning"].get("max_context_tokens") is not None
+    num_neg = given["hard_negatives"].get(
+        "num_neg", HardNegativesConfig.model_fields["num_neg"].default
+    )
+    return None if bounded else window, num_neg

@@ -10,6 +10,7 @@ from rare_assets.assets.asking import judge_of
 from rare_assets.command.plan import Planner
 from rare_assets.corpus.source import Shard
 from rare_assets.operators.doc2query import doc2query
+from rare_assets.operators.fitting import foreseen
 from rare_assets.operators.reason_distill import reason_distill
 from rare_assets.resources.configurable import TeacherModel
 from rare_assets.teacher.estimating import COMPLETION_TOKENS
@@ -104,7 +105,16 @@ async def _questions(
             templates=planner.templates,
             **options.operator_options(teacher),
         )
+        if planner.options.reasoning.max_context_tokens is None:
+            documents = planner.tables.load("documents", shard).collect()
+            num_neg = planner.options.hard_negatives.num_neg
+            _say(say, shard, foreseen(documents, await estimating.window(), num_neg))
         return estimating.usage
+
+
+def _say(say: Callable[[str], None] | None, shard: str, line: str | None) -> None:
+    if say is not None and line is not None:
+        say(f"{shard}: {line}")
 
 
 async def _reasoning(
@@ -128,6 +138,7 @@ async def _reasoning(
             else None,
             **options.operator_options(teacher),
         )
+        _say(say, shard, estimating.say_too_long())
         return estimating.usage
 
 

@@ -6,6 +6,7 @@ import polars as pl
 
 from rare_assets.operators.templates import PromptTemplate
 from rare_assets.teacher.tokens import text_tokens
+from rare_assets.teacher.window import advice
 
 # Tags, number and title of a document, and the frame of a chat.
 _PER_DOCUMENT = 40
@@ -56,6 +57,28 @@ def fitted(
     return hard_negatives.with_columns(pl.Series("_kept", kept, pl.Int64)).select(
         pl.col(name).list.head(pl.col("_kept")) if name in lists else pl.col(name)
         for name in hard_negatives.columns
+    )
+
+
+def foreseen(documents: pl.DataFrame, window: int | None, num_neg: int) -> str | None:
+    """What to tell a user before questions are paid for, where the reasoning on most of them will not
+    fit the model's window; None where it will, or nobody knows.
+
+    Args:
+        documents: `schemas.Documents`; their neighbours are taken to be as long.
+        window: tokens that prompt and answer may have together.
+        num_neg: negatives that will be shown beside the document.
+    """
+    if window is None or documents.is_empty():
+        return None
+    median = documents["text"].str.len_bytes().median()
+    each = int(float(median or 0) // 4) + _PER_DOCUMENT  # type: ignore[arg-type]
+    prompt = (1 + num_neg) * each + _FRAME
+    if prompt <= window:
+        return None
+    return (
+        f"The reasoning on these documents will not fit: a document and {num_neg} negatives take about "
+        f"{prompt:,} tokens, the model's window has {window:,}. {advice(window)}"
     )
 
 

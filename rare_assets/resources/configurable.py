@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rare_assets.teacher.interface import Teacher
     from rare_assets.teacher.ledger import Ledger
     from rare_assets.teacher.pricing import Prices
+    from rare_assets.teacher.store.answers import AnswerStore
 
 # Requests in flight where RARE_MAX_CONCURRENCY is not set.
 ENDPOINT_CONCURRENCY = 64
@@ -146,10 +147,12 @@ class TeacherModel(_Resource):
         refresh: bool = False,
         retry_rejects: bool = False,
         batch: bool = False,
+        window: int | None = None,
         say: Callable[[str], None] | None = None,
     ) -> AsyncIterator["EstimatingTeacher"]:
         """A teacher that asks nothing and counts what would be asked and what it would cost; `say`
-        is told of stored answers that can't be read."""
+        is told of stored answers that can't be read. `window` is the model's, default what an
+        earlier run learnt of it."""
         from rare_assets.teacher.estimating import EstimatingTeacher
         from rare_assets.teacher.store.answers import AnswerStore
 
@@ -161,7 +164,24 @@ class TeacherModel(_Resource):
                 refresh=refresh,
                 retry_rejects=retry_rejects,
                 batch=batch,
+                window=window or self.known_window(store),
             )
+
+    def known_window(self, store: "AnswerStore") -> int | None:
+        """Tokens that the model takes at once, as earlier runs learnt; nothing is asked."""
+        from rare_assets.teacher.endpoint import endpoint_name
+        from rare_assets.teacher.known import Memory
+        from rare_assets.teacher.local_server import CONTEXT_TOKENS
+
+        settings = Settings()
+        model = self.model or settings.model
+        if model is None:
+            return CONTEXT_TOKENS
+        try:
+            name = endpoint_name(self.base_url or settings.openai_base_url, model)
+        except ValueError:  # said when it is opened
+            return None
+        return Memory(store.folder("endpoints"), model, name).load().window or None
 
     def load_prices(self) -> "Prices":
         """The shipped prices, with those of RARE_PRICES over them. Raises ValueError."""
@@ -196,7 +216,7 @@ class TeacherModel(_Resource):
             ValueError: the embedded teacher was asked for batches.
         """
         from rare_assets.teacher.health import Patience
-        from rare_assets.teacher.local_server import EmbeddedServer
+        from rare_assets.teacher.local_server import CONTEXT_TOKENS, EmbeddedServer
         from rare_assets.teacher.online import OpenAITeacher
         from rare_assets.teacher.store.answers import AnswerStore
 
@@ -236,6 +256,7 @@ class TeacherModel(_Resource):
                         api_key=SecretStr("embedded"),
                         max_concurrency=slots,
                         store=store,
+                        window=CONTEXT_TOKENS,
                         **limits,
                     ) as teacher:
                         yield teacher

@@ -27,6 +27,7 @@ from rare_assets.teacher.negotiation import Negotiation
 from rare_assets.teacher.pacing import AdaptiveLimit, Pace
 from rare_assets.teacher.pricing import Prices
 from rare_assets.teacher.tokens import estimated_prompt_tokens
+from rare_assets.teacher.window import advice, window_in, window_of
 from rare_assets.text.shown_url import shown
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ _GUESSED_COMPLETION_TOKENS = 256
 # Rounding leaves less than this of reservations given back.
 _NO_MONEY = 1e-9
 _LOOK_AGAIN_S = 0.5
+# For a list of models.
+_LIST_S = 5.0
 # The whole of a request that says nothing but that an endpoint answers; two, since one may be refused.
 _SHORT = ("What is a lake? Answer in one sentence.", "Name three colours of the rainbow.")
 # A conversation as that of the ask, where it has a system part.
@@ -68,6 +71,7 @@ class Endpoint:
         ledger: where what the limits and rates hold for is counted; default, this endpoint's own
             requests.
         memory: where what is learnt of the endpoint is kept; default, nowhere.
+        window: tokens that prompt and answer may have together, where that is known beforehand.
 
     The others are those of `OpenAITeacher`.
     """
@@ -95,6 +99,7 @@ class Endpoint:
         extra_headers: Mapping[str, SecretStr] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         memory: Folder | None = None,
+        window: int | None = None,
     ) -> None:
         self.model = model
         self._batch = batch
@@ -130,6 +135,7 @@ class Endpoint:
         self._tokens = self._pace(tokens_per_minute, "tokens")
         self.dialect = Dialect(structured_output, extra_body)
         self._memory = Memory(memory, model, str(self))
+        self._window = window
         self._recalled = asyncio.Lock()
         self._is_recalled = False
         # Whether any text came from it: of one that gives none, nothing is worth keeping.
@@ -162,9 +168,7 @@ class Endpoint:
         return Pace(per_minute, time.time, self._books, f"{unit} a minute of {self}")
 
     def __str__(self) -> str:
-        return self._connections.redact(
-            f"the endpoint {shown(self._base_url)} (model {self.model})", self._given_url
-        )
+        return self._connections.redact(endpoint_name(self._given_url, self.model), self._given_url)
 
     @property
     def limit(self) -> int:
@@ -184,6 +188,38 @@ class Endpoint:
                 known = await asyncio.to_thread(self._memory.load)
                 if known.manner is not None:
                     self.dialect.learn(known.manner)
+                if known.window is None and self._memory.folder is not None:
+                    await self._learn_window(await self._listed_window() or 0)
+
+    @property
+    def window(self) -> int | None:
+        """Tokens that prompt and answer may have together, where that is known."""
+        return self._window or self._memory.known.window or None
+
+    async def _listed_window(self) -> int | None:
+        """The window that the endpoint's list of models tells; free, and no harm where it fails."""
+        try:
+            async with asyncio.timeout(_LIST_S):
+                return window_of(
+                    wire.parse_json(await self._connections.get("/models")), self.model
+                )
+        except Exception as error:
+            logger.info("%s lists no models: %s", self, fault_of(error, self.redact))
+            return None
+
+    async def _learn_window(self, window: int) -> None:
+        known = replace(self._memory.known, window=window)
+        await asyncio.to_thread(self._memory.save, known)
+
+    async def _note_window(self, fault: Fault) -> None:
+        """Learn the window from the first refusal that tells it."""
+        window = window_in(fault.text) if fault.reason == "context_length" else None
+        if window is None or self.window == window:
+            return
+        await self._learn_window(window)
+        self._say(
+            f"{self} takes {window:,} tokens at once, and refuses longer prompts. {advice(window)}"
+        )
 
     async def _remember(self, manner: Manner) -> None:
         known = replace(self._memory.known, manner=manner)
@@ -293,6 +329,8 @@ class Endpoint:
         """
         version = self.dialect.version
         result = await self._send(slot, ask, attempt, self.dialect.manner, self._request_timeout)
+        if isinstance(result, Fault):
+            await self._note_window(result)
         if isinstance(result, Answer) or not self.negotiation.concerns(result, ask, failed):
             return result
         if await self.negotiation.settle(ask, result, version):
@@ -479,3 +517,8 @@ class Endpoint:
             f"{self} has answered nothing for {silent:.0f} s: {in_flight} requests are in flight, "
             f"each may take {self._request_timeout:g} s (RARE_REQUEST_TIMEOUT)."
         )
+
+
+def endpoint_name(url: str | None, model: str) -> str:
+    """An endpoint for people, and under which what is learnt of it is kept. Raises ValueError."""
+    return f"the endpoint {shown(address_of(url or OPENAI_URL).base_url)} (model {model})"

@@ -90,6 +90,11 @@ class EndpointTeacher(ABC, Generic[RunT]):
         """The model's name, as configured."""
         return self._endpoint.model
 
+    async def window(self) -> int | None:
+        """Tokens that the model takes at once, prompt and answer together; None if that is not known."""
+        await self._endpoint.recall()
+        return self._endpoint.window
+
     @property
     def usage(self) -> Usage:
         """Totals since this teacher was made; `retries` are new answers after an unusable one.

@@ -19,6 +19,7 @@ from rare_assets.teacher.interface import (
 )
 from rare_assets.teacher.pricing import Prices
 from rare_assets.teacher.tokens import estimated_prompt_tokens
+from rare_assets.teacher.window import advice
 
 if TYPE_CHECKING:
     from rare_assets.teacher.online import Answers
@@ -44,6 +45,7 @@ class EstimatingTeacher:
         refresh: count every ask as a request.
         retry_rejects: count asks without a usable stored answer as requests.
         batch: cost by the Batch API's price.
+        window: tokens that prompt and answer may have together, to count what does not fit.
     """
 
     def __init__(
@@ -55,7 +57,12 @@ class EstimatingTeacher:
         refresh: bool = False,
         retry_rejects: bool = False,
         batch: bool = False,
+        window: int | None = None,
     ) -> None:
+        self._window = window
+        # Asks that would be sent and do not fit the window, and the tokens of the longest of them.
+        self.too_long = 0
+        self.longest = 0
         self.model = model
         self.usage = Usage()
         self._store = store
@@ -63,6 +70,10 @@ class EstimatingTeacher:
         self._refresh = refresh
         self._retry_rejects = retry_rejects
         self._batch = batch
+
+    async def window(self) -> int | None:
+        """The window that it counts by."""
+        return self._window
 
     async def ask_all(
         self,
@@ -79,7 +90,7 @@ class EstimatingTeacher:
                 if outcome is None:
                     bounds.append(ask.max_tokens)
                     self.usage.requests += 1
-                    self.usage.prompt_tokens += estimated_prompt_tokens(ask)
+                    self._count_prompt(ask)
                     yield Outcome(ask, None, None, 0, 0, 0, NOT_ASKED)
                 else:
                     yield outcome
@@ -126,6 +137,23 @@ class EstimatingTeacher:
                         ask, None, answer, *so_far, unusable.reason, unusable.detail
                     )
         return [(ask, found[i]) for i, ask in enumerate(asks)]
+
+    def _count_prompt(self, ask: Ask) -> None:
+        prompt = estimated_prompt_tokens(ask)
+        self.usage.prompt_tokens += prompt
+        whole = prompt + (ask.max_tokens or 0)
+        if self._window is not None and whole > self._window:
+            self.too_long += 1
+            self.longest = max(self.longest, whole)
+
+    def say_too_long(self) -> str | None:
+        """What to tell a user where prompts do not fit the window; None if all do."""
+        if not self.too_long or self._window is None:
+            return None
+        return (
+            f"{self.too_long:,} of {self.usage.requests:,} prompts do not fit the window of {self.model}, "
+            f"{self._window:,} tokens: the longest takes about {self.longest:,}. {advice(self._window)}"
+        )
 
     def _completion_tokens(self, max_tokens: int | None) -> int:
         reused = self.usage.answers_reused

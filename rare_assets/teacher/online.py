@@ -110,6 +110,7 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
         structured_output: how JSON is asked for, of `dialect.MODES`; default, found out by trying.
         extra_headers, extra_body: sent with every request, over what is sent otherwise.
         memory: folder where what is found out of the endpoint is kept for the next run.
+        window: tokens that the model takes at once, where that is known beforehand.
 
     Raises:
         ValueError: if the settings can't work together.
@@ -140,6 +141,7 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
         extra_headers: Mapping[str, SecretStr] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         memory: Folder | None = None,
+        window: int | None = None,
     ) -> None:
         endpoint = Endpoint(
             model=model,
@@ -161,6 +163,7 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
             extra_headers=extra_headers,
             extra_body=extra_body,
             memory=memory,
+            window=window,
         )
         super().__init__(
             endpoint,
