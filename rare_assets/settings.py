@@ -80,6 +80,12 @@ class Settings(BaseSettings):
     rows_per_shard: int = Field(
         10_000, ge=1, validation_alias="RARE_ROWS_PER_SHARD", description="Rows in a shard at most."
     )
+    files_per_shard: int = Field(
+        200,
+        ge=1,
+        validation_alias="RARE_FILES_PER_SHARD",
+        description="Text files in a shard at most, once there are more than 50 of them. 1: each its own.",
+    )
     remove_deleted_shards: bool = Field(
         False,
         validation_alias="RARE_REMOVE_DELETED_SHARDS",

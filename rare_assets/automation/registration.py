@@ -25,40 +25,51 @@ def register(
     *,
     remove_deleted: bool,
 ) -> list[str]:
-    """Make partitions of the new shards, remove what is gone if that is wanted, and have the UI show
+    """Make partitions of the new shards, remove what is superseded, and what is gone if that is wanted, and have the UI show
     which files are new, changed or gone.
 
     Returns the keys that were removed.
     """
     if scan.new:
         instance.add_dynamic_partitions(SHARDS, scan.new)
-    removed = remove_tables(scan, tables) if remove_deleted else []
+    removed = remove_tables(scan, tables, remove_deleted=remove_deleted)
     for shard in removed:
         instance.delete_dynamic_partition(SHARDS, shard)
     report_states(source_states(scan, tables, removed), source, scan, instance)
     return removed
 
 
-def remove_tables(scan: Scan, tables: ParquetTables) -> list[str]:
-    """Delete the stored tables of the shards that are gone; the answers paid for stay.
+def remove_tables(scan: Scan, tables: ParquetTables, *, remove_deleted: bool) -> list[str]:
+    """Delete the stored tables of shards whose files are in others now, and if that is wanted of those
+    that are gone, unless the source is another one; the answers paid for stay.
 
-    Returns the keys whose partitions are to be removed, too: none if the source is another one.
+    Returns the keys whose partitions are to be removed, too.
     """
-    if scan.moved:
-        return []
-    for shard in scan.gone:
+    gone = scan.gone if remove_deleted and not scan.moved else []
+    for shard in (*scan.superseded, *gone):
         tables.delete(shard)
-    return scan.gone
+    return [*scan.superseded, *gone]
 
 
 def say_gone(scan: Scan, removed: list[str]) -> str:
-    """What a person is told of the shards that are gone; "" if none is."""
+    """What a person is told of the shards that are gone or superseded; "" if none is."""
+    packed = ""
+    if scan.superseded:
+        packed = (
+            f"{len(scan.superseded)} shards were replaced, since text files are packed by RARE_FILES_PER_SHARD: "
+            f"{some(scan.superseded)}. Their rows are made again in the shards that hold their files, from "
+            "stored answers. "
+        )
     if not scan.gone:
-        return ""
+        return packed.strip()
+    return packed + _say_gone(scan, removed)
+
+
+def _say_gone(scan: Scan, removed: list[str]) -> str:
     names = some(scan.gone)
-    if removed:
+    if set(scan.gone) & set(removed):
         return (
-            f"{len(removed)} shards whose files are gone were removed with their tables, the answers "
+            f"{len(scan.gone)} shards whose files are gone were removed with their tables, the answers "
             f"stay stored: {names}. They leave the index when corpus_index is made next."
         )
     told = f"{len(scan.gone)} registered shards are not in this source: {names}."

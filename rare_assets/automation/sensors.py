@@ -132,7 +132,7 @@ def watch_corpus(
     tables, source = storage.tables(), corpus.source()
     try:
         scan = scan_source(source, tables, registered_shards(context.instance), watching=True)
-        removed = remove_tables(scan, tables) if corpus.removes_deleted_shards else []
+        removed = remove_tables(scan, tables, remove_deleted=corpus.removes_deleted_shards)
         states = source_states(scan, tables, removed)
         reported = report_states(states, source, scan, context.instance)
     except SourceError as error:
@@ -168,7 +168,7 @@ def new_shards(
         scan = scan_source(corpus.source(), tables, registered_shards(context.instance))
     except SourceError as error:
         return dg.SkipReason(f"The source can't be read: {error}")
-    removed = remove_tables(scan, tables) if corpus.removes_deleted_shards else []
+    removed = remove_tables(scan, tables, remove_deleted=corpus.removes_deleted_shards)
     handled = Handled(tables, context.cursor)
     due, later = due_shards(
         scan.shards, handled.versions, tables, runs=RUNS_PER_TICK, looks=LOOKS_PER_TICK

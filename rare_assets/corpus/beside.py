@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from pathlib import PurePosixPath
 
 from rare_assets.corpus.formats import is_known, is_text_file
 
@@ -37,6 +36,7 @@ _TABLES = (
     ),
     (re.compile(r"(?:\A|(.*)/)\.hoodie/.*", re.DOTALL), "Hudi", "spark.read.format('hudi')"),
 )
+_MAY_BE_TABLE = re.compile(r"_delta_log/|metadata/|\.hoodie/").search
 
 
 def documents_among(paths: Collection[str]) -> list[str]:
@@ -70,7 +70,7 @@ def table_among(paths: Iterable[str]) -> str | None:
     Args:
         paths: of all files, hidden ones, too.
     """
-    for path in paths:
+    for path in filter(_MAY_BE_TABLE, paths):
         for pattern, name, way in _TABLES:
             if found := pattern.fullmatch(path):
                 place = f"the folder {found[1]}" if found[1] else "this"
@@ -82,7 +82,7 @@ def table_among(paths: Iterable[str]) -> str | None:
 
 
 def _name(path: str) -> str:
-    return PurePosixPath(path).name
+    return path.rpartition("/")[2]
 
 
 def _folder(path: str) -> str:

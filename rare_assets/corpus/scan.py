@@ -8,11 +8,13 @@ makes its tables.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
-from rare_assets.corpus.source import CorpusSource, Shard
+from rare_assets.corpus.formats import is_text_file
+from rare_assets.corpus.packing import is_packed_key
+from rare_assets.corpus.source import CorpusSource, Shard, shard_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from rare_assets.storage.tables import ParquetTables
 
-SCAN_SCHEMA = {
+SCAN_SCHEMA: dict[str, Any] = {
     "key": pl.String,
     "file": pl.String,
     "part": pl.Int64,
@@ -31,6 +33,7 @@ SCAN_SCHEMA = {
     "byte_end": pl.Int64,
     "version": pl.String,
     "reading": pl.String,
+    "members": pl.List(pl.String),
 }
 
 
@@ -43,7 +46,8 @@ class Scan(NamedTuple):
 
     `gone` are registered keys that the source no longer has: they stay registered, with everything
     made from them, until they are removed on purpose. `moved` tells that the source has none of the
-    registered keys: it is another source rather than one whose files were deleted.
+    registered keys: it is another source rather than one whose files were deleted. `superseded` are
+    registered keys whose files are in other shards now, since files are packed or no longer are.
     """
 
     shards: list[Shard]
@@ -51,6 +55,7 @@ class Scan(NamedTuple):
     changed: list[str]
     gone: list[str]
     moved: bool
+    superseded: list[str]
 
 
 def known_shards(tables: ParquetTables) -> list[Shard]:
@@ -59,7 +64,12 @@ def known_shards(tables: ParquetTables) -> list[Shard]:
     Raises:
         StorageError: it can't be read.
     """
-    return [Shard(**row) for row in _last_scan(tables).select(list(SCAN_SCHEMA)).to_dicts()]
+    return _shards(_last_scan(tables))
+
+
+def _shards(scanned: pl.DataFrame) -> list[Shard]:
+    rows = scanned.select(list(SCAN_SCHEMA)).to_dicts()
+    return [Shard(**{**row, "members": tuple(row["members"])}) for row in rows]
 
 
 def _scan_path(tables: ParquetTables) -> UPath:
@@ -69,7 +79,11 @@ def _scan_path(tables: ParquetTables) -> UPath:
 def _last_scan(tables: ParquetTables) -> pl.DataFrame:
     frame = tables.remembered(_scan_path(tables), {**SCAN_SCHEMA, NOTED: pl.String})
     # Written before there were other ways to read a file than one, or two who look.
-    older = {NOTED: pl.col("version"), "reading": pl.lit("")}
+    older = {
+        NOTED: pl.col("version"),
+        "reading": pl.lit(""),
+        "members": pl.lit([], SCAN_SCHEMA["members"]),
+    }
     return frame.with_columns(
         **{name: value for name, value in older.items() if name not in frame.columns}
     )
@@ -92,7 +106,7 @@ def scan_source(
             what is changed to be found by who makes it.
     """
     last = _last_scan(tables)
-    known = [Shard(**row) for row in last.select(list(SCAN_SCHEMA)).to_dicts()]
+    known = _shards(last)
     noted = dict(last.select("key", NOTED).iter_rows())
     shards = source.shards(known)
     if remember:
@@ -103,6 +117,8 @@ def scan_source(
             tables.write_file(frame, _scan_path(tables))
     registered = set(registered)
     keys = {shard.key for shard in shards}
+    superseded = _superseded(shards, registered - keys)
+    gone = registered - keys - superseded
     return Scan(
         shards,
         new=[shard.key for shard in shards if shard.key not in registered],
@@ -111,6 +127,16 @@ def scan_source(
             for shard in shards
             if shard.key in registered and noted.get(shard.key, shard.version) != shard.version
         ],
-        gone=sorted(registered - keys),
-        moved=bool(registered) and not registered & keys,
+        gone=sorted(gone),
+        moved=bool(gone) and not registered & (keys | superseded),
+        superseded=sorted(superseded),
     )
+
+
+def _superseded(shards: list[Shard], absent: set[str]) -> set[str]:
+    """Of the registered keys that the source no longer has, those whose files it has in other shards."""
+    members = [path for shard in shards for path in shard.members]
+    single = [shard.file for shard in shards if not shard.members]
+    alone = set(shard_keys([*members, *single]).values()) if members else set()
+    texts = any(is_text_file(path) for path in single) or bool(members)
+    return {key for key in absent if key in alone or (is_packed_key(key) and texts)}

@@ -39,6 +39,7 @@ from rare_assets.corpus.formats import (
     is_unicode,
     on_one_line,
 )
+from rare_assets.corpus.packing import PACKED_ABOVE, packed, version_of
 from rare_assets.corpus.passages import Cutting
 from rare_assets.files.stored_bytes import file_version
 from rare_assets.text.shown_url import shown, without_secrets
@@ -93,7 +94,8 @@ class Shard(NamedTuple):
     `part` counts from 0, `first_row` from 1. `byte_start` and `byte_end` are None for Parquet and
     text files. `version` is the file's when it was cut. Where the file could not be read, it begins
     with "unread:", and the rest is what was known before, else a shard of 0 rows. `reading` names
-    the settings by which such files are read, where they are not the default ones.
+    the settings by which such files are read, where they are not the default ones. `members` are the
+    files of a shard of several: `file` is its key then, and its rows are the files.
     """
 
     key: str
@@ -105,6 +107,7 @@ class Shard(NamedTuple):
     byte_end: int | None
     version: str
     reading: str = ""
+    members: tuple[str, ...] = ()
 
 
 class _Place(NamedTuple):
@@ -125,6 +128,7 @@ class CorpusSource:
         rows_per_shard: a file with more rows makes several shards.
         columns: which column of a data file is which, as RARE_COLUMNS says it.
         cutting: which texts are cut into passages, and how long those are.
+        files_per_shard: where there are many text files, so many share a shard at most.
     """
 
     def __init__(
@@ -134,6 +138,7 @@ class CorpusSource:
         *,
         columns: str | None = None,
         cutting: Cutting | None = None,
+        files_per_shard: int = 1,
     ) -> None:
         if rows_per_shard < 1:
             raise ValueError(f"rows_per_shard must be at least 1, not {rows_per_shard}")
@@ -141,6 +146,7 @@ class CorpusSource:
         self.rows_per_shard = rows_per_shard
         self._columns = columns
         self.cutting = cutting or Cutting()
+        self.files_per_shard = files_per_shard
 
     def __repr__(self) -> str:
         return f"CorpusSource({self.url!r}, rows_per_shard={self.rows_per_shard})"
@@ -185,8 +191,7 @@ class CorpusSource:
                 f"formats {KNOWN_FORMATS} there, or set RARE_SOURCE to another folder or URL; a "
                 "pattern must match files, as in folder/**/*.jsonl."
             )
-        names = [without_secrets(file.path, self._url) for file in files]
-        _check_names([file.path for file in files], names, self.url)
+        _check_names([file.path for file in files], self._url)
         return files
 
     def shards(self, known: Iterable[Shard] = ()) -> list[Shard]:
@@ -202,6 +207,9 @@ class CorpusSource:
             SourceError: as `files`.
         """
         files = self.files()
+        together = self._packed(files)
+        members = {path for shard in together for path in shard.members}
+        files = [file for file in files if file.path not in members]
         keys = shard_keys(file.path for file in files)
         known_parts: dict[str, list[Shard]] = defaultdict(list)
         for shard in sorted(known, key=lambda shard: (shard.file, shard.part)):
@@ -220,11 +228,12 @@ class CorpusSource:
                 **known_parts,
                 **dict(zip((f.path for f in changed), threads.map(cut, changed), strict=True)),
             }
-        return sorted(
+        single = [
             shard._replace(key=_part_key(keys[file.path], shard.part))
             for file in files
             for shard in parts[file.path]
-        )
+        ]
+        return sorted([*single, *together])
 
     def shard(self, key: str, known: Iterable[Shard] = ()) -> Shard:
         """The shard of that key as it is now.
@@ -243,6 +252,9 @@ class CorpusSource:
             return self._now(earlier)
         files = self.files()
         keys = shard_keys(file.path for file in files)
+        together = {shard.key: shard for shard in self._packed(files)}
+        if key in together:
+            return together[key]
         file_key = _PART.sub("", key)
         file = next((file for file in files if keys[file.path] == file_key), None)
         if file is None:
@@ -263,8 +275,40 @@ class CorpusSource:
         """
         shard = self._now(shard)
         span = Span(shard.first_row, shard.n_rows, shard.byte_start, shard.byte_end)
-        with Extractor() as extractor, self._reading(shard.file):
-            yield from self._format(shard.file, extractor).rows(self._stored(shard.file), span)
+        with Extractor() as extractor:
+            if shard.members:
+                for path in shard.members:
+                    yield from self._member(path, extractor)
+                return
+            with self._reading(shard.file):
+                yield from self._format(shard.file, extractor).rows(self._stored(shard.file), span)
+
+    def _member(self, path: str, extractor: Extractor) -> Iterator[SourceRow]:
+        """The rows of one of a shard's files; one that can't be read is a problem of its own."""
+        try:
+            with self._reading(path):
+                rows = self._format(path, extractor).rows(
+                    self._stored(path), Span(1, 1, None, None)
+                )
+                yield from (row._replace(file=path) for row in rows)
+        except UnreadableFile as error:
+            yield SourceRow(1, None, "unreadable", str(error), path)
+
+    def _packed(self, files: list[CorpusFile]) -> list[Shard]:
+        """The shards of several files, where there are so many text files."""
+        texts = {file.path: file for file in files if is_text_file(file.path)}
+        if self.files_per_shard == 1 or len(texts) <= PACKED_ABOVE:
+            return []
+        shards = packed(texts, self.files_per_shard)
+        return sorted(
+            self._of_members(key, [texts[path] for path in paths]) for key, paths in shards.items()
+        )
+
+    def _of_members(self, key: str, files: list[CorpusFile]) -> Shard:
+        version = version_of([(file.path, file.version) for file in files])
+        paths = tuple(file.path for file in files)
+        reading = self._reading_of(paths[0])
+        return Shard(key, key, 0, 1, len(paths), None, None, version, reading, paths)
 
     @cached_property
     def _place(self) -> _Place:
@@ -313,16 +357,28 @@ class CorpusSource:
             place.fs.invalidate_cache()
             place.fs.info(place.path if place.kind == "file" else place.base or place.path)
 
+    @cached_property
+    def _base_url(self) -> str:
+        """What stands before a file's path from the base on: made once, since there may be many files."""
+        return str(self._place.fs.unstrip_protocol(self._place.base)).rstrip("/")
+
     def _stored(self, path: str) -> StoredFile:
         return StoredFile(self._place.fs, f"{self._place.base}/{path}", on_one_line(path))
 
     def _file(self, full_path: str, details: dict[str, Any]) -> CorpusFile:
         path = _within(self._place, full_path)
-        url = self._place.fs.unstrip_protocol(full_path)
+        base = self._place.base
+        url = (
+            self._base_url + full_path[len(base) :]
+            if base
+            else self._place.fs.unstrip_protocol(full_path)
+        )
         return CorpusFile(path, url, int(details.get("size") or 0), file_version(details))
 
     def _now(self, shard: Shard) -> Shard:
         """The shard as its file is now, which is opened only if it has changed."""
+        if shard.members:
+            return self._members_now(shard)
         stored = self._stored(shard.file)
         try:
             with self._reading(shard.file):
@@ -339,6 +395,26 @@ class CorpusSource:
             n_rows = sum(part.n_rows for part in parts)
             raise self._unknown(shard.key, [], f"{stored.name} has only {n_rows} rows now.")
         return parts[shard.part]
+
+    def _members_now(self, shard: Shard) -> Shard:
+        """The shard of those of its files that are still there; files that came are found by a scan."""
+
+        def look(path: str) -> CorpusFile | None:
+            stored = self._stored(path)
+            try:
+                return self._file(stored.path, stored.fs.info(stored.path))
+            except FileNotFoundError:
+                # A link to nowhere is there, and tells so when it is read.
+                return CorpusFile(path, "", 0, file_version({})) if stored.is_link() else None
+
+        with _reaching(shard.key, "looked at", self._url):
+            self._place.fs.invalidate_cache()
+            with ThreadPoolExecutor(_SCAN_THREADS, "rare-scan") as threads:
+                files = [file for file in threads.map(look, shard.members) if file]
+        if not files:
+            self._require_source()
+            raise self._unknown(shard.key, [], "All of its files are gone.")
+        return self._of_members(shard.key, files)
 
     def _cut(self, file: CorpusFile, key: str) -> list[Shard]:
         with self._reading(file.path):
@@ -471,8 +547,9 @@ def _within(place: _Place, full_path: str) -> str:
     return full_path.removeprefix(place.base).lstrip("/")
 
 
-def _check_names(paths: list[str], names: list[str], url: str) -> None:
-    unknown = [name for path, name in zip(paths, names, strict=True) if not is_known(path)]
+def _check_names(paths: list[str], whole_url: str) -> None:
+    url = shown(whole_url)
+    unknown = [without_secrets(path, whole_url) for path in paths if not is_known(path)]
     if unknown:
         raise SourceError(
             f"{url}: files of a format that can't be read: {_named(unknown)}. Known formats: "

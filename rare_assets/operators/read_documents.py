@@ -106,7 +106,7 @@ def read_documents(
     `source_formats.MAX_ROW_BYTES`, so that it was not read), `not_an_object`, `no_text` (missing, null or
     NaN), `text_not_a_string`, `empty_text` (nothing but white space), `bad_id`, `duplicate_text`,
     `duplicate_id`; of a text file as a whole `encrypted`, `broken_file`, `no_text_layer` (pictures alone) and
-    `parser_stopped` (it took too long or too much memory). Of duplicates within the shard the first stays; equal text is looked at before id.
+    `parser_stopped` (it took too long or too much memory); `unreadable` is one of a shard's files. Of duplicates within the shard the first stays; equal text is looked at before id.
 
     Args:
         rows: what `CorpusSource.read` yields.

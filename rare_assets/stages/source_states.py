@@ -190,6 +190,8 @@ def shard_sizes(source: CorpusSource, scan: Scan) -> dict[str, int | None]:
     return {
         shard.key: shard.byte_end - shard.byte_start
         if shard.byte_start is not None and shard.byte_end is not None
+        else sum(files.get(path, 0) for path in shard.members)
+        if shard.members
         else files.get(shard.file)
         if parts[shard.file] == 1
         else None

@@ -7,7 +7,6 @@ it. What a row means (which fields it needs, what is rejected) is `operators.rea
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from rare_assets.corpus.columns import Columns
@@ -105,10 +104,9 @@ def has_markdown(path: str) -> bool:
 
 def _suffix(path: str) -> str:
     """The ending that says the format, without that of a packed file."""
-    name = PurePosixPath(path)
-    if (
-        name.suffix.lower() in PACKED
-        and (inner := name.with_suffix("").suffix.lower()) in _PACKABLE
-    ):
+    # As a path's suffix, without making one: there may be a hundred thousand.
+    name = path.rpartition("/")[2].lower()
+    stem, dot, ending = name.rpartition(".")
+    if dot + ending in PACKED and (inner := dot + stem.rpartition(".")[2]) in _PACKABLE:
         return inner
-    return name.suffix.lower()
+    return dot + ending if stem else ""

@@ -1,0 +1,146 @@
+"""Many text files share shards, which an added or changed file leaves as they are but for its own."""
+
+import os
+
+import pytest
+
+from rare_assets.automation.registration import register, say_gone
+from rare_assets.corpus.packing import is_packed_key, packed
+from rare_assets.corpus.scan import known_shards, scan_source
+from rare_assets.corpus.source import CorpusSource, UnknownShard
+from rare_assets.operators.read_documents import read_documents
+from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.graph import Graph
+from rare_assets_tests.support.passages import passage
+
+
+def paths(n, start=0):
+    return [f"docs/page {number}.md" for number in range(start, start + n)]
+
+
+def write(folder, n, start=0):
+    for number in range(start, start + n):
+        (folder / f"{number}.md").write_text(f"# Page {number}\n\n{passage(number)}\n")
+
+
+def source(folder, files_per_shard=20):
+    return CorpusSource(str(folder), 100, files_per_shard=files_per_shard)
+
+
+class TestPacked:
+    def test_every_file_is_in_one_shard_of_at_most_so_many(self):
+        shards = packed(paths(2000), 200)
+        assert sorted(path for files in shards.values() for path in files) == sorted(paths(2000))
+        assert max(map(len, shards.values())) <= 200
+        assert len(shards) <= 32
+        assert all(is_packed_key(key) for key in shards)
+
+    def test_where_a_file_is_depends_on_no_order_and_no_other_name(self):
+        assert packed(paths(500), 100) == packed(paths(500)[::-1], 100)
+
+    def test_an_added_file_changes_one_shard_or_halves_it(self):
+        before = packed(paths(1000), 50)
+        for number in range(1000, 1100):
+            after = packed([*paths(1000), *paths(1, number)], 50)
+            changed = {key for key in before if before[key] != after.get(key)}
+            assert len(changed) == 1
+            assert changed <= set(after)
+            assert len(after) - len(before) <= 1
+
+    def test_many_shards_grow_by_halving(self):
+        before = packed(paths(1000), 50)
+        after = packed(paths(3000), 50)
+        assert set(before) <= set(after)
+
+
+class TestSource:
+    def test_few_text_files_are_a_shard_each(self, tmp_path):
+        write(tmp_path, 50)
+        assert len(source(tmp_path).shards()) == 50
+        write(tmp_path, 1, 50)
+        assert len(source(tmp_path).shards()) < 10
+        assert len(source(tmp_path, files_per_shard=1).shards()) == 51
+
+    def test_data_files_keep_their_shards(self, tmp_path):
+        write(tmp_path, 60)
+        (tmp_path / "a.jsonl").write_text('{"text": "x"}\n')
+        keys = [shard.key for shard in source(tmp_path).shards()]
+        assert keys[0] == "a.jsonl"
+        assert all(is_packed_key(key) for key in keys[1:])
+
+    def test_rows_keep_their_file_and_one_that_cannot_be_read_is_a_reject(self, tmp_path):
+        write(tmp_path, 60)
+        (tmp_path / "broken.pdf").write_bytes(b"no PDF")
+        (tmp_path / "nowhere.md").symlink_to("gone.md")
+        (tmp_path / "page.html").write_text("<h1>Head</h1><p>Some text of a page.")
+        found = source(tmp_path)
+        shards = found.shards()
+        produced = [read_documents(found.read(shard), file=shard.file) for shard in shards]
+        places = {
+            (row["source"], row["parent_id"])
+            for made in produced
+            for row in made.rows.iter_rows(named=True)
+        }
+        names = [*(f"{number}.md" for number in range(60)), "page.html"]
+        assert places == {(f"{name}:1", name) for name in names}
+        rejects = [row for made in produced for row in made.rejects.select("file", "reason").rows()]
+        assert sorted(rejects) == [("broken.pdf", "broken_file"), ("nowhere.md", "unreadable")]
+
+    def test_a_changed_file_changes_its_shard(self, tmp_path):
+        write(tmp_path, 100)
+        known = source(tmp_path).shards()
+        assert source(tmp_path).shards(known) == known
+        (tmp_path / "7.md").write_text("changed")
+        changed = [s for s in source(tmp_path).shards(known) if s not in known]
+        assert ["7.md" in shard.members for shard in changed] == [True]
+        (shard,) = changed
+        assert source(tmp_path).shard(shard.key, known) == shard
+        assert source(tmp_path).shard(shard.key) == shard
+
+    def test_files_that_are_gone_leave_their_shard(self, tmp_path):
+        write(tmp_path, 100)
+        known = source(tmp_path).shards()
+        (tmp_path / known[0].members[0]).unlink()
+        assert source(tmp_path).shard(known[0].key, known).members == known[0].members[1:]
+        for name in known[0].members[1:]:
+            (tmp_path / name).unlink()
+        with pytest.raises(UnknownShard, match="All of its files are gone"):
+            source(tmp_path).shard(known[0].key, known)
+
+
+@pytest.fixture
+def graph(only_key_set, tmp_path):
+    with FakeEndpoint() as endpoint:
+        graph = Graph(tmp_path, endpoint.url)
+        graph.endpoint = endpoint
+        yield graph
+
+
+def test_what_was_made_with_a_shard_a_file_stays_paid_for(graph):
+    write(graph.source, 55)
+    graph.corpus = graph.corpus.model_copy(update={"files_per_shard": 1})
+    graph.rebuild()
+    assert all(result.success for result in graph.make_all())
+    before = graph.rows("reasoning").drop("shard").sort("question_id")
+    n_requests = len(graph.endpoint.requests)
+    assert n_requests >= 110
+
+    graph.corpus = graph.corpus.model_copy(update={"files_per_shard": 20})
+    graph.rebuild()
+    scan = scan_source(graph.corpus.source(), graph.tables, graph.shards)
+    assert (len(scan.superseded), scan.gone, scan.moved) == (55, [], False)
+    assert "55 shards were replaced" in say_gone(scan, scan.superseded)
+    args = (graph.corpus.source(), graph.tables, graph.instance)
+    assert register(scan, *args, remove_deleted=False) == scan.superseded
+    assert graph.shards == [shard.key for shard in scan.shards]
+    assert known_shards(graph.tables) == scan.shards
+    assert all(result.success for result in graph.make_all())
+    assert len(graph.endpoint.requests) == n_requests
+    assert graph.rows("reasoning").drop("shard").sort("question_id").equals(before)
+
+    # One changed file of a shard asks for its question, and for reasoning that showed it.
+    path = graph.source / "7.md"
+    path.write_text(path.read_text().replace("# Page 7", "# Page seven"))
+    os.utime(path, (1, 1))
+    assert all(result.success for result in graph.make_all())
+    assert 2 <= len(graph.endpoint.requests) - n_requests <= 6
