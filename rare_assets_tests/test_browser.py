@@ -317,7 +317,7 @@ def test_the_page_of_a_table_says_what_its_columns_and_its_last_rows_are(
 def test_plots_of_a_table_are_drawn_over_its_shards(page, deployment, backfill):
     page.goto(f"{deployment.server.url}/assets/questions?view=overview")
     page.get_by_role("button", name="Plots").click()
-    for key in ("rows", "reject_rate", "prompt_tokens", "seconds"):
+    for key in ("rows", "reject_rate", "requests", "seconds"):
         page.get_by_text(key, exact=True).first.scroll_into_view_if_needed()
     assert 6 <= page.locator("canvas").count() <= 10
     picture(page, "plots", clip=PLOTS)

@@ -24,6 +24,8 @@ from rare_assets.teacher.ledger import Ledger
 T = TypeVar("T")
 
 MODEL_TAG, PROMPT_TAG = "rare_assets/model", "rare_assets/prompt"
+# Dollars that a run has paid; of each asset its own, since a run that is launched again copies its tags.
+COST_TAG = "rare_assets/cost_usd"
 # The prompt that each asset asks with.
 PROMPTS = {
     "questions": "doc2query",
@@ -103,6 +105,7 @@ def ask(
                     usage = usage_metadata(teacher.name, _usage(model, online))
                     if judge.unanswered:
                         usage[UNANSWERED] = judge.unanswered
+                    tag_cost(context, usage["cost_usd"])
             return produced, usage
         except TeacherStopped as stopped:
             raise dg.Failure(
@@ -132,6 +135,13 @@ def tag_run(context: dg.AssetExecutionContext, model: str, templates: Templates)
     context.instance.add_run_tags(
         context.run.run_id, {MODEL_TAG: model, f"{PROMPT_TAG}/{asset}": prompt}
     )
+
+
+def tag_cost(context: dg.AssetExecutionContext, dollars: float | None) -> None:
+    """Tag the run with what a step has paid; with nothing while the model's price is unknown."""
+    if dollars is not None:
+        tag = f"{COST_TAG}/{context.asset_key.path[-1]}"
+        context.instance.add_run_tags(context.run.run_id, {tag: f"{dollars:.6f}"})
 
 
 def once(say: Callable[[str], None]) -> Callable[[str], None]:
@@ -251,4 +261,8 @@ def usage_metadata(model: str, usage: Usage) -> dict[str, Any]:
         # An unknown price is no cost shown: zero would be a wrong number.
         "cost_usd": usage.cost_usd,
         "reused_cost_usd": usage.reused_cost_usd,
+        # Of every answer that the table rests on, whichever run has paid for it.
+        "all_time_cost_usd": None
+        if usage.cost_usd is None or usage.reused_cost_usd is None
+        else usage.cost_usd + usage.reused_cost_usd,
     }

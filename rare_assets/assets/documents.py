@@ -10,7 +10,13 @@ import polars as pl
 
 from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog.charts import histogram
-from rare_assets.catalog.metadata import OWNERS, definition_metadata, materialized, spread
+from rare_assets.catalog.metadata import (
+    FRESHNESS,
+    OWNERS,
+    definition_metadata,
+    materialized,
+    spread,
+)
 from rare_assets.corpus.formats import SourceError, UnreadableFile, on_one_line
 from rare_assets.corpus.scan import known_shards, scan_source
 from rare_assets.corpus.source import CorpusSource, UnknownShard
@@ -158,6 +164,7 @@ def _not_read(
     deps=[corpus_files],
     group_name="rare_data",
     kinds={"polars", "parquet"},
+    freshness_policy=FRESHNESS,
     owners=OWNERS,
     tags={"cost": "none"},
     code_version=READER_VERSION,

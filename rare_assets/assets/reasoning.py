@@ -9,6 +9,7 @@ from rare_assets.assets.asking import ask, code_version, mean_attempts
 from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog.charts import histogram
 from rare_assets.catalog.metadata import (
+    FRESHNESS,
     OWNERS,
     definition_metadata,
     materialized,
@@ -31,6 +32,7 @@ from rare_assets.stages.reasoning import ReasoningConfig
     partitions_def=document_shards,
     group_name="rare_data",
     kinds={"parquet"},
+    freshness_policy=FRESHNESS,
     owners=OWNERS,
     tags={"cost": "teacher", "operator": "reason_distill"},
     code_version=code_version("1", "reason_distill"),

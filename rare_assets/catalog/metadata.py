@@ -7,6 +7,7 @@ column lineage as JSON only.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,7 +34,11 @@ PREVIEW_COLUMNS = {
 }
 
 _MADE = ("rows", "rejects", "reject_rate")
-_ASKED = ("cost_usd", "requests", "prompt_tokens", "completion_tokens", "seconds")
+_ASKED = ("cost_usd", "all_time_cost_usd", "requests", "seconds")
+# Files come and go for weeks without a new one: told long before it is taken for a fault.
+FRESHNESS = dg.FreshnessPolicy.time_window(
+    warn_window=datetime.timedelta(days=7), fail_window=datetime.timedelta(days=30)
+)
 # The figures that a person looks at first, and over shards and time.
 HEADLINES = {
     "documents": (*_MADE, "words", "seconds"),

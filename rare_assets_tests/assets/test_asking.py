@@ -251,3 +251,21 @@ def test_a_storage_that_goes_under_a_run_fails_it(only_key_set, tmp_path):
     assert not stopped.success
     assert "are gone" in failure_text(stopped)
     assert len(endpoint.requests) <= 4
+
+
+def test_what_a_shard_cost_stays_known_when_a_rerun_is_free(only_key_set, tmp_path):
+    prices = tmp_path / "prices.json"
+    each = {"prompt_usd_per_million": 1.0, "completion_usd_per_million": 10.0}
+    prices.write_text(json.dumps({"models": {MODEL: each}}))
+    with FakeEndpoint() as endpoint:
+        graph = prepared(tmp_path / "graph", endpoint, range(4), prices=str(prices))
+        first, again = (graph.make("rare_job", SHARD) for _ in range(2))
+    for table in ("questions", "reasoning"):
+        rows = graph.rows(table)
+        paid = (rows["prompt_tokens"].sum() + 10 * rows["completion_tokens"].sum()) / 1e6
+        for result, new in ((first, paid), (again, 0.0)):
+            told = metadata(result, table)
+            costs = told["cost_usd"], told["all_time_cost_usd"]
+            assert costs == pytest.approx((new, paid), abs=1e-6)
+            tags = graph.instance.get_run_by_id(result.run_id).tags
+            assert float(tags[f"rare_assets/cost_usd/{table}"]) == pytest.approx(new, abs=1e-6)

@@ -23,9 +23,13 @@ def answer(text):
     """Long answers, of the words that the test's documents are made of."""
 
     def say(body):
+        def long(times):
+            # One text again and again is no answer.
+            return "".join(f"{text}{number} " for number in range(times))
+
         if "response_format" in body:
-            return json.dumps({"scenario": f"S {text * 20}", "question": f"Why {text * 20}?"})
-        return f"{text * 500}<answer>{text * 100}</answer>"
+            return json.dumps({"scenario": f"S {long(20)}", "question": f"Why {long(20)}?"})
+        return f"{long(500)}<answer>{long(100)}</answer>"
 
     return say
 
