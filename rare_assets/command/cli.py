@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,10 @@ def dev(source: str | None, storage: str | None, host: str, port: int) -> None:
     Example:
       rare-assets dev --port 3333
     """
+    if find_spec("dagster_webserver") is None:
+        raise click.ClickException(
+            "The Dagster UI is not installed here: pip install 'rare-assets[ui]' brings it."
+        )
     _set(RARE_SOURCE=source, RARE_STORAGE=storage)
     with _one_message():
         from rare_assets.automation.instance import GRAPH_PAGE, WORKSPACE
