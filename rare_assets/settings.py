@@ -80,6 +80,12 @@ class Settings(BaseSettings):
     rows_per_shard: int = Field(
         10_000, ge=1, validation_alias="RARE_ROWS_PER_SHARD", description="Rows in a shard at most."
     )
+    strip_boilerplate: bool = Field(
+        False,
+        validation_alias="RARE_STRIP_BOILERPLATE",
+        description="Leave out lines that stand in more than a fifth of the text files of a shard of ten or "
+        "more, as menus and legal footers do.",
+    )
     files_per_shard: int = Field(
         200,
         ge=1,

@@ -13,6 +13,7 @@ VARIABLES = [
     ("RARE_PASSAGE_WORDS", "passage_words", "0", 0),
     ("RARE_SPLIT_ROWS", "split_rows", "true", True),
     ("RARE_ROWS_PER_SHARD", "rows_per_shard", "500", 500),
+    ("RARE_STRIP_BOILERPLATE", "strip_boilerplate", "true", True),
     ("RARE_FILES_PER_SHARD", "files_per_shard", "1", 1),
     ("RARE_REMOVE_DELETED_SHARDS", "remove_deleted_shards", "true", True),
     ("RARE_MODEL", "model", "gpt-4o-mini", "gpt-4o-mini"),

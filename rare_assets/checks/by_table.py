@@ -6,6 +6,7 @@ A new rule is one record here.
 import polars as pl
 
 from rare_assets.checks import negatives, question_quality, reasoning_quality, teacher_output
+from rare_assets.checks.boilerplate import BOILERPLATE
 from rare_assets.checks.judgement import Check, Rule
 from rare_assets.checks.source import FILE_READABLE
 from rare_assets.checks.structure import (
@@ -78,6 +79,7 @@ CHECKS: dict[str, list[Check]] = {
             ),
         ),
         REJECTS,
+        BOILERPLATE,
     ],
     "questions": [
         contract(

@@ -16,12 +16,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import chain
 from typing import Any, NamedTuple
 
 import fsspec
 from polars.exceptions import PanicException
 
 from rare_assets.corpus.beside import documents_among, table_among
+from rare_assets.corpus.boilerplate import without_repeated_lines
 from rare_assets.corpus.columns import Columns, ColumnsError
 from rare_assets.corpus.extraction.process import Extractor
 from rare_assets.corpus.formats import (
@@ -128,6 +130,7 @@ class CorpusSource:
         rows_per_shard: a file with more rows makes several shards.
         columns: which column of a data file is which, as RARE_COLUMNS says it.
         cutting: which texts are cut into passages, and how long those are.
+        strip_boilerplate: leave out lines that many files of a shard have.
         files_per_shard: where there are many text files, so many share a shard at most.
     """
 
@@ -138,6 +141,7 @@ class CorpusSource:
         *,
         columns: str | None = None,
         cutting: Cutting | None = None,
+        strip_boilerplate: bool = False,
         files_per_shard: int = 1,
     ) -> None:
         if rows_per_shard < 1:
@@ -146,6 +150,7 @@ class CorpusSource:
         self.rows_per_shard = rows_per_shard
         self._columns = columns
         self.cutting = cutting or Cutting()
+        self.strip_boilerplate = strip_boilerplate
         self.files_per_shard = files_per_shard
 
     def __repr__(self) -> str:
@@ -277,8 +282,8 @@ class CorpusSource:
         span = Span(shard.first_row, shard.n_rows, shard.byte_start, shard.byte_end)
         with Extractor() as extractor:
             if shard.members:
-                for path in shard.members:
-                    yield from self._member(path, extractor)
+                rows = chain.from_iterable(self._member(p, extractor) for p in shard.members)
+                yield from without_repeated_lines(rows) if self.strip_boilerplate else rows
                 return
             with self._reading(shard.file):
                 yield from self._format(shard.file, extractor).rows(self._stored(shard.file), span)
@@ -307,7 +312,8 @@ class CorpusSource:
     def _of_members(self, key: str, files: list[CorpusFile]) -> Shard:
         version = version_of([(file.path, file.version) for file in files])
         paths = tuple(file.path for file in files)
-        reading = self._reading_of(paths[0])
+        stripped = "without repeated lines" if self.strip_boilerplate else ""
+        reading = ", ".join(filter(None, [self._reading_of(paths[0]), stripped]))
         return Shard(key, key, 0, 1, len(paths), None, None, version, reading, paths)
 
     @cached_property

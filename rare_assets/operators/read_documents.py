@@ -357,7 +357,12 @@ def _no_usable_row(file: str, rejects: pl.DataFrame) -> str:
     counts = Counter(rejects["reason"].to_list())
     summary = ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
     _, row, reason, detail = rejects.select(_REJECT).row(0)
+    needed = (
+        " Rows need their passage as a string in `text`, or in the column that RARE_COLUMNS names."
+    )
+    if is_text_file(file):
+        needed = ""
     return (
         f"{name}: no usable row among {rejects.height:,} ({summary}). First, row {row}: {reason}: "
-        f"{detail}. Rows need their passage as a string in `text`, or in the column that RARE_COLUMNS names."
+        f"{detail.rstrip('.')}.{needed}"
     )

@@ -82,6 +82,7 @@ class Corpus(_Resource):
     passage_words: int | None = setting("passage_words", ge=0)
     split_rows: bool | None = setting("split_rows")
     rows_per_shard: int | None = setting("rows_per_shard")
+    strip_boilerplate: bool | None = setting("strip_boilerplate")
     files_per_shard: int | None = setting("files_per_shard", ge=1)
     remove_deleted_shards: bool | None = setting("remove_deleted_shards")
 
@@ -103,6 +104,9 @@ class Corpus(_Resource):
                 settings.passage_words if self.passage_words is None else self.passage_words,
                 settings.split_rows if self.split_rows is None else self.split_rows,
             ),
+            strip_boilerplate=settings.strip_boilerplate
+            if self.strip_boilerplate is None
+            else self.strip_boilerplate,
             files_per_shard=self.files_per_shard or settings.files_per_shard,
         )
 

@@ -65,6 +65,21 @@ BROKEN = [
         {"documents": [{"text": " \n"}]},
         {"blank": {"text": 1}, "threshold": 0},
     ),
+    (
+        "documents",
+        "few_repeated_lines",
+        {
+            "documents": [
+                {
+                    "doc_id": f"d{n}",
+                    "parent_id": f"{n}.md",
+                    "text": f"Page {n}.\n\nAll rights reserved",
+                }
+                for n in range(10)
+            ]
+        },
+        {"repeated_lines": 1, "examples": ["All rights reserved (10 of 10 files)"]},
+    ),
     ("questions", "question_ids_unique", {"questions": [{}, {}]}, {"repeated": 1}),
     (
         "questions",

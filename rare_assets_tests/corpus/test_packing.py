@@ -5,10 +5,13 @@ import os
 import pytest
 
 from rare_assets.automation.registration import register, say_gone
+from rare_assets.checks.boilerplate import few_repeated_lines
+from rare_assets.checks.judgement import StoredShard
 from rare_assets.corpus.packing import is_packed_key, packed
 from rare_assets.corpus.scan import known_shards, scan_source
 from rare_assets.corpus.source import CorpusSource, UnknownShard
 from rare_assets.operators.read_documents import read_documents
+from rare_assets.storage.tables import ParquetTables
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import Graph
 from rare_assets_tests.support.passages import passage
@@ -106,6 +109,50 @@ class TestSource:
             (tmp_path / name).unlink()
         with pytest.raises(UnknownShard, match="All of its files are gone"):
             source(tmp_path).shard(known[0].key, known)
+
+
+class TestBoilerplate:
+    MENU = "Home | Products | About us"
+
+    def write(self, folder):
+        for number in range(60):
+            menu = f"{self.MENU}\n\n" if number % 2 else ""
+            footer = "\n\n# Notes\n\n---\n\n(c) Example Corp."
+            (folder / f"{number}.md").write_text(f"{menu}{passage(number)}{footer}\n")
+
+    def test_repeated_lines_are_left_out_where_that_is_wanted(self, tmp_path):
+        self.write(tmp_path)
+        plain = source(tmp_path)
+        stripping = CorpusSource(str(tmp_path), 100, files_per_shard=60, strip_boilerplate=True)
+        (shard,) = stripping.shards()
+        assert shard.reading == "without repeated lines"
+        rows = read_documents(stripping.read(shard), file=shard.file).rows
+        assert sorted(rows["text"].str.strip_chars().to_list()) == sorted(
+            f"{passage(number)}\n\n# Notes\n\n---" for number in range(60)
+        )
+        assert all(
+            self.MENU in row.value["text"] or int(row.file[:-3]) % 2 == 0
+            for s in plain.shards()
+            for row in plain.read(s)
+        )
+
+    def test_the_check_names_them(self, tmp_path):
+        (tmp_path / "s").mkdir()
+        self.write(tmp_path / "s")
+        found = CorpusSource(str(tmp_path / "s"), 100, files_per_shard=60)
+        (shard,) = found.shards()
+        tables = ParquetTables(str(tmp_path / "t"))
+        produced = read_documents(found.read(shard), file=shard.file)
+        tables.write("documents", shard.key, produced.rows, produced.rejects)
+        judged = few_repeated_lines(StoredShard("documents", shard.key, tables))
+        assert not judged.passed
+        assert judged.metadata["examples"] == [
+            "(c) Example Corp. (60 of 60 files)",
+            f"{self.MENU} (30 of 60 files)",
+        ]
+        few = produced.rows.head(9)
+        tables.write("documents", "few", few)
+        assert few_repeated_lines(StoredShard("documents", "few", tables)).passed
 
 
 @pytest.fixture
