@@ -331,7 +331,9 @@ class Endpoint:
         result = await self._send(slot, ask, attempt, self.dialect.manner, self._request_timeout)
         if isinstance(result, Fault):
             await self._note_window(result)
-        if isinstance(result, Answer) or not self.negotiation.concerns(result, ask, failed):
+        if isinstance(result, Answer) or not self.negotiation.concerns(
+            result, ask, version, failed
+        ):
             return result
         if await self.negotiation.settle(ask, result, version):
             return replace(result, kind=Kind.ADAPTED)
@@ -370,7 +372,7 @@ class Endpoint:
         result = await self._send_short(ask, self.dialect.manner, 0)
         if isinstance(result, Answer) or result is None:
             return result
-        concerns = self.negotiation.concerns(result, ask, 2)
+        concerns = self.negotiation.concerns(result, ask, version, 2)
         if concerns and await self.negotiation.settle(ask, result, version):
             return await self._send_short(ask, self.dialect.manner, 0)
         return result

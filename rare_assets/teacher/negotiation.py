@@ -58,10 +58,11 @@ class Negotiation:
         """Whether it is being found out: nothing is sent meanwhile."""
         return self._waiting > 0
 
-    def concerns(self, fault: Fault, ask: Ask, failed: int) -> bool:
+    def concerns(self, fault: Fault, ask: Ask, version: int, failed: int) -> bool:
         """Whether a fault may come from how the request is worded.
 
         Args:
+            version: of the dialect that it was worded in.
             failed: faults that the same request has met before.
         """
         refused = fault.kind is Kind.REFUSED and fault.reason in (
@@ -69,7 +70,8 @@ class Negotiation:
             "not_found",
         )
         fails = fault.status in _FAILS and failed >= 2
-        return (refused or fails) and not self._dialect.is_proven(ask)
+        unproven = version != self._dialect.version or not self._dialect.is_proven(ask)
+        return (refused or fails) and unproven
 
     def taken(self, ask: Ask, manner: Manner) -> None:
         """A request was answered."""

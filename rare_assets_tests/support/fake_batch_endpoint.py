@@ -130,7 +130,7 @@ class FakeBatchEndpoint(FakeEndpoint):
         }
 
     async def _content(self, recorded: Recorded) -> Response:
-        content = self.files.get(recorded.path.split("/")[3])
+        content = self.files.get(urlsplit(recorded.path).path.split("/")[3])
         if content is None:
             return error_response(404, "No such File object")
         return Response(200, content, {"Content-Type": "application/octet-stream"})
@@ -184,11 +184,11 @@ class FakeBatchEndpoint(FakeEndpoint):
         )
 
     async def _retrieve(self, recorded: Recorded) -> Response:
-        batch = self.batches.get(recorded.path.split("/")[3])
+        batch = self.batches.get(urlsplit(recorded.path).path.split("/")[3])
         return json_response(200, batch) if batch else error_response(404, "No such batch")
 
     async def _cancel(self, recorded: Recorded) -> Response:
-        batch = self.batches[recorded.path.split("/")[3]]
+        batch = self.batches[urlsplit(recorded.path).path.split("/")[3]]
         if batch["status"] in ("completed", "expired", "failed", "cancelled"):
             return error_response(409, f"Cannot cancel a batch with status {batch['status']}")
         batch["status"] = "cancelling"

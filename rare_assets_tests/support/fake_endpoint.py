@@ -443,6 +443,11 @@ class _Faults:
         return error_response(400, fault.text or "This request is not valid.")
 
     @staticmethod
+    async def late_refusal(endpoint: FakeEndpoint, fault: Fault, recorded: Recorded) -> Response:
+        await asyncio.sleep(fault.seconds or 0.0)
+        return error_response(400, "Bad request")
+
+    @staticmethod
     async def unauthorized(endpoint: FakeEndpoint, fault: Fault, recorded: Recorded) -> Response:
         sent = recorded.headers.get("authorization", "").removeprefix("Bearer ")
         return error_response(401, f"Incorrect API key provided: {sent}", code="invalid_api_key")

@@ -161,6 +161,18 @@ def test_several_asks_refused_at_once_share_what_is_found_out():
     assert len(endpoint.requests) - len(real(endpoint)) <= 8
 
 
+def test_a_refusal_that_comes_late_is_of_the_old_manner():
+    def late(body):
+        if "response_format" not in body:
+            return None
+        return Fault("late_refusal", seconds=0.5 if "passage 1:" in str(body["messages"]) else 0.0)
+
+    with FakeEndpoint(fault_for=late) as endpoint:
+        result = run(endpoint, asks(2), max_concurrency=2)
+    assert [o.reason for o in result.outcomes] == [None, None]
+    assert [o.attempts for o in result.outcomes] == [1, 1]
+
+
 # ---- answers that come otherwise
 
 

@@ -867,9 +867,8 @@ class _Run(Generic[T]):
             ask = works[0].ask
             negotiation = self._endpoint.negotiation
             # A batch takes long: one fault of the server's own is enough to look at the wording.
-            if negotiation.concerns(fault, ask, 2) and await negotiation.settle(
-                ask, fault, out.version
-            ):
+            concerns = negotiation.concerns(fault, ask, out.version, 2)
+            if concerns and await negotiation.settle(ask, fault, out.version):
                 continue
             if fault.kind in (Kind.FATAL, Kind.REFUSED):
                 refused[key] = fault

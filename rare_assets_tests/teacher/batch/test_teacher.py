@@ -21,10 +21,12 @@ from rare_assets.teacher.endpoint import Patience
 from rare_assets.teacher.interface import Ask, TeacherStopped, Unusable
 from rare_assets.teacher.online import OpenAITeacher
 from rare_assets.teacher.pricing import Price, Prices
+from rare_assets.teacher.store.answer_files import Folder
 from rare_assets.teacher.store.answers import AnswerStore
 from rare_assets.teacher.structured import structured_value
 from rare_assets_tests.support.fake_batch_endpoint import FakeBatchEndpoint
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint, Fault
+from rare_assets_tests.support.servers import SHAPES, STRUCTURED_SHAPES
 
 MODEL = "fake-model"
 KEY = "sk-secret-0123456789"
@@ -288,6 +290,81 @@ def test_requests_are_adapted_to_what_the_endpoint_understands(tmp_path):
         assert set(result.reasons.values()) == {None}
         # Short requests found out both at once.
         assert len(endpoint.batches) == 2
+
+
+@pytest.mark.parametrize(
+    "server", ["gemini", "opaque", "fails", "openrouter", "kimi", "mistral", "gpt-5", "max-length"]
+)
+def test_what_a_server_takes_is_found_out_beside_the_batches(tmp_path, server):
+    memory = Folder(str(tmp_path / "endpoints"))
+    wanted = asks(6, temperature=0.5, seed=1, max_tokens=300)
+    with FakeBatchEndpoint(server=server) as endpoint:
+        result = run(tmp_path, endpoint.url, wanted, memory=memory)
+        assert result.error is None
+        assert set(result.reasons.values()) == {None}
+        batches = len(endpoint.batches)
+        assert batches == (1 if server == "max-length" else 2)  # no maxLength in this schema
+        # The next run starts there.
+        more = asks(8, temperature=0.5, seed=1, max_tokens=300)
+        assert set(run(tmp_path, endpoint.url, more, memory=memory).reasons.values()) == {None}
+        assert len(endpoint.batches) == batches + 1
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, *STRUCTURED_SHAPES])
+def test_answers_of_batches_are_read_wherever_a_server_puts_them(tmp_path, shape):
+    with FakeBatchEndpoint(shape=shape) as endpoint:
+        result = run(tmp_path, endpoint.url, asks(3))
+        assert set(result.reasons.values()) == {None}
+        assert len(endpoint.batches) == 1
+
+
+def test_a_sample_that_the_server_found_wrong_is_an_attempt_of_the_next_batch(tmp_path):
+    failed = []
+
+    def fault_for(body):
+        if "passage 1:" in body["messages"][0]["content"] and not failed:
+            failed.append(body)
+            return "json_validate_failed"
+        return None
+
+    with FakeBatchEndpoint(fault_for=fault_for) as endpoint:
+        result = run(tmp_path, endpoint.url, asks(3))
+        assert {key: outcome.attempts for key, outcome in result.by_key.items()} == {
+            "ask-0": 1,
+            "ask-1": 2,
+            "ask-2": 1,
+        }
+        assert run(tmp_path, endpoint.url, asks(3)).usage.requests == 0
+
+
+def test_answers_of_no_text_and_no_tokens_are_never_stored(tmp_path):
+    seen = []
+
+    def fault_for(body):
+        seen.append(body)
+        return "nothing" if len(seen) <= 3 else None
+
+    with FakeBatchEndpoint(fault_for=fault_for) as endpoint:
+        result = run(tmp_path, endpoint.url, asks(3))
+        assert {o.attempts for o in result.outcomes} == {1}
+        assert set(result.reasons.values()) == {None}
+        assert len(endpoint.batches) == 2
+
+
+def test_headers_and_fields_of_the_settings_go_with_batches_too(tmp_path):
+    headers = {"X-Team": SecretStr("team-s3cret")}
+    with FakeBatchEndpoint() as endpoint:
+        result = run(
+            tmp_path,
+            f"{endpoint.url}/chat/completions?api-version=1 ",
+            asks(2),
+            extra_headers=headers,
+            extra_body={"top_p": 0.5},
+        )
+        assert set(result.reasons.values()) == {None}
+        lines = [line for content in endpoint.files.values() for line in content.splitlines()]
+        bodies = [json.loads(line).get("body") for line in lines]
+        assert {body["top_p"] for body in bodies if body} == {0.5}
 
 
 def test_a_file_in_which_nothing_is_accepted_stops_the_run(tmp_path):
