@@ -264,7 +264,7 @@ class Settings(BaseSettings):
     elasticsearch_url: str | None = Field(
         None,
         validation_alias="ELASTICSEARCH_URL",
-        description="Elasticsearch node, or several with commas. Unset: the embedded index.",
+        description="Elasticsearch 9: a node, several with commas, or a cloud id. Unset: the embedded index.",
     )
     elasticsearch_api_key: SecretStr | None = Field(
         None, validation_alias="ELASTICSEARCH_API_KEY", description="API key for Elasticsearch."

@@ -6,9 +6,11 @@ An msearch answers 200 with failures inside: each item is looked at, repeated if
 
 from __future__ import annotations
 
+import base64
 import itertools
 import logging
 import random
+import re
 import socket
 import time
 from collections import deque
@@ -25,6 +27,9 @@ from rare_assets.retriever.interface import IndexMissing
 from rare_assets.text.shown_url import is_clear, shown_all, urls_of, without_secrets
 
 PASSING = frozenset({429, 502, 503, 504})
+# The major version that the client speaks.
+CLIENT = "9"
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -83,11 +88,13 @@ class Connection:
     ) -> None:
         from elasticsearch import Elasticsearch
 
-        hosts = urls_of(url)
-        self.url = shown_all(url)
+        hosts = [url_of_cloud_id(url)] if is_cloud_id(url) else urls_of(url)
+        hosts = [_with_port(host) for host in hosts]
+        self.url = shown_all(",".join(hosts))
         self._addresses = [_address(host) for host in hosts]
         wrong = ElasticsearchSettingError(
-            f"ELASTICSEARCH_URL is {self.url!r}: give http(s)://host:port, or several with commas. In a "
+            f"ELASTICSEARCH_URL is {self.url!r}: give http(s)://host:port, or several with commas, or the "
+            "cloud id of a hosted deployment. In a "
             "password that stands in it, write /, ?, #, @, % and , as %2F, %3F, %23, %40, %25 and %2C, or "
             "set ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD; a key goes to ELASTICSEARCH_API_KEY."
         )
@@ -112,6 +119,7 @@ class Connection:
                     "ELASTICSEARCH_CA_CERTS is set, but ELASTICSEARCH_URL is not https"
                 )
             options["ca_certs"] = ca_certs
+        self._authorization = _authorization(options)
         self.index = index
         self.wait_seconds = wait_seconds
         self.first_wait_seconds = first_wait_seconds
@@ -177,6 +185,9 @@ class Connection:
             except ApiError as error:
                 kind, detail = error_reason(error.body)
                 status = error.meta.status
+                # The client's word for a server that is none, and an older server's for the client.
+                if status < 300 or kind == "media_type_header_exception":
+                    raise ElasticsearchError(self._other_product(), status, kind) from error
                 if status in (401, 403):
                     raise ElasticsearchError(
                         f"Elasticsearch at {self.url} lets nobody {what} with these credentials "
@@ -209,6 +220,32 @@ class Connection:
                     f"at last because of {reason}. What is done is kept: run again when it is back"
                 )
         raise AssertionError("unreachable")
+
+    def _other_product(self) -> str:
+        """Return what to tell of a server that answers, and does not take what the client sends."""
+        from elastic_transport import TransportError
+
+        remedy = "or unset ELASTICSEARCH_URL: the embedded index ranks alike"
+        try:
+            # Without the version that the client demands, which others refuse.
+            answer = self.client.transport.perform_request(
+                "GET", "/", headers={**self._authorization, "accept": "application/json"}
+            )
+            version = answer.body["version"]
+            number, distribution = version["number"], version.get("distribution")
+        except (TransportError, LookupError, TypeError, AttributeError):
+            number = distribution = None
+        if distribution == "opensearch":
+            product = f"OpenSearch {number}, which is not supported"
+            return (
+                f"What answers at {self.url} is {product}: give the URL of an Elasticsearch {CLIENT}, "
+                f"{remedy}"
+            )
+        product = f"Elasticsearch {number}" if number else "no Elasticsearch, or an older one"
+        return (
+            f"What answers at {self.url} is {product}, and version {CLIENT} or a serverless project is "
+            f"needed: upgrade it, {remedy}"
+        )
 
     def _reach(self, seconds: float) -> None:
         """Wait so long for a node that accepts connections; raises ElasticsearchError."""
@@ -372,6 +409,58 @@ class Connection:
 
 def _reveal(secret: str | SecretStr) -> str:
     return secret.get_secret_value() if isinstance(secret, SecretStr) else secret
+
+
+def _authorization(options: Mapping[str, Any]) -> dict[str, str]:
+    """The header that the client makes of its options."""
+    if "api_key" in options:
+        return {"authorization": f"ApiKey {options['api_key']}"}
+    if "basic_auth" in options:
+        token = base64.b64encode(":".join(options["basic_auth"]).encode()).decode()
+        return {"authorization": f"Basic {token}"}
+    return {}
+
+
+def is_cloud_id(setting: str) -> bool:
+    """Whether a setting is the cloud id of a hosted deployment, as its page shows it, and no URL."""
+    return "://" not in setting and _of_cloud_id(setting) is not None
+
+
+def url_of_cloud_id(setting: str) -> str:
+    """Return the URL of the deployment that a cloud id names: `<name>:<base64 of domain$server$...>`.
+
+    Example:
+        >>> url_of_cloud_id("search:ZXhhbXBsZS5jb20kYWJjJGRlZg==")
+        'https://abc.example.com:443'
+    """
+    found = _of_cloud_id(setting)
+    if found is None:
+        raise ValueError("not a cloud id")
+    domain, server = found
+    host, _, port = domain.partition(":")
+    return f"https://{server}.{host}:{port or 443}"
+
+
+def _of_cloud_id(setting: str) -> tuple[str, str] | None:
+    _, colon, encoded = setting.strip().rpartition(":")
+    try:
+        parts = base64.b64decode(encoded, validate=True).decode("ascii").split("$")
+    except ValueError:
+        return None
+    is_one = colon and len(parts) >= 2 and all(map(_HOST.fullmatch, parts[:2]))
+    return (parts[0], parts[1]) if is_one else None
+
+
+def _with_port(url: str) -> str:
+    """Return an https URL that has no port with its own, as hosted deployments are written."""
+    try:
+        parts = urlsplit(url)
+        is_without = parts.scheme == "https" and parts.hostname and parts.port is None
+    except ValueError:
+        return url
+    if not is_without or not is_clear(url) or parts.netloc.endswith(":"):
+        return url
+    return parts._replace(netloc=f"{parts.netloc}:443").geturl()
 
 
 def _address(url: str) -> tuple[str, int] | None:
