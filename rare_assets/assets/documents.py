@@ -111,7 +111,13 @@ def read_shard(
         shard = source.shard(key, known)
         rows = StepProgress(context, shard.n_rows).counting(source.read(shard))
         return ReadShard(
-            read_documents(rows, file=shard.file, columns=source.columns, cutting=source.cutting),
+            read_documents(
+                rows,
+                file=shard.file,
+                columns=source.columns,
+                cutting=source.cutting,
+                say=context.log.warning,
+            ),
             documents_from(shard),
             shard.file,
         )

@@ -88,6 +88,18 @@ class Columns:
         reached = {_reached(column, present) for column in self.names.values()}
         return [column for column in present if column in reached]
 
+    def unused_id(self, present: Collection[str]) -> str | None:
+        """Return what a person is told where rows have no id, but a column that may be one."""
+        if _reached(self.names["id"], present):
+            return None
+        found = next((name for name in KNOWN_AS["id"] if name in present), None)
+        if found is None:
+            return None
+        return (
+            f"there is no column `{self.names['id']}`, so the passages are known by a hash of their text. If "
+            f"`{found}` is their id, set RARE_COLUMNS=id={found}."
+        )
+
     def problem(self, missing: Collection[str], present: Collection[str]) -> str:
         """Return what a person is told of missing columns: which there are, and what to set."""
         wanted = " and ".join(

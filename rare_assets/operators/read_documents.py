@@ -7,7 +7,7 @@ import math
 import reprlib
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import date
 from datetime import time as clock
 from decimal import Decimal
@@ -87,6 +87,7 @@ def read_documents(
     file: str,
     columns: Columns | None = None,
     cutting: Cutting | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Produced:
     """Make documents of a shard's source rows; whatever can't be one is a reject.
 
@@ -113,6 +114,7 @@ def read_documents(
         file: the file's path in the source, for `source`, rejects and messages.
         columns: which column is which.
         cutting: which rows are cut into passages. Text files are, rows with a question never.
+        say: is told of a column that may be the rows' id and is not read as such.
 
     Returns:
         `Documents` and `DocumentsRejects`; their rows add up to the rows given, passages counted as rows.
@@ -150,6 +152,8 @@ def read_documents(
                 (doc_id, passage.text, passage.title, *optional, *place, text_hash, source, n_words)
             )
 
+    if say and (hint := columns.unused_id(list(seen.columns))):
+        say(f"{on_one_line(file)}: {hint}")
     left_out = _frame(rejects, _REJECT, DocumentsRejects)
     if missing := seen.missing():
         told = columns.problem(missing, list(seen.columns))

@@ -126,7 +126,8 @@ PAGE = """<!DOCTYPE html><html><head><meta charset="{charset}"><title>Pipes &amp
 <div id="cookieBanner"><p>We use cookies.</p><button>Accept</button></div>
 <main><header><h1>Überdruck</h1></header><p>Water <b>hammer</b> &lt;wave&gt;.</p><h2>Mitigation</h2>
 <ul><li>Slow valves</li><li>Surge <a href="/t">tanks</a></li></ul><ol><li>Stop.</li><li>Drain.</li></ol>
-<table><tr><th>Pipe</th><th>Speed</th></tr><tr><td>steel</td><td>1200</td></tr></table>
+<table><tr><th>Pipe</th><th>Speed</th></tr><tr><td><p>steel</p></td><td>
+<p class="n">1200</p></td></tr></table>
 <pre>def f(x):
     return x &lt; 1</pre></main>
 <aside class="sidebar"><p>Related posts</p></aside><footer>All rights reserved</footer></body></html>"""

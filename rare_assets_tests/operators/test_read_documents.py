@@ -307,6 +307,18 @@ class TestColumns:
         ):
             self.read("", {"Contents": "a", "n": 1})
 
+    def test_a_column_that_may_be_the_id_is_named_and_not_taken(self):
+        said = []
+        rows = [SourceRow(1, {"_id": "x", "text": "a"}), SourceRow(2, {"_id": "y", "text": "b"})]
+        produced = read_documents(rows, file="corpus.jsonl", say=said.append)
+        assert all(doc_id.startswith("d-") for doc_id in produced.rows["doc_id"])
+        (told,) = said
+        assert told.startswith("corpus.jsonl: there is no column `id`")
+        assert told.endswith("set RARE_COLUMNS=id=_id.")
+        read_documents(rows, file="f", columns=Columns.parse("id=_id"), say=said.append)
+        read_documents([SourceRow(1, {"text": "a"})], file="f", say=said.append)
+        assert said == [told]
+
     @pytest.mark.parametrize("setting", ["text", "text=", "=a", "txt=a", "text=a,text=b"])
     def test_a_setting_that_cannot_be_used_is_told(self, setting):
         with pytest.raises(ColumnsError, match="text=contents,id=_id"):

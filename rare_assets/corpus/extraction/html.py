@@ -26,6 +26,8 @@ _NOTICE_CHARACTERS = 2_000
 _MAIN = ('main, [role="main"]', "article")
 # Of the whole page's text, what the main part has at least.
 _MAIN_SHARE = 0.3
+# A main part that has so many characters is content, whatever stands beside it.
+_MUCH_TEXT = 2_000
 _CHARSET = re.compile(rb"""<meta[^>]+charset\s*=\s*["']?\s*([\w:.-]+)""", re.IGNORECASE)
 _XML = re.compile(rb"""\A\s*<\?xml[^>]+encoding\s*=\s*["']([\w:.-]+)""", re.IGNORECASE)
 _BOMS = (
@@ -39,6 +41,8 @@ _HEAD_BYTES = 4096
 # Browsers take these names for Windows' own code page.
 _LATIN = {"iso8859-1", "ascii", "latin_1"}
 
+_CELL_BEGIN = re.compile(r"(<t[dh]\b[^>]*>)\s*<p\b[^>]*>", re.IGNORECASE)
+_CELL_END = re.compile(r"</p>\s*(</t[dh]>)", re.IGNORECASE)
 _TAG = re.compile(r"<(/?)(p|h[1-6]|ul|ol|li|pre|br|blockquote|table|tr|td|th|div)\b[^>]*>")
 _MANY_LINES = re.compile(r"\n(?:[ \t]*\n){2,}")
 
@@ -49,7 +53,9 @@ def extract(content: bytes) -> tuple[str, str | None]:
     Raises:
         Unusable: it is not in the encoding that it declares, or has no text.
     """
-    tree = HTMLTree.parse(decoded(content))
+    # A cell's one paragraph would stand on a line of its own.
+    page = _CELL_END.sub(r"\1", _CELL_BEGIN.sub(r"\1", decoded(content)))
+    tree = HTMLTree.parse(page)
     title = " ".join((tree.title or "").split()) or None
     if tree.body is None:
         raise Unusable("no_text", "the page has no body")
@@ -115,10 +121,9 @@ def _drop_notices(tree: Any) -> None:
 
 def _keep_main(tree: Any) -> None:
     """Take out what stands beside the one main part, where the page says which that is."""
-    whole = len(tree.body.text)
     for selector in _MAIN:
         found = tree.body.query_selector_all(selector)
-        if len(found) == 1 and len(found[0].text) >= _MAIN_SHARE * whole:
+        if len(found) == 1 and _is_most(found[0], tree.body):
             node = found[0]
             while node != tree.body:
                 parent = node.parent
@@ -127,6 +132,11 @@ def _keep_main(tree: Any) -> None:
                         sibling.decompose()
                 node = parent
             return
+
+
+def _is_most(node: Any, body: Any) -> bool:
+    characters = len(node.text)
+    return characters >= _MUCH_TEXT or characters >= _MAIN_SHARE * len(body.text)
 
 
 def _marked(minimal: str) -> str:

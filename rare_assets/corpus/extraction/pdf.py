@@ -29,6 +29,7 @@ _PAGE_NUMBER = re.compile(
     r"\W*(?:(?:page|seite|p\.)\s*)?(?:\d{1,4}|[ivxlc]{1,7})(?:\s*(?:of|von|/)\s*\d{1,4})?\W*", re.I
 )
 _NO_TITLES = {"", "anonymous", "untitled", "unspecified", "document"}
+_UNSPACED = "\u2e80"
 _WORD_BEFORE = re.compile(r"[^\W\d_]+\Z")
 _WORD_AFTER = re.compile(r"\A[^\W\d_]+")
 
@@ -285,7 +286,9 @@ def _joined(lines: Iterable[str], known: Counter[str]) -> str:
             own = f"{begun[0]}-{ending[0]}" in known or not ending[0][0].islower()
             text = f"{text[:-1]}{'-' if own else ''}{line}"
         else:
-            text = f"{text} {line}" if text else line
+            # Scripts like Chinese set no blank where a line ends.
+            blank = "" if text and text[-1] >= _UNSPACED and line[0] >= _UNSPACED else " "
+            text = f"{text}{blank}{line}" if text else line
 
     def within(found: re.Match[str]) -> str:
         own = f"{found[1]}-{found[2]}" in known or not found[2][0].islower()
