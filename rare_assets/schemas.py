@@ -76,7 +76,7 @@ class DocumentsRejects(dy.Schema):
 
 
 class Questions(dy.Schema):
-    """One question with its scenario, written by the teacher from one gold document."""
+    """One question with its scenario, written by the teacher from one gold document, or the source's own."""
 
     question_id = dy.String(
         primary_key=True, min_length=1, description="`<doc_id>-q<number>`; unique in the corpus."
@@ -99,11 +99,51 @@ class Questions(dy.Schema):
     )
     scenario = dy.String(
         nullable=False,
-        check={"not_blank": lambda c: c.str.strip_chars().str.len_chars() > 0},
-        description="A situation in which somebody would ask the question.",
-        metadata={"from": ["documents.text"]},
+        description="A situation in which somebody would ask the question; empty only where the source "
+        "gave a question without one.",
+        metadata={"from": ["documents.text", "documents.scenario"]},
     )
-    model = dy.String(nullable=False, description="The teacher's name, as the endpoint gave it.")
+    origin = dy.String(
+        nullable=True,
+        check={"known": lambda c: c.is_in(["given", "written"])},
+        description="`given`: the source's own question; `written`: the teacher's. Null in tables made "
+        "before there were given ones.",
+        metadata={"from": ["documents.question"]},
+    )
+    reference_answer = dy.String(
+        nullable=True,
+        description="What an answer is compared with: the source's, where it gave the question, or the "
+        "teacher's own short one. Null if there is none.",
+        metadata={"from": ["documents.answer", "documents.text"]},
+    )
+    question_type = dy.String(
+        nullable=True, description="The type of question that was asked for; null where given."
+    )
+    length = dy.String(
+        nullable=True, description="The length that was asked for; null where given."
+    )
+    wording = dy.String(
+        nullable=True, description="The wording that was asked for; null where given."
+    )
+    persona = dy.String(
+        nullable=True, description="Who was to ask; null where given, or where none was named."
+    )
+    extra = dy.String(
+        nullable=True,
+        description="JSON object of what a prompt of one's own asked for besides; null without.",
+    )
+    judged = dy.Struct(
+        {
+            name: dy.Bool(nullable=False)
+            for name in ("stands_alone", "settled", "beyond_lookup", "one_thing", "language")
+        },
+        nullable=True,
+        description="A judge's verdicts on the question; null where none was asked.",
+    )
+    model = dy.String(
+        nullable=False,
+        description="The teacher's name, as the endpoint gave it; `source` where the question is given.",
+    )
     prompt_tokens = dy.Int64(
         nullable=False, min=0, description="Prompt tokens, all attempts together."
     )
@@ -111,7 +151,9 @@ class Questions(dy.Schema):
         nullable=False, min=0, description="Completion tokens, all attempts together."
     )
     attempts = dy.Int64(
-        nullable=False, min=1, description="Answers it took until one could be used."
+        nullable=False,
+        min=0,
+        description="Answers it took until one could be used; 0 where the question is given.",
     )
 
 
@@ -152,8 +194,14 @@ class HardNegatives(dy.Schema):
     hard_negatives = dy.List(
         dy.String(nullable=False),
         nullable=False,
-        description="Texts of the negatives, best BM25 score first, all different.",
+        description="Texts of the negatives, best first, all different.",
         metadata={"from": ["questions.question", "questions.scenario", "documents.text"]},
+    )
+    hard_negative_titles = dy.List(
+        dy.String(nullable=True),
+        nullable=True,
+        description="Their titles; null for those that have none.",
+        metadata={"from": ["documents.title"]},
     )
     negatives = dy.List(
         dy.Struct(
@@ -161,11 +209,13 @@ class HardNegatives(dy.Schema):
                 "doc_id": dy.String(nullable=False),
                 "score": dy.Float64(nullable=False),
                 "rank": dy.Int64(nullable=False, min=1),
+                "origin": dy.String(nullable=False),
             }
         ),
         nullable=False,
-        description="Where each negative comes from: document, BM25 score, rank in the result list "
-        "(1 is best).",
+        description="Where each negative comes from: document, BM25 score and rank (1 is best) in the "
+        "ranking that put it highest, which `origin` names: by the `question`, or by the `gold` document's "
+        "best terms.",
         metadata={"from": ["questions.question", "questions.scenario", "documents.doc_id"]},
     )
     gold_score = dy.Float64(
@@ -185,6 +235,19 @@ class HardNegatives(dy.Schema):
         description="Documents that would be negatives and were left out since they answer the "
         "question, best BM25 score first; empty where nothing was judged.",
         metadata={"from": ["questions.question", "questions.scenario", "documents.text"]},
+    )
+    extra_positives = dy.List(
+        dy.String(nullable=False),
+        nullable=True,
+        description="Texts of `judged_relevant`, which are further positives (`relabel`); null where "
+        "nothing was relabelled.",
+        metadata={"from": ["hard_negatives.judged_relevant", "documents.text"]},
+    )
+    extra_positive_ids = dy.List(
+        dy.String(nullable=False),
+        nullable=True,
+        description="Their documents.",
+        metadata={"from": ["hard_negatives.judged_relevant"]},
     )
 
 
@@ -219,11 +282,21 @@ class Reasoning(dy.Schema):
         description="The gold document's text.",
         metadata={"from": ["documents.text"]},
     )
+    title = dy.String(
+        nullable=True,
+        description="The gold document's title.",
+        metadata={"from": ["documents.title"]},
+    )
     question = dy.String(
         nullable=False, description="The question.", metadata={"from": ["questions.question"]}
     )
     scenario = dy.String(
         nullable=False, description="Its scenario.", metadata={"from": ["questions.scenario"]}
+    )
+    reference_answer = dy.String(
+        nullable=True,
+        description="What the answer is compared with; null if there is nothing.",
+        metadata={"from": ["questions.reference_answer"]},
     )
     hard_negatives = dy.List(
         dy.String(nullable=False),
@@ -234,7 +307,7 @@ class Reasoning(dy.Schema):
     reasoning = dy.String(
         nullable=False,
         check={"not_blank": lambda c: c.str.strip_chars().str.len_chars() > 0},
-        description="The teacher's chain of reasoning.",
+        description="The teacher's chain of reasoning; never a copy of one document.",
         metadata={
             "from": [
                 "documents.text",
@@ -260,9 +333,10 @@ class Reasoning(dy.Schema):
         metadata={"from": ["questions.doc_id", "hard_negatives.negatives"]},
     )
     gold_position = dy.Int64(
-        nullable=False,
+        nullable=True,
         min=0,
-        description="0-based: `context_doc_ids[gold_position] == doc_id`.",
+        description="0-based: `context_doc_ids[gold_position] == doc_id`; null where the gold document was "
+        "not shown (`without_gold`).",
         metadata={"from": ["reasoning.context_doc_ids"]},
     )
     left_out = dy.List(
@@ -270,6 +344,36 @@ class Reasoning(dy.Schema):
         nullable=True,
         description="Negatives that the teacher was not shown, since they did not fit max_context_tokens.",
         metadata={"from": ["hard_negatives.negatives"]},
+    )
+    context = dy.List(
+        dy.Struct(
+            {
+                "doc_id": dy.String(nullable=False),
+                "title": dy.String(nullable=True),
+                "text": dy.String(nullable=False),
+            }
+        ),
+        nullable=True,
+        description="The documents in the order in which the teacher saw them, title before text: with "
+        "question and scenario all that its prompt was made from.",
+        metadata={"from": ["documents.text", "documents.title", "hard_negatives.hard_negatives"]},
+    )
+    used_doc_ids = dy.List(
+        dy.String(nullable=False),
+        nullable=True,
+        description="Documents that the teacher says it used; null if it did not say.",
+        metadata={"from": ["reasoning.raw_answer", "reasoning.context_doc_ids"]},
+    )
+    gold_used = dy.Bool(
+        nullable=True,
+        description="Whether the gold document is among them; null if it did not say, or was not shown it.",
+        metadata={"from": ["reasoning.used_doc_ids"]},
+    )
+    suspected_relevant = dy.List(
+        dy.String(nullable=False),
+        nullable=True,
+        description="Negatives that it says it used, so that they may be relevant; null if it did not say.",
+        metadata={"from": ["reasoning.used_doc_ids"]},
     )
     model = dy.String(nullable=False, description="The teacher's name, as the endpoint gave it.")
     finish_reason = dy.String(nullable=False, description="Why the teacher stopped writing.")
@@ -284,8 +388,9 @@ class Reasoning(dy.Schema):
     )
     answer_correct = dy.Bool(
         nullable=True,
-        description="Whether `answer` agrees with the document's gold answer; null where there is none.",
-        metadata={"from": ["reasoning.answer", "documents.answer"]},
+        description="Whether `answer` agrees with `reference_answer`; null where there is none, or where "
+        "the teacher wrote it and only a judge could tell.",
+        metadata={"from": ["reasoning.answer", "questions.reference_answer"]},
     )
 
 
@@ -324,6 +429,7 @@ TABLES: dict[str, Table] = {
             Questions,
             TeacherRejects,
             ("question_id", "text_hash", "question", "scenario"),
+            ("reference_answer",),
         ),
         Table(
             "hard_negatives", HardNegatives, HardNegativesRejects, ("question_id", "hard_negatives")

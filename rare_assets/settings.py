@@ -247,6 +247,41 @@ class Settings(BaseSettings):
         validation_alias="RARE_MAX_LOOKUP_RATE",
         description="Share of questions that one sentence answers above which a check warns.",
     )
+    max_compound_rate: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        validation_alias="RARE_MAX_COMPOUND_RATE",
+        description="Share of questions that ask several things at once above which a check warns.",
+    )
+    max_giveaway_rate: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        validation_alias="RARE_MAX_GIVEAWAY_RATE",
+        description="Share of questions whose words, or whose scenario's, give the answer away above which a check warns.",
+    )
+    max_same_shape_rate: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        validation_alias="RARE_MAX_SAME_SHAPE_RATE",
+        description="Share of questions that begin alike, or miss the length asked for, above which a check warns.",
+    )
+    max_gold_first_rate: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        validation_alias="RARE_MAX_GOLD_FIRST_RATE",
+        description="Share of questions whose gold document BM25 ranks first above which a check warns.",
+    )
+    max_shared_words_rate: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        validation_alias="RARE_MAX_SHARED_WORDS_RATE",
+        description="Share of questions most of whose words are their gold document's above which a check warns.",
+    )
     max_gold_unused_rate: float = Field(
         0.1,
         ge=0,

@@ -1,4 +1,4 @@
-"""A storage that an earlier version made: it is current, it reads, and nothing of it is paid for again.
+"""A storage that an earlier version made: it reads, and only what changed prompts ask is paid for again.
 
 `stored/first_round` holds two shards of four documents with gold answers, all tables, the embedded index
 and the answers, made with `judge_relevance` and `judge_answers` by an endpoint whose judge says no.
@@ -12,15 +12,17 @@ from pathlib import Path
 import pytest
 
 from rare_assets.command.plan import Planner, Stale
+from rare_assets.resources.configurable import TeacherModel
 from rare_assets.stages.hard_negatives import HardNegativesConfig
 from rare_assets.stages.options import Options
 from rare_assets.stages.provenance import completed, options_of, what_differs
 from rare_assets.stages.questions import QuestionsConfig
 from rare_assets.stages.reasoning import ReasoningConfig
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
-from rare_assets_tests.support.graph import Graph
+from rare_assets_tests.support.graph import MODEL, Graph
 
 STORED = Path(__file__).parent / "stored" / "first_round"
+FIRST_PROMPTS = STORED.with_name("first_prompts")
 WRITTEN_AT = 1_760_000_000
 JUDGED = {"hard_negatives": {"judge_relevance": True}, "reasoning": {"judge_answers": True}}
 
@@ -37,32 +39,62 @@ def graph(only_key_set, tmp_path):
         yield graph
 
 
-def test_documents_are_read_again_for_free_and_everything_else_is_current(graph):
-    scan = graph.register()
+def planner_of(graph):
     run_config = {"ops": {asset: {"config": config} for asset, config in JUDGED.items()}}
-    planner = Planner(
-        graph.tables, graph.retriever, graph.teacher, Options.from_run_config(run_config)
-    )
-    # Words are counted in another way since, which no text of these shards shows.
+    options = Options.from_run_config(run_config)
+    return Planner(graph.tables, graph.retriever, graph.teacher, options)
+
+
+def test_documents_and_index_are_made_again_for_free_and_changed_prompts_ask_anew(graph):
+    scan = graph.register()
+    planner = planner_of(graph)
+    # Rows have more columns since.
     assert [planner.documents(shard) for shard in scan.shards] == [Stale("documents", "reader")] * 2
     before = graph.rows("documents")
     for shard in graph.shards:
         assert graph.make("documents_job", shard).success
     assert graph.rows("documents").select(before.columns).equals(before)
     assert [planner.documents(shard) for shard in scan.shards] == [None, None]
+    # Titles are searched since.
+    assert planner.index(graph.shards) == "missing"
+    assert graph.make("corpus_index_job").success
     assert planner.index(graph.shards) is None
     state = planner.index_state()
-    assert [planner.asked(shard, state) for shard in graph.shards] == [[], []]
-
-
-def test_making_it_again_sends_nothing_and_changes_no_row(graph):
-    graph.register()
-    tables = ("documents", "questions", "hard_negatives", "reasoning")
-    before = {table: graph.rows(table) for table in tables}
-    assert all(result.success for result in graph.make_all(**JUDGED))
+    asked = [
+        Stale("questions", "prompt"),
+        *(Stale(stage, "questions") for stage in ("hard_negatives", "reasoning")),
+    ]
+    assert [planner.asked(shard, state) for shard in graph.shards] == [asked, asked]
     assert graph.endpoint.requests == []
+
+
+def test_what_is_asked_anew_is_asked_once(graph):
+    assert all(result.success for result in graph.make_all(**JUDGED))
+    asked = len(graph.endpoint.requests)
+    assert asked > 0
+    before = {table: graph.rows(table) for table in ("questions", "hard_negatives", "reasoning")}
+    assert all(result.success for result in graph.make_all(**JUDGED))
+    assert len(graph.endpoint.requests) == asked
     for table, rows in before.items():
-        assert graph.rows(table).select(rows.columns).equals(rows), table
+        assert graph.rows(table).equals(rows), table
+
+
+def test_questions_by_prompts_of_ones_own_stay_as_they_are(graph):
+    graph.teacher = TeacherModel(
+        storage=graph.storage, model=MODEL, base_url=graph.endpoint.url, prompts=str(FIRST_PROMPTS)
+    )
+    graph.rebuild()
+    scan = graph.register()
+    for shard in graph.shards:
+        assert graph.make("documents_job", shard).success
+    planner = planner_of(graph)
+    assert [planner.questions(shard.key) for shard in scan.shards] == [None, None]
+    assert graph.make("corpus_index_job").success
+    # What is made from them reads tables of that time: columns that came since are null.
+    result = graph.make("rare_job", graph.shards[0], "hard_negatives")
+    assert result.success
+    mined = graph.tables.scan("hard_negatives", graph.shards[0]).collect()
+    assert set(mined["negatives"].explode().struct.field("origin")) == {"question"}
 
 
 @pytest.mark.parametrize(

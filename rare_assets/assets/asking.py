@@ -58,12 +58,13 @@ def ask(
     retry_rejects: bool = False,
     mode: str = "online",
     foresee: Callable[[int | None], str | None] | None = None,
+    judge_at_once: bool = True,
 ) -> tuple[T, dict[str, Any]]:
     """Run an operator with an opened teacher and a judge. Returns what it gave, and the usage as
     metadata, that of the judge included.
 
-    What it will cost is estimated and logged before the first request. The judge is always asked
-    online: a batch would make its verdicts wait for a day, one after the other.
+    What it will cost is estimated and logged before the first request. A judge whose verdicts decide what
+    is asked next (`judge_at_once`) is asked online: in batches each round of them would take a day.
 
     Args:
         foresee: what to tell a user of later stages, by the model's window, before this one pays.
@@ -96,7 +97,7 @@ def ask(
                     for said in (estimating.say_too_long(), foresee and foresee(window)):
                         if said:
                             say(f"{context.partition_key}: {said}")
-                if batch:
+                if batch and judge_at_once:
                     online = await opened.enter_async_context(teacher.open(ledger=ledger, **how))
                 judge = judge_of(teacher, online, templates)
                 try:

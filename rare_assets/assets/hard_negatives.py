@@ -11,8 +11,9 @@ from rare_assets.assets.asking import ask, with_verdicts
 from rare_assets.assets.corpus_index import corpus_index
 from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog.charts import histogram
-from rare_assets.catalog.metadata import OWNERS, definition_metadata, materialized
+from rare_assets.catalog.metadata import OWNERS, definition_metadata, materialized, spread
 from rare_assets.checks.gate import refuse_if_blocked
+from rare_assets.checks.negatives import words_shared
 from rare_assets.operators.bm25_hard_neg import (
     GAP_QUANTILES,
     RULES,
@@ -65,6 +66,10 @@ def mining_metadata(stats: MiningStats) -> dict[str, Any]:
         "questions_without_negatives": stats.found.get(0, 0),
         "gold_not_found": stats.gold_not_found,
         "margin_not_applicable": stats.margin_not_applicable,
+        "negatives_by_gold": stats.by_gold,
+        "gold_first_rate": round(stats.gold_first / stats.questions, 4)
+        if stats.questions
+        else None,
         "candidates_dropped": sum(stats.dropped.values()),
         **{f"dropped/{rule}": stats.dropped.get(rule, 0) for rule in RULES},
         "mean_gold_rank": stats.gold_rank_mean,
@@ -150,7 +155,7 @@ def hard_negatives(
                 bm25_hard_neg,
                 asked,
                 engine,
-                **config.model_dump(exclude={"remine_after_growth", "judge_relevance"}),
+                **config.operator_options(),
                 earlier=earlier.rows if earlier else None,
                 progress=StepProgress(context, asked.height).count,
             )
@@ -165,6 +170,10 @@ def hard_negatives(
                 )
             else:
                 mined = mine()
+        documents = storage.tables().scan("documents", context.partition_key)
+        shared = words_shared(
+            mined.produced.rows, documents.select("doc_id", "title", "text").collect()
+        )
         made_from = hard_negatives_from(
             storage.content_hash("questions", context.partition_key),
             config,
@@ -183,6 +192,8 @@ def hard_negatives(
                 "engine": state.engine,
                 "index_state": state.fingerprint,
                 **mining_metadata(mined.stats),
+                # How much of a question its gold document says itself.
+                **spread("gold_words_shared", shared["shared"]),
                 **usage,
             },
             seconds=time.monotonic() - started,
@@ -192,5 +203,5 @@ def hard_negatives(
                 "score of the best negative below the gold's",
                 " %",
             ),
-            documents=storage.tables().scan("documents", context.partition_key),
+            documents=documents,
         )

@@ -11,7 +11,7 @@ from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog.charts import histogram
 from rare_assets.catalog.metadata import OWNERS, definition_metadata, materialized, spread, words
 from rare_assets.checks.gate import refuse_if_blocked
-from rare_assets.operators.doc2query import doc2query, say_left_out
+from rare_assets.operators.doc2query import GIVEN, UNSUITABLE, doc2query, say_left_out
 from rare_assets.operators.fitting import foreseen
 from rare_assets.operators.templates import load_templates
 from rare_assets.resources.configurable import Storage, TeacherModel
@@ -42,9 +42,10 @@ def questions(
 ) -> dg.MaterializeResult[ShardTable]:
     """A reasoning-intensive question and its scenario for each document, written by the teacher.
 
-    **A row** is one question that needs the document's knowledge and several steps of reasoning, and
-    a situation in which somebody would ask it. Documents without a usable answer after
-    `max_attempts` are in `questions_rejects`, with the raw answer.
+    **A row** is one question that needs the document's knowledge and several steps of reasoning,
+    a situation in which somebody would ask it, and a short answer to compare with. Where the source has
+    a `question`, the row is that one, and nothing is asked. Documents without a usable answer after
+    `max_attempts`, and those that hold nothing to ask about, are in `questions_rejects`.
 
     **Cost:** one request a document (and one for each answer that could not be used). **Rerun**
     freely: every answer is stored, only what was never asked is paid for; `refresh` asks anew.
@@ -58,24 +59,26 @@ def questions(
         produced, usage = ask(
             context,
             teacher,
-            lambda model, _: doc2query(
+            lambda model, judge: doc2query(
                 rows,
                 model,
                 templates=templates,
+                judge=judge if config.judge_questions else None,
                 **config.operator_options(teacher),
-                progress=StepProgress(context, rows.height * config.num_questions).ask,
+                progress=StepProgress(context, rows.height).ask,
             ),
             refresh=config.refresh,
             retry_rejects=config.retry_rejects,
             mode=config.mode,
             foresee=lambda window: foreseen(rows, *_reasoning_bounds(context, window)),
+            judge_at_once=False,
         )
         if said := say_left_out(produced.rows.height, produced.rejects):
             context.log.warning(f"Shard {context.partition_key!r}: {said}.")
         made_from = questions_from(
             storage.content_hash("documents", context.partition_key),
             config,
-            templates.doc2query.fingerprint,
+            templates,
             teacher.name,
         )
         asked = produced.rows["question"]
@@ -86,6 +89,8 @@ def questions(
             made_from,
             {
                 **usage,
+                "given": int((produced.rows["origin"] == GIVEN).sum()),
+                "unsuitable_documents": int((produced.rejects["reason"] == UNSUITABLE).sum()),
                 "duplicates": len(asked) - asked.n_unique(),
                 **spread("question_words", lengths),
                 "mean_attempts": mean_attempts(produced),

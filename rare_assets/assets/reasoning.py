@@ -18,7 +18,11 @@ from rare_assets.catalog.metadata import (
     words,
 )
 from rare_assets.checks.gate import refuse_if_blocked
-from rare_assets.operators.reason_distill import reason_distill
+from rare_assets.operators.reason_distill import (
+    NoReferences,
+    reason_distill,
+    require_references,
+)
 from rare_assets.operators.templates import load_templates
 from rare_assets.resources.configurable import Storage, TeacherModel
 from rare_assets.resources.failures import failures_told
@@ -51,8 +55,8 @@ def reasoning(
     """The teacher's reasoned answer to each question, from the gold document shuffled among the negatives.
 
     **A row** is one example of RARE data: text, question, scenario, hard negatives, reasoning, and the
-    order in which the documents were shown (`context_doc_ids`, `gold_position`). Answers that are
-    empty, refused or cut are asked for again, then go to `reasoning_rejects` with the raw answer.
+    documents in the order in which they were shown (`context`, `gold_position`), with those that the
+    teacher says it used. Answers that are empty, refused, cut, copied or nothing but an answer are asked for again, then go to `reasoning_rejects` with the raw answer.
 
     **Cost:** one request a question and sample, the prompt holding all its documents. **Rerun**
     freely: every answer is stored, only what was never asked is paid for; `refresh` asks anew.
@@ -63,6 +67,10 @@ def reasoning(
         refuse_if_blocked(context, storage.tables(), "documents", "questions", "hard_negatives")
         asked = questions.collect()
         templates = load_templates(teacher.prompts_folder)
+        try:
+            require_references(asked, config.rejection_samples, judges=config.judge_answers)
+        except NoReferences as error:
+            raise dg.Failure(str(error), allow_retries=False) from None
         produced, usage = ask(
             context,
             teacher,
@@ -97,7 +105,11 @@ def reasoning(
             with_unanswered(made_from, usage),
             {
                 **usage,
-                "gold_shown_first_rate": share(rows["gold_position"] == 0),
+                "gold_shown_first_rate": share((rows["gold_position"] == 0).fill_null(False)),
+                "without_gold": rows["gold_position"].null_count(),
+                "gold_used_rate": rows["gold_used"].mean(),
+                "documents_named_rate": share(rows["used_doc_ids"].is_not_null()),
+                "suspected_relevant": int(rows["suspected_relevant"].list.len().fill_null(0).sum()),
                 "answer_correct_rate": rows["answer_correct"].mean(),
                 **spread("reasoning_words", lengths),
                 "mean_attempts": mean_attempts(produced),

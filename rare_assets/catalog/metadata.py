@@ -48,9 +48,10 @@ HEADLINES = {
         "negatives_per_question",
         "questions_without_negatives",
         "mean_gold_rank",
+        "gold_first_rate",
         "seconds",
     ),
-    "reasoning": (*_MADE, *_ASKED, "answer_correct_rate"),
+    "reasoning": (*_MADE, *_ASKED, "answer_correct_rate", "gold_used_rate"),
 }
 
 

@@ -11,6 +11,7 @@ from rare_assets.checks.by_table import CHECKS
 from rare_assets.checks.index import (
     analyzer_fits_language,
     index_holds_every_shard,
+    questions_distinct_across_shards,
     texts_distinct_across_shards,
 )
 from rare_assets.checks.judgement import (
@@ -248,4 +249,5 @@ asset_checks = [
     index_holds_every_shard,
     analyzer_fits_language,
     texts_distinct_across_shards,
+    questions_distinct_across_shards,
 ]

@@ -91,9 +91,10 @@ CHECKS: dict[str, list[Check]] = {
             ),
             Rule(
                 "question_and_scenario_present",
-                "Every row has a question and a scenario.",
+                "Every row has a question, and a scenario unless the source gave the question without "
+                "one.",
                 "materialize the shard again.",
-                columns_have_text("question", "scenario"),
+                question_quality.question_and_scenario_present,
             ),
             Rule(
                 "every_document_accounted_for",
@@ -123,6 +124,34 @@ CHECKS: dict[str, list[Check]] = {
                 "RARE_MAX_NEAR_DUPLICATE_RATE",
             ),
             Rule(
+                "questions_ask_one_thing",
+                "Few questions ask several things at once, so that no short answer settles them.",
+                "take a better teacher, or your own prompt (RARE_PROMPTS).",
+                question_quality.questions_ask_one_thing,
+                "RARE_MAX_COMPOUND_RATE",
+            ),
+            Rule(
+                "answers_not_given_away",
+                "Few questions or scenarios have nearly all words of their reference answer.",
+                "take a better teacher, or your own prompt (RARE_PROMPTS).",
+                question_quality.answers_not_given_away,
+                "RARE_MAX_GIVEAWAY_RATE",
+            ),
+            Rule(
+                "questions_as_long_as_asked",
+                "Most questions have about the length that was asked for.",
+                "the teacher does not keep to it: ask for fewer kinds (`lengths`), or take a better one.",
+                question_quality.questions_as_long_as_asked,
+                "RARE_MAX_SAME_SHAPE_RATE",
+            ),
+            Rule(
+                "questions_begin_differently",
+                "The same two words do not begin most of the questions.",
+                "ask for more `question_types` and `wordings`, or at a higher temperature.",
+                question_quality.questions_begin_differently,
+                "RARE_MAX_SAME_SHAPE_RATE",
+            ),
+            Rule(
                 "questions_not_quoted",
                 "Few questions or scenarios have eight words in a row from their document, which "
                 "makes retrieval trivial.",
@@ -132,9 +161,9 @@ CHECKS: dict[str, list[Check]] = {
             ),
             Rule(
                 "questions_stand_alone",
-                'Few questions or scenarios speak of "the text" or "the passage", which nobody who '
-                "searches can see.",
-                "take a better teacher, or say so in your own prompt (RARE_PROMPTS).",
+                'Few questions or scenarios speak of "the text" or "the study", which nobody who '
+                "searches can see. A list of phrases: it misses some.",
+                "read the examples; judge_questions: true decides on each.",
                 question_quality.questions_stand_alone,
                 "RARE_MAX_REFERRING_RATE",
             ),
@@ -227,6 +256,28 @@ CHECKS: dict[str, list[Check]] = {
                 ),
             ),
         ),
+        Check(
+            "quality",
+            "The questions are hard to search for. A warning, never more.",
+            False,
+            (
+                Rule(
+                    "gold_not_always_first",
+                    "BM25 does not rank nearly every gold document first.",
+                    "the questions are in the words of their documents: ask for the wording `symptom`, or "
+                    "take a better teacher.",
+                    negatives.gold_not_always_first,
+                    "RARE_MAX_GOLD_FIRST_RATE",
+                ),
+                Rule(
+                    "questions_in_words_of_their_own",
+                    "Few questions have four fifths of their content words from their gold document.",
+                    "ask for the wording `symptom`, or say so in your own prompt (RARE_PROMPTS).",
+                    negatives.questions_in_words_of_their_own,
+                    "RARE_MAX_SHARED_WORDS_RATE",
+                ),
+            ),
+        ),
     ],
     "reasoning": [
         contract(
@@ -238,8 +289,8 @@ CHECKS: dict[str, list[Check]] = {
             ),
             Rule(
                 "inputs_as_stored",
-                "text, question, scenario and hard_negatives are those of the tables upstream as "
-                "they are stored now.",
+                "text, question, scenario, reference_answer and hard_negatives are those of the tables "
+                "upstream as they are stored now.",
                 "those were made anew since; materialize hard_negatives and reasoning of the shard "
                 "again (only changed questions are asked).",
                 rows_as_stored(
@@ -247,7 +298,10 @@ CHECKS: dict[str, list[Check]] = {
                     Upstream(
                         "questions",
                         "question_id",
-                        {name: pl.col(name) for name in ("question", "scenario")},
+                        {
+                            name: pl.col(name)
+                            for name in ("question", "scenario", "reference_answer")
+                        },
                     ),
                     Upstream(
                         "hard_negatives",
@@ -258,13 +312,14 @@ CHECKS: dict[str, list[Check]] = {
             ),
             Rule(
                 "gold_position_points_at_gold",
-                "The gold document stands where gold_position says.",
+                "The gold document stands where gold_position says; it is not shown where that is null.",
                 "materialize the shard again.",
                 teacher_output.gold_position_points_at_gold,
             ),
             Rule(
                 "context_is_gold_and_negatives",
-                "The teacher saw the gold document and the question's negatives, each once.",
+                "The teacher saw the gold document (unless it was left out on purpose) and the question's "
+                "negatives, each once.",
                 "hard_negatives were made anew since; materialize the shard again.",
                 teacher_output.context_is_gold_and_negatives,
             ),
@@ -275,10 +330,10 @@ CHECKS: dict[str, list[Check]] = {
                 teacher_output.answers_finished,
             ),
             Rule(
-                "judged_by_gold_answer_alone",
-                "answer_correct is null where the document has no gold answer.",
+                "judged_by_reference_alone",
+                "answer_correct is null where the question has no reference answer.",
                 "materialize the shard again.",
-                teacher_output.judged_by_gold_answer_alone,
+                teacher_output.judged_by_reference_alone,
             ),
             Rule(
                 "every_question_accounted_for",
@@ -301,7 +356,8 @@ CHECKS: dict[str, list[Check]] = {
             ),
             Rule(
                 "reasoning_uses_gold",
-                "Little reasoning is without any word that only the gold document brings in.",
+                "Little reasoning names other documents than the gold one as used, or is without any word "
+                "that only the gold one brings in.",
                 "read the examples; a teacher that ignores its documents is too weak, or max_tokens "
                 "too low for it to get to them.",
                 reasoning_quality.reasoning_uses_gold,

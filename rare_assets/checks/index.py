@@ -5,9 +5,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import dagster as dg
+import polars as pl
 
 from rare_assets.catalog.worked_example import shortened
-from rare_assets.checks.judgement import EXAMPLE_CHARS, EXAMPLES
+from rare_assets.checks.judgement import EXAMPLE_CHARS, EXAMPLES, few_of
+from rare_assets.checks.near_duplicates import near_duplicates
+from rare_assets.checks.question_quality import NEAR_DUPLICATE
+from rare_assets.checks.wording import word_set
 from rare_assets.corpus.languages import fitting_analyzer, sample_languages, unfitting
 from rare_assets.resources.configurable import Bm25Retriever, Storage
 from rare_assets.resources.failures import failures_told
@@ -15,6 +19,8 @@ from rare_assets.resources.partitions import registered_shards
 from rare_assets.retriever import IndexDamaged, IndexMissing, ShardContent
 from rare_assets.settings import Settings
 from rare_assets.stages.corpus_index import shards_to_index
+
+MOST_QUESTIONS = 200_000
 
 CORPUS_INDEX = dg.AssetKey("corpus_index")
 
@@ -132,4 +138,41 @@ def texts_distinct_across_shards(context: dg.AssetCheckExecutionContext) -> dg.A
         passed=not count,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"duplicate_texts": count, "threshold": 0},
+    )
+
+
+@dg.asset_check(
+    asset=CORPUS_INDEX,
+    description="Few questions repeat one of another shard: four fifths of their words in common. If not: "
+    "remove near-duplicates from the source. Judged are the first 200,000 questions that are stored. "
+    "Threshold: RARE_MAX_NEAR_DUPLICATE_RATE.",
+)
+def questions_distinct_across_shards(
+    context: dg.AssetCheckExecutionContext, storage: Storage
+) -> dg.AssetCheckResult:
+    """Compares the stored questions of all shards."""
+    tables = storage.tables()
+    read: list[pl.DataFrame] = []
+    left = MOST_QUESTIONS
+    for shard in registered_shards(context.instance):
+        if left > 0 and tables.exists("questions", shard):
+            asked_of = tables.scan("questions", shard).select("question_id", "question").head(left)
+            read.append(asked_of.collect().with_columns(shard=pl.lit(shard)))
+            left -= read[-1].height
+    columns = ("question_id", "question", "shard")
+    asked = pl.concat([pl.DataFrame(schema=dict.fromkeys(columns, pl.String)), *read])
+    found = near_duplicates(
+        asked.with_columns(words=word_set(pl.col("question"))), NEAR_DUPLICATE
+    ).drop("words")
+    repeated = asked.with_row_index("repeats").rename(
+        {"question_id": "repeats_id", "question": "repeated", "shard": "in_shard"}
+    )
+    across = (
+        found.join(repeated, on="repeats", maintain_order="left")
+        .filter(pl.col("shard") != pl.col("in_shard"))
+        .select("question_id", "question", "repeats_id", "repeated")
+    )
+    judged = few_of("near_duplicates", across, asked.height, Settings().max_near_duplicate_rate)
+    return dg.AssetCheckResult(
+        passed=judged.passed, severity=judged.severity, metadata=judged.metadata
     )

@@ -11,7 +11,8 @@ import dagster as dg
 import polars as pl
 
 from rare_assets.resources.configurable import Bm25Retriever
-from rare_assets.storage.tables import ParquetTables, TableDamaged, TableMissing
+from rare_assets.schemas import TABLES
+from rare_assets.storage.tables import ParquetTables, TableDamaged, TableMissing, completed
 from rare_assets.text.shown import cut
 
 EXAMPLES = 5
@@ -64,8 +65,8 @@ class StoredShard:
         return options
 
     def other(self, table: str) -> pl.LazyFrame:
-        """The same shard of another table."""
-        return self.tables.scan(table, self.shard)
+        """The same shard of another table; columns that came after it was written are null."""
+        return completed(self.tables.scan(table, self.shard), TABLES[table].schema)
 
 
 class Judgement(NamedTuple):

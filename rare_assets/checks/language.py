@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 
 import polars as pl
+import regex
 
-from rare_assets.text.language import language_of, probability_of
+from rare_assets.text.language import language_of, likely_language, probability_of
 from rare_assets.text.words import UNSPACED_SCRIPTS
 
 IMPOSSIBLE = 0.01
@@ -19,6 +20,7 @@ IMPOSSIBLE = 0.01
 FEWEST_LETTERS = 40
 FEWEST_SYLLABLES = 12
 _SYLLABLE = rf"[{UNSPACED_SCRIPTS}\p{{Hangul}}]"
+_find_syllable = regex.compile(_SYLLABLE).match
 
 
 def differ(text: str, its: str, document: str, there: str) -> bool:
@@ -41,6 +43,9 @@ def in_other_language(texts: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     known = functools.lru_cache(maxsize=1_000)(language_of)
     for text, document in long_enough.select("text", "document").iter_rows():
         its, there = language_of(text), known(document)
+        # Chinese or Japanese or neither sure: in a script that the document does not use it is another.
+        if its is None and there is not None and _is_dense(text) and not _is_dense(document):
+            its = likely_language(text)
         judged += its is not None and there is not None
         if its and there and differ(text, its, document, there):
             languages.append((its, there))
@@ -50,6 +55,12 @@ def in_other_language(texts: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         languages, {"language": pl.String, "document_language": pl.String}, orient="row"
     )
     return long_enough.hstack(codes).filter(pl.col("language").is_not_null()), judged
+
+
+def _is_dense(text: str) -> bool:
+    """Whether most letters of a text's beginning are syllables or words."""
+    letters = regex.findall(r"\p{L}", text[:500])
+    return 2 * sum(_find_syllable(letter) is not None for letter in letters) > len(letters)
 
 
 def _long_enough(column: str) -> pl.Expr:

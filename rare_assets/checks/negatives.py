@@ -7,8 +7,10 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from rare_assets.checks.judgement import EXAMPLES, Judgement, StoredShard, none_of
+from rare_assets.checks.judgement import EXAMPLES, Judgement, StoredShard, few_of, none_of
 from rare_assets.checks.structure import Upstream, rows_as_stored
+from rare_assets.checks.wording import content_stems
+from rare_assets.operators.bm25_hard_neg import BY_GOLD, BY_QUESTION, searched_with
 from rare_assets.settings import Settings
 from rare_assets.stages.hard_negatives import HardNegativesConfig
 from rare_assets.stages.provenance import MINED_FROM
@@ -17,6 +19,12 @@ from rare_assets.stages.provenance import MINED_FROM
 # defaults begins at this rank. With as many, that most questions have none is.
 ENOUGH_DOCUMENTS = 20
 MOST = 0.5
+# A share of fewer questions says little.
+FEWEST_FOR_DIFFICULTY = 20
+FEWEST_CONTENT_WORDS = 3
+# Of 40 questions written by hand on the sample corpus that ask for reasoning, one has so many; of 19 that
+# look something up, 15 (`words_shared`).
+MOST_SHARED = 0.8
 # Engines order scores that are equal to five digits by doc_id.
 _EQUAL = 1e-4
 
@@ -60,26 +68,25 @@ def negatives_exist_in_corpus(stored: StoredShard) -> Judgement:
 
 
 def negatives_best_first(stored: StoredShard) -> Judgement:
-    """Texts and `negatives` go together one by one, ranks rise, and scores fall with them."""
-    ranks, scores = _of_negatives("rank"), _of_negatives("score")
-    rising = ranks.list.diff(null_behavior="drop").list.min().fill_null(1) > 0
-    # A score may lie above the one before it by less than what counts as equal.
-    ascent = scores.list.diff(null_behavior="drop").list.max().fill_null(0.0)
-    falling = ascent <= scores.list.max().fill_null(0.0).abs() * _EQUAL
-    checked = stored.rows.select(
-        "question_id", parallel=_parallel(), rising=rising, falling=falling
-    )
-    wrong = checked.filter(~pl.all_horizontal("parallel", "rising", "falling"))["question_id"]
+    """Texts and `negatives` go together one by one; within each ranking ranks rise, and scores fall with
+    them, unless both were fused into one."""
+    ordered = [_ordered(origin) for origin in (BY_QUESTION, BY_GOLD)]
+    if _options(stored)["query"] == "fused":
+        ordered = []
+    checked = stored.rows.select("question_id", holds=pl.all_horizontal(_parallel(), *ordered))
+    wrong = checked.filter(~pl.col("holds"))["question_id"]
     return none_of("misordered", wrong)
 
 
 def gold_rank_fits_score(stored: StoredShard) -> Judgement:
-    """The gold document's rank stands to those of the negatives as its score does to theirs."""
+    """The gold document's rank stands to those of the negatives as its score does to theirs, in the
+    ranking by the question."""
     gold_rank, gold_score = pl.col("gold_rank"), pl.col("gold_score")
     ranked = (
         stored.rows.filter(gold_rank.is_not_null())
         .explode("negatives")
         .select("question_id", "gold_rank", "gold_score", pl.col("negatives").struct.unnest())
+        .filter(pl.col("origin").ne_missing(BY_GOLD))
     )
     better, worse = pl.col("rank") < gold_rank, pl.col("rank") > gold_rank
     fits = (gold_score > 0) & (
@@ -91,20 +98,25 @@ def gold_rank_fits_score(stored: StoredShard) -> Judgement:
 
 
 def negatives_within_options(stored: StoredShard) -> Judgement:
-    """Every negative keeps the bounds of the options that it was mined with.
+    """Every negative that the question found keeps the bounds of the options that it was mined with.
 
-    Where margins left too few, candidates from `fallback_range_min` on may lie beyond them; and no
-    margin applies to a gold document that scores 0.
+    Where margins left too few, candidates from `fallback_range_min` on may lie beyond them. Ranks of
+    two rankings that were fused are not those that range_min and fallback_range_min count.
     """
     options = _options(stored)
     score, gold = pl.col("score"), pl.col("gold_score")
-    breaks: dict[str, pl.Expr] = {"range_min": pl.col("rank") <= options["range_min"]}
+    fused = options["query"] == "fused"
+    breaks: dict[str, pl.Expr] = {}
+    if not fused:
+        breaks["range_min"] = pl.col("rank") <= options["range_min"]
     if options["max_score"] is not None:
         breaks["max_score"] = score > options["max_score"]
     if options["min_score"] is not None:
         breaks["min_score"] = score < options["min_score"]
     fallback = options["fallback_range_min"]
-    bound = gold > 0 if fallback is None else (gold > 0) & (pl.col("rank") <= fallback)
+    bound = (gold > 0) & pl.lit(not fused)
+    if fallback is not None:
+        bound &= pl.col("rank") <= fallback
     if options["absolute_margin"] is not None:
         breaks["absolute_margin"] = bound & (score > gold - options["absolute_margin"])
     if options["relative_margin"]:
@@ -112,22 +124,21 @@ def negatives_within_options(stored: StoredShard) -> Judgement:
     each = (
         stored.rows.explode("negatives")
         .select("question_id", "gold_score", pl.col("negatives").struct.unnest())
-        .filter(pl.col("rank").is_not_null())
+        .filter(pl.col("rank").is_not_null(), pl.col("origin").ne_missing(BY_GOLD))
         .select(
             "question_id", **{option: broken.fill_null(False) for option, broken in breaks.items()}
         )
     )
-    wrong = each.filter(pl.any_horizontal(breaks.keys()))["question_id"].unique(maintain_order=True)
+    wrong = each.filter(pl.any_horizontal(pl.lit(False), *breaks.keys()))["question_id"].unique(
+        maintain_order=True
+    )
     by_option = {option: int(each[option].sum()) for option in breaks}
     return none_of("questions_beyond", wrong, negatives_beyond=by_option)
 
 
 def questions_as_stored(stored: StoredShard) -> Judgement:
     """Each row was searched with its question as it is stored now."""
-    query = pl.col("question")
-    if _options(stored)["query"] == "scenario_question":
-        query = pl.concat_str("scenario", "question", separator=" ")
-    columns = {"doc_id": pl.col("doc_id"), "query": query}
+    columns = {"doc_id": pl.col("doc_id"), "query": searched_with(_options(stored)["query"])}
     return rows_as_stored(Upstream("questions", "question_id", columns))(stored)
 
 
@@ -172,13 +183,63 @@ def num_negatives_found(stored: StoredShard) -> Judgement:
     )
 
 
+def gold_not_always_first(stored: StoredShard) -> Judgement:
+    """BM25 does not find nearly every gold document at the first rank: that is what makes a question
+    hard to search for."""
+    judged = stored.rows.filter(pl.lit(stored.rows.height >= FEWEST_FOR_DIFFICULTY))
+    first = judged.filter(pl.col("gold_rank") == 1).select("question_id", "query")
+    return few_of("gold_first", first, judged.height, Settings().max_gold_first_rate)
+
+
+def questions_in_words_of_their_own(stored: StoredShard) -> Judgement:
+    """Few questions have most of their content words from their gold document."""
+    gold = stored.other("documents").select("doc_id", "title", "text").collect()
+    shared = words_shared(stored.rows, gold)
+    if shared.height < FEWEST_FOR_DIFFICULTY:
+        shared = shared.clear()
+    flagged = shared.filter(pl.col("shared") >= MOST_SHARED)
+    return few_of("shared_words", flagged, shared.height, Settings().max_shared_words_rate)
+
+
+def words_shared(mined: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:
+    """`question_id, query, shared`: the share of what was searched with that the gold document has, by
+    content words; only queries that have enough of those."""
+    words = content_stems(pl.col("query"))
+    theirs = content_stems(pl.concat_str("title", "text", separator="\n", ignore_nulls=True))
+    return (
+        mined.select("question_id", "doc_id", "query")
+        .join(documents.select("doc_id", "title", "text"), on="doc_id", maintain_order="left")
+        .with_columns(words=words)
+        .filter(pl.col("words").list.len() >= FEWEST_CONTENT_WORDS)
+        .select(
+            "question_id",
+            "query",
+            shared=pl.col("words").list.set_intersection(theirs).list.len()
+            / pl.col("words").list.len(),
+        )
+    )
+
+
 def _options(stored: StoredShard) -> dict[str, Any]:
     """The options that the shard was mined with; defaults for those it does not tell."""
-    return HardNegativesConfig.model_validate({}).model_dump() | stored.options
+    defaults = HardNegativesConfig.model_validate({})
+    return defaults.model_dump() | defaults.settled() | stored.options
 
 
 def _of_negatives(field: str) -> pl.Expr:
     return pl.col("negatives").list.eval(pl.element().struct.field(field))
+
+
+def _ordered(origin: str) -> pl.Expr:
+    """Whether the negatives of one ranking stand best first."""
+    of_it = pl.col("negatives").list.eval(
+        pl.element().filter(pl.element().struct.field("origin") == origin)
+    )
+    ranks, scores = (of_it.list.eval(pl.element().struct.field(name)) for name in ("rank", "score"))
+    rising = ranks.list.diff(null_behavior="drop").list.min().fill_null(1) > 0
+    # A score may lie above the one before it by less than what counts as equal.
+    ascent = scores.list.diff(null_behavior="drop").list.max().fill_null(0.0)
+    return rising & (ascent <= scores.list.max().fill_null(0.0).abs() * _EQUAL)
 
 
 def _parallel() -> pl.Expr:

@@ -17,7 +17,9 @@ from rare_assets.checks.wording import (
     sentences,
     word_set,
 )
-from rare_assets.operators.doc2query import refers_to_document
+from rare_assets.operators.doc2query import GIVEN, WRITTEN
+from rare_assets.operators.references import refers_to_document
+from rare_assets.operators.variety import LENGTHS
 from rare_assets.settings import Settings
 from rare_assets.text.words import characters_of, mostly_unspaced, number_of_words, words_of
 
@@ -36,7 +38,31 @@ FEWEST_CONTENT_WORDS = 3
 # More is no sentence, but a list or text without marks, which has any word.
 LONGEST_SENTENCE_WORDS = 60
 
+QUESTION_MARKS = r"[?\x{FF1F}\x{061F}\x{055E}\x{1367}]"
+# "Why does it melt, and how long does that take": English alone, where marks don't tell.
+_JOINED = r"\b(?:and|or)\s+(?:also\s+|then\s+|if so,?\s+|if not,?\s+|to what extent\s+|by\s+)*"
+_AUXILIARY = (
+    r"(?:is|are|was|were|does|do|did|will|would|should|could|can|might|must|happens|follows)"
+)
+SECOND_QUESTION = rf"(?i){_JOINED}(?:(?:why|how|when|where|which|who)\b|what\s+{_AUXILIARY}\b)"
+# An answer of fewer content words has them by chance.
+FEWEST_ANSWER_WORDS = 4
+GIVEN_AWAY = 0.8
+FEWEST_FOR_SHAPE = 20
+
 _BATCH = 1_000
+
+
+def question_and_scenario_present(stored: StoredShard) -> Judgement:
+    """No question is blank, and a scenario only where the source gave the question."""
+    blank = {name: _is_blank(name) for name in ("question", "scenario")}
+    blank["scenario"] &= pl.col("origin").fill_null(WRITTEN) != GIVEN
+    wrong = {name: stored.rows.filter(found).height for name, found in blank.items()}
+    return Judgement(not any(wrong.values()), {"blank": wrong, "threshold": 0})
+
+
+def _is_blank(column: str) -> pl.Expr:
+    return ~pl.col(column).fill_null("").str.contains(r"\S")
 
 
 def questions_distinct(stored: StoredShard) -> Judgement:
@@ -83,6 +109,57 @@ def questions_need_more_than_lookup(stored: StoredShard) -> Judgement:
     judged = pl.concat([_overlap(_asked(stored).clear()), *batches])
     flagged = judged.filter(pl.col("overlap") >= LOOKUP_OVERLAP)
     return few_of("lookup", flagged, judged.height, Settings().max_lookup_rate)
+
+
+def questions_ask_one_thing(stored: StoredShard) -> Judgement:
+    """Few questions have several question marks, or a second question word behind a joining one."""
+    asked = stored.rows.select("question_id", "question")
+    marks = pl.col("question").str.count_matches(QUESTION_MARKS)
+    flagged = asked.filter((marks > 1) | pl.col("question").str.contains(SECOND_QUESTION))
+    return few_of("compound", flagged, asked.height, Settings().max_compound_rate)
+
+
+def answers_not_given_away(stored: StoredShard) -> Judgement:
+    """Few questions or scenarios have nearly all content words of their reference answer."""
+    texts = stored.rows.filter(pl.col("reference_answer").is_not_null()).select(
+        "question_id",
+        "scenario",
+        "question",
+        "reference_answer",
+        answer=content_stems(pl.col("reference_answer")),
+    )
+    judged = texts.filter(pl.col("answer").list.len() >= FEWEST_ANSWER_WORDS)
+    size = pl.col("answer").list.len()
+    given = pl.max_horizontal(
+        pl.col("answer").list.set_intersection(content_stems(pl.col(name))).list.len() / size
+        for name in ("question", "scenario")
+    )
+    flagged = judged.filter(given >= GIVEN_AWAY).drop("answer")
+    return few_of("giveaway", flagged, judged.height, Settings().max_giveaway_rate)
+
+
+def questions_as_long_as_asked(stored: StoredShard) -> Judgement:
+    """Few questions are much longer or shorter than what was asked for."""
+    asked = stored.rows.filter(pl.col("length").is_in(LENGTHS)).select(
+        "question_id", "length", "question"
+    )
+    fits = [LENGTHS[length].fits(question) for _, length, question in asked.iter_rows()]
+    flagged = asked.filter(~pl.Series(fits, dtype=pl.Boolean))
+    return few_of("off_length", flagged, asked.height, Settings().max_same_shape_rate)
+
+
+def questions_begin_differently(stored: StoredShard) -> Judgement:
+    """No two words begin most of a shard's written questions; with fewer than twenty, chance decides."""
+    written = stored.rows.filter(pl.col("origin").fill_null(WRITTEN) == WRITTEN)
+    begins = written.select(
+        "question_id", "question", opening=words_of(pl.col("question")).list.head(2).list.join(" ")
+    )
+    if begins.height < FEWEST_FOR_SHAPE:
+        begins = begins.clear()
+    counts = begins["opening"].value_counts(sort=True)
+    most = counts["opening"].first() if counts.height else None
+    flagged = begins.filter(pl.col("opening") == most).select("question_id", "question")
+    return few_of("same_opening", flagged, begins.height, Settings().max_same_shape_rate)
 
 
 def questions_in_language_of_document(stored: StoredShard) -> Judgement:

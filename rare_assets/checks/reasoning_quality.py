@@ -20,15 +20,17 @@ _BATCH = 1_000
 
 
 def reasoning_uses_gold(stored: StoredShard) -> Judgement:
-    """Little reasoning is without any word that only the gold document brings in.
+    """Little reasoning says that it did without the gold document, or is without any word that only that
+    brings in.
 
-    Those are the longer words of the gold document that stand neither in the negatives shown beside
-    it nor in question and scenario. Reasoning that is surely in another language than its document
-    can't be judged by words, and is left to the check on languages.
+    What the teacher says comes first; it may say so and not do it, so words are looked at as well. Those
+    are the longer words of the gold document that stand neither in the negatives shown beside it nor in
+    question and scenario. Reasoning that is surely in another language than its document can't be judged
+    by words, and is left to the check on languages. Rows that were shown no gold document are not judged.
     """
-    judged = pl.concat(
-        [_used(batch) for batch in (stored.rows.clear(), *stored.rows.iter_slices(_BATCH))]
-    )
+    rows = stored.rows.filter(pl.col("gold_position").is_not_null())
+    by_word = rows.filter(pl.col("gold_used").fill_null(True))
+    judged = pl.concat([_used(batch) for batch in (rows.clear(), *by_word.iter_slices(_BATCH))])
     unused = judged.filter(pl.col("used") < FEWEST_USED)
     elsewhere, _ = in_other_language(
         unused.select("question_id", "sample_index", document="text", text="reasoning")
@@ -36,8 +38,15 @@ def reasoning_uses_gold(stored: StoredShard) -> Judgement:
     flagged = unused.join(
         elsewhere, on=["question_id", "sample_index"], how="anti", maintain_order="left"
     ).drop("text")
+    # What names its documents can be judged, however few words tell them apart.
+    named = rows.filter(pl.col("gold_used").is_not_null())
+    undecided = judged.join(named, on=["question_id", "sample_index"], how="anti").height
+    said = rows.filter(~pl.col("gold_used")).select("question_id", "sample_index", "reasoning")
     return few_of(
-        "gold_unused", flagged, judged.height - elsewhere.height, Settings().max_gold_unused_rate
+        "gold_unused",
+        pl.concat([said, flagged], how="diagonal"),
+        named.height + undecided - elsewhere.height,
+        Settings().max_gold_unused_rate,
     )
 
 

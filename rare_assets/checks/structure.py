@@ -18,7 +18,7 @@ from rare_assets.text.shown_url import shown
 
 FEW_REJECTS = 5
 # A file that can't be read is judged by a check of its own.
-NO_FAILURE = ("too_short", "wrong_answer_retried", *FILE_REASONS)
+NO_FAILURE = ("too_short", "unsuitable_document", "wrong_answer_retried", *FILE_REASONS)
 
 
 def schema_holds(stored: StoredShard) -> Judgement:
@@ -78,6 +78,7 @@ def reject_rate_below_threshold(stored: StoredShard) -> Judgement:
     total = stored.rows.height + failed.height
     rate = failed.height / total if total else 0.0
     by_reason = dict(stored.rejects["reason"].value_counts(sort=True).iter_rows())
+    unsuitable = by_reason.get("unsuitable_document", 0)
     error = rate > settings.block_reject_rate and failed.height >= FEW_REJECTS
     limit = settings.block_reject_rate if error else settings.max_reject_rate
     path = shown(stored.tables.rejects_path(stored.table, stored.shard))
@@ -87,6 +88,7 @@ def reject_rate_below_threshold(stored: StoredShard) -> Judgement:
             "reject_rate": rate,
             "rejects": failed.height,
             "reasons": by_reason,
+            **({"unsuitable_documents": unsuitable} if unsuitable else {}),
             "threshold": settings.max_reject_rate,
             "blocking_threshold": settings.block_reject_rate,
         },

@@ -13,25 +13,25 @@ _SAME_NUMBER = 3
 
 
 def gold_position_points_at_gold(stored: StoredShard) -> Judgement:
-    """`context_doc_ids[gold_position]` is the gold document, in every row."""
-    wrong = stored.rows.filter(
-        pl.col("context_doc_ids")
-        .list.get(pl.col("gold_position"), null_on_oob=True)
-        .ne_missing(pl.col("doc_id"))
-    )["question_id"]
+    """`context_doc_ids[gold_position]` is the gold document, in every row that was shown it."""
+    shown = pl.col("context_doc_ids")
+    points = shown.list.get(pl.col("gold_position"), null_on_oob=True).eq_missing(pl.col("doc_id"))
+    hidden = pl.col("gold_position").is_null() & ~shown.list.contains(pl.col("doc_id"))
+    wrong = stored.rows.filter(~(points | hidden))["question_id"]
     return none_of("wrong", wrong)
 
 
 def context_is_gold_and_negatives(stored: StoredShard) -> Judgement:
-    """The documents shown are the gold one and the question's negatives, each once, in any order; but
-    those that `left_out` names."""
+    """The documents shown are the gold one, unless it was left out on purpose, and the question's
+    negatives, each once, in any order; but those that `left_out` names."""
     negatives = stored.other("hard_negatives").select(
         "question_id",
         negative_ids=pl.col("negatives").list.eval(pl.element().struct.field("doc_id")),
     )
     shown = pl.col("context_doc_ids").list.sort()
+    gold = pl.when(pl.col("gold_position").is_null()).then([]).otherwise(pl.concat_list("doc_id"))
     given = (
-        pl.concat_list("doc_id", "negative_ids")
+        pl.concat_list(gold, "negative_ids")
         .list.set_difference(pl.col("left_out").fill_null([]))
         .list.sort()
     )
@@ -86,17 +86,14 @@ def answers_finished(stored: StoredShard) -> Judgement:
     )
 
 
-def judged_by_gold_answer_alone(stored: StoredShard) -> Judgement:
-    """`answer_correct` is null where the document has no gold answer to judge by."""
-    gold = stored.other("documents").select(
-        "doc_id", has_gold=pl.col("answer").fill_null("").str.contains(r"\S")
-    )
-    rows = stored.rows.lazy().join(gold, on="doc_id", how="left").collect()
+def judged_by_reference_alone(stored: StoredShard) -> Judgement:
+    """`answer_correct` is null where the question has no reference to judge by."""
+    has_reference = pl.col("reference_answer").fill_null("").str.contains(r"\S")
     judged = pl.col("answer_correct").is_not_null()
-    with_gold = rows.filter(pl.col("has_gold"))
+    with_reference = stored.rows.filter(has_reference)
     return none_of(
-        "judged_without_gold_answer",
-        rows.filter(judged & ~pl.col("has_gold").fill_null(False))["question_id"],
-        answers_with_gold=with_gold.height,
-        answers_correct=int(with_gold["answer_correct"].sum()),
+        "judged_without_reference",
+        stored.rows.filter(judged & ~has_reference)["question_id"],
+        answers_with_reference=with_reference.height,
+        answers_correct=int(with_reference["answer_correct"].sum()),
     )

@@ -103,6 +103,9 @@ async def _questions(
             planner.tables.load("documents", shard).collect(),
             estimating,
             templates=planner.templates,
+            judge=judge_of(teacher, estimating, planner.templates)
+            if options.judge_questions
+            else None,
             **options.operator_options(teacher),
         )
         if planner.options.reasoning.max_context_tokens is None:

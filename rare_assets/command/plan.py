@@ -151,7 +151,7 @@ class Planner:
         made_from = questions_from(
             documents.content_hash,
             self.options.questions,
-            self.templates.doc2query.fingerprint,
+            self.templates,
             self.teacher_name,
         )
         stale = self._compare("questions", shard, made_from, QuestionsConfig)

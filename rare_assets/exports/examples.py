@@ -354,6 +354,8 @@ def _more_positives(mined: pl.DataFrame, base: pl.DataFrame, known: pl.DataFrame
         )
     found = (
         mined.select("question_id", doc_id="extra_positive_ids", text="extra_positives")
+        # Null where nothing was relabelled.
+        .drop_nulls()
         .explode("doc_id", "text", empty_as_null=False)
         .join(
             base.select("question_id", row_split="split"), on="question_id", maintain_order="left"

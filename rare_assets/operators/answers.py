@@ -18,6 +18,7 @@ COSTS = ("prompt_tokens", "completion_tokens", "attempts")
 # Rejects that another answer of the teacher could not mend: nothing was asked, or it was answered.
 NOT_RETRYABLE = (
     "too_short",
+    "unsuitable_document",
     "duplicate_question",
     "not_mined",
     "gold_text_missing",

@@ -11,11 +11,18 @@ import polars as pl
 
 from rare_assets.retriever import PAIRS, QUERIES, Retriever
 from rare_assets.schemas import HardNegatives, HardNegativesRejects, Produced
+from rare_assets.text.titled import titled
 from rare_assets.text.words import pieces_in
 
 DEFAULT_RELATIVE_MARGIN = 0.2
 DEFAULT_FALLBACK_RANGE_MIN = 20
 DEFAULT_NEAR_DUPLICATE_THRESHOLD = 0.8
+
+Query = Literal["question", "scenario_question", "gold", "fused"]
+QUERIES_OF = ("question", "scenario_question", "gold", "fused")
+BY_QUESTION, BY_GOLD = "question", "gold"
+# Reciprocal rank fusion: a rank counts 1 / (60 + rank) (Cormack, Clarke, Buettcher, SIGIR 2009).
+_FUSION = 60
 
 # What may leave a candidate out, in the order in which it is tried.
 RULES = (
@@ -40,10 +47,12 @@ class MiningStats(NamedTuple):
         found: number of negatives -> number of questions that got so many.
         slots_unfilled: negatives wanted and not found, all questions together.
         filled_beyond_margin: negatives that the margins do not allow: from `fallback_range_min` on,
-            or for a question whose gold scores 0.
+            or found by a question whose gold scores 0.
         dropped: rule (of `RULES`) -> candidates it left out, among those looked at before a question
             had its negatives; rules that left out none are absent.
         margin_not_applicable: questions that a margin was set for and whose gold scores 0.
+        by_gold: negatives found by the gold document's terms.
+        gold_first: questions whose gold ranks first.
         gold_rank_mean, gold_rank_median: over the golds found; null if none was.
         gold_not_found: questions whose gold is not within the first `range_max` ranks.
         score_gap: quantile -> (gold score - best negative's score) / gold score, over the questions
@@ -57,6 +66,8 @@ class MiningStats(NamedTuple):
     filled_beyond_margin: int
     dropped: dict[str, int]
     margin_not_applicable: int
+    by_gold: int
+    gold_first: int
     gold_rank_mean: float | None
     gold_rank_median: float | None
     gold_not_found: int
@@ -75,7 +86,7 @@ def bm25_hard_neg(
     retriever: Retriever,
     *,
     num_neg: int = 3,
-    query: Literal["question", "scenario_question"] = "question",
+    query: Query = "question",
     range_min: int = 0,
     range_max: int = 100,
     max_score: float | None = None,
@@ -87,6 +98,7 @@ def bm25_hard_neg(
     seed: int = 0,
     near_duplicate_threshold: float | None = None,
     is_relevant: Callable[[pl.DataFrame], Sequence[bool | None]] | None = None,
+    relabel: bool = False,
     earlier: pl.DataFrame | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> MinedNegatives:
@@ -99,6 +111,11 @@ def bm25_hard_neg(
     `num_neg`, as for a gold that itself ranks low, candidates from rank `fallback_range_min` on make
     up for it. What `is_relevant` objects to is replaced by the next candidate, which is judged in
     its turn. A question that still has fewer keeps what there is, possibly nothing.
+
+    The ranking is by the question, by the gold document's best terms (so that a question in other words
+    than its document's still gets passages of the subject), or by both. Where a ranking by the question
+    missed the subject, since the gold is not within `range_max` or scores 0, the one by the gold takes its
+    place. Scores and margins are compared within each ranking.
 
     The options are named and meant as in sentence-transformers' `mine_hard_negatives`, but for two:
     a `relative_margin` of 0 is off, and so is the near-duplicate rule then unless it is set; and
@@ -115,27 +132,31 @@ def bm25_hard_neg(
         questions: `schemas.Questions`.
         retriever: an index that holds the whole corpus.
         num_neg: negatives a question at most.
-        query: search with the question alone, or with scenario and question.
+        query: search with the question alone, with scenario and question, with the gold document's best
+            terms, or "fused": reciprocal rank fusion of question and gold.
         range_min: candidates to skip at the top.
         range_max: candidates considered end here, at most 10,000; `gold_rank` is null beyond it.
         max_score, min_score: keep scores of at most, at least this much. None: off.
         absolute_margin: keep scores <= gold score - this; 0 means not above the gold. None: off.
         relative_margin: keep scores <= gold score * (1 - this). None or 0: off. Neither margin
             applies to a question whose gold scores 0, since a share of nothing bounds nothing: it
-            gets candidates from `fallback_range_min` on, then those above.
+            gets what is found by its gold, then candidates from `fallback_range_min` on, then those above.
         fallback_range_min: slots that margins leave empty are filled with candidates ranked from
-            here on, counted as `range_min` is. None: such slots stay empty.
+            here on, counted as `range_min` is, after those that are found by the gold's terms where the
+            question missed its gold. None: such slots stay empty.
         sampling_strategy: "top" takes the best candidates, "random" draws among all of them; a draw
             depends on `seed` and the question_id, not on the shard or the order of the rows.
         near_duplicate_threshold: leave out a candidate whose words (the set of them) and those of
             the gold, or of a negative chosen before it, overlap by at least this share of the
             smaller set (where a script sets no blanks: neighbouring letters, `pieces_in`). 0: off. None: 0.8 while `relative_margin` is on, else off.
         is_relevant: judges whether passages answer questions. Called with a frame of `question_id,
-            query, question, scenario, doc_id, text` (`query` as searched), one row a pair that would
+            query, question, scenario, doc_id, title, text` (`query` as searched), one row a pair that would
             be taken and was not judged before; returns for each row True, False, or None for
             undecided. The relevant are left out and noted in `judged_relevant`, the undecided are
             left out as well. One call has all pairs that a batch of 1,000 questions needs at once;
             the next has their replacements. None: nothing is judged.
+        relabel: name the texts of `judged_relevant` as `extra_positives`: a passage that answers the
+            question is a further positive (RLHN, Thakur et al. 2025; ReasonEmbed, Chen et al. 2025).
         earlier: `schemas.HardNegatives` mined with the same options from an earlier state of the
             corpus. Its rows that still hold are kept, and only the other questions are mined: rows
             with all their negatives, searched with the same words, every negative still in the index
@@ -169,13 +190,16 @@ def bm25_hard_neg(
     kept: pl.DataFrame = HardNegatives.create_empty()
     if earlier is not None:
         kept = _still_holding(earlier, _queries(questions, query), num_neg, retriever)
+    if relabel and is_relevant is None:
+        raise ValueError("relabel needs a judge of relevance (is_relevant).")
     order = questions.select("question_id")
     questions = questions.join(kept, on="question_id", how="anti", maintain_order="left")
     rows: list[pl.DataFrame] = [kept]
     rejects: list[pl.DataFrame] = [HardNegativesRejects.create_empty()]
     dropped: Counter[str] = Counter()
     for batch in questions.iter_slices(_BATCH):
-        mined, missing = _Batch(batch, query, retriever, options, is_relevant).mine(dropped)
+        work = _Batch(batch, query, retriever, options, is_relevant, relabel=relabel)
+        mined, missing = work.mine(dropped)
         rows.append(mined)
         rejects.append(missing)
         if progress is not None:
@@ -213,6 +237,32 @@ class _Hits(NamedTuple):
     text_hashes: list[str]
     scores: list[float]
 
+    def score_of(self, gold: _Gold) -> float | None:
+        """The score of a gold document, or of its best twin; None where neither is a hit."""
+        if gold.doc_id in self.doc_ids:
+            return self.scores[self.doc_ids.index(gold.doc_id)]
+        if gold.text_hash in self.text_hashes:
+            return self.scores[self.text_hashes.index(gold.text_hash)]
+        return None
+
+
+class _Scored(NamedTuple):
+    """A hit in one ranking, and what the gold document scores in it, None where that is not known."""
+
+    origin: str
+    rank: int
+    score: float
+    gold_score: float | None
+
+
+class _Candidates(NamedTuple):
+    """What is ranked, best first: `scored` has each document in the ranking that puts it highest, then in
+    the other, if that has it, too."""
+
+    doc_ids: list[str]
+    text_hashes: list[str]
+    scored: list[list[_Scored]]
+
 
 class _Gold(NamedTuple):
     doc_id: str
@@ -225,16 +275,18 @@ class _Ranking(NamedTuple):
     """One question's candidates, best first.
 
     Attributes:
-        hits: what was found.
+        found: what was found.
         candidates: their places among the hits.
         rules: what leaves a hit out, None if nothing does; one for each hit.
+        n_first: so many hits come first, whatever else is said: by the gold, where the question missed it.
         low_from: from this place on, a fallback may take what margins leave out.
         complete: a deeper search adds nothing.
     """
 
-    hits: _Hits
+    found: _Candidates
     candidates: list[int]
     rules: list[str | None]
+    n_first: int
     low_from: int
     complete: bool
 
@@ -259,6 +311,7 @@ class _Negative(NamedTuple):
     doc_id: str
     score: float
     rank: int
+    origin: str
 
 
 def _threshold(threshold: float | None, relative_margin: float | None) -> float | None:
@@ -291,8 +344,8 @@ def _check(options: _Options, query: str) -> None:
         f"fallback_range_min must be at least 0, not {options.fallback_range_min}.",
     )
     require(
-        query in ("question", "scenario_question"),
-        f"query must be 'question' or 'scenario_question', not {query!r}.",
+        query in QUERIES_OF,
+        f"query must be one of {', '.join(QUERIES_OF)}, not {query!r}.",
     )
     require(
         options.sampling_strategy in ("top", "random"),
@@ -301,11 +354,15 @@ def _check(options: _Options, query: str) -> None:
 
 
 def _queries(questions: pl.DataFrame, query: str) -> pl.DataFrame:
-    """`question_id, doc_id, query`: what each question is searched with."""
-    text = pl.col("question")
-    if query == "scenario_question":
-        text = pl.concat_str("scenario", "question", separator=" ")
-    return questions.select("question_id", "doc_id", query=text)
+    """`question_id, doc_id, query`: what each question is searched with, beside its gold's terms."""
+    return questions.select("question_id", "doc_id", query=searched_with(query))
+
+
+def searched_with(query: str) -> pl.Expr:
+    """What of a question stands in a search, by the option `query`."""
+    if query != "scenario_question":
+        return pl.col("question")
+    return pl.concat_str("scenario", "question", separator=" ").str.strip_chars_start()
 
 
 def _still_holding(
@@ -325,20 +382,22 @@ def with_all_negatives(mined: pl.DataFrame, num_neg: int) -> pl.DataFrame:
 
 
 def one_a_row(mined: pl.DataFrame) -> pl.DataFrame:
-    """`question_id, doc_id, text` of every negative of `schemas.HardNegatives`."""
+    """`question_id, doc_id, text, title` of every negative of `schemas.HardNegatives`."""
+    no_titles = pl.lit(None, pl.String).repeat_by(pl.col("hard_negatives").list.len())
     return mined.select(
         "question_id",
         doc_id=pl.col("negatives").list.eval(pl.element().struct.field("doc_id")),
         text=pl.col("hard_negatives"),
-    ).explode("doc_id", "text")
+        title=pl.coalesce("hard_negative_titles", no_titles),
+    ).explode("doc_id", "text", "title")
 
 
 def no_longer_held(negatives: pl.DataFrame, retriever: Retriever) -> pl.DataFrame:
-    """Those of some negatives, as `one_a_row` gives them, that the index lacks or has another text of."""
+    """Those of some negatives, as `one_a_row` gives them, that the index lacks or has another text or title of."""
     if negatives.is_empty():
         return negatives
     held = retriever.texts(negatives["doc_id"].unique(maintain_order=True))
-    return negatives.join(held, on=["doc_id", "text"], how="anti")
+    return negatives.join(held, on=["doc_id", "text", "title"], how="anti", nulls_equal=True)
 
 
 class _Batch:
@@ -351,9 +410,13 @@ class _Batch:
         retriever: Retriever,
         options: _Options,
         is_relevant: Callable[[pl.DataFrame], Sequence[bool | None]] | None,
+        *,
+        relabel: bool,
     ) -> None:
         self._retriever = retriever
         self._options = options
+        self._query = query
+        self._relabel = relabel
         self._is_relevant = is_relevant
         self._questions = questions
         self._queries = _queries(questions, query)
@@ -365,7 +428,10 @@ class _Batch:
         self._chosen: dict[str, list[_Negative]] = {}
         self._relevant: dict[str, list[str]] = {}
         self._verdicts: dict[tuple[str, str], bool | None] = {}
+        # Each question's hits by its gold's best terms, where those were searched for, and how deep.
+        self._by_gold: dict[str, tuple[_Hits, int]] = {}
         self._texts: dict[str, str] = {}
+        self._titles: dict[str, str | None] = {}
         self._words: dict[str, frozenset[str]] = {}
 
     def mine(self, dropped: Counter[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -375,31 +441,70 @@ class _Batch:
         deeper, and chosen for anew, so that the depth never shows in the result.
         """
         pending, unranked = list(self._golds), set(self._golds)
-        for depth in _depths(self._options):
+        for depth in _depths(self._options, whole=self._query == "fused"):
             found = self._search(pending, depth)
             # A gold that may still turn up deeper has no rank yet: its question is searched again.
             settled = self._settle_golds({q: found[q] for q in pending if q in unranked}, depth)
             unranked -= settled
-            rankings = {
-                question_id: self._rank(question_id, found[question_id], depth)
+            ready = [
+                question_id
                 for question_id in pending
                 if question_id not in unranked and self._golds[question_id].score is not None
+            ]
+            missed = [question_id for question_id in ready if self._is_missed(question_id)]
+            self._search_by_gold(missed, self._options.range_max)
+            if self._query in ("gold", "fused"):
+                self._search_by_gold(ready, depth)
+            rankings = {
+                question_id: self._rank(question_id, found[question_id], depth)
+                for question_id in ready
             }
             unfilled = self._pick_all(rankings, dropped)
             pending = [q for q in pending if q in unranked or q in unfilled]
             if not pending:
                 break
-        self._fetch({one.doc_id for chosen in self._chosen.values() for one in chosen})
+        needed = {one.doc_id for chosen in self._chosen.values() for one in chosen}
+        if self._relabel:
+            needed.update(*self._relevant.values())
+        self._fetch(needed)
         return self._rows(), self._rejects()
 
     def _search(self, question_ids: list[str], depth: int) -> dict[str, _Hits]:
         queries = self._queries.filter(pl.col("question_id").is_in(question_ids))
         hits = self._retriever.search(queries.select(list(QUERIES)), depth=depth)
-        found = {question_id: _Hits([], [], []) for question_id in question_ids}
-        by_question = hits.group_by("question_id", maintain_order=True)
-        for question_id, *columns in by_question.agg("doc_id", "text_hash", "score").iter_rows():
-            found[question_id] = _Hits(*columns)
-        return found
+        return _by_question(hits, question_ids)
+
+    def _needs_gold(self, question_id: str) -> bool:
+        """Whether a question's candidates come from a search with its gold's terms, too."""
+        return self._query in ("gold", "fused") or self._is_missed(question_id)
+
+    def _is_missed(self, question_id: str) -> bool:
+        """Whether the ranking by the question missed the subject, and another may fill up for it."""
+        options, gold = self._options, self._golds[question_id]
+        fills_up = options.fallback_range_min is not None
+        fills_up &= options.has_margin or self._is_relevant is not None
+        return fills_up and (gold.rank is None or not gold.score)
+
+    def _search_by_gold(self, question_ids: list[str], depth: int) -> None:
+        """Search with the best terms of these questions' golds, no deeper than before where that was
+        all."""
+        depth = max(depth, 2)
+        asked = [
+            question_id
+            for question_id in question_ids
+            if (before := self._by_gold.get(question_id)) is None or before[1] < depth
+        ]
+        if not asked:
+            return
+        golds = {question_id: self._golds[question_id].doc_id for question_id in asked}
+        self._fetch(set(golds.values()))
+        texts = {
+            question_id: titled(self._titles[doc_id], self._texts[doc_id])
+            for question_id, doc_id in golds.items()
+        }
+        queries = pl.DataFrame({"question_id": list(texts), "query": list(texts.values())})
+        found = _by_question(self._retriever.search_like(queries, depth=depth), asked)
+        self._by_gold.update({question_id: (hits, depth) for question_id, hits in found.items()})
 
     def _settle_golds(self, found: Mapping[str, _Hits], depth: int) -> set[str]:
         """Note rank and score of the golds among the hits, and the score of those that can't come.
@@ -426,14 +531,15 @@ class _Batch:
     def _rank(self, question_id: str, hits: _Hits, depth: int) -> _Ranking:
         options, gold = self._options, self._golds[question_id]
         fallback = _MAX_DEPTH if options.fallback_range_min is None else options.fallback_range_min
+        found, n_first, n_hits = self._candidates(question_id, hits)
         candidates: list[int] = []
-        rules: list[str | None] = [None] * len(hits.doc_ids)
-        low_from = len(hits.doc_ids)
+        rules: list[str | None] = [None] * len(found.doc_ids)
+        low_from = len(found.doc_ids)
         seen: set[str] = set()
-        for place, (doc_id, text_hash, score) in enumerate(zip(*hits, strict=True)):
-            if len(seen) == options.range_max:
-                break
-            if doc_id == gold.doc_id:
+        counts = [0, 0]
+        for place, (doc_id, text_hash, scored) in enumerate(zip(*found, strict=True)):
+            part = int(place >= n_first)
+            if counts[part] == options.range_max or doc_id == gold.doc_id:
                 continue
             if text_hash == gold.text_hash:
                 rules[place] = "twin_of_gold"
@@ -441,16 +547,40 @@ class _Batch:
                 rules[place] = "same_text"
             else:
                 seen.add(text_hash)
-                if len(seen) <= options.range_min:
+                counts[part] += 1
+                if counts[part] <= options.range_min:
                     continue
-                rules[place] = _score_rule(score, gold.score or 0.0, options)
-                if len(seen) > fallback:
+                broken = (_score_rule(one.score, one.gold_score or 0.0, options) for one in scored)
+                rules[place] = next(filter(None, broken), None)
+                if part and counts[part] > fallback:
                     low_from = min(low_from, place)
             candidates.append(place)
-        complete = (
-            len(seen) == options.range_max or len(hits.doc_ids) < depth or depth >= _MAX_DEPTH
+        full = (
+            count == options.range_max or n < depth for count, n in zip(counts, n_hits, strict=True)
         )
-        return _Ranking(hits, candidates, rules, low_from, complete)
+        complete = all(full) or depth >= _MAX_DEPTH
+        return _Ranking(found, candidates, rules, n_first, low_from, complete)
+
+    def _candidates(self, question_id: str, hits: _Hits) -> tuple[_Candidates, int, list[int]]:
+        """What a question's negatives are chosen from, how many of it come first, and the hits of the
+        searches for both parts."""
+        gold = self._golds[question_id]
+        by_question = _scored(BY_QUESTION, hits, gold.score)
+        if not self._needs_gold(question_id):
+            return _fused(by_question), 0, [0, len(hits.doc_ids)]
+        like_gold, _ = self._by_gold[question_id]
+        by_gold = _scored(BY_GOLD, like_gold, like_gold.score_of(gold))
+        if self._is_missed(question_id):
+            # What is of the subject first; what the question found makes up for what is lacking.
+            first = _first(by_gold, self._options.range_max) if self._query != "gold" else {}
+            rest = by_gold if self._query == "gold" else by_question
+            both = {**first, **{d: found for d, found in rest.items() if d not in first}}
+            n_hits = like_gold if self._query == "gold" else hits
+            return _in_order(both), len(first), [0, len(n_hits.doc_ids)]
+        if self._query == "fused":
+            most = self._options.range_max
+            return _fused(_first(by_question, most), _first(by_gold, most)), 0, [0, 0]
+        return _fused(by_gold), 0, [0, len(like_gold.doc_ids)]
 
     def _pick_all(self, rankings: Mapping[str, _Ranking], dropped: Counter[str]) -> set[str]:
         """Choose for each ranking; returns the questions that need a deeper search for it."""
@@ -484,9 +614,11 @@ class _Batch:
         return unfilled
 
     def _take(self, question_id: str, ranking: _Ranking, picked: _Picked) -> None:
-        doc_ids, _, scores = ranking.hits
+        doc_ids, scored = ranking.found.doc_ids, ranking.found.scored
         self._chosen[question_id] = [
-            _Negative(doc_ids[place], scores[place], place + 1) for place in sorted(picked.chosen)
+            _Negative(doc_ids[place], best.score, best.rank, best.origin)
+            for place in sorted(picked.chosen)
+            for best in scored[place][:1]
         ]
         self._relevant[question_id] = [doc_ids[place] for place in sorted(picked.relevant)]
 
@@ -500,24 +632,30 @@ class _Batch:
     def _order(self, question_id: str, ranking: _Ranking) -> list[tuple[int, str | None]]:
         """The candidates' places in the order in which they are tried, with their rules."""
         options, rules = self._options, ranking.rules
-        order = ranking.candidates
-        if options.sampling_strategy == "random":
-            draw = random.Random(f"{options.seed}:{question_id}")
-            order = [place for place in order if rules[place] is not None]
-            order += _shuffled([p for p in ranking.candidates if rules[p] is None], draw)
+        draw = random.Random(f"{options.seed}:{question_id}")
+        is_random = options.sampling_strategy == "random"
+
+        def drawn(places: list[int]) -> list[int]:
+            if not is_random:
+                return places
+            out = [place for place in places if rules[place] is not None]
+            return out + _shuffled([place for place in places if rules[place] is None], draw)
+
+        first = drawn([place for place in ranking.candidates if place < ranking.n_first])
+        rest = drawn([place for place in ranking.candidates if place >= ranking.n_first])
         if options.has_margin and not self._golds[question_id].score:
-            order = sorted(order, key=lambda place: place < ranking.low_from)
-        tried = [(place, rules[place]) for place in order]
+            rest = sorted(rest, key=lambda place: place < ranking.low_from)
+        tried = [(place, rules[place]) for place in first + rest]
         if not ranking.complete:
             return tried
         fallback = [p for p in ranking.candidates if p >= ranking.low_from and rules[p] in _MARGINS]
-        if options.sampling_strategy == "random":
+        if is_random:
             fallback = _shuffled(fallback, draw)
         return tried + [(place, None) for place in fallback]
 
     def _pick(self, question_id: str, ranking: _Ranking) -> _Picked:
         options, gold = self._options, self._golds[question_id]
-        doc_ids = ranking.hits.doc_ids
+        doc_ids = ranking.found.doc_ids
         dropped: Counter[str] = Counter()
         chosen: list[int] = []
         relevant: list[int] = []
@@ -554,7 +692,7 @@ class _Batch:
         """Pairs of question and chosen document that are still to be judged."""
         if self._is_relevant is None:
             return []
-        pairs = [(question_id, ranking.hits.doc_ids[place]) for place in sorted(picked.chosen)]
+        pairs = [(question_id, ranking.found.doc_ids[place]) for place in sorted(picked.chosen)]
         return [pair for pair in pairs if pair not in self._verdicts]
 
     def _judge(self, pairs: list[tuple[str, str]]) -> None:
@@ -562,8 +700,8 @@ class _Batch:
         self._fetch({doc_id for _, doc_id in pairs})
         asked = (
             pl.DataFrame(
-                [(*pair, self._texts[pair[1]]) for pair in pairs],
-                schema={"question_id": pl.String, "doc_id": pl.String, "text": pl.String},
+                [(*pair, self._titles[pair[1]], self._texts[pair[1]]) for pair in pairs],
+                schema=dict.fromkeys(("question_id", "doc_id", "title", "text"), pl.String),
                 orient="row",
             )
             .join(self._queries.drop("doc_id"), on="question_id", maintain_order="left")
@@ -572,7 +710,7 @@ class _Batch:
                 on="question_id",
                 maintain_order="left",
             )
-            .select("question_id", "query", "question", "scenario", "doc_id", "text")
+            .select("question_id", "query", "question", "scenario", "doc_id", "title", "text")
         )
         verdicts = self._is_relevant(asked)
         if len(verdicts) != len(pairs):
@@ -601,6 +739,7 @@ class _Batch:
             return
         texts = self._retriever.texts(lacking)
         self._texts.update(texts.select("doc_id", "text").iter_rows())
+        self._titles.update(texts.select("doc_id", "title").iter_rows())
         if gone := sorted(lacking - self._texts.keys()):
             raise RuntimeError(
                 f"The index ranked or scored document {gone[0]!r} and then had no text for it: it "
@@ -616,28 +755,57 @@ class _Batch:
             if question_id in self._chosen
         ]
         chosen = [
-            (question_id, *negative, self._texts[negative.doc_id])
+            (
+                *(question_id, *negative),
+                self._texts[negative.doc_id],
+                self._titles[negative.doc_id],
+            )
             for question_id, negatives in self._chosen.items()
             for negative in negatives
         ]
-        negative = {"doc_id": pl.String, "score": pl.Float64, "rank": pl.Int64}
+        negative = {
+            "doc_id": pl.String,
+            "score": pl.Float64,
+            "rank": pl.Int64,
+            "origin": pl.String,
+        }
+        texts = ("hard_negatives", "hard_negative_titles")
         lists = (
             pl.DataFrame(
                 chosen,
-                schema={"question_id": pl.String, **negative, "hard_negatives": pl.String},
+                schema={"question_id": pl.String, **negative, **dict.fromkeys(texts, pl.String)},
                 orient="row",
             )
             .group_by("question_id", maintain_order=True)
-            .agg("hard_negatives", negatives=pl.struct(*negative))
+            .agg(*texts, negatives=pl.struct(*negative))
         )
+        extra = {
+            name: pl.Series(name, values, schema[name])
+            for name, values in self._extra_positives().items()
+        }
         of_gold = ("question_id", "gold_score", "gold_rank", "judged_relevant")
         return (
             pl.DataFrame(golds, schema={name: schema[name] for name in of_gold}, orient="row")
             .join(self._queries, on="question_id", maintain_order="left")
             .join(lists, on="question_id", how="left", maintain_order="left")
-            .with_columns(pl.col("hard_negatives", "negatives").fill_null([]))
+            .with_columns(pl.col(*texts, "negatives").fill_null([]), **extra)
             .select(schema.names())
         )
+
+    def _extra_positives(self) -> dict[str, list[list[str] | None]]:
+        """The columns of passages that are relabelled, a value a row."""
+        relevant = [
+            self._relevant[question_id]
+            for question_id in self._golds
+            if question_id in self._chosen
+        ]
+        if not self._relabel:
+            nothing: list[list[str] | None] = [None] * len(relevant)
+            return {"extra_positives": nothing, "extra_positive_ids": nothing}
+        return {
+            "extra_positives": [[self._texts[doc_id] for doc_id in ids] for ids in relevant],
+            "extra_positive_ids": list(relevant),
+        }
 
     def _rejects(self) -> pl.DataFrame:
         rows = [
@@ -653,12 +821,57 @@ class _Batch:
         return pl.DataFrame(rows, schema=HardNegativesRejects.create_empty().schema)
 
 
-def _depths(options: _Options) -> Iterator[int]:
-    """How deep to search, one time after the other."""
+def _by_question(hits: pl.DataFrame, question_ids: list[str]) -> dict[str, _Hits]:
+    found = {question_id: _Hits([], [], []) for question_id in question_ids}
+    by_question = hits.group_by("question_id", maintain_order=True)
+    for question_id, *columns in by_question.agg("doc_id", "text_hash", "score").iter_rows():
+        found[question_id] = _Hits(*columns)
+    return found
+
+
+def _scored(origin: str, hits: _Hits, gold_score: float | None) -> dict[str, tuple[str, _Scored]]:
+    """Hits of one ranking by document: hash of its text, and how it is ranked."""
+    return {
+        doc_id: (text_hash, _Scored(origin, rank, score, gold_score))
+        for rank, (doc_id, text_hash, score) in enumerate(zip(*hits, strict=True), start=1)
+    }
+
+
+def _first(ranking: Mapping[str, tuple[str, _Scored]], most: int) -> dict[str, tuple[str, _Scored]]:
+    """The best of a ranking: a rank beyond is none, however deep the search was."""
+    return {doc_id: found for doc_id, found in ranking.items() if found[1].rank <= most}
+
+
+def _in_order(ranking: Mapping[str, tuple[str, _Scored]]) -> _Candidates:
+    hashes = [text_hash for text_hash, _ in ranking.values()]
+    return _Candidates(list(ranking), hashes, [[one] for _, one in ranking.values()])
+
+
+def _fused(*rankings: Mapping[str, tuple[str, _Scored]]) -> _Candidates:
+    """Rankings as one, by the sum of 1 / (60 + rank); equal sums in the order of the rankings."""
+    scored: dict[str, list[_Scored]] = {}
+    hashes: dict[str, str] = {}
+    for ranking in rankings:
+        for doc_id, (text_hash, one) in ranking.items():
+            hashes[doc_id] = text_hash
+            scored.setdefault(doc_id, []).append(one)
+    if len(rankings) > 1:
+        scored = dict(
+            sorted(
+                scored.items(), key=lambda each: -sum(1 / (_FUSION + one.rank) for one in each[1])
+            )
+        )
+        for each in scored.values():
+            each.sort(key=lambda one: one.rank)
+    return _Candidates(list(scored), [hashes[doc_id] for doc_id in scored], list(scored.values()))
+
+
+def _depths(options: _Options, *, whole: bool) -> Iterator[int]:
+    """How deep to search, one time after the other; `whole`: never less than all ranks considered."""
     # Room for the gold and a few twins, so that the second search is nearly always the last.
     full = min(options.range_max + 10, _MAX_DEPTH)
     first = options.range_min + 2 * options.num_neg + 10
-    if options.sampling_strategy == "top" and first < full:
+    if options.sampling_strategy == "top" and first < full and not whole:
         yield first
     while full < _MAX_DEPTH:
         yield full
@@ -692,9 +905,12 @@ def _overlap(words: frozenset[str], others: frozenset[str]) -> float:
 
 
 def score_gaps(mined: pl.DataFrame) -> pl.Series:
-    """(gold score - best negative's score) / gold score, of each question that has both."""
-    best = pl.col("negatives").list.first().struct.field("score")
-    return mined.filter(pl.col("gold_score") > 0, pl.col("negatives").list.len() > 0).select(
+    """(gold score - best negative's score) / gold score, of each question that has both in its own
+    ranking."""
+    first = pl.col("negatives").list.first()
+    best = first.struct.field("score")
+    by_question = first.struct.field("origin") == BY_QUESTION
+    return mined.filter(pl.col("gold_score") > 0, by_question).select(
         gap=(pl.col("gold_score") - best) / pl.col("gold_score")
     )["gap"]
 
@@ -703,9 +919,14 @@ def _stats(mined: pl.DataFrame, options: _Options, dropped: Counter[str], kept: 
     n_found = mined["negatives"].list.len()
     found = dict(sorted(Counter(n_found.to_list()).items()))
     ranks = mined["gold_rank"]
-    beyond = mined.select(
-        "gold_score", score=pl.col("negatives").list.eval(pl.element().struct.field("score"))
-    ).explode("score")
+    beyond = (
+        mined.select("gold_score", "negatives")
+        .explode("negatives")
+        .unnest("negatives")
+        .filter(origin=BY_QUESTION)
+        .select("gold_score", "score")
+    )
+    origins = mined["negatives"].explode().drop_nulls().struct.field("origin")
     gaps = score_gaps(mined)
     return MiningStats(
         questions=len(mined),
@@ -720,6 +941,8 @@ def _stats(mined: pl.DataFrame, options: _Options, dropped: Counter[str], kept: 
         else 0,
         dropped=dict(sorted(dropped.items())),
         margin_not_applicable=int((mined["gold_score"] <= 0).sum()) if options.has_margin else 0,
+        by_gold=int((origins == BY_GOLD).sum()),
+        gold_first=int((ranks == 1).sum()),
         gold_rank_mean=cast(float | None, ranks.mean()),
         gold_rank_median=cast(float | None, ranks.median()),
         gold_not_found=ranks.null_count(),

@@ -1,4 +1,5 @@
-"""A judge: the teacher's word on whether a passage answers a question, or whether two answers agree.
+"""A judge: the teacher's word on whether a passage answers a question, whether two answers agree, or
+whether a question is fit for use.
 
 A passage may answer a question in none of its words, and two answers may say the same in different
 ones. Verdicts are answers like any other: stored, and paid for once.
@@ -7,6 +8,7 @@ ones. Verdicts are answers like any other: stored, and paid for once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import polars as pl
 from pydantic import BaseModel, Field
@@ -15,6 +17,7 @@ from rare_assets.operators.agreement import answers_agree
 from rare_assets.operators.templates import PromptTemplate, Templates, quote
 from rare_assets.teacher.interface import ENDPOINT_FAULTS, NOT_ASKED, Answer, Ask, Teacher
 from rare_assets.teacher.structured import structured_value
+from rare_assets.text.titled import titled
 
 MAX_ATTEMPTS = 3
 
@@ -27,12 +30,35 @@ class Verdict(BaseModel):
     verdict: bool
 
 
+class QuestionVerdicts(BaseModel):
+    """What a judge of questions is asked for."""
+
+    explanation: str = Field(max_length=600, description="One sentence that leads to the verdicts.")
+    stands_alone: bool
+    settled: bool
+    beyond_lookup: bool
+    one_thing: bool
+    language: bool
+
+
+# The verdicts on a question, in the order in which they are named as a reason.
+QUESTION_VERDICTS = tuple(name for name in QuestionVerdicts.model_fields if name != "explanation")
+
+
+class JudgedQuestion(NamedTuple):
+    """A question to be judged, with its scenario and the document it is about, title and all."""
+
+    question: str
+    scenario: str
+    document: str
+
+
 class Judge:
     """Asks a teacher for verdicts.
 
     Args:
         teacher: may be the one whose answers are judged: their requests take turns.
-        templates: of these the prompts `judge_relevance` and `judge_answer`.
+        templates: of these the prompts that begin with `judge_`.
         max_tokens: longest verdict, sent as it is; None leaves the endpoint's default.
 
     Attributes:
@@ -53,21 +79,21 @@ class Judge:
         In an estimate, passages that were never judged count as not relevant.
 
         Args:
-            pairs: `question, scenario, text`, a row a question and passage.
+            pairs: `question, scenario, title, text`, a row a question and passage.
 
         Raises:
             TeacherStopped: the teacher can't go on; its finished verdicts are kept.
         """
-        rows = pairs.select("question", "scenario", "text").iter_rows()
+        rows = pairs.select("question", "scenario", "title", "text").iter_rows()
         asks = (
             self._ask(
                 self._templates.judge_relevance,
                 str(number),
                 {"question": question, "scenario": scenario},
                 "passage",
-                [text],
+                [titled(title, text)],
             )
-            for number, (question, scenario, text) in enumerate(rows)
+            for number, (question, scenario, title, text) in enumerate(rows)
         )
         verdicts = await self._verdicts(asks, in_estimate=False)
         return [verdicts[str(number)] for number in range(pairs.height)]
@@ -88,6 +114,30 @@ class Judge:
         verdicts = await self._verdicts([ask], in_estimate=True)
         return bool(verdicts[""])
 
+    async def questions(self, asked: Sequence[JudgedQuestion]) -> list[dict[str, bool] | None]:
+        """For each question, its verdicts by name (QUESTION_VERDICTS); None without usable ones.
+
+        Raises:
+            TeacherStopped: the teacher can't go on; its finished verdicts are kept.
+        """
+        template = self._templates.judge_question
+        asks = (
+            self._ask(
+                template,
+                str(number),
+                {"question": one.question, "scenario": one.scenario},
+                "document",
+                [one.document],
+                QuestionVerdicts,
+            )
+            for number, one in enumerate(asked)
+        )
+        found: list[dict[str, bool] | None] = [None] * len(asked)
+        async for outcome in self._teacher.ask_all(asks, _on_question, max_attempts=MAX_ATTEMPTS):
+            self.unanswered += outcome.reason in ENDPOINT_FAULTS
+            found[int(outcome.ask.key)] = outcome.value
+        return found
+
     def _ask(
         self,
         template: PromptTemplate,
@@ -95,12 +145,13 @@ class Judge:
         values: Mapping[str, str],
         placeholder: str,
         texts: Sequence[str],
+        schema: type[BaseModel] = Verdict,
     ) -> Ask:
         """An ask about texts that are quoted in place of the placeholder."""
         tag = placeholder.removesuffix("s")
         quoted = quote(texts, values.values(), numbered=len(texts) > 1, tag=tag)
         filled = {**values, placeholder: quoted.text, "boundary": quoted.boundary}
-        return Ask(key, template.messages(filled), schema=Verdict, max_tokens=self._max_tokens)
+        return Ask(key, template.messages(filled), schema=schema, max_tokens=self._max_tokens)
 
     async def _verdicts(self, asks: Iterable[Ask], *, in_estimate: bool) -> dict[str, bool | None]:
         outcomes = self._teacher.ask_all(asks, _verdict, max_attempts=MAX_ATTEMPTS)
@@ -114,3 +165,7 @@ class Judge:
 
 def _verdict(_: Ask, answer: Answer) -> bool:
     return structured_value(answer, Verdict).verdict
+
+
+def _on_question(_: Ask, answer: Answer) -> dict[str, bool]:
+    return structured_value(answer, QuestionVerdicts).model_dump(exclude={"explanation"})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -11,12 +10,15 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from rare_assets.operators.agreement import answers_agree
-from rare_assets.operators.answers import costs, free_reject, reject, require_whole
+from rare_assets.operators.answers import costs, free_reject, reject
+from rare_assets.operators.distilled import Distilled, distil, require_own_words
+from rare_assets.operators.doc2query import GIVEN
 from rare_assets.operators.fitting import fitted, with_all_negatives
 from rare_assets.operators.judge import Judge
 from rare_assets.operators.templates import PromptTemplate, Templates, quote
 from rare_assets.schemas import Produced, Reasoning, TeacherRejects
 from rare_assets.teacher.interface import (
+    NOT_ASKED,
     Answer,
     Ask,
     Outcome,
@@ -25,6 +27,7 @@ from rare_assets.teacher.interface import (
     Unusable,
     Use,
 )
+from rare_assets.text.titled import titled
 
 
 async def reason_distill(
@@ -38,6 +41,7 @@ async def reason_distill(
     n: int = 1,
     max_attempts: int = 3,
     rejection_samples: int = 0,
+    without_gold: float = 0.0,
     judge: Judge | None = None,
     temperature: float | None = None,
     sampling_seed: int | None = None,
@@ -50,9 +54,14 @@ async def reason_distill(
     A question without negatives is asked with its gold document alone. Rows come in the questions'
     order, then by `sample_index`, whatever the order of the answers. Reasons of rejects: `not_mined`
     (no row in `hard_negatives`) and `gold_text_missing` (not in `documents`), neither asked; `cut`,
-    `refused`, `content_filter`, `empty`, `no_reasoning`, `no_answer`, `wrong_answer`, and those of the teacher. Besides,
-    each answer that disagreed with the gold one and was followed by another try is kept as a reject
-    of reason `wrong_answer_retried`, without tokens and attempts: the sample's own row counts them.
+    `refused`, `content_filter`, `empty`, `no_reasoning`, `no_answer`, `copied_reasoning` (most of the
+    chain is one document's words), `wrong_answer`, and those of the teacher. Besides, each answer that
+    disagreed with the reference and was followed by another try is kept as a reject of reason
+    `wrong_answer_retried`, without tokens and attempts: the sample's own row counts them.
+
+    An answer is compared with its question's reference alone. One that the source gave settles it: equal
+    but for form, or by the judge's word. One that the teacher wrote settles it where they are equal;
+    where not, only a judge can tell.
 
     Args:
         questions: `schemas.Questions`.
@@ -61,11 +70,13 @@ async def reason_distill(
         seed: of the shuffle, which depends on it and the question_id, not on the order of the rows.
         n: answers wanted a question, told apart by `Ask.sample`.
         max_attempts: answers a sample at most, until one can be used.
-        rejection_samples: for questions whose document has a gold `answer`: answers a sample at
-            most, in place of `max_attempts`, until one agrees with it. 0: off, a disagreeing
-            answer is kept with `answer_correct` false.
-        judge: asked whether an answer agrees with the gold one where the two differ in more than
-            their form; None: then they disagree.
+        rejection_samples: for questions of which it can be told whether an answer is right: answers a
+            sample at most, in place of `max_attempts`, until one is. 0: off, an answer that disagrees
+            is kept with `answer_correct` false.
+        without_gold: share of the questions, chosen by `seed`, that are shown without their gold document:
+            an honest answer says that the documents don't settle them. They are not sampled.
+        judge: asked whether an answer agrees with the reference where the two differ in more than
+            their form.
         sampling_seed: sample number i of a question is asked with `sampling_seed + i`.
         temperature, max_tokens: sent as they are; None leaves the endpoint's default.
         max_context_tokens: tokens that prompt and answer may have together: the worst negatives are
@@ -76,7 +87,9 @@ async def reason_distill(
         `schemas.Reasoning` and `schemas.TeacherRejects`.
 
     Raises:
-        ValueError: `n` or `max_attempts` is below 1, or `rejection_samples` below 0.
+        ValueError: `n` or `max_attempts` is below 1, `rejection_samples` below 0, or `without_gold` not
+            within 0 and 1.
+        NoReferences: there is nothing that answers could be sampled or judged by.
         TeacherStopped: the teacher can't go on; its finished answers are kept for the next run.
     """
     if n < 1 or max_attempts < 1 or rejection_samples < 0:
@@ -84,6 +97,9 @@ async def reason_distill(
             f"n ({n}) and max_attempts ({max_attempts}) must be at least 1, rejection_samples "
             f"({rejection_samples}) at least 0."
         )
+    if not 0 <= without_gold <= 1:
+        raise ValueError(f"without_gold ({without_gold}) must be within 0 and 1.")
+    require_references(questions, rejection_samples, judges=judge is not None)
     shown = fitted(
         hard_negatives,
         questions,
@@ -92,9 +108,13 @@ async def reason_distill(
         max_context_tokens=max_context_tokens,
         max_tokens=max_tokens,
     )
-    tasks = _tasks(questions, documents, shown, seed)
+    tasks = _tasks(questions, documents, shown, seed, without_gold)
     unasked = pl.col("hard_negatives").is_null() | pl.col("text").is_null()
-    has_gold = pl.col("gold_answer").is_not_null() & (rejection_samples > 0)
+    is_sampled = (
+        (pl.lit(rejection_samples > 0))
+        & _can_tell(judges=judge is not None)
+        & pl.col("gold_position").is_not_null()
+    )
     made: list[dict[str, Any]] = []
     rejects = [
         (question_id, 0, _unasked(doc_id, negatives is None, teacher.model))
@@ -103,17 +123,22 @@ async def reason_distill(
         .iter_rows()
     ]
     for sampled, attempts in ((True, rejection_samples), (False, max_attempts)):
-        group = tasks.filter(~unasked, has_gold == sampled)
+        group = tasks.filter(~unasked, is_sampled == sampled)
         if group.is_empty():
             continue
         reader = _Reader(group, judge, must_agree=sampled)
-        use: Use[_Distilled] = reader.use
-        asks = _asks(group, templates.reason_distill, n, temperature, sampling_seed, max_tokens)
+        use: Use[_Read] = reader.use
+        sampling = {"temperature": temperature, "max_tokens": max_tokens}
+        if sampled:
+            sampling["may_take"] = rejection_samples
+        asks = _asks(group, templates.reason_distill, n, sampling_seed, **sampling)
         async for outcome in teacher.ask_all(asks, use, max_attempts=attempts, progress=progress):
             # Only what the tables need is kept: an outcome holds its whole prompt.
             question_id, sample = _question_and_sample(outcome.ask.key)
             if outcome.value is not None and outcome.answer is not None:
                 made.append(_row(question_id, sample, outcome, outcome.value, outcome.answer))
+            if outcome.reason == NOT_ASKED:
+                await reader.foresee(outcome.ask)
             rejects += [
                 (question_id, sample, row) for row in reader.rejects(outcome, teacher.model)
             ]
@@ -123,87 +148,123 @@ async def reason_distill(
     )
 
 
-class _Distilled(NamedTuple):
-    reasoning: str
-    answer: str | None
-    correct: bool | None = None
-
-
-def distil(answer: Answer) -> tuple[str, str | None]:
-    """Part a teacher's answer into its chain of reasoning and its final answer.
-
-    A chain that the answer has apart (`teacher.reading`) is the reasoning; the answer is then
-    what stands between <answer> tags in the rest, or else all of the rest. Without a chain the
-    reasoning is what comes before the <answer> part (all of the text where nothing does) and the
-    answer is that part, None if there is none. Of several <answer> parts the last one counts.
-
-    Raises:
-        Unusable: `refused`, `content_filter`, `cut` (by length, or a chain never closed),
-            `empty`, `degenerate`, `no_reasoning`, or `no_answer` (nothing after the chain, or an empty <answer>).
-    """
-    chain, rest, _ = require_whole(answer)
-    before, part = _answer_part(rest)
-    if chain:
-        final = rest if part is None else part
-        if not final:
-            raise Unusable("no_answer", "nothing follows the chain of reasoning")
-        return chain, final
-    if part == "":
-        raise Unusable("no_answer", "the <answer> part is empty")
-    reasoning = before or rest
-    if not re.search(r"\w", reasoning):
-        raise Unusable("no_reasoning")
-    return reasoning, part
-
-
-_ANSWER_OPEN = re.compile(r"<answer>", re.IGNORECASE)
-_ANSWER_CLOSE = re.compile(r"</answer>", re.IGNORECASE)
-
-
-def _answer_part(text: str) -> tuple[str, str | None]:
-    """What comes before the last <answer> tag, and what stands in it (None without a tag)."""
-    *_, last = [None, *_ANSWER_OPEN.finditer(text)]
-    if last is None:
-        return text.strip(), None
-    # An endpoint that stops at the closing tag leaves it out.
-    part = _ANSWER_CLOSE.split(text[last.end() :], maxsplit=1)[0]
-    return text[: last.start()].strip(), part.strip()
-
-
+# What a prompt says where the source gave a question without a scenario.
+NO_SCENARIO = "(none given)"
 _WRONG = "wrong_answer"
 _RETRIED = "wrong_answer_retried"
+# Stands for an answer that is not there yet, where it is only estimated what judging it costs.
+_UNANSWERED = "?" * 80
+
+
+class NoReferences(ValueError):
+    """Answers are to be sampled or judged by references, and no question has one that serves."""
+
+
+def require_references(questions: pl.DataFrame, rejection_samples: int, *, judges: bool) -> None:
+    """Refuse to sample or judge answers where no question has anything to judge them by.
+
+    Args:
+        questions: `schemas.Questions`.
+        judges: whether a judge is asked about answers.
+
+    Raises:
+        NoReferences: says what is missing, and what to do.
+    """
+    if questions.is_empty() or not (rejection_samples or judges):
+        return
+    if questions.select(_can_tell(judges=judges).any()).item():
+        return
+    wanted = "rejection_samples" if rejection_samples else "judge_answers"
+    written = questions.select(_not_blank("reference_answer").is_not_null().any()).item()
+    if written:
+        raise NoReferences(
+            f"{wanted} compares answers with references, and the teacher wrote those of this shard itself: "
+            "only a judge can tell whether an answer says the same in other words. Set judge_answers: true, "
+            f"or leave {wanted} out; or give the source a `question` beside its `answer`."
+        )
+    raise NoReferences(
+        f"{wanted} compares answers with references, and no question of this shard has one: an `answer` of "
+        "the source counts where its row has the `question` that it answers. Add both to the source, have "
+        f"the teacher write references (as the packaged doc2query.md does), or leave {wanted} out."
+    )
+
+
+def _can_tell(*, judges: bool) -> pl.Expr:
+    """Whether it can always be told if an answer to a question is right."""
+    has_reference = _not_blank("reference_answer").is_not_null()
+    return has_reference & (pl.lit(judges) | pl.col("origin").eq_missing(GIVEN))
+
+
+class _Read(NamedTuple):
+    """An answer as its row has it: its parts, and whether it is right, None where nobody can tell."""
+
+    distilled: Distilled
+    correct: bool | None
+
+
+class _Asked(NamedTuple):
+    """What an answer to a question is read and judged by."""
+
+    question: str
+    reference: str | None
+    given: bool
+    shown: list[str]
+    with_gold: bool
 
 
 class _Reader:
     """Turns answers into reasoning, and in rejection sampling keeps those that were wrong."""
 
     def __init__(self, group: pl.DataFrame, judge: Judge | None, *, must_agree: bool) -> None:
+        columns = ("question", "reference_answer", "origin", "context", "gold_position")
         self._of = {
-            question_id: (question, gold)
-            for question_id, question, gold in group.select(
-                "question_id", "question", "gold_answer"
+            question_id: _Asked(
+                question,
+                reference,
+                origin == GIVEN,
+                [document["text"] for document in context],
+                gold_position is not None,
+            )
+            for question_id, question, reference, origin, context, gold_position in group.select(
+                "question_id", *columns
             ).iter_rows()
         }
         self._judge = judge
         self._must_agree = must_agree
         self._wrong: dict[str, list[Answer]] = defaultdict(list)
 
-    async def use(self, ask: Ask, answer: Answer) -> _Distilled:
+    async def use(self, ask: Ask, answer: Answer) -> _Read:
         """For `Teacher.ask_all`."""
-        reasoning, final = distil(answer)
-        question, gold = self._of[_question_and_sample(ask.key)[0]]
-        if gold is None:
-            return _Distilled(reasoning, final)
-        correct = final is not None and await self._agrees(question, final, gold)
+        distilled = distil(answer)
+        asked = self._of[_question_and_sample(ask.key)[0]]
+        require_own_words(distilled.reasoning, asked.shown)
+        correct = await self._is_correct(asked, distilled.answer)
         if self._must_agree and not correct:
             self._wrong[ask.key].append(answer)
-            raise Unusable(_WRONG, final or "no answer set apart from the reasoning")
-        return _Distilled(reasoning, final, correct)
+            raise Unusable(_WRONG, distilled.answer or "no answer set apart from the reasoning")
+        return _Read(distilled, correct)
 
-    async def _agrees(self, question: str, given: str, gold: str) -> bool:
-        if self._judge is None:
-            return answers_agree(given, gold)
-        return await self._judge.agreement(question, given, gold)
+    async def _is_correct(self, asked: _Asked, answer: str | None) -> bool | None:
+        if asked.reference is None:
+            return None
+        if answer is None:
+            return False if asked.given and asked.with_gold else None
+        if answers_agree(answer, asked.reference):
+            return True
+        # Without the gold document it is no fault to leave the question open.
+        if not asked.with_gold:
+            return None
+        if self._judge is not None:
+            return await self._judge.agreement(asked.question, answer, asked.reference)
+        return False if asked.given else None
+
+    async def foresee(self, ask: Ask) -> None:
+        """Have an estimate count the verdicts on answers that are not there yet."""
+        asked = self._of[_question_and_sample(ask.key)[0]]
+        if self._judge is None or asked.reference is None or not asked.with_gold:
+            return
+        for _ in range(ask.may_take):
+            await self._judge.agreement(asked.question, _UNANSWERED, asked.reference)
 
     def rejects(self, outcome: Outcome[Any], model: str) -> Iterator[dict[str, Any]]:
         """The rejects' rows that an outcome leaves: its wrong answers in order, then its failure."""
@@ -217,17 +278,26 @@ class _Reader:
 
 
 def _tasks(
-    questions: pl.DataFrame, documents: pl.DataFrame, hard_negatives: pl.DataFrame, seed: int
+    questions: pl.DataFrame,
+    documents: pl.DataFrame,
+    hard_negatives: pl.DataFrame,
+    seed: int,
+    without_gold: float,
 ) -> pl.DataFrame:
     """A row a question with all that its prompt and its row need; what is missing is null.
 
-    `order` are the places of gold (0) and negatives (from 1) in the order shown to the teacher.
+    `context` has the documents in the order shown to the teacher.
     """
+    titles = pl.col("hard_negative_titles")
+    no_titles = pl.lit(None, pl.String).repeat_by(pl.col("hard_negatives").list.len())
     tasks = (
-        questions.select("question_id", "doc_id", "question", "scenario")
+        questions.select(
+            *("question_id", "doc_id", "question", "scenario", "origin"),
+            reference_answer=_not_blank("reference_answer"),
+        )
         .with_row_index("position")
         .join(
-            documents.select("doc_id", "text", gold_answer=_not_blank("answer")),
+            documents.select("doc_id", "text", "title"),
             on="doc_id",
             how="left",
             maintain_order="left",
@@ -237,27 +307,49 @@ def _tasks(
                 "question_id",
                 "hard_negatives",
                 negative_ids=pl.col("negatives").list.eval(pl.element().struct.field("doc_id")),
+                negative_titles=pl.coalesce(titles, no_titles),
             ),
             on="question_id",
             how="left",
             maintain_order="left",
         )
     )
-    orders, shown, gold_positions = [], [], []
-    for question_id, doc_id, negative_ids in tasks.select(
-        "question_id", "doc_id", "negative_ids"
-    ).iter_rows():
-        doc_ids = [doc_id, *(negative_ids or [])]
-        order = list(range(len(doc_ids)))
-        random.Random(f"{seed}:{question_id}").shuffle(order)
-        orders.append(order)
-        shown.append([doc_ids[place] for place in order])
-        gold_positions.append(order.index(0))
+    contexts, shown, gold_positions = [], [], []
+    for row in tasks.iter_rows(named=True):
+        places, gold_position = _shuffled(row, seed, without_gold)
+        gold = {"doc_id": row["doc_id"], "title": row["title"], "text": row["text"]}
+        negatives = zip(
+            row["negative_ids"] or [],
+            row["negative_titles"] or [],
+            row["hard_negatives"] or [],
+            strict=True,
+        )
+        all_of_them = [gold, *(dict(zip(gold, each, strict=True)) for each in negatives)]
+        contexts.append([all_of_them[place] for place in places])
+        shown.append([document["doc_id"] for document in contexts[-1]])
+        gold_positions.append(gold_position)
+    types = Reasoning.create_empty().schema
     return tasks.with_columns(
-        pl.Series("order", orders, pl.List(pl.Int64)),
-        pl.Series("context_doc_ids", shown, pl.List(pl.String)),
+        pl.Series("context", contexts, types["context"]),
+        pl.Series("context_doc_ids", shown, types["context_doc_ids"]),
         pl.Series("gold_position", gold_positions, pl.Int64),
-    )
+    ).drop("negative_ids", "negative_titles")
+
+
+def _shuffled(
+    row: Mapping[str, Any], seed: int, without_gold: float
+) -> tuple[list[int], int | None]:
+    """Places of the gold (0) and the negatives (from 1) in the order shown, and where the gold is; None
+    where it is left out."""
+    draw = random.Random(f"{seed}:{row['question_id']}")
+    order = list(range(1 + len(row["negative_ids"] or [])))
+    draw.shuffle(order)
+    # Drawn by itself, so that another share leaves the orders as they are.
+    hidden = random.Random(f"without_gold:{seed}:{row['question_id']}").random() < without_gold
+    if hidden and len(order) > 1:
+        order.remove(0)
+        return order, None
+    return order, order.index(0)
 
 
 def _not_blank(column: str) -> pl.Expr:
@@ -268,23 +360,20 @@ def _asks(
     group: pl.DataFrame,
     template: PromptTemplate,
     n: int,
-    temperature: float | None,
     sampling_seed: int | None,
-    max_tokens: int | None,
+    **sampling: Any,
 ) -> Iterator[Ask]:
-    columns = ("question_id", "question", "scenario", "text", "hard_negatives", "order")
-    for row in group.select(columns).iter_rows():
-        question_id, question, scenario, text, negatives, order = row
-        documents = [text, *negatives]
-        messages = _messages(template, question, scenario, [documents[place] for place in order])
+    columns = ("question_id", "question", "scenario", "context")
+    for question_id, question, scenario, context in group.select(columns).iter_rows():
+        documents = [titled(document["title"], document["text"]) for document in context]
+        messages = _messages(template, question, scenario, documents)
         for sample in range(n):
             yield Ask(
                 key=f"{question_id}#{sample}",
                 messages=messages,
                 sample=sample,
-                temperature=temperature,
                 seed=None if sampling_seed is None else sampling_seed + sample,
-                max_tokens=max_tokens,
+                **sampling,
             )
 
 
@@ -300,7 +389,7 @@ def _messages(
     return template.messages(
         {
             "question": question,
-            "scenario": scenario,
+            "scenario": scenario or NO_SCENARIO,
             "documents": quoted.text,
             "num_documents": str(len(documents)),
             "boundary": quoted.boundary,
@@ -309,28 +398,51 @@ def _messages(
 
 
 def _row(
-    question_id: str, sample: int, outcome: Outcome[Any], distilled: _Distilled, answer: Answer
+    question_id: str, sample: int, outcome: Outcome[Any], read: _Read, answer: Answer
 ) -> dict[str, Any]:
     return {
         "question_id": question_id,
         "sample_index": sample,
-        "reasoning": distilled.reasoning,
-        "answer": distilled.answer,
+        "reasoning": read.distilled.reasoning,
+        "answer": read.distilled.answer,
         "raw_answer": answer.raw,
+        "numbers": read.distilled.documents,
         "model": answer.model,
         "finish_reason": answer.finish_reason,
-        "answer_correct": distilled.correct,
+        "answer_correct": read.correct,
         **costs(outcome),
     }
 
 
+def _with_used(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows with the documents that the teacher named, by their numbers as shown."""
+    used, gold_used, suspected = [], [], []
+    columns = ("numbers", "context_doc_ids", "doc_id", "gold_position")
+    for numbers, shown, doc_id, gold_position in rows.select(columns).iter_rows():
+        named = numbers and [shown[n - 1] for n in numbers if 1 <= n <= len(shown)]
+        said = None if numbers is None or (numbers and not named) else named or []
+        used.append(said)
+        known = said is not None and gold_position is not None
+        gold_used.append(doc_id in (said or []) if known else None)
+        suspected.append(None if said is None else [each for each in said if each != doc_id])
+    types = Reasoning.create_empty().schema
+    return rows.with_columns(
+        pl.Series("used_doc_ids", used, types["used_doc_ids"]),
+        pl.Series("gold_used", gold_used, types["gold_used"]),
+        pl.Series("suspected_relevant", suspected, types["suspected_relevant"]),
+    )
+
+
 def _reasoning(tasks: pl.DataFrame, made: list[dict[str, Any]]) -> pl.DataFrame:
     schema = Reasoning.create_empty().schema
-    columns = set(schema) - set(tasks.columns) - {"left_out"} | {"question_id"}
-    answers = pl.DataFrame(made, schema={name: schema[name] for name in schema if name in columns})
+    # What is found out of the others once all are there.
+    found = {"used_doc_ids", "gold_used", "suspected_relevant", "left_out"}
+    columns = set(schema) - set(tasks.columns) - found
+    types = {name: schema[name] for name in schema if name in columns | {"question_id"}}
+    answers = pl.DataFrame(made, schema={**types, "numbers": pl.List(pl.Int64)})
     rows = answers.join(tasks, on="question_id", how="left").sort("position", "sample_index")
     none = pl.lit([], schema["left_out"])
-    return rows.with_columns(left_out=none).select(schema.names())
+    return _with_used(rows).with_columns(left_out=none).select(schema.names())
 
 
 def _rejects(tasks: pl.DataFrame, rejects: list[tuple[str, int, dict[str, Any]]]) -> pl.DataFrame:

@@ -6,13 +6,15 @@ sign; values are put in once and all together, so a `$question` inside a documen
 
 | file | placeholders it must have | placeholders it may have |
 |---|---|---|
-| doc2query.md | `$document` | `$boundary` |
+| doc2query.md | `$document` | `$wanted`, `$reply`, `$num_questions`, `$question_type`, `$length`, `$wording`, `$persona`, `$boundary` |
 | reason_distill.md | `$question`, `$documents` | `$scenario`, `$num_documents`, `$boundary` |
 | judge_relevance.md | `$question`, `$passage` | `$scenario`, `$boundary` |
 | judge_answer.md | `$answers` | `$question`, `$boundary` |
+| judge_question.md | `$question`, `$document` | `$scenario`, `$boundary` |
 
-`$document`, `$documents`, `$passage` and `$answers` come with the tags around each of them, `$boundary` is
-the code in the tags.
+`$document`, `$documents`, `$passage` and `$answers` come with the tags around each of them and with the
+document's title, `$boundary` is the code in the tags. `$wanted` says how many questions are wanted and what each
+is to be like, `$reply` what the JSON looks like; `$question_type` to `$persona` are the parts of `$wanted`.
 """
 
 from __future__ import annotations
@@ -42,7 +44,15 @@ class _Placeholders(NamedTuple):
 
 
 _PLACEHOLDERS = {
-    "doc2query": _Placeholders(frozenset({"document"}), frozenset({"boundary"})),
+    "doc2query": _Placeholders(
+        frozenset({"document"}),
+        frozenset(
+            {
+                *("wanted", "reply", "num_questions", "boundary"),
+                *("question_type", "length", "wording", "persona"),
+            }
+        ),
+    ),
     "reason_distill": _Placeholders(
         frozenset({"question", "documents"}), frozenset({"scenario", "num_documents", "boundary"})
     ),
@@ -50,6 +60,9 @@ _PLACEHOLDERS = {
         frozenset({"question", "passage"}), frozenset({"scenario", "boundary"})
     ),
     "judge_answer": _Placeholders(frozenset({"answers"}), frozenset({"question", "boundary"})),
+    "judge_question": _Placeholders(
+        frozenset({"question", "document"}), frozenset({"scenario", "boundary"})
+    ),
 }
 
 
@@ -66,6 +79,11 @@ class PromptTemplate:
         """Short hash of the wording; where the file lies does not count."""
         content = json.dumps([self.system, self.user])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @cached_property
+    def placeholders(self) -> frozenset[str]:
+        """The placeholders that it has."""
+        return frozenset(Template(f"{self.system}\n{self.user}").get_identifiers())
 
     @cached_property
     def wording(self) -> str:
@@ -89,6 +107,7 @@ class Templates:
     reason_distill: PromptTemplate
     judge_relevance: PromptTemplate
     judge_answer: PromptTemplate
+    judge_question: PromptTemplate
 
 
 def load_templates(folder: str | None = None) -> Templates:

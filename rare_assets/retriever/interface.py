@@ -1,7 +1,7 @@
 """What every retriever offers, whichever engine ranks: sync the index with the shards, search it.
 
 Engines give the same results: BM25 in Lucene's form (`idf * tf / (tf + k1 * (1 - b + b * dl / avgdl))`,
-no `k1 + 1` factor) over `text` alone, terms as Lucene's analyzer of the name makes them.
+no `k1 + 1` factor) over title and text together, terms as Lucene's analyzer of the name makes them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ HITS = {
 SCORES = {"question_id": pl.String, "doc_id": pl.String, "score": pl.Float64}
 # `reason` is the server's word for it, `detail` what it said.
 REJECTS = dict.fromkeys(("shard", "doc_id", "reason", "detail"), pl.String)
-TEXTS = {"doc_id": pl.String, "text": pl.String}
+TEXTS = {"doc_id": pl.String, "text": pl.String, "title": pl.String}
+# Terms of a document that `search_like` looks for.
+BEST_TERMS = 12
 
 
 class Bm25(NamedTuple):
@@ -38,8 +40,8 @@ class Bm25(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """The three as one short text."""
-        return f"k1={self.k1} b={self.b} {self.analyzer}"
+        """The three as one short text, and that titles are searched, too."""
+        return f"k1={self.k1} b={self.b} {self.analyzer} titled"
 
 
 class ShardContent(NamedTuple):
@@ -60,7 +62,9 @@ class IndexState(NamedTuple):
     @property
     def fingerprint(self) -> str:
         """One short hash that changes whenever a result could change."""
-        content = json.dumps([*self.bm25, sorted(self.shards.items())], separators=(",", ":"))
+        content = json.dumps(
+            [*self.bm25, "titled", sorted(self.shards.items())], separators=(",", ":")
+        )
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -115,7 +119,7 @@ class Retriever(Protocol):
 
         Args:
             shards: every shard that the index is to hold.
-            read: a shard's documents (`doc_id`, `text`, `text_hash`, ...), read lazily.
+            read: a shard's documents (`doc_id`, `text`, `title`, `text_hash`, ...), read lazily.
             bm25: how the index is to rank.
             progress: called now and then with a line for the log.
 
@@ -132,6 +136,13 @@ class Retriever(Protocol):
 
         In the queries' order, best first; equal scores (to 5 significant digits) are ordered by
         doc_id. Documents that share no term with the query are not hits.
+        """
+
+    def search_like(self, texts: pl.DataFrame, *, depth: int) -> pl.DataFrame:
+        """Rank the corpus by what each text is about: QUERIES in, with a text as the query, HITS out.
+
+        What is looked for are the text's BEST_TERMS best terms, each once: those of which tf * idf is
+        highest, with BM25's idf; of equal ones the first in the order of their letters.
         """
 
     def score(self, pairs: pl.DataFrame) -> pl.DataFrame:

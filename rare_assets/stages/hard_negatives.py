@@ -1,13 +1,15 @@
 """Hard negatives: the options of a shard's mining."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import dagster as dg
 from pydantic import Field, model_validator
 
 from rare_assets.operators.bm25_hard_neg import (
     DEFAULT_FALLBACK_RANGE_MIN,
+    DEFAULT_NEAR_DUPLICATE_THRESHOLD,
     DEFAULT_RELATIVE_MARGIN,
+    Query,
     require_ranks,
 )
 from rare_assets.stages.provenance import DEFAULT_GROWTH
@@ -17,8 +19,11 @@ class HardNegativesConfig(dg.Config):
     """Which passages of the ranking become negatives; names as sentence-transformers has them."""
 
     num_neg: int = Field(3, ge=1, description="Negatives per question.")
-    query: Literal["question", "scenario_question"] = Field(
-        "question", description="What is searched with: the question, or scenario and question."
+    query: Query = Field(
+        "question",
+        description="What is searched with: the question; scenario and question; the gold document's best "
+        "terms (gold); or question and gold both, their ranks fused (fused). Where the question does not "
+        "find its gold document, its terms are searched with in any case.",
     )
     range_min: int = Field(0, ge=0, description="Best ranks that are skipped.")
     range_max: int = Field(100, ge=1, description="Worst rank that is considered.")
@@ -27,12 +32,13 @@ class HardNegativesConfig(dg.Config):
     absolute_margin: float | None = Field(
         None, description="How far below the gold document's score a negative must be."
     )
-    relative_margin: float = Field(
-        DEFAULT_RELATIVE_MARGIN,
+    relative_margin: float | None = Field(
+        None,
         ge=0,
         le=1,
         description="A negative scores at most (1 - relative_margin) of the gold document's score. "
-        "0: no bound.",
+        f"0: no bound. Default: {DEFAULT_RELATIVE_MARGIN}, and no bound with judge_relevance, since it "
+        "keeps out the best ones.",
     )
     fallback_range_min: int | None = Field(
         DEFAULT_FALLBACK_RANGE_MIN,
@@ -46,7 +52,7 @@ class HardNegativesConfig(dg.Config):
         le=1,
         description="Passages whose words overlap with the gold document's, or a better negative's, "
         "by this share of the smaller are left out. 0: off. Default: 0.8 where there is a "
-        "relative_margin, else off.",
+        "relative_margin or a judge, else off.",
     )
     sampling_strategy: Literal["top", "random"] = Field(
         "top", description="top: the best that are left; random: a seeded choice among them."
@@ -57,6 +63,11 @@ class HardNegativesConfig(dg.Config):
         description="Ask the teacher of each negative whether it answers the question; one that does "
         "is left out and replaced by the next. Costs a short request a negative, num_neg a question "
         "and one for each that was replaced.",
+    )
+    relabel: bool = Field(
+        False,
+        description="Name the passages that the judge finds to answer the question as `extra_positives`, "
+        "which training files have as further positives. Needs judge_relevance.",
     )
     remine_after_growth: float = Field(
         DEFAULT_GROWTH,
@@ -69,4 +80,20 @@ class HardNegativesConfig(dg.Config):
     @model_validator(mode="after")
     def _require_ranks(self) -> Self:
         require_ranks(self.num_neg, self.range_min, self.range_max)
+        if self.relabel and not self.judge_relevance:
+            raise ValueError("relabel needs judge_relevance: true, whose verdicts it goes by.")
         return self
+
+    def settled(self) -> dict[str, Any]:
+        """Options whose default depends on others, as they are meant."""
+        margin = self.relative_margin
+        if margin is None:
+            margin = 0.0 if self.judge_relevance else DEFAULT_RELATIVE_MARGIN
+        return {"relative_margin": margin}
+
+    def operator_options(self) -> dict[str, Any]:
+        """The options as the operator takes them."""
+        options = self.model_dump(exclude={"remine_after_growth", "judge_relevance"})
+        if self.near_duplicate_threshold is None and self.judge_relevance:
+            options["near_duplicate_threshold"] = DEFAULT_NEAR_DUPLICATE_THRESHOLD
+        return options | self.settled()

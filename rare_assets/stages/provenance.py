@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rare_assets.operators.templates import Templates
     from rare_assets.retriever import IndexState
     from rare_assets.stages.hard_negatives import HardNegativesConfig
+    from rare_assets.stages.questions import QuestionsConfig
     from rare_assets.stages.reasoning import ReasoningConfig
 
 # Options of a run that decide how an answer is got, not what it is.
@@ -41,6 +42,9 @@ _UNREAD = "unread"
 def options_of(config: dg.Config) -> str:
     """The content-deciding fields of a run's options, as canonical JSON."""
     fields: dict[str, Any] = config.model_dump()
+    settled = getattr(config, "settled", None)
+    if settled is not None:
+        fields |= settled()
     return json.dumps(
         {name: value for name, value in fields.items() if name not in NOT_CONTENT}, sort_keys=True
     )
@@ -85,15 +89,18 @@ def was_read(made_from: Mapping[str, str]) -> bool:
 
 
 def questions_from(
-    documents_hash: str, config: dg.Config, prompt_fingerprint: str, teacher: str
+    documents_hash: str, config: QuestionsConfig, templates: Templates, teacher: str
 ) -> dict[str, str]:
-    """What `questions[shard]` is made from."""
-    return {
+    """What `questions[shard]` is made from; a judge's prompt only where a judge was asked."""
+    made_from = {
         "documents": documents_hash,
         "options": options_of(config),
-        "prompt": prompt_fingerprint,
+        "prompt": templates.doc2query.fingerprint,
         "teacher": teacher,
     }
+    if config.judge_questions:
+        made_from["judge_prompt"] = templates.judge_question.fingerprint
+    return made_from
 
 
 def hard_negatives_from(

@@ -16,8 +16,9 @@ class ReasoningConfig(AskingConfig):
     rejection_samples: int = Field(
         0,
         ge=0,
-        description="Where the source has a gold `answer`: answers asked for until one agrees with "
-        "it. 0: any answer is kept, `answer_correct` tells.",
+        description="Answers asked for until one agrees with the question's reference, where that can be "
+        "told: for a source's own `question` and `answer`, and with judge_answers for references that the "
+        "teacher wrote. 0: any answer is kept, `answer_correct` tells.",
     )
     max_context_tokens: int | None = Field(
         None,
@@ -28,8 +29,15 @@ class ReasoningConfig(AskingConfig):
     )
     judge_answers: bool = Field(
         False,
-        description="Where the source has a gold `answer`: ask the teacher whether an answer in "
-        "other words agrees with it, one short request each. Off: only equal answers agree.",
+        description="Ask the teacher whether an answer in other words agrees with the reference, one short "
+        "request each. Off: only equal answers agree, and of those that differ from a reference which the "
+        "teacher wrote nobody can tell.",
+    )
+    without_gold: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the questions, chosen by the seed, that are shown without their gold document.",
     )
 
     def operator_options(self, teacher: TeacherModel) -> dict[str, Any]:

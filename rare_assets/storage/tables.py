@@ -172,7 +172,7 @@ class ParquetTables:
             StorageError: it can't be read.
         """
         self._verify(self.path(table, shard), table, shard, TABLES[table].identity)
-        return _completed(self.scan_file(self.path(table, shard)), TABLES[table].schema)
+        return completed(self.scan_file(self.path(table, shard)), TABLES[table].schema)
 
     def load_rejects(self, table: str, shard: str) -> pl.LazyFrame:
         """What a shard could not use, lazily, verified as `load` does."""
@@ -439,7 +439,7 @@ class ParquetTables:
             _log.warning("%s is damaged and can't be marked as such: %s", shown(path), error)
 
     def _cast(self, frame: pl.LazyFrame, schema: type[dy.Schema]) -> pl.LazyFrame:
-        frame = _completed(frame, schema)
+        frame = completed(frame, schema)
         present = frame.collect_schema()
         missing = [name for name in schema.column_names() if name not in present]
         if missing:
@@ -467,7 +467,7 @@ class ParquetTables:
                 temporary.unlink(missing_ok=True)
 
 
-def _completed(frame: pl.LazyFrame, schema: type[dy.Schema]) -> pl.LazyFrame:
+def completed(frame: pl.LazyFrame, schema: type[dy.Schema]) -> pl.LazyFrame:
     """Add the columns that may be null and are not there, as in tables of an earlier version."""
     present = frame.collect_schema()
     return frame.with_columns(

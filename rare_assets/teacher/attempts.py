@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import isawaitable
 from typing import Any, TypeVar
 
@@ -11,6 +11,8 @@ from rare_assets.teacher import wire
 from rare_assets.teacher.interface import Answer, Ask, Outcome, Unusable, Use
 
 T = TypeVar("T")
+
+_AGAIN = "An earlier answer to this could not be used. {} Answer again, without that fault."
 
 
 @dataclass(slots=True, eq=False)
@@ -71,6 +73,19 @@ class Work:
         last that may be made."""
         self.lost += 1
         return self.attempts < max_attempts + self.passed
+
+    @property
+    def sent(self) -> Ask:
+        """The ask as it is sent: after an answer that can't be used it ends with what was wrong with it.
+
+        Its key is that of the ask itself, since what is told follows from the stored answers before.
+        """
+        advice = self.unusable.advice if self.unusable is not None else None
+        if advice is None:
+            return self.ask
+        *before, last = self.ask.messages
+        told = {**last, "content": f"{last['content']}\n\n{_AGAIN.format(advice)}"}
+        return replace(self.ask, messages=(*before, told))
 
     def given_up(self) -> Outcome[Any]:
         """The outcome where no answer could be used."""

@@ -34,7 +34,8 @@ COMPLETION_TOKENS = 300
 class EstimatingTeacher:
     """A teacher that sends nothing: an operator run with it leaves an estimate in `usage`.
 
-    Stored answers are used as they would be. Each ask without one counts as one request: prompt
+    Stored answers are used as they would be. Each ask without one counts as one request, or as many as
+    it may take where answers are sampled until one agrees: prompt
     tokens by four characters a token, completion tokens as in the stored answers (300 without any,
     at most the ask's `max_tokens`). Answers that will have to be asked for again are not foreseen.
 
@@ -86,11 +87,13 @@ class EstimatingTeacher:
         """An Outcome for each ask, in order; those that would be sent have the reason `not_asked`."""
         bounds: list[int | None] = []
         for chunk in _chunks(asks):
-            for ask, outcome in await self._stored(chunk, use, max_attempts):
+            for ask, outcome, answered in await self._stored(chunk, use, max_attempts):
                 if outcome is None:
-                    bounds.append(ask.max_tokens)
-                    self.usage.requests += 1
-                    self._count_prompt(ask)
+                    times = max(1, ask.may_take - answered)
+                    bounds += [ask.max_tokens] * times
+                    self.usage.requests += times
+                    for _ in range(times):
+                        self._count_prompt(ask)
                     yield Outcome(ask, None, None, 0, 0, 0, NOT_ASKED)
                 else:
                     yield outcome
@@ -102,11 +105,12 @@ class EstimatingTeacher:
 
     async def _stored(
         self, asks: list[Ask], use: Use[T], max_attempts: int
-    ) -> list[tuple[Ask, Outcome[T] | None]]:
-        """Each ask with its Outcome as far as stored answers decide it, else None."""
+    ) -> list[tuple[Ask, Outcome[T] | None, int]]:
+        """Each ask with its Outcome as far as stored answers decide it, else None, and their number."""
         found: dict[int, Outcome[T] | None] = dict.fromkeys(range(len(asks)))
         open_asks = [] if self._refresh else list(range(len(asks)))
         tokens = [(0, 0)] * len(asks)
+        answered = [0] * len(asks)
         given_up: dict[int, Outcome[T]] = {}
         for attempt in count():
             if not open_asks:
@@ -122,6 +126,7 @@ class EstimatingTeacher:
                     continue
                 answer = wire.answer_from_record(records[key], asks[i])
                 self.usage.answers_reused += 1
+                answered[i] += 1
                 self.usage.reused_prompt_tokens += answer.prompt_tokens
                 self.usage.reused_completion_tokens += answer.completion_tokens
                 tokens[i] = (
@@ -136,7 +141,7 @@ class EstimatingTeacher:
                     given_up[i] = Outcome(
                         ask, None, answer, *so_far, unusable.reason, unusable.detail
                     )
-        return [(ask, found[i]) for i, ask in enumerate(asks)]
+        return [(ask, found[i], answered[i]) for i, ask in enumerate(asks)]
 
     def _count_prompt(self, ask: Ask) -> None:
         prompt = estimated_prompt_tokens(ask)

@@ -36,6 +36,7 @@ class Ask:
     temperature: float | None = None
     seed: int | None = None
     max_tokens: int | None = None
+    may_take: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +79,16 @@ class Answer:
 class Unusable(Exception):
     """Raised by a `Use` for an answer that can't be used: another attempt is worth its price.
 
-    `reason` is one of a few fixed snake_case words, `detail` says more for a person.
+    `reason` is one of a few fixed snake_case words, `detail` says more for a person, `advice` is a
+    sentence that the next attempt tells the teacher. Without it the same is asked again, as where
+    answers are sampled.
     """
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: str, detail: str = "", advice: str | None = None) -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+        self.advice = advice
 
 
 # Turns an answer into a value, at once or after asking elsewhere (another model's judgement, say).

@@ -579,7 +579,7 @@ class _Run(Generic[T]):
     # ---- from responses to outcomes
 
     async def _ask(self, work: _Work, slot: Slot) -> None:
-        result = await self._endpoint.send(slot, work.ask, work.attempts, failed=work.tries.failed)
+        result = await self._endpoint.send(slot, work.sent, work.attempts, failed=work.tries.failed)
         if isinstance(result, Answer):
             # From here on a cancelled run lets this task finish: the answer is paid for.
             if (task := asyncio.current_task()) is not None:

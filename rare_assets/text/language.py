@@ -21,6 +21,12 @@ def language_of(text: str) -> str | None:
     return code if probability >= SURE and code != _NO_LANGUAGE else None
 
 
+def likely_language(text: str) -> str:
+    """The language that a text is in most likely, sure or not."""
+    code: str = _identifier().classify(text[:_READ_CHARS])[0]
+    return code
+
+
 def probability_of(text: str, language: str) -> float:
     """How likely a text is in a language."""
     return dict(_identifier().rank(text[:_READ_CHARS])).get(language, 0.0)

@@ -32,6 +32,7 @@ _find_non_ascii = regex.compile(r"[^\x00-\x7F]+").findall
 # A word's marks belong to it, and so do joiners within it (Persian, Hindi).
 _WORD = r"[\p{L}\p{M}\p{N}_][\p{L}\p{M}\p{N}_\x{200C}\x{200D}]*"
 _find_words = regex.compile(_WORD.replace(r"\x{200C}\x{200D}", "\u200c\u200d")).findall
+_find_characters = regex.compile(r"[\p{L}\p{N}]\p{M}*").findall
 _find_letter = regex.compile(r"[\p{L}\p{N}_]").search
 _LISTS = pl.List(pl.String)
 _ASCII_BLANKS = {code: " " for code in range(128) if not (chr(code).isalnum() or chr(code) == "_")}
@@ -78,6 +79,11 @@ def words_in(text: str) -> list[str]:
     if text.isascii():  # the same, three times as fast
         return text.translate(_ASCII_BLANKS).split()
     return _segments(text) if sets_no_blanks(text) else _find_words(text)
+
+
+def characters_in(text: str) -> list[str]:
+    """The letters and digits of a text in order, lower case, each with its marks."""
+    return _find_characters(text.lower())
 
 
 def pieces_in(text: str) -> frozenset[str]:

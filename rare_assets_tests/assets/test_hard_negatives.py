@@ -126,6 +126,8 @@ def test_metadata_tells_how_mining_came_out():
         "questions_without_negatives": 2,
         "gold_not_found": 1,
         "margin_not_applicable": 1,
+        "negatives_by_gold": 0,
+        "gold_first_rate": 0.3333,
         "mean_gold_rank": 2.0,
         "median_gold_rank": 2.0,
         **{f"dropped/{rule}": 0 for rule in RULES},
@@ -170,7 +172,7 @@ def test_passages_that_the_teacher_finds_relevant_are_replaced_and_named(only_ke
         prompt = body["messages"][-1]["content"]
         if not is_judging(body):
             return None
-        (judged,) = re.findall(r"<passage-(\w+)>\n(.*)\n</passage-\1>", prompt)
+        (judged,) = re.findall(r"(?s)<passage-(\w+)>\n(.*)\n</passage-\1>", prompt)
         return json.dumps({"explanation": "Read.", "verdict": "Specimen nerve" in judged[1]})
 
     with FakeEndpoint(answer=answer) as endpoint:
@@ -229,7 +231,7 @@ def test_a_verdict_that_the_endpoint_failed_to_give_is_asked_for_by_the_next_run
 
     def fault_for(body):
         prompt = body["messages"][-1]["content"]
-        (judged,) = re.findall(r"<passage-(\w+)>\n(.*)\n</passage-\1>", prompt) or [("", "")]
+        (judged,) = re.findall(r"(?s)<passage-(\w+)>\n(.*)\n</passage-\1>", prompt) or [("", "")]
         return "server_error" if any(words in judged[1] for words in failing) else None
 
     with FakeEndpoint(
@@ -257,7 +259,8 @@ def test_a_verdict_that_the_endpoint_failed_to_give_is_asked_for_by_the_next_run
         sent = len(endpoint.requests)
         assert mine(graph, **options).success
         again = endpoint.requests[sent:]
-        assert len(again) >= int(before.made_from[UNANSWERED])
+        # Not all of them: a candidate that is taken now was replaced by others then.
+        assert 0 < len(again) <= int(before.made_from[UNANSWERED])
         assert all(
             "Specimen nerve" in request.body["messages"][-1]["content"].rpartition("<passage")[2]
             for request in again

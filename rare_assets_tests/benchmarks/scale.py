@@ -69,7 +69,7 @@ def store_all(storage: Storage, corpus: Corpus, instance: dg.DagsterInstance) ->
         made_from = questions_from(
             documents[shard.key].content_hash,
             QuestionsConfig(),
-            templates.doc2query.fingerprint,
+            templates,
             MODEL,
         )
         change = {"question_id": f"{doc_id}-q0", "doc_id": doc_id, "model": MODEL}

@@ -71,7 +71,7 @@ def endpoint(latency: float, faults: dict[str, float]) -> Iterator[str]:
 
 def asks(count: int) -> Iterator[Ask]:
     """Distinct short asks for a structured answer."""
-    from rare_assets.operators.doc2query import HardQuestion
+    from rare_assets.operators.question_reply import HardQuestion
 
     for number in range(count):
         text = f"Write a question and a scenario on fact {number}: rivers carry gravel in spring."
@@ -80,7 +80,7 @@ def asks(count: int) -> Iterator[Ask]:
 
 def with_our_client(url: str, count: int, in_flight: int) -> tuple[float, int]:
     """Seconds and usable answers of the teacher's client with its durable store."""
-    from rare_assets.operators.doc2query import HardQuestion
+    from rare_assets.operators.question_reply import HardQuestion
     from rare_assets.teacher.online import OpenAITeacher
     from rare_assets.teacher.store.answers import AnswerStore
     from rare_assets.teacher.structured import structured_value
@@ -112,7 +112,7 @@ def with_thread_pool(url: str, count: int, in_flight: int) -> tuple[float, int]:
     """Seconds and usable answers of a thread pool that retries what is unusable at the end."""
     from openai import OpenAI
 
-    from rare_assets.operators.doc2query import HardQuestion
+    from rare_assets.operators.question_reply import HardQuestion
 
     # The SDK's own retries take care of 429, as they do for most users.
     client = OpenAI(base_url=url, api_key="none", max_retries=5)

@@ -30,7 +30,8 @@ def negatives(*scored, **more):
     return {
         "hard_negatives": [f"Text {rank}." for _, rank in scored],
         "negatives": [
-            {"doc_id": f"d{rank}", "score": score, "rank": rank} for score, rank in scored
+            {"doc_id": f"d{rank}", "score": score, "rank": rank, "origin": "question"}
+            for score, rank in scored
         ],
         **more,
     }
@@ -48,7 +49,7 @@ BROKEN = [
     (
         "questions",
         "schema_holds",
-        {"questions": [{"attempts": 0}]},
+        {"questions": [{"attempts": -1}]},
         {"failures_by_rule": {"attempts|min": 1}},
     ),
     ("hard_negatives", "schema_holds", {"hard_negatives": [{"gold_rank": 0}]}, {"failed_rows": 1}),
@@ -190,6 +191,69 @@ BROKEN = [
                 }
             ],
         },
+    ),
+    (
+        "questions",
+        "questions_ask_one_thing",
+        {
+            "questions": [
+                {"question": "Why does a cell lose charge, and how long does that take?"},
+                {"question_id": "d1-q1", "question": "Why? Does it leak?"},
+                {"question_id": "d1-q2", "question": "Why do salt and what it melts both cool?"},
+                {"question_id": "d1-q3", "question": "Why does it lose charge?"},
+            ]
+        },
+        {"compound_rate": 0.5, "compound": 2, "judged": 4, "threshold": 0.1},
+    ),
+    (
+        "questions",
+        "answers_not_given_away",
+        {
+            "questions": [
+                {
+                    "question": "Why does sulfuric acid inside the pores limit the charge?",
+                    "reference_answer": "Acid inside the pores: sulfuric, limiting.",
+                },
+                {
+                    "question_id": "d1-q1",
+                    "scenario": "Diffusion can't replace the acid in the pores of the plates in time.",
+                    "reference_answer": "Diffusion can't replace acid in the pores of plates.",
+                },
+                {"question_id": "d1-q2", "reference_answer": "Yes."},
+                {
+                    "question_id": "d1-q3",
+                    "reference_answer": "Because diffusion brings fresh electrolyte too slowly.",
+                },
+            ]
+        },
+        {"giveaway": 2, "judged": 3, "threshold": 0.1},
+    ),
+    (
+        "questions",
+        "questions_as_long_as_asked",
+        {
+            "questions": [
+                {"question": "Why is that so? " * 10},
+                {"question_id": "d1-q1", "length": "long"},
+                {"question_id": "d1-q2"},
+                {"question_id": "d1-q3", "length": None, "origin": "given"},
+            ]
+        },
+        {"off_length_rate": 2 / 3, "off_length": 2, "judged": 3, "threshold": 0.5},
+    ),
+    (
+        "questions",
+        "questions_begin_differently",
+        {
+            "questions": [
+                {
+                    "question_id": f"d1-q{n}",
+                    "question": f"What is number {n}?" if n % 4 else f"Why does {n} fall?",
+                }
+                for n in range(20)
+            ]
+        },
+        {"same_opening_rate": 0.75, "same_opening": 15, "judged": 20, "threshold": 0.5},
     ),
     (
         "questions",
@@ -339,6 +403,35 @@ BROKEN = [
         },
     ),
     (
+        "hard_negatives",
+        "gold_not_always_first",
+        {
+            "hard_negatives": [
+                negatives((2.0, 2), question_id=f"d{n}-q0", gold_rank=1 if n else 3)
+                for n in range(20)
+            ]
+        },
+        {"gold_first_rate": 0.95, "gold_first": 19, "judged": 20, "threshold": 0.9},
+    ),
+    (
+        "hard_negatives",
+        "questions_in_words_of_their_own",
+        {
+            "documents": [{"text": PASSAGE, "title": "Capacity"}],
+            "hard_negatives": [
+                negatives(
+                    (2.0, 2),
+                    question_id=f"d{n}-q0",
+                    query="Less charge if a lead battery with plates is drawn faster?"
+                    if n
+                    else "Why does my golf buggy crawl uphill on cold mornings?",
+                )
+                for n in range(20)
+            ],
+        },
+        {"shared_words_rate": 0.95, "shared_words": 19, "judged": 20, "threshold": 0.5},
+    ),
+    (
         "reasoning",
         "reasoning_present",
         {"reasoning": [{"reasoning": ""}]},
@@ -350,7 +443,10 @@ BROKEN = [
         {"questions": [{"scenario": "A student writes an essay."}]},
         {
             "differing": 1,
-            "by_column": {"text": 0, "question": 0, "scenario": 1, "hard_negatives": 0},
+            "by_column": {
+                **{"text": 0, "question": 0, "scenario": 1, "reference_answer": 0},
+                "hard_negatives": 0,
+            },
             "threshold": 0,
             "examples": ["d1-q0"],
         },
@@ -361,7 +457,10 @@ BROKEN = [
         {"documents": [], "hard_negatives": [negatives((2.0, 2), (1.0, 3))]},
         {
             "differing": 1,
-            "by_column": {"text": 1, "question": 0, "scenario": 0, "hard_negatives": 1},
+            "by_column": {
+                **{"text": 1, "question": 0, "scenario": 0, "reference_answer": 0},
+                "hard_negatives": 1,
+            },
         },
     ),
     (
@@ -406,20 +505,17 @@ BROKEN = [
     ),
     (
         "reasoning",
-        "judged_by_gold_answer_alone",
+        "judged_by_reference_alone",
         {
-            "documents": [{}, {"doc_id": "d2", "answer": "Osmosis."}],
             "reasoning": [
-                {"answer_correct": False},
+                {"reference_answer": None, "answer_correct": False},
                 {"question_id": "d2-q0", "doc_id": "d2", "answer_correct": True},
             ],
         },
         {
-            "judged_without_gold_answer": 1,
-            "answers_with_gold": 1,
+            "judged_without_reference": 1,
+            "answers_with_reference": 1,
             "answers_correct": 1,
-            "threshold": 0,
-            "examples": ["d1-q0"],
         },
     ),
     ("reasoning", "every_question_accounted_for", {"reasoning": []}, {"lost": 1}),
@@ -438,6 +534,7 @@ BROKEN = [
                     "text": PASSAGE,
                     "hard_negatives": [SHARED_NEGATIVE],
                     "reasoning": "Copper plates and sulfuric acid give less charge to a battery.",
+                    "gold_used": None,
                 }
             ]
         },
@@ -565,6 +662,12 @@ RATES = [
     ("RARE_MAX_NEAR_DUPLICATE_RATE", "questions", "questions_distinct", 1 / 3),
     ("RARE_MAX_QUOTING_RATE", "questions", "questions_not_quoted", 1.0),
     ("RARE_MAX_REFERRING_RATE", "questions", "questions_stand_alone", 1.0),
+    ("RARE_MAX_COMPOUND_RATE", "questions", "questions_ask_one_thing", 0.5),
+    ("RARE_MAX_GIVEAWAY_RATE", "questions", "answers_not_given_away", 2 / 3),
+    ("RARE_MAX_SAME_SHAPE_RATE", "questions", "questions_as_long_as_asked", 2 / 3),
+    ("RARE_MAX_SAME_SHAPE_RATE", "questions", "questions_begin_differently", 0.75),
+    ("RARE_MAX_GOLD_FIRST_RATE", "hard_negatives", "gold_not_always_first", 0.95),
+    ("RARE_MAX_SHARED_WORDS_RATE", "hard_negatives", "questions_in_words_of_their_own", 0.95),
     ("RARE_MAX_LOOKUP_RATE", "questions", "questions_need_more_than_lookup", 1.0),
     ("RARE_MAX_OTHER_LANGUAGE_RATE", "questions", "questions_in_language_of_document", 1.0),
     ("RARE_MAX_OTHER_LANGUAGE_RATE", "reasoning", "reasoning_in_language_of_document", 1.0),

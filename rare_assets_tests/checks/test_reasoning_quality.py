@@ -57,7 +57,8 @@ def test_a_restated_question_is_no_use_of_the_gold_document(stored, texts):
 
 
 def test_a_gold_document_that_brings_in_little_is_not_judged(stored):
-    """`Cells store charge.` has three longer words."""
+    """`Cells store charge.` has three longer words; what the teacher says of it counts all the same."""
+    stored.write("reasoning", {"gold_used": None})
     assert stored.judge("reasoning", "reasoning_uses_gold").metadata["judged"] == 0
 
 
@@ -68,3 +69,16 @@ def test_reasoning_in_another_language_is_not_judged_by_its_words(stored, texts)
     judgement = stored.judge("reasoning", "reasoning_uses_gold")
     assert (judgement.passed, judgement.metadata["judged"]) == (True, 0)
     assert not stored.judge("reasoning", "reasoning_in_language_of_document").passed
+
+
+def test_what_the_teacher_says_that_it_used_comes_first(stored, texts):
+    good = reasoned(texts, of=0)[0]
+    rows = [
+        {**good, "gold_used": used, "question_id": f"q{n}"}
+        for n, used in enumerate([True, False, None])
+    ]
+    hidden = {**good, "gold_used": None, "gold_position": None, "question_id": "q3"}
+    stored.write("reasoning", *rows, hidden)
+    found = stored.judge("reasoning", "reasoning_uses_gold").metadata
+    assert (found["gold_unused"], found["judged"]) == (1, 3)
+    assert found["examples"][0]["question_id"] == "q1"

@@ -65,7 +65,7 @@ def test_a_check_of_quality_warns_and_lets_the_run_succeed(graph):
     warned = found["quality"]
     assert (warned.severity, warned.blocking) == (dg.AssetCheckSeverity.WARN, False)
     assert warned.description.startswith(
-        "questions_stand_alone does not hold (referring_rate 1, referring 1, judged 1). Take a better"
+        "questions_stand_alone does not hold (referring_rate 1, referring 1, judged 1). Read the examples"
     )
     shown = warned.metadata
     assert shown["failing"].value == "questions_stand_alone"

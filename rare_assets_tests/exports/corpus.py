@@ -79,6 +79,8 @@ def question(row: dict[str, Any]) -> dict[str, Any]:
         "doc_id": row["doc_id"],
         "text_hash": row["text_hash"],
         "question": f"Why does {row['text'].split()[3]} follow from {row['doc_id']}?",
+        "origin": "given",
+        "reference_answer": row["answer"],
         "scenario": f"Somebody reads of {row['doc_id']}.",
         "model": "m",
         "prompt_tokens": 10,

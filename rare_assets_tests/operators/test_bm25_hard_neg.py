@@ -53,13 +53,16 @@ def test_a_row_has_texts_best_first_with_their_place_in_the_ranking():
             "query": "why",
             "hard_negatives": ["onlya", "onlyb", "onlyc"],
             "negatives": [
-                {"doc_id": "a", "score": 9.0, "rank": 1},
-                {"doc_id": "b", "score": 7.0, "rank": 3},
-                {"doc_id": "c", "score": 6.0, "rank": 4},
+                {"doc_id": "a", "score": 9.0, "rank": 1, "origin": "question"},
+                {"doc_id": "b", "score": 7.0, "rank": 3, "origin": "question"},
+                {"doc_id": "c", "score": 6.0, "rank": 4, "origin": "question"},
             ],
+            "hard_negative_titles": [None] * 3,
             "gold_score": 8.0,
             "gold_rank": 2,
             "judged_relevant": [],
+            "extra_positives": None,
+            "extra_positive_ids": None,
         }
     ]
     assert rejects.is_empty()
@@ -135,6 +138,63 @@ def test_stats_count_negatives_that_no_margin_let_pass():
     # At most 22.0 beside a gold of 27.5: d28 and d29, and one from rank 20 on.
     assert (stats.found, stats.filled_beyond_margin) == ({3: 3}, 1 + 0 + 3)
     assert mine(retriever, *asked, **PLAIN).stats.filled_beyond_margin == 0
+
+
+def test_where_the_question_missed_the_subject_the_golds_terms_find_it():
+    texts = {
+        d: f"only{d}" for d in ["gold", "near", "of1", "of2", *(f"d{n:02}" for n in range(30))]
+    }
+    away = {f"d{n:02}": 50.0 - n for n in range(30)}
+    subject = {"gold": 90.0, "near": 80.0, "of1": 60.0, "d25": 50.0, "of2": 40.0}
+    retriever = GivenRanking(texts, {"why": away, "like onlygold": subject})
+    [row] = mine(retriever).produced.rows.to_dicts()
+    # The margin is kept to the gold's score in its own ranking: 72.
+    assert row["negatives"] == [
+        {"doc_id": "of1", "score": 60.0, "rank": 3, "origin": "gold"},
+        {"doc_id": "d25", "score": 50.0, "rank": 4, "origin": "gold"},
+        {"doc_id": "of2", "score": 40.0, "rank": 5, "origin": "gold"},
+    ]
+    assert (row["gold_rank"], row["query"]) == (None, "why")
+    assert negatives(retriever, num_neg=5) == ["of1", "d25", "of2", "d20", "d21"]
+    assert negatives(retriever, fallback_range_min=None) == ["d00", "d01", "d02"]
+    assert negatives(retriever, **PLAIN) == ["d00", "d01", "d02"]
+    found = GivenRanking(texts, {"why": {"gold": 99.0, **away}, "like onlygold": subject})
+    assert negatives(found) == ["d00", "d01", "d02"]
+    # One search for each question, and one more where it missed its gold.
+    assert found.depths == [(16, 1)]
+    assert retriever.depths[:3] == [(16, 1), (110, 1), (-100, 1)]
+
+
+def test_candidates_by_the_gold_or_by_both():
+    texts = {d: f"only{d}" for d in ["gold", "a", "b", "c", "d", "e"]}
+    question_ranks = {"gold": 9.0, "a": 8.0, "b": 7.0, "c": 6.0}
+    gold_ranks = {"gold": 90.0, "c": 80.0, "d": 70.0, "e": 60.0}
+    retriever = GivenRanking(texts, {"why": question_ranks, "like onlygold": gold_ranks})
+    assert negatives(retriever, query="gold", **PLAIN) == ["c", "d", "e"]
+    assert negatives(retriever, query="gold", relative_margin=0.2) == ["d", "e"]
+    [row] = mine(retriever, query="fused", num_neg=5, **PLAIN).produced.rows.to_dicts()
+    assert row["negatives"] == [
+        {"doc_id": "c", "score": 80.0, "rank": 2, "origin": "gold"},
+        {"doc_id": "a", "score": 8.0, "rank": 2, "origin": "question"},
+        {"doc_id": "b", "score": 7.0, "rank": 3, "origin": "question"},
+        {"doc_id": "d", "score": 70.0, "rank": 3, "origin": "gold"},
+        {"doc_id": "e", "score": 60.0, "rank": 4, "origin": "gold"},
+    ]
+    assert (row["gold_score"], row["gold_rank"]) == (9.0, 1)
+    # Beyond a margin in either ranking is out: c in the gold's, a in the question's.
+    assert negatives(retriever, query="fused", relative_margin=0.2, fallback_range_min=None) == [
+        "b",
+        "d",
+        "e",
+    ]
+
+
+def test_what_is_relabelled_is_named_with_its_text():
+    judge = Judge(lambda row: row["doc_id"] == "a")
+    [row] = mine(ranking(*FOUR), is_relevant=judge, relabel=True, **PLAIN).produced.rows.to_dicts()
+    assert (row["extra_positive_ids"], row["extra_positives"]) == (["a"], ["onlya"])
+    with pytest.raises(ValueError, match="relabel needs a judge"):
+        mine(ranking(*FOUR), relabel=True)
 
 
 def test_documents_with_the_golds_text_are_never_negatives():
@@ -288,10 +348,13 @@ def test_a_query_without_hits_keeps_an_empty_row():
             "doc_id": "gold",
             "query": "unheard of",
             "hard_negatives": [],
+            "hard_negative_titles": [],
             "negatives": [],
             "gold_score": 0.0,
             "gold_rank": None,
             "judged_relevant": [],
+            "extra_positives": None,
+            "extra_positive_ids": None,
         }
     ]
     assert mined.produced.rejects.is_empty()
@@ -398,6 +461,8 @@ def test_stats_say_what_was_found_and_what_each_rule_left_out():
         1,
         {"relative_margin": 2},
         1,
+        0,
+        1,
         2.0,
         2.0,
         1,
@@ -462,39 +527,92 @@ def test_options_out_of_range_are_refused(options, says):
         mine(ranking(*FOUR), **options)
 
 
-def expected_row(retriever, asked, options, verdicts=None):
-    """The same choice made the plain way: the whole ranking at once, one rule after the other."""
-    hits = retriever.scores[asked["question"]]
+def ranked(hits, origin, gold_score):
+    """doc_id -> (origin, rank, score, the gold's score) of a ranking, best first."""
     order = sorted(hits, key=lambda doc_id: (-hits[doc_id], doc_id))
-    gold, gold_text = asked["doc_id"], retriever.texts_by_id[asked["doc_id"]]
-    gold_score = hits.get(gold, 0.0)
-    remaining, seen = [], {gold_text}
+    return {d: (origin, rank, hits[d], gold_score) for rank, d in enumerate(order, start=1)}
+
+
+def window_of(retriever, order, gold, options, seen):
+    """Of a ranking what is considered, and what of it a fallback may take."""
+    remaining = []
     for doc_id in order:
-        if retriever.texts_by_id[doc_id] not in seen:
-            seen.add(retriever.texts_by_id[doc_id])
+        text = retriever.texts_by_id[doc_id]
+        if text not in seen and doc_id != gold:
+            seen.add(text)
             remaining.append(doc_id)
-    window = remaining[options["range_min"] : options["range_max"]]
-    has_margin = options["absolute_margin"] is not None or options["relative_margin"]
     fallback = options["fallback_range_min"]
     low = set() if fallback is None else set(remaining[fallback:])
-    if options["max_score"] is not None:
-        window = [d for d in window if hits[d] <= options["max_score"]]
-    if options["min_score"] is not None:
-        window = [d for d in window if hits[d] >= options["min_score"]]
-    bounded = window
-    if gold_score > 0:
-        if options["absolute_margin"] is not None:
-            window = [d for d in window if hits[d] <= gold_score - options["absolute_margin"]]
-        if options["relative_margin"]:
-            window = [d for d in window if hits[d] <= gold_score * (1 - options["relative_margin"])]
+    seen.difference_update(retriever.texts_by_id[d] for d in remaining[options["range_max"] :])
+    return remaining[options["range_min"] : options["range_max"]], low
+
+
+def within_bounds(window, scored, options):
+    for name, beyond in (("max_score", 1), ("min_score", -1)):
+        bound = options[name]
+        if bound is not None:
+            window = [
+                d
+                for d in window
+                if all((score - bound) * beyond <= 0 for _, _, score, _ in scored[d])
+            ]
+    return window
+
+
+def within_margins(window, scored, options):
+    def fits(score, gold_score):
+        if not gold_score:
+            return True
+        absolute, relative = options["absolute_margin"], options["relative_margin"]
+        return (absolute is None or score <= gold_score - absolute) and (
+            not relative or score <= gold_score * (1 - relative)
+        )
+
+    return [d for d in window if all(fits(*one[2:]) for one in scored[d])]
+
+
+def expected_row(retriever, asked, options, verdicts=None):
+    """The same choice made the plain way: the whole rankings at once, one rule after the other."""
+    gold, gold_text = asked["doc_id"], retriever.texts_by_id[asked["doc_id"]]
+    hits = retriever.scores[asked["question"]]
+    like = retriever.scores[f"like {gold_text}"]
+    gold_score = hits.get(gold, 0.0)
+    by_question = ranked(hits, "question", gold_score)
+    by_gold = ranked(like, "gold", like.get(gold))
+    gold_rank = by_question[gold][1] if gold in by_question else None
+    if gold_rank is not None and gold_rank > options["range_max"]:
+        gold_rank = None
+    has_margin = options["absolute_margin"] is not None or options["relative_margin"]
+    fills_up = options["fallback_range_min"] is not None and (has_margin or verdicts is not None)
+    missed = fills_up and (gold_rank is None or not gold_score)
+    first, rest = {}, {"question": by_question, "gold": by_gold}.get(options["query"])
+    if missed and options["query"] != "gold":
+        first = {d: one for d, one in by_gold.items() if one[1] <= options["range_max"]}
+        rest = {d: one for d, one in by_question.items() if d not in first}
+    scored = {d: [one] for d, one in {**(rest or {}), **first}.items()}
+    if rest is None:  # fused, and the gold was found
+        within = [
+            {d: one for d, one in each.items() if one[1] <= options["range_max"]}
+            for each in (by_question, by_gold)
+        ]
+        both = {d: [r[d] for r in within if d in r] for d in [*within[0], *within[1]]}
+        order = sorted(both, key=lambda d: -sum(1 / (60 + one[1]) for one in both[d]))
+        scored = {d: sorted(both[d], key=lambda one: one[1]) for d in order}
+        rest = scored
+    seen = {gold_text}
+    first_window, _ = window_of(retriever, first, gold, options, seen)
+    first_window = within_margins(within_bounds(first_window, scored, options), scored, options)
+    bounded, low = window_of(retriever, rest, gold, options, seen)
+    bounded = within_bounds(bounded, scored, options)
+    window = within_margins(bounded, scored, options)
     filling = [d for d in bounded if d in low and d not in window]
     threshold = options["near_duplicate_threshold"]
     if threshold is None:
         threshold = 0.8 if options["relative_margin"] else 0
     if options["sampling_strategy"] == "random":
         draw = random.Random(f"{options['seed']}:{asked['question_id']}")
-        draw.shuffle(window)
-        draw.shuffle(filling)
+        for places in (first_window, window, filling):
+            draw.shuffle(places)
     if has_margin and gold_score == 0:
         window = [d for d in window if d in low] + [d for d in window if d not in low]
 
@@ -503,7 +621,7 @@ def expected_row(retriever, asked, options, verdicts=None):
         return len(a & b) / min(len(a), len(b)) >= threshold
 
     chosen, relevant = [], []
-    for doc_id in window + filling:
+    for doc_id in first_window + window + filling:
         others = [gold, *chosen]
         text = retriever.texts_by_id[doc_id]
         if threshold and any(near(text, retriever.texts_by_id[other]) for other in others):
@@ -514,17 +632,25 @@ def expected_row(retriever, asked, options, verdicts=None):
         chosen.append(doc_id)
         if len(chosen) == options["num_neg"]:
             break
-    chosen.sort(key=order.index)
-    rank = order.index(gold) + 1 if gold in order else None
+    places = [*first, *rest]
+    chosen.sort(key=places.index)
+    relevant.sort(key=places.index)
+    best = {d: scored[d][0] for d in chosen}
     return {
         "question_id": asked["question_id"],
         "doc_id": gold,
         "query": asked["question"],
         "hard_negatives": [retriever.texts_by_id[d] for d in chosen],
-        "negatives": [{"doc_id": d, "score": hits[d], "rank": order.index(d) + 1} for d in chosen],
+        "hard_negative_titles": [None] * len(chosen),
+        "negatives": [
+            {"doc_id": d, "score": best[d][2], "rank": best[d][1], "origin": best[d][0]}
+            for d in chosen
+        ],
         "gold_score": gold_score,
-        "gold_rank": rank if rank is not None and rank <= options["range_max"] else None,
-        "judged_relevant": sorted(relevant, key=order.index),
+        "gold_rank": gold_rank,
+        "judged_relevant": relevant,
+        "extra_positives": [retriever.texts_by_id[d] for d in relevant] if verdicts else None,
+        "extra_positive_ids": relevant if verdicts else None,
     }
 
 
@@ -542,6 +668,14 @@ def random_corpus(rng):
         found = rng.sample(sorted(texts), rng.randint(0, len(texts)))
         by_text = {text: float(rng.randint(1, 40)) for text in texts.values()}
         scores[query] = {doc_id: by_text[texts[doc_id]] for doc_id in found}
+    for text in sorted(set(texts.values())):
+        found = rng.sample(sorted(texts), rng.choice([0, 3, len(texts)]))
+        # A document is what its own best terms find first.
+        found += [d for d in sorted(texts) if found and texts[d] == text]
+        by_text = {text: float(rng.randint(1, 40)) for text in sorted(texts.values())} | {
+            text: 41.0
+        }
+        scores[f"like {text}"] = {doc_id: by_text[texts[doc_id]] for doc_id in found}
     return texts, scores
 
 
@@ -553,7 +687,15 @@ class Judge:
         self.asked = []
 
     def __call__(self, pairs):
-        assert pairs.columns == ["question_id", "query", "question", "scenario", "doc_id", "text"]
+        assert pairs.columns == [
+            "question_id",
+            "query",
+            "question",
+            "scenario",
+            "doc_id",
+            "title",
+            "text",
+        ]
         self.asked.append(pairs.to_dicts())
         return [self.verdict(row) for row in self.asked[-1]]
 
@@ -593,6 +735,7 @@ def test_a_judge_sees_question_query_and_text():
                 "question": "why",
                 "scenario": "A driver wonders.",
                 "doc_id": "a",
+                "title": None,
                 "text": "onlya",
             }
         ]
@@ -684,14 +827,16 @@ def test_the_depth_of_the_search_never_shows_in_the_result(seed):
         "seed": rng.randint(0, 3),
         "near_duplicate_threshold": rng.choice([None, 0, 0.5, 1.0]),
         "fallback_range_min": rng.choice([None, 0, 4, 20, 60]),
+        "query": rng.choice(["question", "question", "gold", "fused"]),
     }
     asked = [
-        question(doc_id, f"q{n}", rng.choice(sorted(scores)), texts[doc_id])
+        question(doc_id, f"q{n}", rng.choice(["one", "two", "three", "four"]), texts[doc_id])
         for n, doc_id in enumerate(rng.choices(sorted(texts), k=8))
     ]
     judge = Judge(lambda row: hash_verdict(row["question_id"], row["text"]))
     for is_relevant, verdicts in ((None, None), (judge, hash_verdict)):
-        mined = mine(retriever, *asked, **options, is_relevant=is_relevant)
+        relabel = is_relevant is not None
+        mined = mine(retriever, *asked, **options, is_relevant=is_relevant, relabel=relabel)
         rows = mined.produced.rows
         expected = [expected_row(retriever, one, options, verdicts) for one in asked]
         assert rows.to_dicts() == pl.DataFrame(expected, schema=rows.schema).to_dicts()

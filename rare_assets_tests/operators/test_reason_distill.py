@@ -5,8 +5,9 @@ import re
 import polars as pl
 import pytest
 
+from rare_assets.operators.distilled import copied_share, distil
 from rare_assets.operators.judge import Judge
-from rare_assets.operators.reason_distill import distil, reason_distill
+from rare_assets.operators.reason_distill import NoReferences, reason_distill
 from rare_assets.operators.templates import load_templates
 from rare_assets.schemas import HardNegatives, Reasoning, TeacherRejects
 from rare_assets.teacher.interface import TeacherStopped, Unusable
@@ -28,8 +29,9 @@ def mined(question_id, doc_id, negatives):
         "doc_id": doc_id,
         "query": "Why?",
         "hard_negatives": [f"text of {negative}" for negative in negatives],
+        "hard_negative_titles": [f"Title of {negative}" for negative in negatives],
         "negatives": [
-            {"doc_id": negative, "score": 9.0 - rank, "rank": rank}
+            {"doc_id": negative, "score": 9.0 - rank, "rank": rank, "origin": "question"}
             for rank, negative in enumerate(negatives, start=1)
         ],
         "gold_score": 9.0,
@@ -38,14 +40,11 @@ def mined(question_id, doc_id, negatives):
     }
 
 
-def corpus(size=1, negatives=("n1", "n2", "n3"), answers=None):
+def corpus(size=1, negatives=("n1", "n2", "n3"), answers=None, origin="given"):
     """Questions, documents and hard negatives, one question `q<i>` a document `d<i>`."""
     ids = range(size)
     docs = documents(
-        *(
-            {"doc_id": f"d{i}", "text": f"text of d{i}", "answer": (answers or {}).get(f"d{i}")}
-            for i in ids
-        )
+        *({"doc_id": f"d{i}", "text": f"text of d{i}", "title": f"Title of d{i}"} for i in ids)
     )
     asked = questions(
         *(
@@ -55,6 +54,8 @@ def corpus(size=1, negatives=("n1", "n2", "n3"), answers=None):
                 "text_hash": text_hash(f"text of d{i}"),
                 "question": f"Why {i}?",
                 "scenario": f"Scenario {i}.",
+                "origin": origin,
+                "reference_answer": (answers or {}).get(f"d{i}"),
             }
             for i in ids
         )
@@ -71,31 +72,43 @@ def run(tables, script, *, shuffle=0, stop_after=None, **options):
     return produced.rows, produced.rejects, teacher
 
 
-def one(*answers, gold=None, **options):
+def one(*answers, gold=None, origin="given", **options):
     """The outcome for one question of a teacher that gives `answers` one after the other."""
-    tables = corpus(answers={"d0": gold})
+    tables = corpus(answers={"d0": gold}, origin=origin)
     rows, rejects, _ = run(tables, lambda _, attempt: answers[attempt], **options)
     return rows.to_dicts(), rejects.to_dicts()
 
 
 def test_a_row_has_the_columns_of_the_table():
-    given = answer("The <answer>B</answer>", thinking="A chain.", completion_tokens=70)
+    given = answer(
+        "The <documents>2, 9</documents><answer>B</answer>",
+        thinking="A chain.",
+        completion_tokens=70,
+    )
     [row], rejects = one("", given)
     order = row.pop("context_doc_ids")
     assert sorted(order) == ["d0", "n1", "n2", "n3"]
     assert order[row.pop("gold_position")] == "d0"
+    assert row.pop("context") == [
+        {"doc_id": each, "title": f"Title of {each}", "text": f"text of {each}"} for each in order
+    ]
+    assert row.pop("used_doc_ids") == order[1:2]
+    assert row.pop("gold_used") is (order[1] == "d0")
+    assert row.pop("suspected_relevant") == [each for each in order[1:2] if each != "d0"]
     assert row == {
         "question_id": "q0",
         "sample_index": 0,
         "doc_id": "d0",
         "text": "text of d0",
+        "title": "Title of d0",
         "question": "Why 0?",
         "scenario": "Scenario 0.",
+        "reference_answer": None,
         "hard_negatives": ["text of n1", "text of n2", "text of n3"],
         "left_out": [],
         "reasoning": "A chain.",
         "answer": "B",
-        "raw_answer": "<think>\nA chain.\n</think>\nThe <answer>B</answer>",
+        "raw_answer": "<think>\nA chain.\n</think>\nThe <documents>2, 9</documents><answer>B</answer>",
         "model": "scripted-1",
         "finish_reason": "stop",
         "prompt_tokens": 20,
@@ -111,7 +124,7 @@ def test_the_teacher_sees_the_documents_in_the_order_that_is_stored():
     prompts = {ask.key: ask.messages[-1]["content"] for ask in teacher.asked}
     for row in rows.to_dicts():
         prompt = prompts[f"{row['question_id']}#0"]
-        shown = re.findall(r'number="(\d)">\ntext of (\w+)\n</document-', prompt)
+        shown = re.findall(r'number="(\d)">\nTitle of \w+\n\ntext of (\w+)\n</document-', prompt)
         assert shown == [(str(n), d) for n, d in enumerate(row["context_doc_ids"], start=1)]
         assert f"Why {row['doc_id'][1:]}?" in prompt
         assert f"Scenario {row['doc_id'][1:]}." in prompt
@@ -216,13 +229,116 @@ def test_questions_that_cannot_be_asked_go_to_the_rejects():
         (answer("Brine. <answer>B"), "Brine.", "B"),
         (answer("Brine. <answer>A</answer> or rather <answer>B</answer>"), "Brine. <answer>A</answer> or rather", "B"),
         (answer("Salt makes brine, so it melts."), "Salt makes brine, so it melts.", None),
-        (answer("<answer>B</answer> since brine."), "<answer>B</answer> since brine.", "B"),
+        (answer("<answer>B</answer> since brine."), "since brine.", "B"),
         (answer("<think>\n\n</think>\n\nBrine. <answer>B</answer>"), "Brine.", "B"),
         (answer("Brine. <answer>B</answer>", thinking="  "), "Brine.", "B"),
     ],
 )  # fmt: skip
 def test_chain_and_answer_are_told_apart(given, reasoning, final):
-    assert distil(given) == (reasoning, final)
+    assert distil(given)[:2] == (reasoning, final)
+
+
+@pytest.mark.parametrize(
+    ("said", "numbers"),
+    [
+        ("<documents>3, 1</documents>", [3, 1]),
+        ("<DOCUMENTS>[1]; 2 and 1</DOCUMENTS>", [1, 2]),
+        ("<documents>Document 2</documents>", [2]),
+        ("<documents>none</documents>", []),
+        ("<documents>None of them</documents>", []),
+        ("<documents>3, 1", [3, 1]),
+        ("<documents>1</documents> or <documents>2</documents>", [2]),
+        ("<documents></documents>", None),
+        ("<documents>all</documents>", None),
+        ("", None),
+    ],
+)
+def test_the_documents_named_are_read_and_taken_out(said, numbers):
+    text = f"Brine freezes lower.\n{said}\n<answer>B</answer>"
+    assert distil(answer(text)) == ("Brine freezes lower.", "B", numbers) or numbers == [2]
+    assert distil(answer(text)).documents == numbers
+    assert distil(answer(f"<think>Brine freezes lower.</think>{said}<answer>B</answer>")) == (
+        *("Brine freezes lower.", "B"),
+        numbers,
+    )
+
+
+def used(said, **options):
+    [row], _ = one(f"Brine freezes lower.\n{said}\n<answer>B</answer>", **options)
+    gold = row["gold_position"]
+    return row["used_doc_ids"], row["gold_used"], row["suspected_relevant"], row, gold
+
+
+def test_documents_named_are_kept_by_id():
+    _, _, _, row, gold = used("")
+    order = row["context_doc_ids"]
+    other = (gold + 1) % 4
+    said = f"<documents>{other + 1}, {gold + 1}</documents>"
+    assert used(said)[:3] == ([order[other], "d0"], True, [order[other]])
+    assert used(f"<documents>{other + 1}</documents>")[:3] == (
+        [order[other]],
+        False,
+        [order[other]],
+    )
+    assert used("<documents>none</documents>")[:3] == ([], False, [])
+    # Numbers that no document has say nothing.
+    assert used("<documents>17</documents>")[:3] == (None, None, None)
+    assert used("")[:3] == (None, None, None)
+
+
+def test_a_share_of_the_questions_is_shown_without_their_gold_document():
+    rows, _, teacher = run(
+        corpus(60, answers={f"d{i}": "B" for i in range(60)}),
+        lambda *_: "Hm. <documents>1</documents> <answer>It is not settled.</answer>",
+        without_gold=0.5,
+        rejection_samples=1,
+        n=1,
+    )
+    # Sampled are those alone that were shown their gold document.
+    assert rows["gold_position"].null_count() == rows.height
+    assert 15 < rows.height < 45
+    for row in rows.to_dicts():
+        assert row["context_doc_ids"] == [each["doc_id"] for each in row["context"]]
+        assert sorted(row["context_doc_ids"]) == ["n1", "n2", "n3"]
+        assert (row["gold_used"], row["answer_correct"]) == (None, None)
+        assert row["suspected_relevant"] == row["used_doc_ids"] == row["context_doc_ids"][:1]
+        prompt = next(a for a in teacher.asked if a.key == f"{row['question_id']}#0").messages[-1]
+        assert f"text of {row['doc_id']}\n" not in prompt["content"]
+    every, _, _ = run(corpus(60), lambda *_: GOOD, without_gold=1)
+    assert every["gold_position"].null_count() == 60
+    alone, _, _ = run(corpus(negatives=()), lambda *_: GOOD, without_gold=1)
+    assert alone["context_doc_ids"].to_list() == [["d0"]]
+
+
+DOCUMENT = (
+    "Salt dissolves in the thin film of water on the ice and lowers its freezing point, so that more ice "
+    "melts until the brine is too weak to melt any more of it."
+)
+IN_OWN_WORDS = (
+    "The driver asks what salt does. Brine stays liquid where pure water would not, so the film "
+    "eats into the ice and grows. That ends once it is diluted."
+)
+
+
+def test_a_chain_copied_from_one_document_is_unusable():
+    asked, docs, found = corpus()
+    tables = asked, docs.with_columns(text=pl.lit(DOCUMENT)), found
+    copied = f"{DOCUMENT} So it melts. <answer>It melts.</answer>"
+    rows, rejects, _ = run(tables, lambda *_: copied)
+    assert rows.is_empty()
+    assert rejects.select("reason", "attempts").rows() == [("copied_reasoning", 3)]
+    quoting = f'{IN_OWN_WORDS} As they say, "{DOCUMENT[:60]}". <answer>It melts.</answer>'
+    rows, rejects, _ = run(tables, lambda *_: quoting)
+    assert (rows.height, rejects.height) == (1, 0)
+
+
+def test_what_is_copied_is_counted_in_runs_in_any_script():
+    assert copied_share(DOCUMENT, DOCUMENT) == 1.0
+    assert copied_share(IN_OWN_WORDS, DOCUMENT) == 0.0
+    assert copied_share("", DOCUMENT) == 0.0
+    chinese = "盐溶解在冰面上的水膜中并降低其凝固点因此更多的冰融化直到盐水太稀"
+    assert copied_share(chinese, chinese + "为止") == 1.0
+    assert copied_share("司机想知道为什么撒盐有用这是因为盐水比纯水更难结冰", chinese) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -240,6 +356,12 @@ def test_chain_and_answer_are_told_apart(given, reasoning, final):
         (answer("Brine. <answer></answer>"), "no_answer"),
         (answer("..."), "no_reasoning"),
         (answer("<think></think>"), "no_reasoning"),
+        (answer("<answer>B</answer>"), "no_reasoning"),
+        (answer("<documents>1</documents>\n<answer>It melts.</answer>"), "no_reasoning"),
+        (answer("The answer is <answer>B</answer>."), "no_reasoning"),
+        (answer("**Final answer:** <answer>B</answer>"), "no_reasoning"),
+        (answer("B"), "no_reasoning"),
+        (answer("It melts."), "no_reasoning"),
     ],
 )
 def test_an_unusable_answer_is_asked_for_again_and_then_rejected(given, reason):
@@ -266,7 +388,7 @@ def test_an_unusable_answer_is_asked_for_again_and_then_rejected(given, reason):
     [
         ("Brine. <answer>(b)</answer>", "B", True),
         ("Brine. <answer>C</answer>", "B", False),
-        ("Brine, so B.", "B", False),
+        ("Salt makes brine, so it is B.", "B", False),
         ("Brine. <answer>C</answer>", None, None),
         ("Brine. <answer>C</answer>", "  ", None),
     ],
@@ -279,14 +401,19 @@ def test_answers_are_compared_with_the_gold_ones_and_kept_either_way(given, gold
 
 
 def test_rejection_sampling_asks_until_the_answer_agrees_and_keeps_the_wrong_ones():
-    wrong = ["Hm. <answer>C</answer>", "", "Hm. <answer>D</answer>", "Brine."]
+    wrong = [
+        "Hm. <answer>C</answer>",
+        "",
+        "Hm. <answer>D</answer>",
+        "Salt makes brine, so it melts.",
+    ]
     [row], rejects = one(*wrong, "Brine. <answer>B</answer>", gold="B", rejection_samples=8)
     assert (row["answer"], row["answer_correct"], row["attempts"]) == ("B", True, 5)
     assert row["prompt_tokens"] == 50
     assert [(r["reason"], r["detail"], r["prompt_tokens"], r["attempts"]) for r in rejects] == [
         ("wrong_answer_retried", "Hm. <answer>C</answer>", 0, 0),
         ("wrong_answer_retried", "Hm. <answer>D</answer>", 0, 0),
-        ("wrong_answer_retried", "Brine.", 0, 0),
+        ("wrong_answer_retried", "Salt makes brine, so it melts.", 0, 0),
     ]
 
 
@@ -302,7 +429,11 @@ def test_rejection_sampling_that_never_agrees_rejects_every_answer_once():
 
 def test_rejection_sampling_leaves_questions_without_a_gold_answer_alone():
     tables = corpus(3, answers={"d1": "B"})
-    script = {"q0": ["Brine."], "q1": [""] * 4 + [GOOD, "Hm. <answer>B</answer>"], "q2": [""] * 9}
+    script = {
+        "q0": ["Brine freezes lower than water."],
+        "q1": [""] * 4 + [GOOD, "Hm. <answer>B</answer>"],
+        "q2": [""] * 9,
+    }
     rows, rejects, _ = run(
         tables, lambda ask, attempt: script[ask.key[:2]][attempt], rejection_samples=6
     )
@@ -334,6 +465,46 @@ def test_with_a_judge_answers_that_differ_in_words_alone_are_taken():
     assert (row["answer"], row["answer_correct"], rejects) == ("a mile", False, [])
 
 
+def test_what_the_teacher_wrote_itself_is_no_proof_of_a_wrong_answer():
+    written = {"gold": "B", "origin": "written"}
+    [row], _ = one("Brine. <answer>(b)</answer>", **written)
+    assert row["answer_correct"] is True
+    [row], _ = one("Brine. <answer>C</answer>", **written)
+    assert row["answer_correct"] is None
+    judge = Judge(ScriptedTeacher(lambda *_: '{"explanation": "", "verdict": false}'), TEMPLATES)
+    [row], _ = one("Brine. <answer>C</answer>", judge=judge, **written)
+    assert row["answer_correct"] is False
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "message"),
+    [
+        ({"rejection_samples": 8}, {}, "rejection_samples .* no question of this shard has one"),
+        ({"rejection_samples": 8}, {"gold": "B", "origin": "written"}, "the teacher wrote those"),
+        ({"judge": object()}, {}, "judge_answers .* no question of this shard has one"),
+    ],
+)
+def test_what_nothing_can_be_compared_with_is_refused_before_the_first_request(
+    options, given, message
+):
+    with pytest.raises(NoReferences, match=message):
+        one(**given, **options)
+    assert run(corpus(0), lambda *_: GOOD, rejection_samples=8)[0].is_empty()
+
+
+def test_an_estimate_counts_the_attempts_that_sampling_may_take():
+    _, _, teacher = run(
+        corpus(3, answers={"d1": "B"}), lambda *_: "Hm. <answer>B</answer>", rejection_samples=6
+    )
+    assert {ask.key: ask.may_take for ask in teacher.asked} == {"q0#0": 1, "q1#0": 6, "q2#0": 1}
+
+
+def test_a_question_without_a_scenario_is_asked_as_one():
+    asked, docs, found = corpus()
+    _, _, teacher = run((asked.with_columns(scenario=pl.lit("")), docs, found), lambda *_: GOOD)
+    assert "Scenario: (none given)\n" in teacher.asked[0].messages[-1]["content"]
+
+
 def test_no_sample_is_lost_among_faults():
     def script(ask, attempt):
         number = int(ask.key[1:].partition("#")[0]) + ask.sample
@@ -357,9 +528,11 @@ def test_a_teacher_that_stops_stops_the_operator():
         run(corpus(5), lambda *_: GOOD, stop_after=2)
 
 
-@pytest.mark.parametrize("options", [{"n": 0}, {"max_attempts": 0}, {"rejection_samples": -1}])
+@pytest.mark.parametrize(
+    "options", [{"n": 0}, {"max_attempts": 0}, {"rejection_samples": -1}, {"without_gold": 1.5}]
+)
 def test_a_number_out_of_range_is_refused(options):
-    with pytest.raises(ValueError, match="must be at least 1"):
+    with pytest.raises(ValueError, match="must be"):
         run(corpus(), lambda *_: GOOD, **options)
 
 

@@ -30,10 +30,15 @@ def test_packaged_prompts_have_both_parts_and_stay_short():
 def test_packaged_doc2query_shows_braces_as_a_model_should_see_them():
     quoted = quote(["Ice floats."], numbered=False)
     system, user = load_templates().doc2query.messages(
-        {"document": quoted.text, "boundary": quoted.boundary}
+        {
+            "document": quoted.text,
+            "boundary": quoted.boundary,
+            "wanted": "One.",
+            "reply": '{"question": "..."}',
+        }
     )
     assert (system["role"], user["role"]) == ("system", "user")
-    assert '{"question": "...", "scenario": "..."}' in user["content"]
+    assert '{"question": "..."}' in user["content"]
     assert (
         f"<document-{quoted.boundary}>\nIce floats.\n</document-{quoted.boundary}>"
         in user["content"]

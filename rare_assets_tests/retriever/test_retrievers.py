@@ -171,6 +171,72 @@ def test_columns_are_the_interfaces(retriever, corpus):
     assert retriever.texts([]).schema == TEXTS
 
 
+def test_titles_are_searched_with_their_texts_and_kept_apart(retriever, tmp_path):
+    text = "Tokens expire after an hour."
+    titles = {"one": "Sessions, API v1", "two": "Sessions, API v2", "three": "Tokens expire"}
+    corpus = Corpus(tmp_path / "documents")
+    corpus.put(
+        "a", {"one": text, "two": text + " Renew them.", "three": text, "four": text}, titles
+    )
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+
+    assert found(retriever.search(queries("api v2", "v1"), depth=9)) == {
+        "q1": ["two", "one"],
+        "q2": ["one"],
+    }
+    # A title that the text begins with does not count twice.
+    both = retriever.search(queries("tokens"), depth=9).filter(
+        pl.col("doc_id").is_in(["three", "four"])
+    )
+    assert both["score"].n_unique() == 1
+    held = {doc_id: title for doc_id, _, title in retriever.texts([*titles, "four"]).iter_rows()}
+    assert held == {**titles, "four": None}
+    assert set(retriever.texts(["one", "three"])["text"]) == {text}
+
+    corpus.put(
+        "a", {"one": text, "two": text}, {"one": "Sessions, API v3", "two": "Sessions, API v2"}
+    )
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+    assert found(retriever.search(queries("v3", "v1"), depth=9)) == {"q1": ["one"]}
+
+
+def test_a_text_is_searched_with_by_its_best_terms(retriever, known_corpus):
+    retriever.sync(known_corpus.shards, known_corpus.read, Bm25())
+    documents = {k: v for shard in known_corpus.documents.values() for k, v in shard.items()}
+    frequency = {w: sum(w in text.split() for text in documents.values()) for w in WORDS}
+    text = "kappa kappa kappa alpha unknown unknown unknown " + documents["d07"]
+
+    hits = retriever.search_like(queries(text, "unknown the", documents["d11"]), depth=40)
+
+    def weight(term, words):
+        return words.count(term) * math.log(
+            1 + (40 - frequency[term] + 0.5) / (frequency[term] + 0.5)
+        )
+
+    for name, words in (("q1", text.split()), ("q3", documents["d11"].split())):
+        terms = sorted(set(words) & set(WORDS), key=lambda t: (-round(weight(t, words), 6), t))[:12]
+        expected = bm25_scores(documents, " ".join(terms), 0.9, 0.4)
+        got = dict(hits.filter(question_id=name).select("doc_id", "score").iter_rows())
+        assert got == pytest.approx(expected, rel=2e-6)
+    assert hits.filter(question_id="q2").is_empty()
+    assert hits.schema == HITS
+    assert retriever.search_like(queries(), depth=3).schema == HITS
+
+
+def test_only_the_best_terms_are_looked_for(retriever, tmp_path):
+    rare = [f"rare{n}word" for n in range(14)]
+    corpus = Corpus(
+        tmp_path / "documents",
+        {"a": {**{f"d{n:02}": f"common {word}" for n, word in enumerate(rare)}, "e": "common"}},
+    )
+    retriever.sync(corpus.shards, corpus.read, Bm25())
+
+    hits = retriever.search_like(queries(" ".join(["common", *rare])), depth=40)
+
+    # Twelve of equal weight, the first by their letters; the common word is not among them.
+    assert set(hits["doc_id"]) == {f"d{rare.index(word):02}" for word in sorted(rare)[:12]}
+
+
 def test_words_match_by_their_stem_and_stop_words_never(retriever, corpus):
     retriever.sync(corpus.shards, corpus.read, Bm25())
     asked = queries("a chasing cat's barks", "the and of it", " ", "unheard", "mice")
@@ -231,7 +297,7 @@ def test_a_sync_sends_only_what_changed(retriever, corpus):
         "q1": ["moon", "tide"],
         "q3": ["dog"],
     }
-    assert retriever.texts(["moon", "star"]).rows() == [("moon", "The moon is new.")]
+    assert retriever.texts(["moon", "star"]).rows() == [("moon", "The moon is new.", None)]
 
     corpus.drop("animals")
     smaller = retriever.sync(corpus.shards, corpus.read, Bm25())

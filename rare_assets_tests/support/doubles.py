@@ -104,6 +104,12 @@ class GivenRanking:
             ]
         return pl.DataFrame(rows, schema=HITS, orient="row")
 
+    def search_like(self, texts, *, depth):
+        """Scores of a document's text are given under "like <text>"."""
+        hits = self.search(texts.with_columns(query="like " + pl.col("query")), depth=depth)
+        self.depths[-1] = (-depth, len(texts))
+        return hits
+
     def score(self, pairs):
         assert dict(pairs.schema) == PAIRS
         rows = [
@@ -119,7 +125,7 @@ class GivenRanking:
     def texts(self, doc_ids):
         doc_ids = list(doc_ids)
         self.fetched += doc_ids
-        rows = [(d, self.texts_by_id[d]) for d in doc_ids if d not in self.forgotten]
+        rows = [(d, self.texts_by_id[d], None) for d in doc_ids if d not in self.forgotten]
         return pl.DataFrame(rows, schema=TEXTS, orient="row")
 
 
@@ -133,6 +139,8 @@ def documents(*rows) -> pl.DataFrame:
         [
             {
                 "title": None,
+                "question": None,
+                "scenario": None,
                 "answer": None,
                 "text_hash": text_hash(row["text"]),
                 "source": f"inline:{number}",
@@ -145,6 +153,8 @@ def documents(*rows) -> pl.DataFrame:
             "doc_id": pl.String,
             "text": pl.String,
             "title": pl.String,
+            "question": pl.String,
+            "scenario": pl.String,
             "answer": pl.String,
             "text_hash": pl.String,
             "source": pl.String,
@@ -159,6 +169,8 @@ def questions(*rows) -> pl.DataFrame:
         [
             {
                 "scenario": "Somebody wonders.",
+                "origin": "written",
+                "reference_answer": None,
                 "model": "scripted-1",
                 "prompt_tokens": 10,
                 "completion_tokens": 5,
@@ -173,6 +185,8 @@ def questions(*rows) -> pl.DataFrame:
             "text_hash": pl.String,
             "question": pl.String,
             "scenario": pl.String,
+            "origin": pl.String,
+            "reference_answer": pl.String,
             "model": pl.String,
             "prompt_tokens": pl.Int64,
             "completion_tokens": pl.Int64,

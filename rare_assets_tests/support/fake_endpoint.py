@@ -621,7 +621,8 @@ def _fill(
     match schema.get("type"):
         case "object":
             return {
-                name: _fill(part, root, words, rng)
+                # Short as a reference answer is.
+                name: _phrase(words, rng, 3) if name == "answer" else _fill(part, root, words, rng)
                 for name, part in schema.get("properties", {}).items()
             }
         case "array":
@@ -635,7 +636,7 @@ def _fill(
             return None
     text = (
         f"Considering {_phrase(words, rng, 9)}, how does {_phrase(words, rng, 5)} follow from "
-        f"{_phrase(words, rng, 7)}, and what would change without {_phrase(words, rng, 4)}?"
+        f"{_phrase(words, rng, 7)} without {_phrase(words, rng, 4)}?"
     )
     return text[: schema.get("maxLength")]
 

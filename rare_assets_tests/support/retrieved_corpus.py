@@ -27,12 +27,17 @@ class Corpus:
         for shard, documents in (shards or {}).items():
             self.put(shard, documents)
 
-    def put(self, shard: str, documents: Mapping[str, str]) -> None:
-        content = hashlib.sha256(json.dumps(list(documents.items())).encode()).hexdigest()[:16]
+    def put(
+        self, shard: str, documents: Mapping[str, str], titles: Mapping[str, str] | None = None
+    ) -> None:
+        titles = titles or {}
+        held = [*documents.items(), *titles.items()]
+        content = hashlib.sha256(json.dumps(held).encode()).hexdigest()[:16]
         pl.DataFrame(
             {
                 "doc_id": list(documents),
                 "text": list(documents.values()),
+                "title": pl.Series([titles.get(doc_id) for doc_id in documents], dtype=pl.String),
                 "text_hash": [text_hash(text) for text in documents.values()],
                 "source": [f"{shard}.jsonl:{row}" for row in range(1, len(documents) + 1)],
             }

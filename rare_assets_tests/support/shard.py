@@ -12,6 +12,7 @@ from rare_assets.checks.by_table import RULES
 from rare_assets.checks.judgement import Judgement, StoredShard
 from rare_assets.corpus.source import CorpusSource
 from rare_assets.operators.read_documents import read_documents
+from rare_assets.retriever.interface import TEXTS
 from rare_assets.settings import SAMPLE_CORPUS
 from rare_assets.storage.tables import ParquetTables
 from rare_assets_tests.support.rows import rows
@@ -31,8 +32,8 @@ class HeldCorpus:
         yield self
 
     def texts(self, doc_ids):
-        held = [(doc_id, CORPUS[doc_id]) for doc_id in doc_ids if doc_id in CORPUS]
-        return pl.DataFrame(held, schema={"doc_id": pl.String, "text": pl.String}, orient="row")
+        held = [(doc_id, CORPUS[doc_id], None) for doc_id in doc_ids if doc_id in CORPUS]
+        return pl.DataFrame(held, schema=TEXTS, orient="row")
 
 
 class Stored:

@@ -5,8 +5,8 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, Field
 
-from rare_assets.operators.doc2query import HardQuestion
-from rare_assets.operators.judge import Verdict
+from rare_assets.operators.judge import QuestionVerdicts, Verdict
+from rare_assets.operators.question_reply import HardQuestion, reply_model
 from rare_assets.teacher.interface import Ask
 from rare_assets.teacher.wire import (
     answer_from_record,
@@ -205,13 +205,26 @@ def test_a_stored_answer_comes_back_as_it_was_but_reused():
 def test_the_keys_of_what_is_asked_stay_as_they_were_first_stored():
     # Taken from answers that were paid for: a change here asks each of them again.
     why = ({"role": "user", "content": "Why?"},)
-    keys = {
-        kind: answer_key("m", Ask("k", why, schema=kind), 0) for kind in (HardQuestion, Verdict)
-    }
-    assert {kind.__name__: key.hex() for kind, key in keys.items()} == {
-        "HardQuestion": "ed6e8ec5ac2d201feba600bcc9bfd4f0daa95048d2ec46341ece1c1ff45e340d",
-        "Verdict": "3b586acceafdd72c8b93e19148fa7f061557d028e80a4a769693636821b1efcb",
-    }
+    kinds = (HardQuestion, reply_model(2), reply_model(1, long=True), QuestionVerdicts, Verdict)
+    keys = [answer_key("m", Ask("k", why, schema=kind), 0).hex() for kind in kinds]
+    assert keys == [
+        "82105f709843ff38a0d095dc171d7319e306f7c330076b043afa10044b6a0664",
+        "47c856b5a6a5bcf2db62b6441f26f9bdfed501426bb2bef871767cf1ecc318df",
+        "cde7bdeda266d9937edb5b09ece8103e30bfcf386f293cdf7daeec7a08e3907f",
+        "f269f58061c961924924b351317c7a2e4168730c5d42dcc38d1c9b58b0410ad9",
+        "3b586acceafdd72c8b93e19148fa7f061557d028e80a4a769693636821b1efcb",
+    ]
+
+
+def test_the_schema_that_is_sent_holds_no_docstring_of_ours():
+    for kind in (HardQuestion, reply_model(3, further=("level",)), QuestionVerdicts, Verdict):
+        sent = json_schema(kind)
+        described = json.dumps(sent)
+        for model in (kind, HardQuestion, *kind.__mro__):
+            if model.__doc__:
+                assert model.__doc__.split(".")[0] not in described
+        assert "title" not in sent
+        assert "description" not in sent
 
 
 def test_a_reply_model_may_be_renamed_and_its_docstring_reworded():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from rare_assets.retriever.elasticsearch.connection import (
 )
 from rare_assets.retriever.elasticsearch.index import MAX_TERMS, Alias, ConcreteIndex
 from rare_assets.retriever.interface import (
+    BEST_TERMS,
     HITS,
     REJECTS,
     SCORES,
@@ -39,6 +41,7 @@ from rare_assets.retriever.interface import (
     ShardContent,
     SyncReport,
 )
+from rare_assets.text.titled import titled
 
 MAX_HITS = 10_000  # what a server returns for one query by default (index.max_result_window)
 MAX_TIES = 1_000  # hits looked through for ties at the depth asked for
@@ -162,6 +165,8 @@ class ElasticsearchRetriever:
         self._settle_or_warn()
         wanted = {_version(s, content.content_hash) for s, content in shards.items()}
         target = self._alias.target(bm25)
+        if not target.visible:
+            progress(f"making {target.name}: no index of this version ranks so yet")
         self._alias.refresh(target.name)
         held = self._inventory(target.name)
         send = [s for s, (content, n) in shards.items() if held.get((s, content), 0) != n]
@@ -254,6 +259,43 @@ class ElasticsearchRetriever:
             ValueError: `depth` is not within 1 and 10,000.
             ElasticsearchError: see the class; a refused query is named by its question_id.
         """
+        return self._ranked(queries, depth, lambda _, texts, __: [_match(text) for text in texts])
+
+    def search_like(self, texts: pl.DataFrame, *, depth: int) -> pl.DataFrame:
+        """Rank the corpus by what each text is about: QUERIES in, HITS out; see the interface.
+
+        The server makes the terms and counts them; with several primary shards it counts in one of
+        them.
+
+        Raises:
+            IndexMissing: there is no index yet.
+            ValueError: `depth` is not within 1 and 10,000.
+            ElasticsearchError: see the class.
+        """
+        return self._ranked(texts, depth, self._best_terms)
+
+    def _best_terms(
+        self, index: ConcreteIndex, texts: Sequence[str], stop: Event
+    ) -> list[dict[str, Any]]:
+        """For each text the query for its best terms."""
+        asked = {"fields": ["text"], "term_statistics": True, "field_statistics": True}
+        bare = dict.fromkeys(("positions", "offsets", "payloads"), False)
+        answer = self._connection.ask(
+            "find the best terms of documents",
+            lambda: self._connection.client.mtermvectors(
+                index=index.name, docs=[{"doc": {"text": text}, **asked, **bare} for text in texts]
+            ),
+            stop,
+        )
+        return [_any_of(_best(each)) for each in answer["docs"]]
+
+    def _ranked(
+        self,
+        queries: pl.DataFrame,
+        depth: int,
+        bodies: Callable[[ConcreteIndex, Sequence[str], Event], list[dict[str, Any]]],
+    ) -> pl.DataFrame:
+        """HITS of QUERIES, each turned into the query that is sent, many at a time."""
         if not 1 <= depth <= MAX_HITS:
             raise ValueError(f"depth is {depth}: Elasticsearch returns 1 to {MAX_HITS} hits")
         index = self._alias.visible()
@@ -261,7 +303,9 @@ class ElasticsearchRetriever:
         names, texts = queries["question_id"].to_list(), queries["query"].to_list()
 
         def rank(batch: tuple[int, ...], stop: Event) -> _Hits:
-            return self._rank(index, names, texts, batch, depth, stop)
+            made = bodies(index, [texts[number] for number in batch], stop)
+            sent = dict(zip(batch, made, strict=True))
+            return self._rank(index, names, sent, depth, stop)
 
         found = _Hits([], [], [], [])
         batches = batched(range(len(queries)), self.batch_size)
@@ -324,7 +368,7 @@ class ElasticsearchRetriever:
         """
         self._alias.visible()
 
-        def texts(batch: tuple[str, ...], stop: Event) -> dict[str, str]:
+        def texts(batch: tuple[str, ...], stop: Event) -> dict[str, tuple[str, str | None]]:
             body: dict[str, Any] = {
                 "query": {"bool": {"filter": {"terms": {"doc_id": batch}}}},
                 "size": len(batch) + COPIES,
@@ -337,13 +381,20 @@ class ElasticsearchRetriever:
                 body["collapse"] = {"field": "doc_id"}
                 hits = self._connection.search("read texts", self.index, body, stop)
             sources = [hit["_source"] for hit in hits]
-            return {source["doc_id"]: source.get("text", "") for source in sources}
+            return {
+                source["doc_id"]: (
+                    source.get("text", ""),
+                    source.get("heading", source.get("title")),
+                )
+                for source in sources
+            }
 
         batches = batched(dict.fromkeys(doc_ids), TEXTS_AT_ONCE)
-        found: dict[str, str] = {}
+        found: dict[str, tuple[str, str | None]] = {}
         for some in self._connection.parallel(texts, batches):
             found.update(some)
-        return pl.DataFrame({"doc_id": list(found), "text": list(found.values())}, schema=TEXTS)
+        rows = [(doc_id, *document) for doc_id, document in found.items()]
+        return pl.DataFrame(rows, schema=TEXTS, orient="row")
 
     def settle(self) -> None:
         """Wait until what the last sync removed is gone from the server, too.
@@ -483,12 +534,15 @@ class ElasticsearchRetriever:
                 content_hash, n_documents = shards[shard]
                 version = _version(shard, content_hash)
                 rows = 0
-                frame = read(shard).select("doc_id", "text", "text_hash")
+                frame = read(shard)
+                if "title" not in frame.collect_schema():
+                    frame = frame.with_columns(title=pl.lit(None, pl.String))
+                frame = frame.select("doc_id", "text", "text_hash", "title")
                 for chunk in frame.collect_batches(chunk_size=self.bulk_size):
                     rows += chunk.height
                     for row in chunk.iter_rows(named=True):
                         row |= {"shard": shard, "content_hash": content_hash, "version": version}
-                        yield row
+                        yield _with_heading(row)
                 if rows != n_documents:
                     raise IndexConflict(
                         f"shard {shard!r} has {rows} documents, not the {n_documents} it was said "
@@ -700,8 +754,7 @@ class ElasticsearchRetriever:
         self,
         index: ConcreteIndex,
         names: Sequence[str],
-        queries: Sequence[str],
-        batch: Sequence[int],
+        queries: Mapping[int, dict[str, Any]],
         depth: int,
         stop: Event,
     ) -> _Hits:
@@ -711,14 +764,14 @@ class ElasticsearchRetriever:
         beyond those returned could tie with the last place.
         """
         found = _Hits([], [], [], [])
-        todo = list(batch)
+        todo = list(queries)
         size = min(depth + max(2, depth // 10), MAX_HITS)
         while todo:
             again = []
             for part in batched(todo, max(1, min(self.batch_size, 20 * MAX_HITS // size))):
                 bodies = [
                     {
-                        "query": _match(queries[number]),
+                        "query": queries[number],
                         "size": size,
                         "docvalue_fields": ["doc_id", "text_hash"],
                         **_bare(),
@@ -781,7 +834,8 @@ _TEXTLESS = {"bool": {"must_not": {"exists": {"field": "text"}}}}
 
 def _without_text(action: Action) -> Action:
     """What stands for a document that is refused: all but its text, and no id that is too long."""
-    source = {field: value for field, value in action["_source"].items() if field != "text"}
+    left_out = ("text", "heading", "title")
+    source = {field: value for field, value in action["_source"].items() if field not in left_out}
     doc_id = source["doc_id"]
     if len(doc_id.encode(errors="surrogatepass")) > LONGEST_ID:
         source["doc_id"] = f"{doc_id[:100]}… ({action['_id']})"
@@ -837,6 +891,35 @@ def _purpose(wanted: Collection[str]) -> str:
     """A short name of what a sync wants, the same for all that want the same."""
     versions = "\0".join(sorted(wanted)).encode(errors="surrogatepass")
     return hashlib.blake2b(versions, digest_size=8).hexdigest()
+
+
+def _with_heading(row: dict[str, Any]) -> dict[str, Any]:
+    """A document as it is sent: its title is searched as `heading`, and kept as `title` where the text
+    begins with it."""
+    title = row.pop("title")
+    if title is None:
+        return row
+    return row | {("title" if titled(title, row["text"]) == row["text"] else "heading"): title}
+
+
+def _best(answer: Mapping[str, Any]) -> list[str]:
+    """The best terms in the term vectors of a text; see `Retriever.search_like`."""
+    found = answer.get("term_vectors", {}).get("text")
+    if found is None:
+        return []
+    n = found["field_statistics"]["doc_count"]
+    weights = []
+    for term, counts in found["terms"].items():
+        if frequency := counts.get("doc_freq", 0):
+            idf = math.log1p((n - frequency + 0.5) / (frequency + 0.5))
+            weights.append((-round(counts["term_freq"] * idf, 6), term))
+    return [term for _, term in sorted(weights)[:BEST_TERMS]]
+
+
+def _any_of(terms: Sequence[str]) -> dict[str, Any]:
+    if not terms:
+        return {"match_none": {}}
+    return {"bool": {"should": [{"term": {"text": term}} for term in terms]}}
 
 
 def _match(query: str) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from rare_assets.retriever.elasticsearch.connection import (
     ElasticsearchError,
     batched,
 )
-from rare_assets.retriever.interface import Bm25, IndexConflict
+from rare_assets.retriever.interface import Bm25, IndexConflict, IndexMissing
 
-FORMAT = 1  # of the concrete index; another number means another index
+FORMAT = 2  # of the concrete index; another number means another index
 MAX_TERMS = 10_000  # in one terms clause; servers take 65,536 by default
 WRITE = "-write"
 KEYWORDS = ("doc_id", "text_hash", "shard", "content_hash", "version")
@@ -128,6 +128,11 @@ class Alias:
             raise IndexConflict(
                 f"{self.name!r} at {self.connection.url} is the name of {sorted(described)}, which "
                 "rare_assets did not make: set RARE_INDEX to another name"
+            )
+        if found[0].format != FORMAT:
+            raise IndexMissing(
+                f"index {found[0].name!r} at {self.connection.url} was made by another version of "
+                "rare_assets: materialize corpus_index, which makes it anew, once"
             )
         return found[0]
 
@@ -360,6 +365,9 @@ def _mappings(analyzer: str) -> dict[str, Any]:
         "properties": {
             # BM25 needs no positions of terms.
             "text": {"type": "text", "analyzer": analyzer, "index_options": "freqs"},
+            # A title is searched as part of the text, unless the text begins with it.
+            "heading": {"type": "keyword", "index": False, "doc_values": False, "copy_to": "text"},
+            "title": {"type": "keyword", "index": False, "doc_values": False},
             **{field: {"type": "keyword"} for field in KEYWORDS},
         },
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import polars as pl
 
@@ -129,12 +130,26 @@ class EmbeddedRetriever:
             IndexMissing: there is no index yet.
             ValueError: `depth` is less than 1.
         """
+        return self._ranked(queries, depth, Snapshot.best)
+
+    def search_like(self, texts: pl.DataFrame, *, depth: int) -> pl.DataFrame:
+        """Rank the corpus by what each text is about: QUERIES in, HITS out; see the interface.
+
+        Raises:
+            IndexMissing: there is no index yet.
+            ValueError: `depth` is less than 1.
+        """
+        return self._ranked(texts, depth, Snapshot.best_like)
+
+    def _ranked(
+        self, queries: pl.DataFrame, depth: int, best: Callable[[Snapshot, str, int], Any]
+    ) -> pl.DataFrame:
         import numpy as np
 
         if depth < 1:
             raise ValueError(f"depth is {depth}: it must be at least 1")
         snapshot = self._snapshot()
-        found = [snapshot.best(query, depth) for query in queries["query"]]
+        found = [best(snapshot, query, depth) for query in queries["query"]]
         sizes = [len(numbers) for numbers, _ in found]
         if not sum(sizes):
             return pl.DataFrame(schema=HITS)
@@ -188,8 +203,14 @@ class EmbeddedRetriever:
         wanted = pl.DataFrame({"doc_id": list(doc_ids)}, schema={"doc_id": pl.String})
         numbers = snapshot.numbers.join(wanted, on="doc_id", how="semi")["number"]
         documents = snapshot.documents[numbers]
+        read = snapshot.texts(documents)
         return pl.DataFrame(
-            {"doc_id": documents["doc_id"], "text": snapshot.texts(documents)}, schema=TEXTS
+            {
+                "doc_id": documents["doc_id"],
+                "text": [text for _, text in read],
+                "title": [title for title, _ in read],
+            },
+            schema=TEXTS,
         )
 
     def close(self) -> None:

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 ENGINE = "embedded"
 # Raise it when the files' layout or an analyzer's terms change.
-FORMAT = 2
+FORMAT = 3
 UNFINISHED = ".part"
 STATE_FILES = (
     "state.json",
@@ -248,6 +248,10 @@ class IndexFolder:
                 manifest = self._download(self._remote) if self._remote else self._read()
                 if manifest is not None:
                     self._require_whole(manifest)
+                elif self._remote is None:
+                    progress(
+                        f"the index in {shown(self.path)} is of an earlier version: it is made anew, once"
+                    )
                 return manifest
         except FileNotFoundError:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ import polars as pl
 from rare_assets.retriever.analyzers import ANALYZERS
 from rare_assets.retriever.embedded.folder import IndexFolder, Manifest
 from rare_assets.retriever.embedded.postings import Postings, term_hash
-from rare_assets.retriever.embedded.segment import read_documents
+from rare_assets.retriever.embedded.segment import read_documents, unpacked
+from rare_assets.retriever.interface import BEST_TERMS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,20 +81,54 @@ class Snapshot:
         """`doc_id` -> `number`."""
         return self.documents[self._order].select("doc_id", number=pl.Series(self._order))
 
-    def texts(self, documents: pl.DataFrame) -> list[str]:
-        """Texts of rows of `documents`."""
+    def texts(self, documents: pl.DataFrame) -> list[tuple[str | None, str]]:
+        """Titles and texts of rows of `documents`."""
         places = documents.select("segment", "start", "n_bytes").iter_rows()
         return [
-            self._texts[segment][start : start + n_bytes].tobytes().decode()
+            unpacked(self._texts[segment][start : start + n_bytes].tobytes())
             for segment, start, n_bytes in places
         ]
 
     def scores(self, query: str) -> Array:
         """Score of every document by number, float32 of shape (documents,)."""
+        return self._scores(self._analyze(query))
+
+    def best_terms(self, text: str) -> list[str]:
+        """The terms of a text of which tf * idf is highest; see `Retriever.search_like`."""
+        import numpy as np
+
+        counts = Counter(self._analyze(text))
+        if not counts or not self._parts:
+            return []
+        terms = np.fromiter(map(term_hash, counts), np.uint64, len(counts))
+        frequencies = self._frequencies(terms, self._places(terms))
+        rated = zip(counts.items(), self._idf(frequencies).tolist(), frequencies, strict=True)
+        weights = [(-round(times * idf, 6), term) for (term, times), idf, n in rated if n]
+        return [term for _, term in sorted(weights)[:BEST_TERMS]]
+
+    def _places(self, terms: Array) -> list[tuple[Array, Array]]:
+        return [postings.find(terms) for postings, _, _ in self._parts]
+
+    def _frequencies(self, terms: Array, places: list[tuple[Array, Array]]) -> Array:
+        import numpy as np
+
+        frequencies: Array = np.sum([ends - starts for starts, ends in places], axis=0)
+        if len(self._gone_terms):
+            at = np.minimum(np.searchsorted(self._gone_terms, terms), len(self._gone_terms) - 1)
+            frequencies -= np.where(self._gone_terms[at] == terms, self._gone_frequencies[at], 0)
+        return frequencies
+
+    def _idf(self, frequencies: Array) -> Array:
+        import numpy as np
+
+        idf: Array = np.log1p((self._n_counted - frequencies + 0.5) / (frequencies + 0.5))
+        return idf
+
+    def _scores(self, query: list[str]) -> Array:
         import numpy as np
 
         scores = np.zeros(len(self.documents), np.float32)
-        hashes = [term_hash(term) for term in self._analyze(query)]
+        hashes = [term_hash(term) for term in query]
         if not hashes or not self._parts:
             return scores
         # A term counts as often as the query has it.
@@ -100,12 +136,8 @@ class Snapshot:
         for term in hashes:
             times[term] += 1
         terms = np.fromiter(times, np.uint64, len(times))
-        places = [postings.find(terms) for postings, _, _ in self._parts]
-        frequencies = np.sum([ends - starts for starts, ends in places], axis=0)
-        if len(self._gone_terms):
-            at = np.minimum(np.searchsorted(self._gone_terms, terms), len(self._gone_terms) - 1)
-            frequencies -= np.where(self._gone_terms[at] == terms, self._gone_frequencies[at], 0)
-        idf = np.log1p((self._n_counted - frequencies + 0.5) / (frequencies + 0.5))
+        places = self._places(terms)
+        idf = self._idf(self._frequencies(terms, places))
         factors = (idf * list(times.values())).astype(np.float32)
         for (postings, weights, numbers), (starts, ends) in zip(self._parts, places, strict=True):
             part = scores[numbers]
@@ -121,6 +153,10 @@ class Snapshot:
     def best(self, query: str, depth: int) -> tuple[Array, Array]:
         """Numbers and scores of the best documents: by score to 5 significant digits, then id."""
         return best(self.scores(query), self._place, depth)
+
+    def best_like(self, text: str, depth: int) -> tuple[Array, Array]:
+        """As `best`, for the best terms of a text."""
+        return best(self._scores(self.best_terms(text)), self._place, depth)
 
 
 def best(scores: Array, places: Array, depth: int) -> tuple[Array, Array]:

@@ -16,6 +16,7 @@ from rare_assets.files.stored_bytes import ChecksumWriter
 from rare_assets.retriever.embedded.folder import FORMAT, UNFINISHED
 from rare_assets.retriever.embedded.postings import write_postings
 from rare_assets.retriever.interface import ShardContent
+from rare_assets.text.titled import titled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,16 +27,20 @@ if TYPE_CHECKING:
 _BATCH_BYTES = 2 << 20
 _BATCH_ROWS = 256
 _COPIED_BYTES = 1 << 20
-_KEY = ("doc_id", "text_hash")
-# `length` counts terms; texts lie one after the other, `n_bytes` each.
+_KEY = ("doc_id", "text_hash", "title_hash")
+# `length` counts terms; texts lie one after the other, `n_bytes` each, a title before its text.
 DOCUMENTS: dict[str, Any] = {
     "doc_id": pl.String,
     "text_hash": pl.String,
+    "title_hash": pl.UInt64,
     "length": pl.UInt32,
     "n_bytes": pl.UInt32,
 }
 # `part` is the postings' folder; null, like length and size, for what an older segment has.
 _ANALYZED = DOCUMENTS | {"part": pl.Int32}
+
+
+_NO_TITLE = 2**32 - 1
 
 
 class Analyzed(NamedTuple):
@@ -72,7 +77,8 @@ class Gone:
         self._rows = pl.concat(
             [
                 pl.DataFrame(
-                    schema=dict.fromkeys(_KEY, pl.String) | {"row": pl.UInt32, "segment": pl.Int32}
+                    schema={name: DOCUMENTS[name] for name in _KEY}
+                    | {"row": pl.UInt32, "segment": pl.Int32}
                 ),
                 *(
                     of.select(*_KEY)
@@ -141,7 +147,7 @@ def analyze_shard(
     unfinished.mkdir(parents=True)
     done = [pl.DataFrame(schema=_ANALYZED)]
     with (unfinished / "texts").open("wb") as file:
-        for part, batch in enumerate(_batches(rows.select("doc_id", "text_hash", "text"))):
+        for part, batch in enumerate(_batches(_with_titles(rows))):
             taken = pl.Series(gone.take(batch, owner), dtype=pl.Boolean)
             done.append(
                 batch.filter(taken)
@@ -151,10 +157,11 @@ def analyze_shard(
             batch = batch.filter(~taken)
             if batch.is_empty():
                 continue
+            both = list(zip(batch["title"], batch["text"], strict=True))
             lengths = write_postings(
-                unfinished / f"{part:06}", [analyze(text) for text in batch["text"]]
+                unfinished / f"{part:06}", [analyze(titled(*document)) for document in both]
             )
-            texts = [text.encode() for text in batch["text"]]
+            texts = [packed(*document) for document in both]
             file.writelines(texts)
             done.append(
                 batch.select(
@@ -169,6 +176,34 @@ def analyze_shard(
     (unfinished / "files.json").write_text(json.dumps(_as_left(unfinished)))
     os.rename(unfinished, folder)
     return Analyzed(folder, documents)
+
+
+def packed(title: str | None, text: str) -> bytes:
+    """A document as it lies in the file of texts: the length of its title, that, and its text."""
+    if title is None:
+        return _NO_TITLE.to_bytes(4, "little") + text.encode()
+    encoded = title.encode()
+    return len(encoded).to_bytes(4, "little") + encoded + text.encode()
+
+
+def unpacked(stored: bytes) -> tuple[str | None, str]:
+    """Title and text of what `packed` made."""
+    length = int.from_bytes(stored[:4], "little")
+    if length == _NO_TITLE:
+        return None, stored[4:].decode()
+    return stored[4 : 4 + length].decode(), stored[4 + length :].decode()
+
+
+def _with_titles(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Documents with their titles, and a hash of each that is the same everywhere; 0 without one."""
+    if "title" not in rows.collect_schema():
+        rows = rows.with_columns(title=pl.lit(None, pl.String))
+    title_hash = pl.col("title").map_elements(_hash, pl.UInt64).fill_null(0)
+    return rows.select("doc_id", "text_hash", "text", "title", title_hash=title_hash)
+
+
+def _hash(title: str) -> int:
+    return int.from_bytes(hashlib.blake2b(title.encode(), digest_size=8).digest(), "little")
 
 
 def _as_left(folder: Path) -> dict[str, Any]:

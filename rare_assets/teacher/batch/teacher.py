@@ -533,7 +533,7 @@ class _Run(Generic[T]):
         for key in list(self._todo):
             work = self._waiting[key][0]
             line = _request_line(
-                key, dialect.body(self._teacher.model, work.ask, work.attempts, manner)
+                key, dialect.body(self._teacher.model, work.sent, work.attempts, manner)
             )
             if len(line) > self._teacher._max_batch_bytes:
                 del self._todo[key]

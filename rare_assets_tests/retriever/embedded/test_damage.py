@@ -73,7 +73,7 @@ def test_damage_is_told_and_mended_by_the_next_sync(retriever, corpus, tmp_path,
     assert found(retriever.search(queries("night"), depth=5)) == {"q1": ["moon", "star"]}
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", b"\xff\xfe", b"[]", b"{}", b'{"format": 2}'])
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\xff\xfe", b"[]", b"{}", b'{"format": 3}'])
 def test_a_pointer_that_says_nothing_is_told_and_mended(retriever, corpus, tmp_path, content):
     (tmp_path / "index" / "current.json").write_bytes(content)
     with pytest.raises(IndexDamaged, match=r"current\.json"):

@@ -214,7 +214,7 @@ def test_states_that_follow_each_other_are_the_index_built_at_once(retriever, tm
         pairs = asked.join(hits.select("doc_id").unique("doc_id").sort("doc_id"), how="cross")
         assert retriever.score(pairs).equals(fresh.score(pairs))
         expected = {doc_id: text for of in corpus.documents.values() for doc_id, text in of.items()}
-        assert dict(retriever.texts([*expected, "none"]).iter_rows()) == expected
+        assert dict(retriever.texts([*expected, "none"]).drop("title").iter_rows()) == expected
         assert retriever.state() == fresh.state()
         counts.add(len(segments(tmp_path)))
     assert counts == {1, 2}
@@ -355,7 +355,7 @@ def test_a_shard_of_many_batches_is_the_shard_of_one(retriever, tmp_path, monkey
 
     asked = queries(*(prose(rng, 12) for _ in range(20)))
     assert retriever.search(asked, depth=50).equals(fresh.search(asked, depth=50))
-    assert dict(fresh.texts(texts).iter_rows()) == texts
+    assert dict(fresh.texts(texts).drop("title").iter_rows()) == texts
 
 
 def test_memory_does_not_grow_with_the_texts(tmp_path, monkeypatch):
@@ -393,7 +393,7 @@ def test_an_opened_state_stays_readable_after_the_next_sync(retriever, corpus, t
     retriever.sync(corpus.shards, corpus.read, Bm25())
 
     assert found(reader.search(queries("night"), depth=5)) == {"q1": ["moon", "star"]}
-    assert reader.texts(["star", "sun"]).rows() == [("star", "Stars shine at night.")]
+    assert reader.texts(["star", "sun"]).rows() == [("star", "Stars shine at night.", None)]
     assert reader.state() == retriever.state() != before
     assert found(reader.search(queries("night"), depth=5)) == {"q1": ["sun"]}
 
@@ -569,7 +569,7 @@ def test_an_index_without_terms_finds_nothing(retriever, tmp_path, shards):
     assert retriever.search(queries("the night", ""), depth=3).is_empty()
     pairs = queries("night").with_columns(doc_id=pl.lit("d"))
     assert retriever.score(pairs)["score"].to_list() == [0.0 if "stops" in shards else None]
-    assert retriever.texts(["d"]).rows() == list(shards.get("stops", {}).items())
+    assert retriever.texts(["d"]).drop("title").rows() == list(shards.get("stops", {}).items())
 
 
 def test_documents_without_a_term_do_not_count_in_the_statistics(retriever, tmp_path):

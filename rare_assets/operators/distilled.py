@@ -1,0 +1,138 @@
+"""A teacher's answer parted into its chain of reasoning, the documents that it used, and its answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rare_assets.operators.answers import require_whole
+from rare_assets.teacher.interface import Answer, Unusable
+from rare_assets.text.words import characters_in, count_words, sets_no_blanks, words_in
+
+# Without an answer set apart, a text of fewer words is nothing but the answer.
+FEWEST_WORDS = 5
+# A chain is copied if more than this share of its words stands in runs of one document: a run is eight
+# words, or sixteen characters where a script sets no blanks, as in the check on quotations.
+MOST_COPIED = 0.6
+RUN_WORDS, RUN_CHARACTERS = 8, 16
+
+# What the next attempt is told.
+_ADVICE = {
+    "cut": "It broke off before its end: be brief.",
+    "empty": "It was empty.",
+    "degenerate": "It said the same again and again.",
+    "no_reasoning": "It held nothing but an answer: show the reasoning that leads to it.",
+    "no_answer": "It had no answer after the reasoning: end with one between <answer> and </answer>.",
+    "copied_reasoning": "Its reasoning was copied word by word from one document: reason in your own words.",
+}
+
+
+class Distilled(NamedTuple):
+    """The parts of an answer; `documents` are the numbers that it names, None if it names none."""
+
+    reasoning: str
+    answer: str | None
+    documents: list[int] | None
+
+
+def distil(answer: Answer) -> Distilled:
+    """Part a teacher's answer into its chain of reasoning, the documents it used, and its final answer.
+
+    A chain that the answer has apart (`teacher.reading`) is the reasoning; the answer is then
+    what stands between <answer> tags in the rest, or else all of the rest. Without a chain the
+    reasoning is what stands around the <answer> part (all of the text where there is none) and the
+    answer is that part, None if there is none. Of several <answer> parts the last one counts. The last
+    <documents> part, which is taken out, names the documents.
+
+    Raises:
+        Unusable: `refused`, `content_filter`, `cut` (by length, or a chain never closed), `empty`,
+            `degenerate`, `no_reasoning` (nothing but an answer), or `no_answer` (nothing after the
+            chain, or an empty <answer>).
+    """
+    try:
+        return _distil(answer)
+    except Unusable as unusable:
+        raise Unusable(unusable.reason, unusable.detail, _ADVICE.get(unusable.reason)) from None
+
+
+def require_own_words(reasoning: str, documents: Sequence[str]) -> None:
+    """Raise Unusable, `copied_reasoning`, for a chain that is mostly one document's own words."""
+    for document in documents:
+        share = copied_share(reasoning, document)
+        if share > MOST_COPIED:
+            detail = f"{share:.0%} of its words stand in runs of one document"
+            raise Unusable("copied_reasoning", detail, _ADVICE["copied_reasoning"])
+
+
+def copied_share(text: str, document: str) -> float:
+    """Share of a text's words that stand in runs which the document has, too.
+
+    >>> copied_share("so a b c d e f g h", "a b c d e f g h i")
+    0.8888888888888888
+    """
+    split, length = (words_in, RUN_WORDS)
+    if sets_no_blanks(text):
+        split, length = characters_in, RUN_CHARACTERS
+    pieces, theirs = split(text), split(document)
+    runs = {tuple(theirs[at : at + length]) for at in range(len(theirs) - length + 1)}
+    copied = [False] * len(pieces)
+    for at in range(len(pieces) - length + 1):
+        if tuple(pieces[at : at + length]) in runs:
+            copied[at : at + length] = [True] * length
+    return sum(copied) / len(copied) if copied else 0.0
+
+
+def _distil(answer: Answer) -> Distilled:
+    parts = require_whole(answer)
+    chain, documents = _without_documents(parts.chain)
+    rest, named = _without_documents(parts.text)
+    documents = documents if named is None else named
+    before, part, after = _answer_part(rest)
+    if chain:
+        final = rest if part is None else part
+        if not final:
+            raise Unusable("no_answer", "nothing follows the chain of reasoning")
+        return Distilled(chain, final, documents)
+    if part == "":
+        raise Unusable("no_answer", "the <answer> part is empty")
+    reasoning = "\n".join(filter(None, (before, after)))
+    words = count_words(reasoning) if re.search(r"\w", reasoning) else 0
+    if part is None and words < FEWEST_WORDS and not sets_no_blanks(reasoning):
+        words = 0
+    if not words or _LEADS_IN.fullmatch(reasoning):
+        raise Unusable("no_reasoning", "nothing but an answer")
+    return Distilled(reasoning, part, documents)
+
+
+_ANSWER_OPEN = re.compile(r"<answer>", re.IGNORECASE)
+_ANSWER_CLOSE = re.compile(r"</answer>", re.IGNORECASE)
+_DOCUMENTS = re.compile(
+    r"<documents>([^<\n]*)(?:</documents>|(?=<)|$)", re.IGNORECASE | re.MULTILINE
+)
+# What stands before an answer and says nothing.
+_LEADS_IN = re.compile(
+    r"\W*(?:(?:so|thus|therefore|hence|sure|okay)\W+)?(?:(?:here\s+is|my|the)\W+)?(?:final\W+|correct\W+|short\W+)?"
+    r"(?:answer|solution|result)?(?:\W+to\s+(?:the|your)\s+question)?(?:\W+is)?\W*",
+    re.IGNORECASE,
+)
+
+
+def _answer_part(text: str) -> tuple[str, str | None, str]:
+    """What comes before the last <answer> tag, what stands in it (None without a tag), what follows."""
+    *_, last = [None, *_ANSWER_OPEN.finditer(text)]
+    if last is None:
+        return text.strip(), None, ""
+    # An endpoint that stops at the closing tag leaves it out.
+    part, *after = _ANSWER_CLOSE.split(text[last.end() :], maxsplit=1)
+    return text[: last.start()].strip(), part.strip(), "".join(after).strip()
+
+
+def _without_documents(text: str) -> tuple[str, list[int] | None]:
+    """A text without its <documents> parts, and the numbers in the last of them."""
+    found = _DOCUMENTS.findall(text)
+    if not found:
+        return text, None
+    named = [int(number) for number in re.findall(r"\d{1,6}", found[-1])]
+    said = bool(named) or "none" in found[-1].lower()
+    return _DOCUMENTS.sub("", text).strip(), list(dict.fromkeys(named)) if said else None
