@@ -69,7 +69,7 @@ def test_every_run_succeeds_and_every_check_passes(made):
     assert failed_checks(*made.results) == []
     judged = [len(result.get_asset_check_evaluations()) for result in made.results]
     in_all_of_them = 3 + 3 + 3
-    assert judged == [3, 3, 3, in_all_of_them, in_all_of_them]
+    assert judged == [4, 4, 3, in_all_of_them, in_all_of_them]
 
 
 def test_every_document_has_a_row_in_every_table(made):
