@@ -65,10 +65,8 @@ class Negotiation:
             version: of the dialect that it was worded in.
             failed: faults that the same request has met before.
         """
-        refused = fault.kind is Kind.REFUSED and fault.reason in (
-            "refused_by_endpoint",
-            "not_found",
-        )
+        # Whatever its words: a max_tokens that exceeds the window reads like a prompt that does.
+        refused = fault.kind is Kind.REFUSED and fault.status is not None
         fails = fault.status in _FAILS and failed >= 2
         unproven = version != self._dialect.version or not self._dialect.is_proven(ask)
         return (refused or fails) and unproven

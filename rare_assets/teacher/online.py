@@ -579,7 +579,9 @@ class _Run(Generic[T]):
     # ---- from responses to outcomes
 
     async def _ask(self, work: _Work, slot: Slot) -> None:
-        result = await self._endpoint.send(slot, work.sent, work.attempts, failed=work.tries.failed)
+        # What fails again and again may fail for this sample: later tries have another seed.
+        attempt = work.attempts + work.tries.failed // 3
+        result = await self._endpoint.send(slot, work.sent, attempt, failed=work.tries.failed)
         if isinstance(result, Answer):
             # From here on a cancelled run lets this task finish: the answer is paid for.
             if (task := asyncio.current_task()) is not None:

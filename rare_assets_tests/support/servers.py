@@ -88,6 +88,9 @@ REFUSALS: dict[str, Refusal] = {
     "mistral": _any("seed", 422, {"object": "error", "message": {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"]}]}}),
     "gpt-5": _any("max_tokens", 400, {"error": {"message": "Unsupported parameter", "param": "max_tokens"}}),
     "no-limit": lambda body: (400, "no") if {"max_tokens", "max_completion_tokens"} & body.keys() else None,
+    "small-window": lambda body: (400, {"error": {"message": "This model's maximum context length is 400 tokens, max_tokens is 500"}}) if (body.get("max_tokens") or body.get("max_completion_tokens") or 0) > 400 else None,
+    "not-in-plan": _forms(_BOTH, 403, {"error": {"message": "Structured outputs are not part of your plan"}}),
+    "moderated": _forms(_BOTH, 400, {"error": {"message": "flagged by content policy: response_format"}}),
     "dashscope-stream": _stream_only,
 }  # fmt: skip
 

@@ -71,6 +71,9 @@ ALL = {"temperature", "seed", "max_tokens", "system"}
         ("mistral", "json_schema", ALL - {"seed"}),
         ("gpt-5", "json_schema", ALL - {"max_tokens"} | {"max_completion_tokens"}),
         ("no-limit", "json_schema", ALL - {"max_tokens"}),
+        ("small-window", "json_schema", ALL - {"max_tokens"}),
+        ("not-in-plan", "text", ALL),
+        ("moderated", "text", ALL),
         ("dashscope-stream", "json_schema", ALL | {"stream"}),
         ("gemini,kimi,mistral,gpt-5,gemma", "json_schema_plain", {"max_completion_tokens"}),
         ("opaque,dashscope-stream,thinking", "text", ALL - {"temperature"} | {"stream"}),
@@ -229,6 +232,16 @@ def test_a_sample_that_the_server_found_wrong_is_an_attempt():
     assert (bad.reason, bad.attempts) == ("refused_by_endpoint", 3)
     assert "failed_generation" in bad.detail
     assert "oops" in bad.detail
+
+
+def test_a_sample_that_a_server_fails_on_gets_another_seed():
+    def fault_for(body):
+        return "server_error" if body["seed"] == 5 and "passage 1:" in str(body) else None
+
+    with FakeEndpoint(fault_for=fault_for) as endpoint:
+        result = run(endpoint, asks(3, seed=5), max_concurrency=1)
+    assert [o.reason for o in result.outcomes] == [None] * 3
+    assert {o.attempts for o in result.outcomes} == {1}
 
 
 def test_a_firewalls_page_for_one_prompt_is_a_reject_of_that_prompt():

@@ -860,6 +860,8 @@ class _Run(Generic[T]):
         """What to do with requests that their batch could not answer; by default they go again."""
         refused: dict[bytes, Fault] = {}
         spent: dict[bytes, Fault] = {}
+        health = self._endpoint.health
+        before = health.answered_at
         for key, fault in failed.items():
             works = self._waiting.get(key)
             if not works:
@@ -878,8 +880,8 @@ class _Run(Generic[T]):
                 work.beside_answers |= beside_answers
             if works[0].batches_failed >= LINE_TRIES:
                 spent[key] = fault
-        health = self._endpoint.health
-        if refused and not beside_answers:
+        # A short request that was sent to look at the wording tells as much as an answer.
+        if refused and not beside_answers and health.answered_at == before:
             key, fault = next(iter(refused.items()))
             await health.judge_refusals(fault, len(refused), self._waiting[key][0].ask)
         answers = health.answered_at is not None
