@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from rare_assets.operators.reason_distill import distil
+from rare_assets.operators.distilled import distil
 from rare_assets.teacher.known import Known, Memory
 from rare_assets.teacher.store.answer_files import Folder
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint, Fault
@@ -195,7 +195,7 @@ def test_chain_and_answer_are_told_apart_in_every_place(shape):
     with FakeEndpoint(shape=shape) as endpoint:
         result = run(endpoint, asks(1, schema=None), lambda _, answer: distil(answer))
     [outcome] = result.outcomes
-    reasoning, final = outcome.value
+    reasoning, final = outcome.value.reasoning, outcome.value.answer
     assert reasoning == "The request has 1 messages; weighing them one by one."
     assert final
     assert "<" not in final
