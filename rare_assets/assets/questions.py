@@ -13,6 +13,7 @@ from rare_assets.catalog.metadata import OWNERS, definition_metadata, materializ
 from rare_assets.checks.gate import refuse_if_blocked
 from rare_assets.operators.doc2query import GIVEN, UNSUITABLE, doc2query, say_left_out
 from rare_assets.operators.fitting import foreseen
+from rare_assets.operators.reason_distill import NoReferences, require_given_answers
 from rare_assets.operators.templates import load_templates
 from rare_assets.resources.configurable import Storage, TeacherModel
 from rare_assets.resources.failures import failures_told
@@ -56,6 +57,7 @@ def questions(
         refuse_if_blocked(context, storage.tables(), "documents")
         rows = documents.collect()
         templates = load_templates(teacher.prompts_folder)
+        _refuse_sampling_without_answers(context, rows)
         produced, usage = ask(
             context,
             teacher,
@@ -100,6 +102,21 @@ def questions(
             chart=histogram(lengths, "words in a question"),
             documents=documents,
         )
+
+
+def _refuse_sampling_without_answers(
+    context: dg.AssetExecutionContext, documents: pl.DataFrame
+) -> None:
+    """Refuse what the run's reasoning would refuse, before questions are paid for. Raises dg.Failure."""
+    ops: dict[str, Any] = dict(context.run.run_config).get("ops") or {}  # type: ignore[assignment]
+    given = (ops.get("reasoning") or {}).get("config") or {}
+    samples = given.get("rejection_samples") or 0
+    try:
+        if isinstance(samples, int):
+            judges = bool(given.get("judge_answers"))
+            require_given_answers(documents, samples, judges=judges)
+    except NoReferences as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
 
 
 def _reasoning_bounds(

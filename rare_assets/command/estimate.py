@@ -11,8 +11,9 @@ from rare_assets.command.plan import Planner
 from rare_assets.corpus.source import Shard
 from rare_assets.operators.doc2query import doc2query
 from rare_assets.operators.fitting import foreseen
-from rare_assets.operators.reason_distill import reason_distill
+from rare_assets.operators.reason_distill import NoReferences, reason_distill
 from rare_assets.resources.configurable import TeacherModel
+from rare_assets.stages.options import OptionsError
 from rare_assets.teacher.estimating import COMPLETION_TOKENS
 from rare_assets.teacher.interface import Usage
 
@@ -64,13 +65,24 @@ def estimate(
             stages = ["questions", "hard_negatives", "reasoning"]
         if "questions" in stages or planner.redo_all:
             if stale_documents:
+                number = options.questions.num_questions
                 totals["questions"].guess(
-                    shard.n_rows * options.questions.num_questions, DOCUMENT_TOKENS + PROMPT_TOKENS
+                    shard.n_rows, DOCUMENT_TOKENS + PROMPT_TOKENS, number * COMPLETION_TOKENS
                 )
+                if options.questions.judge_questions:
+                    totals["questions"].guess(
+                        shard.n_rows * number,
+                        DOCUMENT_TOKENS + PROMPT_TOKENS,
+                        VERDICT_TOKENS,
+                        shards=0,
+                    )
             else:
                 totals["questions"].count(asyncio.run(_questions(planner, teacher, shard.key, say)))
         if stages == ["reasoning"] or (planner.redo_all and not stages):
-            totals["reasoning"].count(asyncio.run(_reasoning(planner, teacher, shard.key, say)))
+            try:
+                totals["reasoning"].count(asyncio.run(_reasoning(planner, teacher, shard.key, say)))
+            except NoReferences as error:
+                raise OptionsError(f"ops.reasoning.config: {error}") from error
         elif "reasoning" in stages:
             questions = planner.tables.provenance_if_whole("questions", shard.key)
             asked = (
@@ -83,9 +95,11 @@ def estimate(
                 totals["hard_negatives"].guess(
                     asked * negatives, DOCUMENT_TOKENS + PROMPT_TOKENS, VERDICT_TOKENS
                 )
-            totals["reasoning"].guess(
-                asked * options.reasoning.n, (1 + negatives) * DOCUMENT_TOKENS + PROMPT_TOKENS
-            )
+            # Where answers are sampled, all that may be asked for.
+            answers = asked * options.reasoning.n * max(1, options.reasoning.rejection_samples)
+            totals["reasoning"].guess(answers, (1 + negatives) * DOCUMENT_TOKENS + PROMPT_TOKENS)
+            if options.reasoning.judge_answers:
+                totals["reasoning"].guess(answers, PROMPT_TOKENS, VERDICT_TOKENS, shards=0)
     return [total.result() for total in totals.values()]
 
 
@@ -155,15 +169,19 @@ class _Total:
         self.shards = 0
         self.bound = False
 
-    def count(self, usage: Usage) -> None:
-        self.shards += 1
+    def count(self, usage: Usage, shards: int = 1) -> None:
+        self.shards += shards
         self.usage.requests += usage.requests
         self.usage.answers_reused += usage.answers_reused
         self.usage.prompt_tokens += usage.prompt_tokens
         self.usage.completion_tokens += usage.completion_tokens
 
     def guess(
-        self, requests: int, prompt_tokens: int, completion_tokens: int = COMPLETION_TOKENS
+        self,
+        requests: int,
+        prompt_tokens: int,
+        completion_tokens: int = COMPLETION_TOKENS,
+        shards: int = 1,
     ) -> None:
         self.bound = True
         self.count(
@@ -171,7 +189,8 @@ class _Total:
                 requests=requests,
                 prompt_tokens=requests * prompt_tokens,
                 completion_tokens=requests * completion_tokens,
-            )
+            ),
+            shards,
         )
 
     def result(self) -> StageEstimate:

@@ -12,7 +12,7 @@ import polars as pl
 from rare_assets.operators.agreement import answers_agree
 from rare_assets.operators.answers import costs, free_reject, reject
 from rare_assets.operators.distilled import Distilled, distil, require_own_words
-from rare_assets.operators.doc2query import GIVEN
+from rare_assets.operators.doc2query import GIVEN, given_question
 from rare_assets.operators.fitting import fitted, with_all_negatives
 from rare_assets.operators.judge import Judge
 from rare_assets.operators.templates import PromptTemplate, Templates, quote
@@ -187,6 +187,29 @@ def require_references(questions: pl.DataFrame, rejection_samples: int, *, judge
         "the source counts where its row has the `question` that it answers. Add both to the source, have "
         f"the teacher write references (as the packaged doc2query.md does), or leave {wanted} out."
     )
+
+
+def require_given_answers(documents: pl.DataFrame, rejection_samples: int, *, judges: bool) -> None:
+    """Refuse to sample answers, before questions are paid for, where none will have a reference that
+    settles them without a judge.
+
+    Args:
+        documents: `schemas.Documents`.
+        judges: whether a judge is asked about answers.
+
+    Raises:
+        NoReferences: says what is missing, and what to do.
+    """
+    if documents.is_empty() or not rejection_samples or judges:
+        return
+    given = given_question().is_not_null() & _not_blank("answer").is_not_null()
+    if not documents.select(given.any()).item():
+        raise NoReferences(
+            "rejection_samples compares answers with references, and no row of this shard has a `question` "
+            "with its `answer`: an `answer` alone belongs to no question, and of references that the teacher "
+            "writes only a judge can tell whether an answer says the same. Add a `question` to the source, set "
+            "judge_answers: true, or leave rejection_samples out."
+        )
 
 
 def _can_tell(*, judges: bool) -> pl.Expr:

@@ -30,6 +30,7 @@ PLAIN: dict[str, Any] = {"relative_margin": 0, "range_min": 0}
 NUM_NEG = 3
 WITHIN = 10
 DEPTH = 10_000
+LIKE_DEPTH = 200
 
 STRICT = PLAIN | {"near_duplicate_threshold": 0, "fallback_range_min": None}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -59,6 +60,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         for margin, first in ((0.1, 20), (0.2, 10), (0.2, 20), (0.2, 30), (0.3, 20))
     },
     "defaults": {},
+    **{f"query={query}": {"query": query} for query in ("gold", "fused")},
+    **{
+        f"query={query}, relative_margin=0": STRICT | {"query": query}
+        for query in ("gold", "fused")
+    },
 }
 
 
@@ -67,7 +73,8 @@ class Figures(NamedTuple):
 
     `false` is the share of the negatives that are relevant, `false_by_slot` of the first, second
     and third of a question; `whole` the share of questions with all their negatives; `gap` how far
-    a negative scores below the gold, as a share of the gold's score.
+    a negative scores below the gold, as a share of the gold's score; `trivial` the median rank of a
+    negative in a search with the gold's own text: the higher, the less it has to do with the subject.
     """
 
     questions: int
@@ -77,6 +84,7 @@ class Figures(NamedTuple):
     whole: float | None
     rank: float | None
     gap: float | None
+    trivial: float | None
 
 
 class RankedOnce:
@@ -87,11 +95,29 @@ class RankedOnce:
         hits = retriever.search(pl.DataFrame({"question_id": asked, "query": asked}), depth=DEPTH)
         self._hits = hits.rename({"question_id": "query"})
         self._retriever = retriever
+        self._like: dict[str, pl.DataFrame] = {}
 
     def search(self, queries: pl.DataFrame, *, depth: int) -> pl.DataFrame:
         hits = self._hits.filter(pl.col("rank") <= depth)
         found = queries.join(hits, on="query", maintain_order="left_right")
         return found.select(HITS.keys())
+
+    def search_like(self, texts: pl.DataFrame, *, depth: int) -> pl.DataFrame:
+        new = texts.filter(~pl.col("query").is_in(list(self._like))).unique("query")
+        if not new.is_empty():
+            asked = new.select(question_id="query", query="query")
+            hits = self._retriever.search_like(asked, depth=LIKE_DEPTH)
+            for (text,), found in hits.group_by(["question_id"], maintain_order=True):
+                self._like[str(text)] = found.drop("question_id")
+        found = [
+            self._like[query]
+            .head(depth)
+            .with_columns(question_id=pl.lit(question_id))
+            .select(list(HITS))
+            for question_id, query in texts.select("question_id", "query").iter_rows()
+            if query in self._like
+        ]
+        return pl.concat([pl.DataFrame(schema=HITS), *found]).select(HITS.keys())
 
     def place(self, pairs: pl.DataFrame) -> pl.DataFrame:
         """The pairs with rank and score of each document, null for those ranked nowhere."""
@@ -120,25 +146,41 @@ def measure(collection: Judged, within: int | None = None) -> Iterator[tuple[str
         )
         if within is not None:
             questions = questions.filter(ranked.place(questions)["rank"] <= within)
+        by_text = ranks_by_text(retriever, questions)
         for name, options in SETTINGS.items():
             mined = bm25_hard_neg(questions, ranked, num_neg=NUM_NEG, **options).produced.rows
-            yield name, figures(mined, questions, collection.relevant)
+            yield name, figures(mined, questions, collection.relevant, by_text)
 
 
-def figures(mined: pl.DataFrame, questions: pl.DataFrame, relevant: pl.DataFrame) -> Figures:
+def ranks_by_text(retriever: Retriever, questions: pl.DataFrame) -> pl.DataFrame:
+    """`gold, doc_id, by_text`: how a search with each gold's whole text ranks the corpus."""
+    golds = questions.unique("doc_id", maintain_order=True)
+    asked = golds.select(question_id="doc_id", query="text")
+    hits = retriever.search(asked, depth=DEPTH)
+    return hits.select(gold="question_id", doc_id="doc_id", by_text="rank")
+
+
+def figures(
+    mined: pl.DataFrame,
+    questions: pl.DataFrame,
+    relevant: pl.DataFrame,
+    by_text: pl.DataFrame,
+) -> Figures:
     """Figures of `schemas.HardNegatives`; `questions` tell each row's query_id, `relevant` the
-    documents judged relevant for it."""
+    documents judged relevant for it, `by_text` how each gold's text ranks the corpus."""
     chosen = (
         mined.join(questions.select("question_id", "query_id"), on="question_id")
         .select(
             "query_id",
             "gold_score",
+            gold="doc_id",
             slot=pl.int_ranges(pl.col("negatives").list.len()),
             negative="negatives",
         )
         .explode("slot", "negative", empty_as_null=False)
         .unnest("negative")
         .join(relevant.with_columns(false=True), on=["query_id", "doc_id"], how="left")
+        .join(by_text, on=["gold", "doc_id"], how="left")
         .with_columns(pl.col("false").fill_null(False))
     )
     n = mined["negatives"].list.len()
@@ -151,6 +193,7 @@ def figures(mined: pl.DataFrame, questions: pl.DataFrame, relevant: pl.DataFrame
         (n == NUM_NEG).mean(),
         chosen["rank"].mean(),
         chosen.filter(pl.col("gold_score") > 0).select(gap).to_series().mean(),
+        chosen["by_text"].fill_null(DEPTH).median(),
     )
 
 
@@ -159,7 +202,16 @@ def table(title: str, rows: Iterable[tuple[str, Figures]]) -> Table:
     shown = Table(title=title, title_justify="left")
     shown.add_column("setting", no_wrap=True)
     slots = [f"slot {slot}" for slot in range(1, NUM_NEG + 1)]
-    for column in ("questions", "false", *slots, "negatives", f"all {NUM_NEG}", "rank", "gap"):
+    for column in (
+        "questions",
+        "false",
+        *slots,
+        "negatives",
+        f"all {NUM_NEG}",
+        "rank",
+        "gap",
+        "by text",
+    ):
         shown.add_column(column, justify="right")
 
     def formatted(value: float | None, form: str) -> str:
@@ -174,6 +226,7 @@ def table(title: str, rows: Iterable[tuple[str, Figures]]) -> Table:
             formatted(f.whole, ".1%"),
             formatted(f.rank, ".1f"),
             formatted(f.gap, "+.2f"),
+            formatted(f.trivial, ".0f"),
         )
     return shown
 
