@@ -44,10 +44,11 @@ DUPLICATES = ("duplicate_text", "duplicate_id")
 
 CORPUS_FILES_SPEC = dg.AssetSpec(
     "corpus_files",
-    description="""The source files: rows (.jsonl, .ndjson, .json, .parquet, .arrow, .feather, .csv, .tsv) and texts
-    (.txt, .md, .html, .pdf, .docx).
+    description="""The source files: rows (.jsonl, .ndjson, .json, .parquet, .arrow, .feather, .csv, .tsv) and texts (.txt, .md, .html,
+.pdf, .docx).
 
-They lie where `RARE_SOURCE` says. One file is one shard; a file of more rows than `RARE_ROWS_PER_SHARD` is several.
+They lie where `RARE_SOURCE` says. One file is one shard; a file of more rows than `RARE_ROWS_PER_SHARD` is several; many
+text files share a shard (`RARE_FILES_PER_SHARD`).
 The sensor `watch_corpus`, `rare-assets run` and `rare-assets register` register the shards of new files.
 
 **Observe** to see which files are new, changed or gone, and which are made; `watch_corpus` does it by itself.""",

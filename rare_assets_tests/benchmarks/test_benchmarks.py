@@ -8,7 +8,7 @@ from elasticsearch import Elasticsearch
 
 from rare_assets.retriever.interface import Bm25
 from rare_assets.text.words import count_words
-from rare_assets_tests.benchmarks import corpora, false_negatives, retrieval
+from rare_assets_tests.benchmarks import corpora, false_negatives, retrieval, sources
 from rare_assets_tests.benchmarks.corpora import read_judged
 from rare_assets_tests.benchmarks.languages import LANGUAGES, agreement, passages
 from rare_assets_tests.benchmarks.languages import run as run_language
@@ -184,3 +184,12 @@ def test_passages_of_a_language_differ_and_are_long_enough_to_be_asked_about(nam
 
 def test_thai_needs_elasticsearch(tmp_path):
     assert "set ELASTICSEARCH_URL" in run_language("thai", tmp_path, 5, None)
+
+
+@pytest.mark.parametrize("name", sources.FORMATS)
+def test_sources_of_every_format_are_written_and_read(tmp_path, name):
+    sources.write(tmp_path, name, 0.05)
+    n, took, peak = sources.read(tmp_path)
+    assert n > 20
+    assert took > 0
+    assert peak > 50
