@@ -10,7 +10,7 @@ from rare_assets.operators.refusals import is_refusal
 from rare_assets.teacher.degenerate import is_degenerate
 from rare_assets.teacher.finish import unfinished
 from rare_assets.teacher.interface import Answer, Outcome, Unusable
-from rare_assets.teacher.reading import Parts, part
+from rare_assets.teacher.reading import Parts, part, prose
 
 # What an ask took, in columns that rows and rejects share.
 COSTS = ("prompt_tokens", "completion_tokens", "attempts")
@@ -43,7 +43,7 @@ def require_whole(answer: Answer) -> Parts:
         raise Unusable("refused", answer.refusal)
     if (stopped := unfinished(answer)) is not None:
         raise stopped
-    parts = part(answer)
+    parts = prose(part(answer))
     if parts.unclosed:
         raise Unusable("cut", "the chain of reasoning is not closed")
     if not answer.content.strip():

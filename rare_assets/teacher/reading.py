@@ -295,6 +295,32 @@ def part(answer: Answer) -> Parts:
     return Parts(apart or parted.chain, parted.text, parted.unclosed)
 
 
+_CHAIN_NAMES = (
+    "reasoning",
+    "thinking",
+    "thought",
+    "thoughts",
+    "analysis",
+    "explanation",
+    "rationale",
+)
+_ANSWER_NAMES = ("answer", "final_answer", "final", "response")
+
+
+def prose(parts: Parts) -> Parts:
+    """The parts of an answer that was to be prose and came as an object of chain and answer."""
+    if parts.chain or not parts.text.startswith("{"):
+        return parts
+    try:
+        found = json.loads(parts.text, strict=False)
+    except (ValueError, RecursionError):
+        return parts
+    texts = {str(name).lower(): value for name, value in found.items() if isinstance(value, str)}
+    chain = next((texts[name] for name in _CHAIN_NAMES if texts.get(name)), None)
+    answer = next((texts[name] for name in _ANSWER_NAMES if texts.get(name)), None)
+    return parts if chain is None or answer is None else Parts(_trimmed(chain), _trimmed(answer))
+
+
 def part_text(content: str) -> Parts:
     """As `part`, for a content alone."""
     channels = _channels(content)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from rare_assets.teacher.interface import Answer
-from rare_assets.teacher.reading import part, part_text, said_in
+from rare_assets.teacher.reading import part, part_text, prose, said_in
 
 NOTE = {"question": "Why does ice melt?", "scenario": "A driver asks."}
 JSON = json.dumps(NOTE)
@@ -189,6 +189,19 @@ def answer(content, thinking=None):
 )
 def test_a_chain_sent_apart_goes_before_one_in_the_content(given, chain, text):
     assert part(given)[:2] == (chain, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "chain", "answer"),
+    [
+        ('{"reasoning": "B", "answer": "A"}', "B", "A"),
+        ('{"Thought": "B", "final_answer": "A", "score": 1}', "B", "A"),
+        ('{"answer": "A"}', "", '{"answer": "A"}'),
+        ("{x} is a set.", "", "{x} is a set."),
+    ],
+)
+def test_prose_that_came_as_an_object_is_parted(text, chain, answer):
+    assert prose(part_text(text))[:2] == (chain, answer)
 
 
 def test_control_characters_and_halves_of_a_pair_are_not_kept():
