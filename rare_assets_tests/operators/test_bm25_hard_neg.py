@@ -140,19 +140,23 @@ def test_stats_count_negatives_that_no_margin_let_pass():
     assert mine(retriever, *asked, **PLAIN).stats.filled_beyond_margin == 0
 
 
+OF_SUBJECT = [f"near{n:02}" for n in range(14)]
+
+
 def test_where_the_question_missed_the_subject_the_golds_terms_find_it():
     texts = {
-        d: f"only{d}" for d in ["gold", "near", "of1", "of2", *(f"d{n:02}" for n in range(30))]
+        d: f"only{d}" for d in ["gold", *OF_SUBJECT, "of1", "of2", *(f"d{n:02}" for n in range(30))]
     }
     away = {f"d{n:02}": 50.0 - n for n in range(30)}
-    subject = {"gold": 90.0, "near": 80.0, "of1": 60.0, "d25": 50.0, "of2": 40.0}
+    near = {d: 89.0 - n for n, d in enumerate(OF_SUBJECT)}
+    subject = {"gold": 90.0, **near, "of1": 60.0, "d25": 50.0, "of2": 40.0}
     retriever = GivenRanking(texts, {"why": away, "like onlygold": subject})
     [row] = mine(retriever).produced.rows.to_dicts()
-    # The margin is kept to the gold's score in its own ranking: 72.
+    # Fifteen ranks are skipped, the gold's own among them.
     assert row["negatives"] == [
-        {"doc_id": "of1", "score": 60.0, "rank": 3, "origin": "gold"},
-        {"doc_id": "d25", "score": 50.0, "rank": 4, "origin": "gold"},
-        {"doc_id": "of2", "score": 40.0, "rank": 5, "origin": "gold"},
+        {"doc_id": "of1", "score": 60.0, "rank": 16, "origin": "gold"},
+        {"doc_id": "d25", "score": 50.0, "rank": 17, "origin": "gold"},
+        {"doc_id": "of2", "score": 40.0, "rank": 18, "origin": "gold"},
     ]
     assert (row["gold_rank"], row["query"]) == (None, "why")
     assert negatives(retriever, num_neg=5) == ["of1", "d25", "of2", "d20", "d21"]
@@ -587,7 +591,7 @@ def expected_row(retriever, asked, options, verdicts=None):
     missed = fills_up and (gold_rank is None or not gold_score)
     first, rest = {}, {"question": by_question, "gold": by_gold}.get(options["query"])
     if missed and options["query"] != "gold":
-        first = {d: one for d, one in by_gold.items() if one[1] <= options["range_max"]}
+        first = {d: one for d, one in by_gold.items() if 15 < one[1] <= options["range_max"]}
         rest = {d: one for d, one in by_question.items() if d not in first}
     scored = {d: [one] for d, one in {**(rest or {}), **first}.items()}
     if rest is None:  # fused, and the gold was found
