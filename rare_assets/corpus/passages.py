@@ -21,11 +21,13 @@ HEADING_PATH = " > "
 # So many characters at its beginning decide how early a boundary is cut at.
 _HASHED = 32
 
-_FENCE = r"^ {0,3}(?P<mark>`{3,}|~{3,})[^\n]*\n(?:.*?^ {0,3}(?P=mark)[`~]*[ \t]*$|.*\Z)"
-_ATX = r"^ {0,3}(?P<hashes>#{1,6})(?:[ \t]+(?P<atx>[^\n]*))?$"
-_STARTS = r"(?! {0,3}(?:`{3}|~{3}|#{1,6}(?:[ \t]|$)))"
+# What stands behind backticks on their line holds none, else they are code within a text.
+_FENCE_BEGIN = r"(?:`{3,}(?=[^`\n]*$)|~{3,})"
+_FENCE = rf"^ {{0,3}}(?P<mark>{_FENCE_BEGIN})[^\n]*(?:\n.*?^ {{0,3}}(?P=mark)[`~]*[ \t\r]*$|.*\Z)"
+_ATX = r"^ {0,3}(?P<hashes>#{1,6})(?:[ \t]+(?P<atx>[^\n]*)|\r)?$"
+_STARTS = rf"(?! {{0,3}}(?:{_FENCE_BEGIN}|#{{1,6}}(?:[ \t\r]|$)))"
 _LINE = r"[^\S\n]*+\S[^\n]*+"
-_SETEXT = rf"^(?P<setext>{_STARTS}{_LINE})\n {{0,3}}(?P<under>=+|-+)[ \t]*$"
+_SETEXT = rf"^(?P<setext>{_STARTS}{_LINE})\n {{0,3}}(?P<under>=+|-+)[ \t\r]*$"
 _PARAGRAPH = rf"^{_STARTS}{_LINE}(?:\n{_STARTS}{_LINE})*"
 _MARKDOWN = re.compile(
     rf"(?P<fence>{_FENCE})|{_ATX}|{_SETEXT}|{_PARAGRAPH}", re.MULTILINE | re.DOTALL

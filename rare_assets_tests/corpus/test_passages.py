@@ -142,3 +142,20 @@ def test_an_edit_changes_the_passages_that_it_touches(rng, markdown):
 def test_the_first_heading_of_the_first_level_is_the_title():
     assert first_heading("## two\n\n```\n# code\n```\n\n# One #\n\n# later") == "One"
     assert first_heading("#tag\n\n## two") is None
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lines_may_end_in_either_way(rng, end):
+    body = ["\n\n".join(paragraphs(rng, 2)) for _ in range(3)]
+    text = f"Top\n===\n\n{body[0]}\n\n```sh\n# no\n```\n\n## A\n\n{body[1]}\n\n## B\n\n{body[2]}"
+    found = pieces(text.replace("\n", end), 200)
+    assert [title for title, _ in found] == ["Top", "Top > A", "Top > B"]
+
+
+@pytest.mark.parametrize(
+    "line", ["```code``` within a text", "```", "~~~", "####### seven", "```sh"]
+)
+def test_no_line_is_lost(rng, line):
+    text = "\n\n".join([f"# T\n\n{line}", *paragraphs(rng, 9), f"## S\n\n{line}"])
+    found = pieces(text, 200)
+    assert " ".join(piece for _, piece in found).split() == text.split()
