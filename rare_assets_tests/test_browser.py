@@ -332,6 +332,27 @@ def test_checks_of_a_table_show_their_state_for_every_shard(page, deployment, ba
     see(page, "Missing (0)")
 
 
+def test_execute_all_judges_every_stored_shard_at_no_cost(page, deployment, backfill):
+    asked = len(deployment.endpoint.requests)
+    page.goto(f"{deployment.server.url}/assets/questions?view=checks")
+    page.get_by_role("button", name="Execute all").click()
+    page.get_by_text("View", exact=True).click()
+    page.wait_for_url("**/runs/*")
+    run_id = page.url.split("/runs/")[1].split("?")[0]
+    assert deployment.wait_for_run(run_id) is dg.DagsterRunStatus.SUCCESS
+    assert len(deployment.endpoint.requests) == asked
+    with deployment.instance() as instance:
+        events = [entry.dagster_event for entry in instance.all_logs(run_id)]
+    judged = {
+        (found.check_name, found.partition)
+        for event in events
+        if event
+        and event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        and (found := event.asset_check_evaluation_data).partition
+    }
+    assert judged == {(check.name, shard) for check in CHECKS["questions"] for shard in SHARDS}
+
+
 def test_a_run_of_the_command_shows_on_its_jobs_page_and_is_re_executed_there_at_no_cost(
     page, deployment, backfill
 ):
