@@ -319,7 +319,7 @@ def test_plots_of_a_table_are_drawn_over_its_shards(page, deployment, backfill):
     page.get_by_role("button", name="Plots").click()
     for key in ("rows", "reject_rate", "requests", "seconds"):
         page.get_by_text(key, exact=True).first.scroll_into_view_if_needed()
-    assert 6 <= page.locator("canvas").count() <= 10
+    assert 5 <= page.locator("canvas").count() <= 10
     picture(page, "plots", clip=PLOTS)
 
 

@@ -187,6 +187,26 @@ def export(
 
 
 @main.command(context_settings=CONTEXT)
+@click.argument("question_id")
+@click.option("--storage", metavar="T", help="Folder or URL where the tables are.")
+def explain(question_id: str, storage: str | None) -> None:
+    """Print everything that made a row: source, question, candidates, order shown, raw answers, versions.
+
+    \b
+    Example:
+      rare-assets explain 4f2a9c1e-q0
+
+    QUESTION_ID stands in the tables and in the .ids.parquet files beside training files; one that was
+    rejected is explained, too. Costs nothing, asks no model: the corpus is ranked once more for it.
+    """
+    _set(RARE_STORAGE=storage)
+    with _one_message():
+        from rare_assets.command.explain import run_explain
+
+        run_explain(question_id)
+
+
+@main.command(context_settings=CONTEXT)
 @click.option("--storage", metavar="T", help="Folder or URL where the tables are.")
 @click.option(
     "--out",
@@ -256,6 +276,7 @@ def _print_status(source: str | None, storage: str | None, *, each_shard: bool) 
 def _one_message() -> Iterator[None]:
     """What a user can mend, and a stop, end the command with one message; all else is a bug."""
     from rare_assets.automation.instance import home_error
+    from rare_assets.command.explain import UnknownQuestion
     from rare_assets.command.run import NothingToDo
     from rare_assets.corpus.formats import SourceError
     from rare_assets.exports.options import ExportError
@@ -294,6 +315,7 @@ def _one_message() -> Iterator[None]:
         TeacherStopped,
         StorageError,
         TemplateError,
+        UnknownQuestion,
     ) as error:
         raise click.ClickException(str(error)) from error
     except Exception as error:

@@ -78,6 +78,25 @@ class MiningStats(NamedTuple):
     score_gap: dict[float, float]
 
 
+class Considered(NamedTuple):
+    """A document that was ranked for a question, and what became of it.
+
+    Attributes:
+        doc_id: the document.
+        origin: the ranking that puts it highest, by the question or by its gold.
+        rank: in that ranking, from 1.
+        score: in that ranking.
+        outcome: `taken`, `gold`, the rule that left it out (`RULES`), `range_min`, `range_max`, or
+            `not_needed`, where the negatives were complete before it.
+    """
+
+    doc_id: str
+    origin: str
+    rank: int
+    score: float
+    outcome: str
+
+
 class MinedNegatives(NamedTuple):
     """The table's rows and rejects, and figures about how they came out."""
 
@@ -105,6 +124,7 @@ def bm25_hard_neg(
     relabel: bool = False,
     earlier: pl.DataFrame | None = None,
     progress: Callable[[int, int], None] | None = None,
+    trace: Callable[[str, list[Considered]], None] | None = None,
 ) -> MinedNegatives:
     """Mine up to `num_neg` hard negatives a question from the ranking of the whole corpus.
 
@@ -167,6 +187,7 @@ def bm25_hard_neg(
             with the same text. So a corpus that grows by a little leaves prompts made from them,
             and paid answers to those, as they are. None: all are mined.
         progress: called with (questions done, questions in all) after each batch of 1,000.
+        trace: called once for each question that is mined, with what was ranked for it, best first.
 
     Returns:
         `schemas.HardNegatives` in the questions' order, best negative first;
@@ -202,7 +223,7 @@ def bm25_hard_neg(
     rejects: list[pl.DataFrame] = [HardNegativesRejects.create_empty()]
     dropped: Counter[str] = Counter()
     for batch in questions.iter_slices(_BATCH):
-        work = _Batch(batch, query, retriever, options, is_relevant, relabel=relabel)
+        work = _Batch(batch, query, retriever, options, is_relevant, relabel=relabel, trace=trace)
         mined, missing = work.mine(dropped)
         rows.append(mined)
         rejects.append(missing)
@@ -300,13 +321,13 @@ class _Picked(NamedTuple):
 
     Attributes:
         chosen: the negatives.
-        dropped: what each rule left out.
+        left_out: each place that was tried in vain, and the rule that left it out, in order.
         relevant: the places left out as judged relevant.
         lacking: documents whose texts it takes to go on.
     """
 
     chosen: list[int]
-    dropped: Counter[str]
+    left_out: list[tuple[int, str]]
     relevant: list[int]
     lacking: list[str]
 
@@ -416,7 +437,9 @@ class _Batch:
         is_relevant: Callable[[pl.DataFrame], Sequence[bool | None]] | None,
         *,
         relabel: bool,
+        trace: Callable[[str, list[Considered]], None] | None,
     ) -> None:
+        self._trace = trace
         self._retriever = retriever
         self._options = options
         self._query = query
@@ -613,7 +636,7 @@ class _Batch:
                     still_waiting.append(question_id)
                 else:
                     self._take(question_id, ranking, picked)
-                    dropped.update(picked.dropped)
+                    dropped.update(rule for _, rule in picked.left_out)
             if lacking:
                 self._fetch(lacking)
             elif unjudged:  # all that need a judgement have their texts: one call for them
@@ -629,6 +652,29 @@ class _Batch:
             for best in scored[place][:1]
         ]
         self._relevant[question_id] = [doc_ids[place] for place in sorted(picked.relevant)]
+        if self._trace is not None:
+            self._trace(question_id, self._considered(question_id, ranking, picked))
+
+    def _considered(self, question_id: str, ranking: _Ranking, picked: _Picked) -> list[Considered]:
+        """What became of every document that was ranked."""
+        left_out, chosen = dict(picked.left_out), set(picked.chosen)
+        candidates, gold = set(ranking.candidates), self._golds[question_id]
+        beyond = max(ranking.candidates, default=-1)
+        found = []
+        for place, (doc_id, _, scored) in enumerate(zip(*ranking.found, strict=True)):
+            if place in chosen:
+                outcome = "taken"
+            elif doc_id == gold.doc_id:
+                outcome = "gold"
+            elif rule := left_out.get(place):
+                outcome = rule
+            elif place in candidates:
+                outcome = ranking.rules[place] or "not_needed"
+            else:
+                outcome = "range_max" if place > beyond else "range_min"
+            best = scored[0]
+            found.append(Considered(doc_id, best.origin, best.rank, best.score, outcome))
+        return found
 
     def _needs_whole(self, question_id: str) -> bool:
         """Whether a choice takes the whole ranking, not only its top."""
@@ -664,7 +710,7 @@ class _Batch:
     def _pick(self, question_id: str, ranking: _Ranking) -> _Picked:
         options, gold = self._options, self._golds[question_id]
         doc_ids = ranking.found.doc_ids
-        dropped: Counter[str] = Counter()
+        left_out: list[tuple[int, str]] = []
         chosen: list[int] = []
         relevant: list[int] = []
         order = self._order(question_id, ranking)
@@ -677,7 +723,7 @@ class _Batch:
                     lacking = lacking[: options.num_neg]
                     if gold.doc_id not in self._texts:
                         lacking.append(gold.doc_id)
-                    return _Picked(chosen, dropped, relevant, lacking)
+                    return _Picked(chosen, left_out, relevant, lacking)
                 others = [doc_ids[p] for p in chosen]
                 rule = self._near_duplicate(
                     doc_ids[place], gold, others, options.near_duplicate_threshold
@@ -687,12 +733,12 @@ class _Batch:
                 if self._verdicts[pair]:
                     relevant.append(place)
             if rule is not None:
-                dropped[rule] += 1
+                left_out.append((place, rule))
                 continue
             chosen.append(place)
             if len(chosen) == options.num_neg:
                 break
-        return _Picked(chosen, dropped, relevant, [])
+        return _Picked(chosen, left_out, relevant, [])
 
     def _unjudged(
         self, question_id: str, ranking: _Ranking, picked: _Picked

@@ -73,6 +73,51 @@ def test_the_default_leaves_out_what_scores_near_the_gold_or_above():
     assert negatives(ranking(*scored)) == ["c", "d", "e"]
 
 
+def traced(retriever, **options):
+    """What became of each document ranked for the one question, in order."""
+    found = []
+    mine(retriever, trace=lambda _, considered: found.extend(considered), **options)
+    return [(each.doc_id, each.rank, each.outcome) for each in found]
+
+
+def test_a_trace_says_of_every_document_why_it_was_taken_or_left():
+    scored = [("a", 11.0), ("gold", 10.0), ("twin", 10.0), ("b", 9.5), ("c", 7.0), ("d", 6.5)]
+    scored += [("copy", 6.2), ("e", 6.0), ("f", 5.0)]
+    texts = {"twin": "onlygold", "copy": "onlyd"}
+    given = ranking(*scored, texts=texts)
+    assert traced(given, num_neg=3, range_min=1, range_max=6) == [
+        ("a", 1, "range_min"),
+        ("gold", 2, "gold"),
+        ("twin", 3, "twin_of_gold"),
+        ("b", 4, "relative_margin"),
+        ("c", 5, "taken"),
+        ("d", 6, "taken"),
+        ("copy", 7, "same_text"),
+        ("e", 8, "taken"),
+        ("f", 9, "not_needed"),
+    ]
+
+
+def test_a_trace_names_what_the_judge_left_out_and_what_ranks_too_low():
+    given = ranking(*FOUR, ("e", 4.0), ("f", 3.0))
+
+    def is_relevant(pairs):
+        return [doc_id == "b" for doc_id in pairs["doc_id"]]
+
+    outcomes = traced(given, num_neg=2, range_max=4, is_relevant=is_relevant, **{"range_min": 0})
+    assert [(doc_id, outcome) for doc_id, _, outcome in outcomes] == [
+        ("a", "relative_margin"),
+        ("gold", "gold"),
+        ("b", "relative_margin"),
+        ("c", "taken"),
+        ("d", "taken"),
+        ("e", "range_max"),
+        ("f", "range_max"),
+    ]
+    plain = traced(given, num_neg=2, range_max=4, is_relevant=is_relevant, **PLAIN)
+    assert ("b", 3, "judged_relevant") in plain
+
+
 LOW = [(f"d{n:02}", 50.0 - n) for n in range(30)] + [("gold", 19.5)]
 
 

@@ -1,0 +1,109 @@
+"""`rare-assets explain`: a row's whole history, of a rejected one and of one in a training file."""
+
+import pytest
+from click.testing import CliRunner
+
+from rare_assets.command.cli import main
+from rare_assets.command.explain import OUTCOMES
+from rare_assets.operators.bm25_hard_neg import RULES
+from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.graph import Graph, failure_text
+from rare_assets_tests.support.passages import passage, write_jsonl
+
+REFUSED = 5
+
+
+@pytest.fixture(scope="module")
+def made(only_key_set, tmp_path_factory):
+    """A corpus of two shards made whole, but for a passage that the teacher refuses to ask about."""
+    folder = tmp_path_factory.mktemp("made")
+
+    def fault_for(body):
+        asked = body["messages"][-1]["content"]
+        return "refusal" if "response_format" in body and passage(REFUSED) in asked else None
+
+    with FakeEndpoint(fault_for=fault_for) as endpoint:
+        graph = Graph(folder, endpoint.url)
+        write_jsonl(graph.source / "a.jsonl", range(12))
+        write_jsonl(graph.source / "b.jsonl", range(12, 20))
+        results = graph.make_all()
+        assert all(result.success for result in results), failure_text(results[-1])
+        sent = len(endpoint.requests)
+        yield graph, only_key_set, folder
+        assert len(endpoint.requests) == sent
+
+
+@pytest.fixture
+def explain(made, monkeypatch):
+    graph, _, folder = made
+    monkeypatch.setenv("RARE_STORAGE", str(graph.tables.root))
+    monkeypatch.setenv("DAGSTER_HOME", str(folder / "home"))
+    monkeypatch.setenv("COLUMNS", "300")
+    return lambda *arguments: CliRunner().invoke(main, ["explain", *arguments])
+
+
+def test_everything_that_made_a_row_is_said(made, explain):
+    graph, _, _ = made
+    [row] = graph.tables.scan("reasoning", "b.jsonl").collect().head(1).to_dicts()
+    [mined] = (
+        graph.tables.scan("hard_negatives", "b.jsonl")
+        .collect()
+        .filter(question_id=row["question_id"])
+        .to_dicts()
+    )
+    done = explain(row["question_id"])
+    assert done.exit_code == 0, done.output
+    said = done.output
+    assert f"{row['question_id']}, shard b.jsonl" in said
+    [document] = (
+        graph.tables.scan("documents", "b.jsonl").collect().filter(doc_id=row["doc_id"]).to_dicts()
+    )
+    for text in (document["source"], row["question"], row["scenario"], row["raw_answer"]):
+        assert text in said
+    taken = [line for line in said.splitlines() if OUTCOMES["taken"] in line and "│" in line]
+    assert [line.split("│")[4].strip() for line in taken] == [
+        negative["doc_id"] for negative in mined["negatives"]
+    ]
+    order = ", ".join(
+        f"{n}. {doc_id}{' (gold)' if doc_id == row['doc_id'] else ''}"
+        for n, doc_id in enumerate(row["context_doc_ids"], 1)
+    )
+    assert f"shown: {order}" in said
+    for table in ("questions", "hard_negatives", "reasoning"):
+        stored = graph.tables.provenance(table, "b.jsonl").made_from
+        assert f"{table}: " in said
+        assert all(value in said for value in stored.values())
+    assert "in no file" in said
+
+
+def test_the_row_of_a_training_file_is_found_again(made, explain):
+    graph, _, _ = made
+    done = CliRunner().invoke(main, ["export", "--format", "messages"])
+    assert done.exit_code == 0, done.output
+    import polars as pl
+
+    ids = pl.read_parquet(f"{graph.tables.root}/exports/messages/train/a.jsonl.ids.parquet")
+    last = ids.row(-1, named=True)
+    said = explain(last["question_id"]).output
+    assert f"messages/train/a.jsonl, row {last['row']}" in said
+
+
+def test_a_rejected_question_is_explained_with_the_raw_answer(made, explain):
+    graph, _, _ = made
+    [reject] = graph.tables.scan_rejects("questions", "a.jsonl").collect().to_dicts()
+    done = explain(reject["question_id"])
+    assert done.exit_code == 0, done.output
+    assert f"rejected: {reject['reason']}" in done.output
+    assert reject["detail"] in done.output
+    assert passage(REFUSED)[:60] in done.output
+
+
+def test_an_unknown_question_says_where_ids_stand(explain):
+    done = explain("nobody-q0")
+    assert done.exit_code == 1
+    assert "No table holds the question 'nobody-q0'" in done.output
+
+
+def test_every_outcome_has_its_words():
+    outcomes = {*RULES, "taken", "gold", "range_min", "range_max", "not_needed"}
+    assert set(OUTCOMES) == outcomes
