@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rare_assets.corpus.scan import Scan
 from rare_assets.corpus.source import CorpusSource
-from rare_assets.resources.partitions import SHARDS
+from rare_assets.resources.partitions import SHARDS, add_shards
 from rare_assets.stages.source_states import report_states, source_states
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def register(
     Returns the keys that were removed.
     """
     if scan.new:
-        instance.add_dynamic_partitions(SHARDS, scan.new)
+        add_shards(instance, scan.new)
     removed = remove_tables(scan, tables, remove_deleted=remove_deleted)
     for shard in removed:
         instance.delete_dynamic_partition(SHARDS, shard)

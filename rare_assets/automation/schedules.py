@@ -8,7 +8,7 @@ from rare_assets.automation.sensors import due_shards
 from rare_assets.corpus.formats import SourceError
 from rare_assets.corpus.scan import scan_source
 from rare_assets.resources.configurable import Corpus, Storage
-from rare_assets.resources.partitions import SHARDS, registered_shards
+from rare_assets.resources.partitions import add_shards, registered_shards
 
 RUNS_PER_NIGHT = 1000
 
@@ -33,7 +33,7 @@ def nightly(
     if gone := say_gone(scan, []):
         context.log.warning(gone)
     if scan.new:
-        context.instance.add_dynamic_partitions(SHARDS, scan.new)
+        add_shards(context.instance, scan.new)
     due, _ = due_shards(scan.shards, {}, tables, runs=RUNS_PER_NIGHT, looks=len(scan.shards))
     if not due:
         return dg.SkipReason(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from importlib.resources import files
 
 _HEAD = '''"""Reward for verl: 1.0 where the answer agrees with the gold answer but for its form, else 0.0.
@@ -12,6 +13,8 @@ Name it to the trainer with
 
 Written by rare-assets export; it needs nothing but Python.
 """
+
+from __future__ import annotations
 '''
 _TAIL = '''
 
@@ -33,9 +36,27 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **ot
 '''
 
 
+# How answers are compared in the graph, the module that others import first.
+_COMPARED = ("mathematics.py", "agreement.py")
+
+
 def reward_module() -> str:
     """Return the module's text: how answers are compared in the graph, and verl's four arguments."""
-    compared = (files("rare_assets") / "operators" / "agreement.py").read_text(encoding="utf-8")
-    # The module's own docstring says what it is; what follows is the same code.
-    _, _, code = compared.partition("\n")
-    return _HEAD + code + _TAIL
+    operators = files("rare_assets") / "operators"
+    compared = [_body((operators / name).read_text(encoding="utf-8")) for name in _COMPARED]
+    return "\n".join([_HEAD, *compared]) + _TAIL
+
+
+def _body(source: str) -> str:
+    """Return a module's code without its docstring, and without imports of what stands above it."""
+    lines = source.splitlines(keepends=True)
+    for node in ast.parse(source).body:
+        is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        is_above = isinstance(node, ast.ImportFrom) and (
+            node.module == "__future__" or (node.module or "").startswith("rare_assets.")
+        )
+        if is_docstring or is_above:
+            assert node.end_lineno is not None
+            for number in range(node.lineno - 1, node.end_lineno):
+                lines[number] = ""
+    return "".join(lines).lstrip("\n")

@@ -43,7 +43,7 @@ _REPLACED = (
 _THOUSANDS = re.compile(
     r"(?<![\d.,])(\d{1,3})((?:(?:\{,\}|,|\\,|\N{THIN SPACE}|\N{NARROW NO-BREAK SPACE})\d{3})+)(?![\d,])"
 )
-_TOKEN = re.compile(
+_LEXEME = re.compile(
     r"\s*((?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3}(?![\dA-Za-z]))?|\\[A-Za-z]+|[A-Za-z]|[-+*/^(){}\[\]=%])"
 )
 
@@ -117,7 +117,7 @@ class _Formula:
         self._tokens: list[str] = []
         place = 0
         while text[place:].strip():
-            match = _TOKEN.match(text, place)
+            match = _LEXEME.match(text, place)
             if match is None:
                 raise ValueError("no formula")
             self._tokens.append(match[1])

@@ -1,5 +1,7 @@
 """The nightly schedule: runs for new and changed files alone, and none for what is read."""
 
+import contextvars
+
 import dagster as dg
 import pytest
 
@@ -14,14 +16,17 @@ def graph(nothing_set, tmp_path):
     write_jsonl(graph.source / "a.jsonl", range(3))
     write_jsonl(graph.source / "b.jsonl", range(3, 6))
     # A schedule opens its instance anew, which an ephemeral one does not allow.
-    with dg.instance_for_test() as instance:
-        graph.instance = instance
-        yield graph
+    graph.instance = dg.DagsterInstance.local_temp(str(tmp_path))
+    return graph
 
 
 def requested(graph):
-    context = dg.build_schedule_context(instance=graph.instance)
-    asked = nightly(context, corpus=graph.corpus, storage=graph.storage)
+    def evaluate():
+        with dg.build_schedule_context(instance=graph.instance) as context:
+            return nightly(context, corpus=graph.corpus, storage=graph.storage)
+
+    # What Dagster sets for the instance that was opened must not outlive it.
+    asked = contextvars.copy_context().run(evaluate)
     return asked.skip_message if isinstance(asked, dg.SkipReason) else asked
 
 

@@ -1,8 +1,10 @@
 """The reward for verl, as the trainer runs it: a file by itself, in a Python without this package."""
 
+import ast
 import json
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -44,3 +46,16 @@ def scores(tmp_path_factory):
 @pytest.mark.parametrize("number", range(len(CASES)))
 def test_it_scores(scores, number):
     assert scores[number] == CASES[number][2]
+
+
+def test_no_name_of_the_modules_it_is_made_of_stands_for_two_things():
+    names = Counter(
+        name
+        for node in ast.parse(reward_module()).body
+        for name in (
+            [node.name]
+            if isinstance(node, ast.FunctionDef | ast.ClassDef)
+            else [target.id for target in getattr(node, "targets", [])]
+        )
+    )
+    assert [name for name, count in names.items() if count > 1] == []
