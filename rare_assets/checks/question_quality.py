@@ -157,7 +157,7 @@ def questions_begin_differently(stored: StoredShard) -> Judgement:
     if begins.height < FEWEST_FOR_SHAPE:
         begins = begins.clear()
     counts = begins["opening"].value_counts(sort=True)
-    most = counts["opening"].first() if counts.height else None
+    most = pl.lit(counts["opening"].first(), pl.String)
     flagged = begins.filter(pl.col("opening") == most).select("question_id", "question")
     return few_of("same_opening", flagged, begins.height, Settings().max_same_shape_rate)
 
