@@ -17,7 +17,7 @@ import polars as pl
 
 from rare_assets.text.shown import ELLIPSIS, graphemes, isolated
 
-LONG, MIDDLE, SHORT = 1400, 750, 400
+LONG, MIDDLE, SHORT = 1300, 700, 380
 NEGATIVES_SHOWN = 3
 # The event log keeps text as JSON, in which a letter beyond ASCII takes 6 bytes or 12.
 BYTES_PER_CHAR = 2
