@@ -19,6 +19,7 @@ from rare_assets.resources.partitions import registered_shards
 from rare_assets.retriever import IndexDamaged, IndexMissing, ShardContent
 from rare_assets.settings import Settings
 from rare_assets.stages.corpus_index import shards_to_index
+from rare_assets.storage.tables import UNREADABLE
 
 MOST_QUESTIONS = 200_000
 
@@ -154,11 +155,18 @@ def questions_distinct_across_shards(
     tables = storage.tables()
     read: list[pl.DataFrame] = []
     left = MOST_QUESTIONS
+    unreadable = 0
     for shard in registered_shards(context.instance):
-        if left > 0 and tables.exists("questions", shard):
+        if left <= 0 or not tables.exists("questions", shard):
+            continue
+        try:
             asked_of = tables.scan("questions", shard).select("question_id", "question").head(left)
             read.append(asked_of.collect().with_columns(shard=pl.lit(shard)))
-            left -= read[-1].height
+        except UNREADABLE:
+            # A damaged table is its own shard's fault, told where it is read and made again.
+            unreadable += 1
+            continue
+        left -= read[-1].height
     columns = ("question_id", "question", "shard")
     asked = pl.concat([pl.DataFrame(schema=dict.fromkeys(columns, pl.String)), *read])
     found = near_duplicates(
@@ -174,5 +182,7 @@ def questions_distinct_across_shards(
     )
     judged = few_of("near_duplicates", across, asked.height, Settings().max_near_duplicate_rate)
     return dg.AssetCheckResult(
-        passed=judged.passed, severity=judged.severity, metadata=judged.metadata
+        passed=judged.passed,
+        severity=judged.severity,
+        metadata={**judged.metadata, "shards_unreadable": unreadable},
     )
