@@ -158,6 +158,8 @@ def passages(language: Language, number: int, seed: int = 0) -> Iterator[str]:
 def answering(language: Language) -> Any:
     """What the endpoint answers: a question of the document's longer words; reasoning by overlap."""
 
+    mark = "、" if language.analyzer == "cjk" else " "
+
     def answer(body: dict[str, Any]) -> str | None:
         prompt = body["messages"][-1]["content"]
         documents = re.findall(r"<(document-\w+)[^>]*>\n(.*?)</\1>", prompt, re.DOTALL)
@@ -165,9 +167,7 @@ def answering(language: Language) -> Any:
         if "response_format" in body:
             words = list(dict.fromkeys(content_words_in(texts[0])))
             chosen = random.Random(texts[0]).sample(words, min(10, len(words)))
-            asked = language.asks.format(
-                words="、".join(chosen) if language.analyzer == "cjk" else " ".join(chosen)
-            )
+            asked = language.asks.format(words=mark.join(chosen))
             return json.dumps(
                 {"question": asked, "scenario": f"{asked} {chosen[0]}"}, ensure_ascii=False
             )
@@ -175,7 +175,10 @@ def answering(language: Language) -> Any:
             re.sub(r"<(document-\w+)[^>]*>\n.*?</\1>", "", prompt, flags=re.DOTALL)
         )
         best = max(texts, key=lambda text: len(pieces_in(text) & question))
-        return f"{best.strip()}\n\n<answer>{best.strip()[:60]}</answer>"
+        # In another order: what is copied is no reasoning.
+        said = list(dict.fromkeys(content_words_in(best)))
+        random.Random(best).shuffle(said)
+        return f"{mark.join(said)}\n\n<answer>{mark.join(said[:6])}</answer>"
 
     return answer
 
