@@ -76,6 +76,8 @@ FORGET_S = 30 * 86400.0
 _URL = "/v1/chat/completions"
 _METADATA = "rare_assets_submission"
 _LOOKUP = 1000
+# Statuses by which an endpoint says that it has no such batch.
+_GONE = (404, 410)
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _QUEUE_FULL = re.compile(r"token_limit|enqueued|too[_ ]many|limit.{0,20}(reached|exceeded)", re.I)
 _CANCEL_S = 15.0
@@ -630,7 +632,14 @@ class _Run(Generic[T]):
             try:
                 batch = await self._call(lambda: self._client.batches.retrieve(batch_id))
             except _Refused as refused:
+                if refused.fault.status not in _GONE:
+                    self._teacher._stop(
+                        f"{self._endpoint}: what became of batch {batch_id} can't be told: "
+                        f"{refused.fault}. It is kept, and looked for by the next run."
+                    )
+                    raise TeacherStopped(self.stopped or "") from refused
                 logger.warning("batch %s is gone: %s", batch_id, refused.fault)
+                self._count_fruitless(batch_id, "being unknown to the endpoint")
                 return None
             if batch.status in _ENDED:
                 return batch
@@ -724,11 +733,18 @@ class _Run(Generic[T]):
                     useful += await self._take(out, lines, failed, mine=mine)
         answered = self._endpoint.health.answered_at != before
         await self._after_faults(out, failed, beside_answers=answered)
-        self._fruitless = 0 if useful else self._fruitless + 1
+        if useful:
+            self._fruitless = 0
+        else:
+            self._count_fruitless(batch.id, str(batch.status))
+
+    def _count_fruitless(self, batch_id: str, status: str) -> None:
+        """Stop after some batches in a row that brought nothing: each may have cost something."""
+        self._fruitless += 1
         if self._fruitless >= FRUITLESS_BATCHES:
             self._teacher._stop(
                 f"{self._endpoint}: {self._fruitless} batches in a row brought no answer, the last "
-                f"({batch.id}) ended as {batch.status}. Run again later, or with mode=online."
+                f"({batch_id}) ended as {status}. Run again later, or with mode=online."
             )
 
     async def _download(self, file_id: str, file: IO[bytes]) -> None:

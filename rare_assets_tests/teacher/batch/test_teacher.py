@@ -25,7 +25,7 @@ from rare_assets.teacher.store.answer_files import Folder
 from rare_assets.teacher.store.answers import AnswerStore
 from rare_assets.teacher.structured import structured_value
 from rare_assets_tests.support.fake_batch_endpoint import FakeBatchEndpoint
-from rare_assets_tests.support.fake_endpoint import FakeEndpoint, Fault
+from rare_assets_tests.support.fake_endpoint import FakeEndpoint, Fault, error_response
 from rare_assets_tests.support.servers import SHAPES, STRUCTURED_SHAPES
 
 MODEL = "fake-model"
@@ -207,6 +207,41 @@ def test_batches_that_never_bring_anything_stop_the_run(tmp_path):
         result = run(tmp_path, endpoint.url, asks(3))
         assert "3 batches in a row brought no answer" in str(result.error)
         assert len(endpoint.batches) == 3
+
+
+def refusing_to_look_up(endpoint, status):
+    """Have the endpoint take batches, and answer every question about one with this status."""
+
+    async def refuse(_):
+        return error_response(status, "No such batch")
+
+    endpoint.route("GET", r"/v1/batches/[^/]+", refuse)
+
+
+def test_batches_that_the_endpoint_forgets_stop_the_run_and_are_not_paid_for_again_and_again(
+    tmp_path,
+):
+    with FakeBatchEndpoint() as endpoint:
+        refusing_to_look_up(endpoint, 404)
+        result = run(tmp_path, endpoint.url, asks(3))
+        assert "3 batches in a row brought no answer" in str(result.error)
+        assert len(endpoint.batches) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(400, "what became of batch"), (403, "refuses to work")]
+)
+def test_a_batch_that_cannot_be_looked_up_is_kept_and_not_handed_in_again(tmp_path, status, said):
+    with FakeBatchEndpoint() as endpoint:
+        refusing_to_look_up(endpoint, status)
+        result = run(tmp_path, endpoint.url, asks(3))
+        assert said in str(result.error)
+        assert len(endpoint.batches) == 1
+        endpoint.route("GET", r"/v1/batches/[^/]+", endpoint._retrieve)
+        again = run(tmp_path, endpoint.url, asks(3))
+        assert again.error is None
+        assert set(again.reasons.values()) == {None}
+        assert len(endpoint.batches) == 1
 
 
 def test_unusable_answers_go_into_the_next_batch(tmp_path, endpoint):
