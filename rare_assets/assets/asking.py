@@ -18,8 +18,7 @@ from rare_assets.resources.tags import BACKFILL_TAG, COMMAND_TAG
 from rare_assets.schemas import Produced
 from rare_assets.settings import Settings
 from rare_assets.stages.provenance import UNANSWERED
-from rare_assets.teacher.interface import Teacher, TeacherStopped, Usage
-from rare_assets.teacher.ledger import Ledger
+from rare_assets.teacher import Ledger, Teacher, TeacherStopped, Usage
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import dagster as dg
 
 from rare_assets.assets.pace import Pace, duration
-from rare_assets.teacher.interface import Progress
+from rare_assets.teacher import Progress
 
 T = TypeVar("T")
 

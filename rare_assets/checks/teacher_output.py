@@ -5,8 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from rare_assets.checks.judgement import Judgement, StoredShard, few_of, none_of
-from rare_assets.teacher.finish import is_whole
-from rare_assets.teacher.tokens import CUT_FROM, is_cut
+from rare_assets.teacher import CUT_FROM, is_cut, is_whole
 
 # So many prompts of different lengths that took the same number of tokens were cut to it.
 _SAME_NUMBER = 3

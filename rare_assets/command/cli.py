@@ -284,8 +284,7 @@ def _one_message() -> Iterator[None]:
     from rare_assets.operators.templates import TemplateError
     from rare_assets.retriever import ElasticsearchError, IndexConflict
     from rare_assets.stages.options import OptionsError
-    from rare_assets.teacher.interface import TeacherStopped
-    from rare_assets.teacher.pricing import PriceError
+    from rare_assets.teacher import PriceError, TeacherStopped
 
     # A stop within a call of the database is told as one: its pool would print a stack beside it.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)

@@ -14,8 +14,7 @@ from rare_assets.operators.fitting import foreseen
 from rare_assets.operators.reason_distill import NoReferences, reason_distill
 from rare_assets.resources.configurable import TeacherModel
 from rare_assets.stages.options import OptionsError
-from rare_assets.teacher.estimating import COMPLETION_TOKENS
-from rare_assets.teacher.interface import Usage
+from rare_assets.teacher import COMPLETION_TOKENS, Usage
 
 # Where a shard's texts are not known yet: tokens of a document, and of a prompt's own wording.
 DOCUMENT_TOKENS = 200

@@ -37,7 +37,7 @@ from rare_assets.stages.questions import QuestionsConfig
 from rare_assets.stages.reasoning import ReasoningConfig
 from rare_assets.stages.standing import is_within_growth, standing
 from rare_assets.storage.tables import TableDamaged, TableMissing
-from rare_assets.teacher.interface import ENDPOINT_FAULTS
+from rare_assets.teacher import ENDPOINT_FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

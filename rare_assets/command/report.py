@@ -14,7 +14,7 @@ from rare_assets.automation.registration import say_gone, some
 from rare_assets.operators.answers import retryable
 from rare_assets.operators.doc2query import say_left_out
 from rare_assets.schemas import TABLES
-from rare_assets.teacher.interface import ENDPOINT_FAULTS
+from rare_assets.teacher import ENDPOINT_FAULTS
 from rare_assets.text.shown import cut
 from rare_assets.text.shown_url import shown
 

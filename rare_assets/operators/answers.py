@@ -7,10 +7,16 @@ from typing import Any
 import polars as pl
 
 from rare_assets.operators.refusals import is_refusal
-from rare_assets.teacher.degenerate import is_degenerate
-from rare_assets.teacher.finish import unfinished
-from rare_assets.teacher.interface import Answer, Outcome, Unusable
-from rare_assets.teacher.reading import Parts, part, prose
+from rare_assets.teacher import (
+    Answer,
+    Outcome,
+    Parts,
+    Unusable,
+    is_degenerate,
+    part,
+    prose,
+    unfinished,
+)
 
 # What an ask took, in columns that rows and rejects share.
 COSTS = ("prompt_tokens", "completion_tokens", "attempts")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rare_assets.operators.answers import require_whole
-from rare_assets.teacher.interface import Answer, Unusable
+from rare_assets.teacher import Answer, Unusable
 from rare_assets.text.words import characters_in, count_words, sets_no_blanks, words_in
 
 # Without an answer set apart, a text of fewer words is nothing but the answer.

@@ -28,7 +28,7 @@ from rare_assets.operators.variety import (
     check_variety,
 )
 from rare_assets.schemas import Produced, Questions, TeacherRejects
-from rare_assets.teacher.interface import (
+from rare_assets.teacher import (
     NOT_ASKED,
     Answer,
     Ask,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from rare_assets.operators.templates import PromptTemplate
-from rare_assets.teacher.tokens import text_tokens
-from rare_assets.teacher.window import advice
+from rare_assets.teacher import advice, text_tokens
 
 # Tags, number and title of a document, and the frame of a chat.
 _PER_DOCUMENT = 40

@@ -15,8 +15,7 @@ from pydantic import BaseModel, Field
 
 from rare_assets.operators.agreement import answers_agree
 from rare_assets.operators.templates import PromptTemplate, Templates, quote
-from rare_assets.teacher.interface import ENDPOINT_FAULTS, NOT_ASKED, Answer, Ask, Teacher
-from rare_assets.teacher.structured import structured_value
+from rare_assets.teacher import ENDPOINT_FAULTS, NOT_ASKED, Answer, Ask, Teacher, structured_value
 from rare_assets.text.titled import titled
 
 MAX_ATTEMPTS = 3

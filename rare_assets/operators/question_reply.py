@@ -11,9 +11,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from rare_assets.operators.refusals import is_refusal
-from rare_assets.teacher.interface import Answer, Unusable
-from rare_assets.teacher.reading import part
-from rare_assets.teacher.structured import structured_value
+from rare_assets.teacher import Answer, Unusable, part, structured_value
 from rare_assets.text.words import sets_no_blanks, words_in
 
 # Caps that stop a model which repeats itself; what is asked for is less than half as long.

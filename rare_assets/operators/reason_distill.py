@@ -17,7 +17,7 @@ from rare_assets.operators.fitting import fitted, with_all_negatives
 from rare_assets.operators.judge import Judge
 from rare_assets.operators.templates import PromptTemplate, Templates, quote
 from rare_assets.schemas import Produced, Reasoning, TeacherRejects
-from rare_assets.teacher.interface import (
+from rare_assets.teacher import (
     NOT_ASKED,
     Answer,
     Ask,

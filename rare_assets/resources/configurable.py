@@ -21,11 +21,7 @@ from rare_assets.text.shown_url import shown, shown_fields
 
 if TYPE_CHECKING:
     from rare_assets.retriever import Retriever
-    from rare_assets.teacher.estimating import EstimatingTeacher
-    from rare_assets.teacher.interface import Teacher
-    from rare_assets.teacher.ledger import Ledger
-    from rare_assets.teacher.pricing import Prices
-    from rare_assets.teacher.store.answers import AnswerStore
+    from rare_assets.teacher import AnswerStore, EstimatingTeacher, Ledger, Prices, Teacher
 
 # Requests in flight where RARE_MAX_CONCURRENCY is not set.
 ENDPOINT_CONCURRENCY = 64
@@ -132,7 +128,7 @@ class TeacherModel(_Resource):
     @property
     def name(self) -> str:
         """The model that will answer, known without asking it."""
-        from rare_assets.teacher.local_server import EMBEDDED_MODEL
+        from rare_assets.teacher import EMBEDDED_MODEL
 
         return self.model or Settings().model or EMBEDDED_MODEL
 
@@ -159,8 +155,7 @@ class TeacherModel(_Resource):
         """A teacher that asks nothing and counts what would be asked and what it would cost; `say`
         is told of stored answers that can't be read. `window` is the model's, default what an
         earlier run learnt of it."""
-        from rare_assets.teacher.estimating import EstimatingTeacher
-        from rare_assets.teacher.store.answers import AnswerStore
+        from rare_assets.teacher import AnswerStore, EstimatingTeacher
 
         async with AnswerStore(self._answers, say=say) as store:
             yield EstimatingTeacher(
@@ -175,9 +170,7 @@ class TeacherModel(_Resource):
 
     def known_window(self, store: "AnswerStore") -> int | None:
         """Tokens that the model takes at once, as earlier runs learnt; nothing is asked."""
-        from rare_assets.teacher.endpoint import endpoint_name
-        from rare_assets.teacher.known import Memory
-        from rare_assets.teacher.local_server import CONTEXT_TOKENS
+        from rare_assets.teacher import CONTEXT_TOKENS, Memory, endpoint_name
 
         settings = Settings()
         model = self.model or settings.model
@@ -191,7 +184,7 @@ class TeacherModel(_Resource):
 
     def load_prices(self) -> "Prices":
         """The shipped prices, with those of RARE_PRICES over them. Raises ValueError."""
-        from rare_assets.teacher.pricing import Prices
+        from rare_assets.teacher import Prices
 
         return Prices.load(self.prices or Settings().prices)
 
@@ -221,10 +214,13 @@ class TeacherModel(_Resource):
         Raises:
             ValueError: the embedded teacher was asked for batches.
         """
-        from rare_assets.teacher.health import Patience
-        from rare_assets.teacher.local_server import CONTEXT_TOKENS, EmbeddedServer
-        from rare_assets.teacher.online import OpenAITeacher
-        from rare_assets.teacher.store.answers import AnswerStore
+        from rare_assets.teacher import (
+            CONTEXT_TOKENS,
+            AnswerStore,
+            EmbeddedServer,
+            OpenAITeacher,
+            Patience,
+        )
 
         settings = Settings()
         wait = self.endpoint_wait or settings.endpoint_wait
@@ -280,7 +276,7 @@ class TeacherModel(_Resource):
                 **limits,
             }
             if batch:
-                from rare_assets.teacher.batch.teacher import BatchTeacher
+                from rare_assets.teacher import BatchTeacher
 
                 async with BatchTeacher(**endpoint) as teacher:
                     yield teacher

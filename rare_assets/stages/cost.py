@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from rare_assets.storage.tables import UNREADABLE, ParquetTables, TableDamaged, TableMissing
-from rare_assets.teacher.pricing import Prices
+from rare_assets.teacher import Prices
 
 ASKED_TABLES = ("questions", "reasoning")
 # Those and the one whose judge may ask.
