@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -278,6 +277,7 @@ def _one_message() -> Iterator[None]:
     from rare_assets.automation.instance import home_error
     from rare_assets.command.explain import UnknownQuestion
     from rare_assets.command.run import NothingToDo
+    from rare_assets.command.workers import silence_pool
     from rare_assets.corpus.formats import SourceError
     from rare_assets.exports.options import ExportError
     from rare_assets.files.stored_bytes import StorageError
@@ -286,8 +286,7 @@ def _one_message() -> Iterator[None]:
     from rare_assets.stages.options import OptionsError
     from rare_assets.teacher import PriceError, TeacherStopped
 
-    # A stop within a call of the database is told as one: its pool would print a stack beside it.
-    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+    silence_pool()
 
     def stop(number: int, _: object) -> None:
         raise KeyboardInterrupt(number)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -300,6 +301,11 @@ def _write_progress(path: Path, moment: Moment) -> None:
         os.replace(unread, path)
 
 
+def silence_pool() -> None:
+    """Have a stop within a call of the database told as one: its pool would print a stack beside it."""
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+
+
 def _start_worker(stopping: Event, progress: Path) -> None:
     """Prepare a worker: interrupts come from its parent alone, and it ends with its parent.
 
@@ -308,6 +314,7 @@ def _start_worker(stopping: Event, progress: Path) -> None:
     """
     global _stopping, _progress
     _stopping, _progress = stopping, progress
+    silence_pool()
     # Run after what is registered later: to take all modules apart would cost most of a second.
     atexit.register(os._exit, 0)
     os.setpgrp()
