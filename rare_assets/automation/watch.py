@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
+from rare_assets.resources.failures import why_step_failed
 from rare_assets.resources.tags import PARTITION_TAG
 from rare_assets.settings import Settings
 from rare_assets.text.shown_url import shown, without_secrets
@@ -153,13 +154,7 @@ def _why(instance: dg.DagsterInstance, run_id: str) -> str:
     for entry in instance.all_logs(run_id):
         event = entry.dagster_event
         if event is not None and event.is_step_failure:
-            data = event.step_failure_data
-            if data.user_failure_data and data.user_failure_data.description:
-                return data.user_failure_data.description
-            error = data.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            return error.message.strip() if error is not None else "A step failed."
+            return why_step_failed(event.step_failure_data) or "A step failed."
         if event is not None and event.is_failure:
             said = event.message or said
     return said or "The run failed."

@@ -278,18 +278,15 @@ def _config_for(request: Request) -> dict[str, Any]:
 def _failure(request: Request, result: dg.JobExecutionResult) -> Result:
     """The first failure of a run, in the words of the exception that caused it."""
     from rare_assets.assets.asking import TEACHER_STOPPED
+    from rare_assets.resources.failures import why_step_failed
 
     for event in result.all_events:
         if event.is_step_failure:
-            data = event.step_failure_data
-            said = data.user_failure_data
-            if said and said.description:
-                return Result(request, said.description, TEACHER_STOPPED in said.metadata)
-            error = data.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            if error is not None:
-                return Result(request, error.message.strip().removeprefix("dagster._core.errors."))
+            failure = event.step_failure_data
+            if said := why_step_failed(failure):
+                told = failure.user_failure_data
+                stops_others = told is not None and TEACHER_STOPPED in told.metadata
+                return Result(request, said.removeprefix("dagster._core.errors."), stops_others)
     return Result(request, "failed; its log is in the UI")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
 
@@ -25,3 +26,16 @@ def failures_told() -> Iterator[None]:
         raise dg.Failure(str(error), allow_retries=False) from None
     except (StorageError, ElasticsearchError) as error:
         raise dg.Failure(str(error)) from None
+
+
+def why_step_failed(failure: Any) -> str:
+    """Return what a step's failure (`event.step_failure_data`) says to a person, or "".
+
+    Its `dg.Failure`'s own words, or the message of the exception that caused all others.
+    """
+    if failure.user_failure_data and failure.user_failure_data.description:
+        return str(failure.user_failure_data.description)
+    error = failure.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return "" if error is None else str(error.message).strip()
