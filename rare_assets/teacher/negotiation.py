@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeGuard
@@ -22,8 +23,12 @@ logger = logging.getLogger(__name__)
 SendShort = Callable[[Ask, Manner, int], Awaitable[Answer | Fault | None]]
 _WAITS = 5
 _LONGEST_WAIT_S = 10.0
-# These speak of the request, and a server that fails on an option it does not know says the last.
+# A server that fails on an option it does not know says one of these, and fails with it again.
 _FAILS = (500, 501)
+# An outage passes by itself: it comes from an option only if requests without it are answered between
+# those with it, so many times. Looked into once in so many seconds.
+_TURNS = 3
+_LOOKED_INTO_EVERY_S = 30.0
 
 
 class Negotiation:
@@ -52,6 +57,7 @@ class Negotiation:
         self._lock = asyncio.Lock()
         # No manner works at present, so that the next refusal need not try them all again.
         self._hopeless = False
+        self._outage_looked_into = -_LOOKED_INTO_EVERY_S
 
     @property
     def busy(self) -> bool:
@@ -67,7 +73,7 @@ class Negotiation:
         """
         # Whatever its words: a max_tokens that exceeds the window reads like a prompt that does.
         refused = fault.kind is Kind.REFUSED and fault.status is not None
-        fails = fault.status in _FAILS and failed >= 2
+        fails = failed >= 2 and (fault.status in _FAILS or _is_outage(fault))
         unproven = version != self._dialect.version or not self._dialect.is_proven(ask)
         return (refused or fails) and unproven
 
@@ -93,6 +99,8 @@ class Negotiation:
     async def _settle(self, ask: Ask, fault: Fault) -> bool:
         trial = _Trial(ask, fault, self._send_short)
         before = self._dialect.manner
+        if _is_outage(fault) and not await self._comes_from_options(trial, before):
+            return False
         taken = await trial.takes(before)
         if taken is None:
             return False
@@ -118,13 +126,26 @@ class Negotiation:
         await self._remember(self._dialect.manner)
         return True
 
-    async def _find(self, trial: _Trial, before: Manner) -> Manner | None:
-        """The manner that leaves out as little as possible; None if none works."""
+    async def _comes_from_options(self, trial: _Trial, before: Manner) -> bool:
+        """Whether what looks like an outage meets requests with options, and no others."""
+        now = time.monotonic()
+        if now - self._outage_looked_into < _LOOKED_INTO_EVERY_S:
+            return False
+        self._outage_looked_into = now
+        floor, _ = self._floor(trial, before)
+        return await trial.fails_in_turn(floor, before)
+
+    def _floor(self, trial: _Trial, before: Manner) -> tuple[Manner, list[str]]:
+        """The manner without any option, and the names of those left out."""
         mode = self._dialect.fixed_mode or MODES[-1]
         sent = [name for name in PARTS if name in before.parts_of(trial.ask)]
         if COMPLETION_TOKENS in before.parts_of(trial.ask):
             sent.append("max_tokens")
-        floor = Manner(mode, before.without | {*sent, COMPLETION_TOKENS}, before.stream)
+        return Manner(mode, before.without | {*sent, COMPLETION_TOKENS}, before.stream), sent
+
+    async def _find(self, trial: _Trial, before: Manner) -> Manner | None:
+        """The manner that leaves out as little as possible; None if none works."""
+        floor, sent = self._floor(trial, before)
         if not await trial.must_tell(floor):
             floor = replace(floor, stream=not floor.stream)
             if not await trial.must_tell(floor):
@@ -165,6 +186,19 @@ class _Trial:
         self.met: list[str] = []
         self._send_short = send_short
         self._refusal = (fault.status, fault.text)
+        # Whether what looks like an outage was found to come from the options.
+        self._outage_is_refusal = False
+
+    async def fails_in_turn(self, floor: Manner, before: Manner) -> bool:
+        """Whether requests in one manner are answered and those in another look like an outage, in
+        turns; from then on an outage counts as a refusal."""
+        for turn in range(_TURNS):
+            if not isinstance(await self._send_short(self.ask, floor, turn % 2), Answer):
+                return False
+            if not _is_outage(await self._send_short(self.ask, before, turn % 2)):
+                return False
+        self._outage_is_refusal = True
+        return True
 
     async def must_tell(self, manner: Manner) -> bool:
         """As `takes`. Raises _CanNotTell."""
@@ -176,12 +210,12 @@ class _Trial:
     async def takes(self, manner: Manner) -> bool | None:
         """Whether the endpoint takes requests in a manner; None if that can't be told now."""
         result = await self._sent(manner, 0)
-        if _is_refusal(result) and (result.status, result.text) != self._refusal:
+        if self._is_refusal(result) and (result.status, result.text) != self._refusal:
             # One request alone may be refused for itself.
             result = await self._sent(manner, 1)
         if isinstance(result, Answer) or (result is not None and result.reason == "blank"):
             return True
-        if _is_refusal(result):
+        if self._is_refusal(result):
             self.met.append(f"{manner} (HTTP {result.status})")
             return False
         return None
@@ -190,11 +224,24 @@ class _Trial:
         for _ in range(_WAITS):
             result = await self._send_short(self.ask, manner, number)
             waits = isinstance(result, Fault) and result.kind is Kind.THROTTLED
-            if not (isinstance(result, Fault) and waits):
+            if not (isinstance(result, Fault) and waits) or self._is_refusal(result):
                 return result
             await asyncio.sleep(min(result.retry_after or 1.0, _LONGEST_WAIT_S))
         return None
 
+    def _is_refusal(self, result: Answer | Fault | None) -> TypeGuard[Fault]:
+        if self._outage_is_refusal and _is_outage(result):
+            return True
+        return isinstance(result, Fault) and (
+            result.kind is Kind.REFUSED or result.status in _FAILS
+        )
 
-def _is_refusal(result: Answer | Fault | None) -> TypeGuard[Fault]:
-    return isinstance(result, Fault) and (result.kind is Kind.REFUSED or result.status in _FAILS)
+
+def _is_outage(result: Answer | Fault | None) -> bool:
+    """Whether a fault mostly says that the server is away or has too much to do."""
+    return (
+        isinstance(result, Fault)
+        and result.kind in (Kind.TRANSIENT, Kind.THROTTLED)
+        and result.status not in (429, *_FAILS)
+        and result.reason not in ("timeout", "blank")
+    )

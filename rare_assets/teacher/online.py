@@ -581,7 +581,8 @@ class _Run(Generic[T]):
     async def _ask(self, work: _Work, slot: Slot) -> None:
         # What fails again and again may fail for this sample: later tries have another seed.
         attempt = work.attempts + work.tries.failed // 3
-        result = await self._endpoint.send(slot, work.sent, attempt, failed=work.tries.failed)
+        met = work.tries.failed + work.tries.throttled
+        result = await self._endpoint.send(slot, work.sent, attempt, failed=met)
         if isinstance(result, Answer):
             # From here on a cancelled run lets this task finish: the answer is paid for.
             if (task := asyncio.current_task()) is not None:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import random
 import re
+import ssl
 import signal
 import threading
 import time
@@ -113,6 +114,7 @@ class FakeEndpoint:
         shape: of `servers.SHAPES` and `STRUCTURED_SHAPES`, where its answers stand.
         stream: whether it streams, though nobody asks for it.
         seed: of the shares.
+        tls: what it serves https with; default, it serves http.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class FakeEndpoint:
         stream: bool = False,
         seed: int = 0,
         port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.latency = latency
         self.script = deque(_as_fault(fault) for fault in script)
@@ -159,6 +162,7 @@ class FakeEndpoint:
         self._seen: Counter[bytes] = Counter()
         self._routes: dict[tuple[str, str], Handler] = {}
         self._port = port
+        self._tls = tls
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._done: asyncio.Event | None = None
@@ -171,7 +175,7 @@ class FakeEndpoint:
     @property
     def url(self) -> str:
         """The base URL for clients."""
-        return f"http://127.0.0.1:{self._port}/v1"
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self._port}/v1"
 
     @property
     def port(self) -> int:
@@ -200,7 +204,9 @@ class FakeEndpoint:
         """Serve until `stop` or the end of the context; calls `ready` once it listens."""
         self._loop = asyncio.get_running_loop()
         self._done = asyncio.Event()
-        server = await asyncio.start_server(self._connection, "127.0.0.1", self._port, backlog=1024)
+        server = await asyncio.start_server(
+            self._connection, "127.0.0.1", self._port, backlog=1024, ssl=self._tls
+        )
         self._port = server.sockets[0].getsockname()[1]
         ready()
         await self._done.wait()

@@ -1,9 +1,11 @@
 """Addresses, headers and redirects, as an endpoint sees them."""
 
 import json
+import ssl
 from types import SimpleNamespace
 
 import pytest
+import trustme
 from pydantic import SecretStr
 
 from rare_assets.teacher.connections import same_host_target
@@ -65,6 +67,29 @@ def test_a_request_follows_a_redirect_of_its_own_host_as_it_was(status):
     assert [r.method for r in target.requests] == ["POST"] * 3
     assert {r.headers["authorization"] for r in target.requests} == {f"Bearer {SECRET}"}
     assert target.requests[0].body == endpoint.requests[0].body
+
+
+def test_a_redirect_from_http_to_https_is_followed_with_key_and_prompt(tmp_path, monkeypatch):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    with FakeEndpoint(tls=tls) as target, FakeEndpoint() as endpoint:
+
+        async def moved(recorded):
+            return Response(308, b"", {"Location": f"{target.url}/chat/completions"})
+
+        endpoint.route("POST", r"/v1/chat/completions", moved)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        result = run(endpoint, asks(3), api_key=SecretStr(SECRET))
+        sent = len(target.requests)
+        # A certificate that nobody vouches for is an endpoint that can't be reached.
+        monkeypatch.delenv("SSL_CERT_FILE")
+        refused = run(endpoint, asks(3), api_key=SecretStr(SECRET))
+    assert len(result.good) == 3
+    assert {r.headers["authorization"] for r in target.requests} == {f"Bearer {SECRET}"}
+    assert len(target.requests) == sent == 3
+    assert "certificate" in str(refused.error).lower()
 
 
 def test_another_host_gets_neither_key_nor_prompt():

@@ -11,6 +11,7 @@ from rare_assets.teacher.store.answer_files import Folder
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint, Fault
 from rare_assets_tests.support.servers import SHAPES, STRUCTURED_SHAPES
 from rare_assets_tests.teacher.test_online import (
+    QUICK,
     MemoryAnswers,
     asks,
     content,
@@ -55,6 +56,9 @@ ALL = {"temperature", "seed", "max_tokens", "system"}
         ("opaque-text", "text", ALL),
         ("fails", "text", ALL),
         ("not-implemented", "text", ALL),
+        ("overloaded", "text", ALL),
+        ("overloaded-529", "json_object", ALL),
+        ("gateway", "json_schema", ALL - {"temperature"}),
         ("openrouter", "text", ALL),
         ("openrouter-200", "text", ALL),
         ("groq", "json_object", ALL),
@@ -86,7 +90,8 @@ def test_what_a_server_takes_is_found_out_once_and_nothing_more_is_left_out(serv
         assert len(result.good) == 30
     assert manner_of(real(endpoint)[-1].body) == (mode, options)
     # No ask but those in flight at the start is refused: the rest waits for what is found out.
-    assert len(real(endpoint)) <= 30 + (30 if server in ("fails", "not-implemented") else 4)
+    fails = {"fails", "not-implemented", "overloaded", "overloaded-529", "gateway"}
+    assert len(real(endpoint)) <= 30 + (30 if server in fails else 4)
     assert len(endpoint.requests) - len(real(endpoint)) <= 20
 
 
@@ -107,6 +112,22 @@ def test_a_fault_that_passes_changes_nothing():
         result = run(endpoint, asks(5), max_concurrency=1)
     assert len(result.good) == 5
     assert {manner_of(r.body)[0] for r in endpoint.requests} == {"json_schema"}
+
+
+@pytest.mark.parametrize("said", ["503 overloaded", "529 overloaded", "502 <html>"])
+def test_an_outage_changes_nothing_though_some_requests_get_through(said):
+    count = 0
+
+    def every_other(body):
+        nonlocal count
+        count += 1
+        return Fault("status", text=said) if count < 24 and count % 4 else None
+
+    with FakeEndpoint(fault_for=every_other) as endpoint:
+        patience = replace(QUICK, tries=30)
+        result = run(endpoint, full_asks(12), max_concurrency=3, patience=patience)
+    assert len(result.good) == 12
+    assert all(manner_of(r.body) == ("json_schema", ALL) for r in real(endpoint))
 
 
 def test_what_was_found_out_is_kept_for_the_next_run(tmp_path):
