@@ -15,8 +15,8 @@ import hashlib
 import json
 import random
 import re
-import ssl
 import signal
+import ssl
 import threading
 import time
 from collections import Counter, deque
