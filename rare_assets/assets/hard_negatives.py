@@ -151,11 +151,13 @@ def hard_negatives(
             require_shard(state, context.partition_key, content_hash)
             earlier = earlier_negatives(storage.tables(), context.partition_key, config, state)
             asked = questions.collect()
+            documents = storage.tables().load("documents", context.partition_key)
             mine = partial(
                 bm25_hard_neg,
                 asked,
                 engine,
                 **config.operator_options(),
+                documents=documents.select("doc_id", "parent_id", "title", "text").collect(),
                 earlier=earlier.rows if earlier else None,
                 progress=StepProgress(context, asked.height).count,
             )
@@ -170,7 +172,6 @@ def hard_negatives(
                 )
             else:
                 mined = mine()
-        documents = storage.tables().scan("documents", context.partition_key)
         shared = words_shared(
             mined.produced.rows, documents.select("doc_id", "title", "text").collect()
         )

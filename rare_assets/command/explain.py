@@ -31,6 +31,8 @@ OUTCOMES = {
     "gold": "the gold document",
     "twin_of_gold": "its text is the gold document's",
     "same_text": "its text ranks higher already",
+    "same_parent": "of the gold document's own parent (same_parent)",
+    "same_parent_holds_answer": "of the gold document's own parent, and holds the answer",
     "range_min": "ranks above range_min",
     "range_max": "ranks below range_max",
     "not_needed": "num_neg were found above",
@@ -81,7 +83,8 @@ def run_explain(question_id: str) -> None:
         try:
             with resources["retriever"].open() as engine:
                 config = _config_of(history.made_from["hard_negatives"])
-                considered = candidates(history, engine, config)
+                documents = tables.load("documents", history.shard)
+                considered = candidates(history, engine, config, documents)
                 is_same = engine.state().fingerprint == history.made_from["hard_negatives"]["index"]
             _print_candidates(console, considered, is_same)
         except IndexMissing as error:
@@ -127,7 +130,9 @@ def find(tables: ParquetTables, question_id: str) -> History:
     )
 
 
-def candidates(history: History, engine: Any, config: HardNegativesConfig) -> list[Considered]:
+def candidates(
+    history: History, engine: Any, config: HardNegativesConfig, documents: pl.LazyFrame
+) -> list[Considered]:
     """Rank the corpus once more for a question, and say what became of each document. Asks no model:
     the verdicts of a judge are those that are stored."""
     assert history.question is not None
@@ -145,6 +150,7 @@ def candidates(history: History, engine: Any, config: HardNegativesConfig) -> li
         asked,
         engine,
         **config.operator_options(),
+        documents=documents.select("doc_id", "parent_id", "title", "text").collect(),
         is_relevant=is_relevant if config.judge_relevance else None,
         trace=lambda _, considered: found.extend(considered),
     )

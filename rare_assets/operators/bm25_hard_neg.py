@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, cast
 
 import polars as pl
 
+from rare_assets.operators.siblings import HOLDS_ANSWER, SAME_PARENT, SameParent, Siblings
 from rare_assets.retriever import PAIRS, QUERIES, Retriever
 from rare_assets.schemas import HardNegatives, HardNegativesRejects, Produced
 from rare_assets.text.titled import titled
@@ -30,7 +31,7 @@ _FUSION = 60
 
 # What may leave a candidate out, in the order in which it is tried.
 RULES = (
-    *("twin_of_gold", "same_text", "max_score", "min_score", "absolute_margin", "relative_margin"),
+    *("twin_of_gold", "same_text", SAME_PARENT, HOLDS_ANSWER, "max_score", "min_score", "absolute_margin", "relative_margin"),
     *("near_duplicate_of_gold", "near_duplicate_of_negative", "judged_relevant", "judge_undecided"),
 )
 
@@ -120,6 +121,8 @@ def bm25_hard_neg(
     sampling_strategy: Literal["top", "random"] = "top",
     seed: int = 0,
     near_duplicate_threshold: float | None = None,
+    same_parent: SameParent = "allow",
+    documents: pl.DataFrame | None = None,
     is_relevant: Callable[[pl.DataFrame], Sequence[bool | None]] | None = None,
     relabel: bool = False,
     earlier: pl.DataFrame | None = None,
@@ -129,7 +132,7 @@ def bm25_hard_neg(
     """Mine up to `num_neg` hard negatives a question from the ranking of the whole corpus.
 
     In this order: the gold document and every document with its text are left out, then every
-    text that ranks higher already; of what remains, ranks `range_min` to `range_max` are candidates
+    text that ranks higher already and passages of the gold's own parent that hold the answer; of what remains, ranks `range_min` to `range_max` are candidates
     (counted from 0, the end not included); scores and margins leave out candidates; near-duplicates
     are left out; then the best are taken, or a random choice. Where margins leave fewer than
     `num_neg`, as for a gold that itself ranks low, candidates from rank `fallback_range_min` on make
@@ -173,6 +176,10 @@ def bm25_hard_neg(
         near_duplicate_threshold: leave out a candidate whose words (the set of them) and those of
             the gold, or of a negative chosen before it, overlap by at least this share of the
             smaller set (where a script sets no blanks: neighbouring letters, `pieces_in`). 0: off. None: 0.8 while `relative_margin` is on, else off.
+        same_parent: "exclude" leaves out every passage of the gold's parent; "allow" those only that
+            hold the answer, by the words that they share with the reference answer and the question.
+        documents: `doc_id, parent_id, title, text` of the questions' shards, which tell what has one
+            parent. None: no passage is left out for its parent.
         is_relevant: judges whether passages answer questions. Called with a frame of `question_id,
             query, question, scenario, doc_id, title, text` (`query` as searched), one row a pair that would
             be taken and was not judged before; returns for each row True, False, or None for
@@ -223,7 +230,17 @@ def bm25_hard_neg(
     rejects: list[pl.DataFrame] = [HardNegativesRejects.create_empty()]
     dropped: Counter[str] = Counter()
     for batch in questions.iter_slices(_BATCH):
-        work = _Batch(batch, query, retriever, options, is_relevant, relabel=relabel, trace=trace)
+        siblings = Siblings(batch, documents, same_parent) if documents is not None else None
+        work = _Batch(
+            batch,
+            query,
+            retriever,
+            options,
+            is_relevant,
+            siblings=siblings,
+            relabel=relabel,
+            trace=trace,
+        )
         mined, missing = work.mine(dropped)
         rows.append(mined)
         rejects.append(missing)
@@ -436,10 +453,12 @@ class _Batch:
         options: _Options,
         is_relevant: Callable[[pl.DataFrame], Sequence[bool | None]] | None,
         *,
+        siblings: Siblings | None,
         relabel: bool,
         trace: Callable[[str, list[Considered]], None] | None,
     ) -> None:
         self._trace = trace
+        self._siblings = siblings
         self._retriever = retriever
         self._options = options
         self._query = query
@@ -572,6 +591,8 @@ class _Batch:
                 rules[place] = "twin_of_gold"
             elif text_hash in seen:
                 rules[place] = "same_text"
+            elif rule := self._siblings and self._siblings.rule(question_id, doc_id):
+                rules[place] = rule
             else:
                 seen.add(text_hash)
                 counts[part] += 1

@@ -12,6 +12,7 @@ from rare_assets.operators.bm25_hard_neg import (
     Query,
     require_ranks,
 )
+from rare_assets.operators.siblings import SameParent
 from rare_assets.stages.provenance import DEFAULT_GROWTH
 
 
@@ -53,6 +54,12 @@ class HardNegativesConfig(dg.Config):
         description="Passages whose words overlap with the gold document's, or a better negative's, "
         "by this share of the smaller are left out. 0: off. Default: 0.8 where there is a "
         "relative_margin or a judge, else off.",
+    )
+    same_parent: SameParent = Field(
+        "allow",
+        description="Passages of the gold document's own parent, as of one file: allow leaves out those "
+        "that hold the answer by the words they share with it (better with judge_relevance); exclude "
+        "leaves out all.",
     )
     sampling_strategy: Literal["top", "random"] = Field(
         "top", description="top: the best that are left; random: a seeded choice among them."

@@ -98,6 +98,36 @@ def test_a_trace_says_of_every_document_why_it_was_taken_or_left():
     ]
 
 
+@pytest.mark.parametrize(
+    ("same_parent", "taken", "rules"),
+    [
+        ("allow", ["b", "c"], {"a": "same_parent_holds_answer"}),
+        ("exclude", ["c", "d"], {"a": "same_parent", "b": "same_parent"}),
+    ],
+)
+def test_passages_of_the_golds_parent_that_hold_the_answer_are_replaced(same_parent, taken, rules):
+    texts = {"gold": "the pump stalled on sand", "a": "sand stalled the pump", "b": "the pump ran"}
+    texts |= {"c": "a valve leaks", "d": "a pipe bends"}
+    given = ranking(("a", 9.0), ("gold", 8.0), ("b", 7.0), ("c", 6.0), ("d", 5.0), texts=texts)
+    documents = pl.DataFrame(
+        {
+            "doc_id": list(texts),
+            "parent_id": ["log.md", "log.md", "log.md", "c", "d"],
+            "title": pl.Series([None] * 5, dtype=pl.String),
+            "text": list(texts.values()),
+        }
+    )
+    asked = question(text=texts["gold"], reference_answer="sand")
+    options = {"same_parent": same_parent, "documents": documents, "num_neg": 2, **PLAIN}
+    found = []
+    mined = mine(given, asked, trace=lambda _, considered: found.extend(considered), **options)
+    [row] = mined.produced.rows.to_dicts()
+    assert [negative["doc_id"] for negative in row["negatives"]] == taken
+    outcomes = {each.doc_id: each.outcome for each in found}
+    assert {doc_id: outcomes[doc_id] for doc_id in rules} == rules
+    assert mined.stats.dropped == {rule: list(rules.values()).count(rule) for rule in rules.values()}
+
+
 def test_a_trace_names_what_the_judge_left_out_and_what_ranks_too_low():
     given = ranking(*FOUR, ("e", 4.0), ("f", 3.0))
 
