@@ -12,7 +12,7 @@ from rare_assets.operators.bm25_hard_neg import (
     Query,
     require_ranks,
 )
-from rare_assets.operators.siblings import SameParent
+from rare_assets.operators.bm25_hard_neg.siblings import SameParent
 from rare_assets.stages.provenance import DEFAULT_GROWTH
 
 

@@ -1,7 +1,9 @@
+# ruff: noqa: RUF001
+
 import polars as pl
 import pytest
 
-from rare_assets.operators.siblings import Siblings
+from rare_assets.operators.bm25_hard_neg.siblings import Siblings
 
 GOLD = "The bearing failed because grease hardened at minus forty degrees during the winter trial."
 HOLDS = "In the winter trial the bearing was opened: grease that had hardened was the cause."

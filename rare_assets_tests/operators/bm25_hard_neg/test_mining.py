@@ -125,7 +125,9 @@ def test_passages_of_the_golds_parent_that_hold_the_answer_are_replaced(same_par
     assert [negative["doc_id"] for negative in row["negatives"]] == taken
     outcomes = {each.doc_id: each.outcome for each in found}
     assert {doc_id: outcomes[doc_id] for doc_id in rules} == rules
-    assert mined.stats.dropped == {rule: list(rules.values()).count(rule) for rule in rules.values()}
+    assert mined.stats.dropped == {
+        rule: list(rules.values()).count(rule) for rule in rules.values()
+    }
 
 
 def test_a_trace_names_what_the_judge_left_out_and_what_ranks_too_low():
@@ -579,7 +581,7 @@ def test_only_questions_that_lack_something_are_searched_deeper():
 
 
 def test_progress_is_told_after_every_batch(monkeypatch):
-    monkeypatch.setattr("rare_assets.operators.bm25_hard_neg._BATCH", 2)
+    monkeypatch.setattr("rare_assets.operators.bm25_hard_neg.mining._BATCH", 2)
     asked = [question(question_id=f"q{n}") for n in range(4)] + [question("lost", "q4")]
     told = []
     mined = mine(ranking(*FOUR), *asked, progress=lambda done, total: told.append((done, total)))
