@@ -44,6 +44,20 @@ class Settings(BaseSettings):
             raise ValueError(f'give a JSON object of {kind}, such as {{"name": "value"}}')
         return value
 
+    @field_validator("job_tags")
+    @classmethod
+    def _is_tags_by_job(cls, value: str | None) -> str | None:
+        """Refuse what is no JSON object of objects."""
+        try:
+            content = json.loads(value or "{}")
+        except ValueError:
+            content = None
+        if not (
+            isinstance(content, dict) and all(isinstance(each, dict) for each in content.values())
+        ):
+            raise ValueError('give a JSON object such as {"rare_job": {"dagster/priority": "1"}}')
+        return value
+
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Return the fields for a repr, URLs without their secrets."""
         return shown_fields(super().__repr_args__())
@@ -333,6 +347,18 @@ class Settings(BaseSettings):
         "http://127.0.0.1:3000",
         validation_alias="RARE_UI_URL",
         description="Address of the Dagster UI, for links in posts; `rare-assets dev` sets its own.",
+    )
+    cache: str | None = Field(
+        None,
+        validation_alias="RARE_CACHE",
+        description="Folder of this machine for local copies of an index on an object store, and, where it is "
+        "set, for all temporary files. Default: this user's cache folder.",
+    )
+    job_tags: str | None = Field(
+        None,
+        validation_alias="RARE_JOB_TAGS",
+        description="JSON object of tags for the runs of a job, by the job's name: resources on Kubernetes "
+        "(`dagster-k8s/config`), a queue of Celery (`dagster-celery/queue`), a priority.",
     )
     dagster_home: str = Field(
         ".rare/dagster",

@@ -50,6 +50,8 @@ VARIABLES = [
     ("RARE_ELASTICSEARCH_WAIT", "elasticsearch_wait", "30", 30.0),
     ("RARE_INDEX", "index", "mine", "mine"),
     ("RARE_UI_URL", "ui_url", "https://dagster.example", "https://dagster.example"),
+    ("RARE_CACHE", "cache", "/cache", "/cache"),
+    ("RARE_JOB_TAGS", "job_tags", '{"rare_job": {"a": "b"}}', '{"rare_job": {"a": "b"}}'),
     ("DAGSTER_HOME", "dagster_home", "/data/dagster", "/data/dagster"),
 ]
 SECRETS = {

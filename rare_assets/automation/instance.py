@@ -89,7 +89,8 @@ def _cannot_be_used(home: Path, why: object) -> str:
 def _make_databases(home: Path) -> None:
     """Have Dagster make its databases on first use: two commands that did so at once would both fail."""
     made = home / ".databases_made"
-    if made.exists():
+    if made.exists() or not os.access(home, os.W_OK):
+        # A folder that is only read holds a dagster.yaml whose databases are elsewhere.
         return
     with FileLock(home / ".databases_made.lock"):
         if not made.exists():

@@ -263,6 +263,37 @@ def dev(source: str | None, storage: str | None, host: str, port: int) -> None:
         run_dev(["-w", str(WORKSPACE), "-h", host, "-p", str(port)])
 
 
+@main.command(context_settings=CONTEXT)
+@click.argument("kind", type=click.Choice(["docker-compose", "helm", "celery"]))
+@click.option(
+    "--out",
+    metavar="DIR",
+    default=".",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to write to.",
+)
+def deploy(kind: str, out: Path) -> None:
+    """Write the files of a deployment: images, Dagster instance, services. They hold no secret.
+
+    \b
+    Examples:
+      rare-assets deploy docker-compose --out deployment
+      rare-assets deploy helm                          values for Dagster's chart
+      rare-assets deploy celery                        as docker-compose, with Redis and workers
+
+    Files that somebody has changed are never overwritten. What to do with them stands at the head of
+    compose.yaml and values.yaml.
+    """
+    from rare_assets.command.deploy import DeployError, write_deployment
+
+    try:
+        for path, is_new in write_deployment(kind, out):
+            click.echo(f"{path}{'' if is_new else ' (as it was)'}")
+    except DeployError as error:
+        raise click.ClickException(str(error)) from error
+
+
 def _print_status(source: str | None, storage: str | None, *, each_shard: bool) -> None:
     _set(RARE_SOURCE=source, RARE_STORAGE=storage)
     with _one_message():

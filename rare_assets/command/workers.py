@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rare_assets.assets.step_progress import Moment, listeners
+from rare_assets.files.cache import temporary_folder
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -128,7 +129,7 @@ class RunPool:
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self._instance = instance
         self._context = multiprocessing.get_context("spawn")
-        self._progress = tempfile.TemporaryDirectory(prefix="rare-assets-")
+        self._progress = tempfile.TemporaryDirectory(prefix="rare-assets-", dir=temporary_folder())
         self._stopping = self._context.Event()
         # Executors of one process each: the death of a process breaks its whole executor.
         self._idle: list[ProcessPoolExecutor] = []

@@ -29,6 +29,7 @@ from rare_assets.exports.format import Format
 from rare_assets.exports.formats import FORMATS
 from rare_assets.exports.options import ExportError, ExportOptions
 from rare_assets.exports.shard_files import ShardFiles, Written
+from rare_assets.files.cache import temporary_folder
 from rare_assets.storage.tables import EXTENSION, ParquetTables, content_hash, file_name
 from rare_assets.text.shown_url import shown
 
@@ -70,7 +71,7 @@ class Export:
         self.folder = OutFolder(out or str(tables.root / "exports"))
         self.formats = [_known(name) for name in dict.fromkeys(formats or FORMATS)]
         self.shards = stored_shards(tables, "hard_negatives")
-        self._temporary = tempfile.TemporaryDirectory(prefix="rare-export-")
+        self._temporary = tempfile.TemporaryDirectory(prefix="rare-export-", dir=temporary_folder())
         self._excluded: EvaluationTexts | None = None
         self._exclude_hash = ""
         self._splits_hash = ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from rare_assets.exports.options import ExportError
+from rare_assets.files.cache import temporary_folder
 from rare_assets.text.shown_url import shown
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class OutFolder:
 
     def _temporary(self, target: UPath) -> Path:
         if not self.is_local:
-            return Path(tempfile.gettempdir()) / f"rare-export-{uuid.uuid4().hex}"
+            return Path(temporary_folder()) / f"rare-export-{uuid.uuid4().hex}"
         try:
             Path(str(target)).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import re
-import tempfile
 import uuid
 import zlib
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from urllib.parse import quote
 import dataframely as dy
 import polars as pl
 
+from rare_assets.files.cache import temporary_folder
 from rare_assets.files.stored_bytes import (
     BLOCK,
     ChecksumWriter,
@@ -452,7 +452,7 @@ class ParquetTables:
                 path.parent.mkdir(parents=True, exist_ok=True)
             temporary = Path(str(path.with_name(f".{path.name}.{uuid.uuid4().hex}")))
         else:
-            temporary = Path(tempfile.gettempdir(), f"rare-assets-{uuid.uuid4().hex}{EXTENSION}")
+            temporary = Path(temporary_folder(), f"rare-assets-{uuid.uuid4().hex}{EXTENSION}")
         try:
             _write_stamped(frame, temporary, footer)
             with accessing(path, "write"):

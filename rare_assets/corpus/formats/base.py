@@ -13,6 +13,7 @@ from itertools import islice
 from typing import IO, Any, NamedTuple, Protocol, cast
 
 from rare_assets.corpus.formats.streams import as_utf8, unpacked
+from rare_assets.files.cache import temporary_folder
 from rare_assets.text.shown import cut
 
 BOM = codecs.BOM_UTF8
@@ -117,7 +118,7 @@ class StoredFile(NamedTuple):
         if self.is_local:
             yield self.path
             return
-        with tempfile.TemporaryDirectory(prefix="rare-source-") as folder:
+        with tempfile.TemporaryDirectory(prefix="rare-source-", dir=temporary_folder()) as folder:
             copy = os.path.join(folder, "copy")
             self.fs.get_file(self.path, copy)
             yield copy

@@ -16,6 +16,7 @@ from rare_assets.corpus.columns import FIELDS, Columns
 from rare_assets.corpus.formats import base
 from rare_assets.corpus.formats.base import SourceRow, Span, StoredFile, UnreadableFile, too_large
 from rare_assets.corpus.formats.parquet_bytes import declare_bytes
+from rare_assets.files.cache import temporary_folder
 
 # No column of a source that is read has this name.
 _SIZE = "bytes of the row"
@@ -63,7 +64,10 @@ class Parquet:
         """The rows with their strings as bytes, so that a broken one costs its own row; None if that is not
         what is wrong with the file."""
         names = {part for column in self._columns.names.values() for part in column.split(".")}
-        with file.on_disk() as path, tempfile.TemporaryDirectory(prefix="rare-source-") as folder:
+        with (
+            file.on_disk() as path,
+            tempfile.TemporaryDirectory(prefix="rare-source-", dir=temporary_folder()) as folder,
+        ):
             copy = Path(shutil.copyfile(path, os.path.join(folder, "copy.parquet")))
             if not declare_bytes(copy, names | set(self._columns.names.values())):
                 return None

@@ -44,7 +44,7 @@ class EmbeddedRetriever:
 
     Args:
         path: the index folder or its URL.
-        cache: local folder for a remote index. Default: `$XDG_CACHE_HOME/rare_assets`.
+        cache: local folder for a remote index. Default: `index` in RARE_CACHE.
     """
 
     def __init__(self, path: str, *, cache: str | None = None) -> None:

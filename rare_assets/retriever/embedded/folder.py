@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import polars as pl
 
+from rare_assets.files.cache import cache_folder
 from rare_assets.files.stored_bytes import (
     StorageError,
     accessing,
@@ -181,7 +182,7 @@ class IndexFolder:
 
     Args:
         path: the folder or its URL.
-        cache: local folder for a remote index. Default: `$XDG_CACHE_HOME/rare_assets`.
+        cache: local folder for a remote index. Default: `index` in RARE_CACHE.
     """
 
     def __init__(self, path: str, cache: str | None = None) -> None:
@@ -196,12 +197,8 @@ class IndexFolder:
             self.root = Path(target.path).expanduser().absolute()
         else:
             self._remote = target
-            folder = cache or Path(
-                os.environ.get("XDG_CACHE_HOME") or "~/.cache", "rare_assets", "index"
-            )
-            self.root = (
-                Path(folder).expanduser() / hashlib.sha256(self.path.encode()).hexdigest()[:32]
-            )
+            folder = Path(cache).expanduser() if cache else cache_folder() / "index"
+            self.root = folder / hashlib.sha256(self.path.encode()).hexdigest()[:32]
 
     @contextlib.contextmanager
     def locked(self, progress: Callable[[str], None]) -> Iterator[None]:

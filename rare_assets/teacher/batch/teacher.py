@@ -25,6 +25,7 @@ from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import SecretStr
 
+from rare_assets.files.cache import temporary_folder
 from rare_assets.teacher import wire
 from rare_assets.teacher.attempts import Work, reusable
 from rare_assets.teacher.batch.submissions import Submission, Submissions
@@ -528,7 +529,7 @@ class _Run(Generic[T]):
         """One file of requests, as large as the limits allow; None if no request may be sent."""
         dialect = self._endpoint.dialect
         version, manner = dialect.version, dialect.manner
-        file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (open until it is handed in)
+        file: IO[bytes] = tempfile.TemporaryFile(dir=temporary_folder())  # noqa: SIM115 (open until it is handed in)
         requests: dict[bytes, int] = {}
         slots: dict[bytes, Slot] = {}
         size = 0
@@ -722,7 +723,7 @@ class _Run(Generic[T]):
         for file_id in (batch.output_file_id, batch.error_file_id):
             if file_id is None:
                 continue
-            with tempfile.TemporaryFile() as file:
+            with tempfile.TemporaryFile(dir=temporary_folder()) as file:
                 try:
                     await self._call(lambda i=file_id, f=file: self._download(i, f))  # type: ignore[misc]
                 except _Refused as refused:  # the rest is asked again

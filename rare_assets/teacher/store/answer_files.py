@@ -27,6 +27,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from rare_assets.files.cache import temporary_folder
+
 try:
     import fcntl
 except ImportError:  # no such locks on this platform: writers are then told apart by age
@@ -378,7 +380,7 @@ class Folder:
     def writer(self, name: str) -> Iterator[IO[bytes]]:
         """A file to write to, that appears under its name, whole and durable, when the block ends."""
         if self.local is None:
-            with tempfile.NamedTemporaryFile("wb", suffix=TEMPORARY) as out:
+            with tempfile.NamedTemporaryFile("wb", suffix=TEMPORARY, dir=temporary_folder()) as out:
                 yield out
                 out.flush()
                 self._fs.put_file(out.name, f"{self._path}/{name}")

@@ -1,0 +1,26 @@
+"""The one folder of this machine that is written to beside storage and DAGSTER_HOME: RARE_CACHE.
+
+What lies there can be lost at any time: local copies of an index, and files for a moment.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Return RARE_CACHE, or else this user's cache folder; it need not be there yet."""
+    if given := os.environ.get("RARE_CACHE"):
+        return Path(given).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rare_assets"
+
+
+def temporary_folder() -> str:
+    """Return where files for a moment go: below RARE_CACHE where that is set, else the system's folder."""
+    if not os.environ.get("RARE_CACHE"):
+        return tempfile.gettempdir()
+    folder = cache_folder() / "tmp"
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder)
