@@ -11,6 +11,9 @@ from rare_assets.assets.corpus_report import FILE, FOLDER, corpus_report
 from rare_assets.assets.documents import corpus_files, documents
 from rare_assets.assets.exports import data_card, exports
 from rare_assets.assets.hard_negatives import hard_negatives
+from rare_assets.assets.pilot import FILE as PILOT_FILE
+from rare_assets.assets.pilot import FOLDER as PILOT_FOLDER
+from rare_assets.assets.pilot import pilot
 from rare_assets.assets.questions import questions
 from rare_assets.assets.reasoning import reasoning
 from rare_assets.automation.jobs import jobs
@@ -68,6 +71,7 @@ def located(assets: list[Any], resources: Mapping[str, Any]) -> list[Any]:
         places |= {key.to_user_string(): f"{storage}/exports/{name}/" for name, key in KEYS.items()}
         places[CARD_KEY.to_user_string()] = f"{storage}/exports/{CARD}"
         places["corpus_report"] = f"{storage}/{FOLDER}/{FILE}"
+        places["pilot"] = f"{storage}/{PILOT_FOLDER}/{PILOT_FILE}"
     except (AttributeError, ValueError):
         # Resources of somebody's own need not say.
         return assets
@@ -115,7 +119,7 @@ def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Def
     """
     resources = build_resources(resource_overrides)
     assets = [corpus_files, documents, corpus_index, questions, hard_negatives, reasoning]
-    assets += [exports, data_card, corpus_report]
+    assets += [exports, data_card, corpus_report, pilot]
     return dg.Definitions(
         assets=linked_to_code(with_engines(located(assets, resources), resources)),
         asset_checks=[*asset_checks, *export_checks],

@@ -118,6 +118,7 @@ def test_the_catalog_says_where_everything_lies(nothing_set, tmp_path):
         },
         "exports/data_card": "s3://bucket/rare/exports/README.md",
         "corpus_report": "s3://bucket/rare/corpus_report/report.html",
+        "pilot": "s3://bucket/rare/pilot/pilot.html",
     }
     mine = uris(storage=Storage(root=str(tmp_path)))
     assert mine["reasoning"] == f"{tmp_path}/reasoning/"

@@ -21,6 +21,7 @@ FLOORS = (
     {"definitions"},
     {"build"},
     {"assets", "automation"},
+    {"pilot"},
     {"checks"},
     {"stages", "catalog"},
     {"operators", "resources", "exports"},

@@ -2,8 +2,7 @@
 
 import asyncio
 import concurrent.futures
-import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -169,6 +168,11 @@ def ledger_of(run: dg.DagsterRun, instance: dg.DagsterInstance, stage: str) -> L
     """Where the limits on requests and cost are counted for a run: together with all runs of the
     same `rare-assets run` or backfill on this machine, or by itself."""
     scope = run.tags.get(COMMAND_TAG) or run.tags.get(BACKFILL_TAG) or run.run_id
+    return ledger_in(instance, scope, stage)
+
+
+def ledger_in(instance: dg.DagsterInstance, scope: str, stage: str) -> Ledger:
+    """Where the limits are counted of all that names the same scope, on this machine."""
     return Ledger(Path(instance.storage_directory()) / "rare_assets_spent.sqlite3", scope, stage)
 
 
@@ -180,28 +184,6 @@ def describe_estimate(usage: Usage) -> str:
         f"{usage.prompt_tokens:,} prompt and {usage.completion_tokens:,} completion tokens, "
         f"cost {cost}"
     )
-
-
-async def with_verdicts(
-    operator: Callable[[Callable[[pl.DataFrame], Sequence[bool | None]]], T], judge: Judge
-) -> T:
-    """Run an operator that is no coroutine and asks, in between, which passages are relevant.
-
-    It has a thread of its own; what it asks is answered on this event loop.
-    """
-    loop = asyncio.get_running_loop()
-    ended = threading.Event()
-
-    def is_relevant(pairs: pl.DataFrame) -> list[bool | None]:
-        # Nobody would hear of an answer after a cancel, and the loop may be gone.
-        if ended.is_set():
-            raise concurrent.futures.CancelledError
-        return asyncio.run_coroutine_threadsafe(judge.relevance(pairs), loop).result()
-
-    try:
-        return await asyncio.to_thread(operator, is_relevant)
-    finally:
-        ended.set()
 
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:

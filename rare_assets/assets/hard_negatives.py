@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import dagster as dg
 import polars as pl
 
-from rare_assets.assets.asking import ask, with_verdicts
+from rare_assets.assets.asking import ask
 from rare_assets.assets.corpus_index import corpus_index
 from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog.charts import histogram
@@ -21,6 +21,7 @@ from rare_assets.operators.bm25_hard_neg import (
     bm25_hard_neg,
     score_gaps,
 )
+from rare_assets.operators.judge import with_verdicts
 from rare_assets.operators.templates import load_templates
 from rare_assets.resources.configurable import Bm25Retriever, Storage, TeacherModel
 from rare_assets.resources.failures import failures_told

@@ -30,6 +30,7 @@ def main() -> None:
 
     \b
     Examples:
+      rare-assets pilot --source ./corpus              a small sample first, on one page
       rare-assets run --source ./corpus --dry-run      what it would ask, and what that costs
       rare-assets run --source ./corpus                make it; again goes on where it was
       rare-assets status --source ./corpus             what is made, what it has cost
@@ -93,6 +94,74 @@ def run(
             _retry_rejects(run_config)
         job = MainJob(run_config, shards, redo_all)
         succeeded = job.estimate() if dry_run else job.execute()
+    sys.exit(0 if succeeded else 1)
+
+
+@main.command(context_settings=CONTEXT)
+@click.option("--source", metavar="S", help="Folder, file, pattern or URL of the corpus.")
+@click.option("--storage", metavar="T", help="Folder or URL where the answers are stored.")
+@click.option(
+    "--documents",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Documents of the sample.",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
+@click.option(
+    "--config",
+    "configs",
+    multiple=True,
+    metavar="FILE.yaml",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A configuration: YAML of Dagster run config; repeatable. Default: the deployment's own.",
+)
+@click.option(
+    "--judge",
+    is_flag=True,
+    help="Have the deployment's own teacher compare every two configurations, in both orders.",
+)
+@click.option(
+    "--out",
+    metavar="FILE.html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write. Default: pilot/pilot.html in the storage.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be asked, and what that costs.")
+def pilot(
+    source: str | None,
+    storage: str | None,
+    documents: int,
+    seed: int,
+    configs: tuple[Path, ...],
+    judge: bool,
+    out: Path | None,
+    dry_run: bool,
+) -> None:
+    """Try up to four configurations on a sample of documents, and show them side by side on one page.
+
+    \b
+    Examples:
+      rare-assets pilot --source ./corpus              what the deployment's own settings make
+      rare-assets pilot --config small.yaml --config large.yaml --judge
+      rare-assets pilot --config a.yaml --config b.yaml --documents 50 --out pilot.html
+
+    A configuration holds options (ops: {questions: {config: {...}}}) and, where they differ, model and
+    prompts (resources: {teacher: {config: {model: ..., prompts: ...}}}), as `rare-assets run --config`
+    takes it. Writes no table; answers are stored, so that a run pays only for the rest. Exits 1 if a
+    configuration did not come to its end.
+    """
+    _set(RARE_SOURCE=source, RARE_STORAGE=storage)
+    with _one_message():
+        from rare_assets.command.pilot import run_pilot
+        from rare_assets.pilot.configuration import names_of
+
+        run_configs = dict(
+            zip(names_of([str(path) for path in configs]), map(_read_config, configs), strict=True)
+        )
+        succeeded = run_pilot(
+            run_configs, documents=documents, seed=seed, judge=judge, out=out, dry_run=dry_run
+        )
     sys.exit(0 if succeeded else 1)
 
 
@@ -313,6 +382,7 @@ def _one_message() -> Iterator[None]:
     from rare_assets.exports.options import ExportError
     from rare_assets.files.stored_bytes import StorageError
     from rare_assets.operators.templates import TemplateError
+    from rare_assets.pilot.corpus import PilotError
     from rare_assets.retriever import ElasticsearchError, IndexConflict
     from rare_assets.stages.options import OptionsError
     from rare_assets.teacher import PriceError, TeacherStopped
@@ -339,6 +409,7 @@ def _one_message() -> Iterator[None]:
         IndexConflict,
         NothingToDo,
         OptionsError,
+        PilotError,
         PriceError,
         SourceError,
         TeacherStopped,

@@ -13,14 +13,9 @@ from rare_assets.operators.doc2query import doc2query
 from rare_assets.operators.fitting import foreseen
 from rare_assets.operators.reason_distill import NoReferences, reason_distill
 from rare_assets.resources.configurable import TeacherModel
+from rare_assets.stages.asking import DOCUMENT_TOKENS, PROMPT_TOKENS, VERDICT_TOKENS
 from rare_assets.stages.options import OptionsError
 from rare_assets.teacher import COMPLETION_TOKENS, Usage
-
-# Where a shard's texts are not known yet: tokens of a document, and of a prompt's own wording.
-DOCUMENT_TOKENS = 200
-PROMPT_TOKENS = 400
-# A judge's sentence and its verdict.
-VERDICT_TOKENS = 50
 
 
 class StageEstimate(NamedTuple):

@@ -39,14 +39,14 @@ def read_options(given: Mapping[str, Any], config: Mapping[str, Any]) -> ExportO
         **(ops.get("config") or {}),
         **{k: v for k, v in given.items() if v not in (None, ())},
     }
-    unknown = sorted(set(values) - set(ExportOptions.model_fields) - {"out"})
+    unknown = sorted(set(values) - set(ExportOptions.model_fields))
     if unknown:
         raise click.UsageError(
             f"ops.exports.config: no option {', '.join(unknown)}; there are "
             f"{', '.join(ExportOptions.model_fields)}."
         )
     try:
-        return ExportOptions(**{name: value for name, value in values.items() if name != "out"})
+        return ExportOptions(**values)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}".removeprefix(": ")

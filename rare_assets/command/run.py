@@ -33,7 +33,7 @@ from rare_assets.resources.partitions import registered_shards
 from rare_assets.resources.pools import TEACHER_POOL
 from rare_assets.settings import Settings
 from rare_assets.stages.cost import spent
-from rare_assets.stages.options import Options
+from rare_assets.stages.options import Options, teacher_for
 
 LOG_WIDTH = 120
 
@@ -62,7 +62,7 @@ class MainJob:
         resources = build_resources()
         storage: Storage = resources["storage"]
         corpus: Corpus = resources["corpus"]
-        self.teacher: TeacherModel = resources["teacher"]
+        self.teacher: TeacherModel = teacher_for(self.run_config, resources["teacher"])
         self.tables = storage.tables()
         self.source = corpus.source()
         self.removes_deleted = corpus.removes_deleted_shards

@@ -1,5 +1,5 @@
-"""A judge: the teacher's word on whether a passage answers a question, whether two answers agree, or
-whether a question is fit for use.
+"""A judge: the teacher's word on whether a passage answers a question, whether two answers agree,
+whether a question is fit for use, or which of two examples is the better one.
 
 A passage may answer a question in none of its words, and two answers may say the same in different
 ones. Verdicts are answers like any other: stored, and paid for once.
@@ -7,8 +7,11 @@ ones. Verdicts are answers like any other: stored, and paid for once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple, TypeVar
 
 import polars as pl
 from pydantic import BaseModel, Field
@@ -17,6 +20,8 @@ from rare_assets.operators.agreement import answers_agree
 from rare_assets.operators.templates import PromptTemplate, Templates, quote
 from rare_assets.teacher import ENDPOINT_FAULTS, NOT_ASKED, Answer, Ask, Teacher, structured_value
 from rare_assets.text.titled import titled
+
+T = TypeVar("T")
 
 MAX_ATTEMPTS = 3
 
@@ -40,6 +45,13 @@ class QuestionVerdicts(BaseModel):
     language: bool
 
 
+class PairVerdict(BaseModel):
+    """What a judge of two examples is asked for."""
+
+    explanation: str = Field(max_length=600, description="One sentence that leads to the verdict.")
+    better: Literal["first", "second", "tie"]
+
+
 # The verdicts on a question, in the order in which they are named as a reason.
 QUESTION_VERDICTS = tuple(name for name in QuestionVerdicts.model_fields if name != "explanation")
 
@@ -50,6 +62,14 @@ class JudgedQuestion(NamedTuple):
     question: str
     scenario: str
     document: str
+
+
+class JudgedPair(NamedTuple):
+    """Two examples that were written from one document, in the order in which they are shown."""
+
+    document: str
+    first: str
+    second: str
 
 
 class Judge:
@@ -137,6 +157,32 @@ class Judge:
             found[int(outcome.ask.key)] = outcome.value
         return found
 
+    async def pairs(self, pairs: Sequence[JudgedPair]) -> list[PairVerdict | None]:
+        """For each pair, which example is the better one; None without a usable verdict.
+
+        Raises:
+            TeacherStopped: the teacher can't go on; its finished verdicts are kept.
+        """
+        asks = (self._pair_ask(str(number), pair) for number, pair in enumerate(pairs))
+        found: list[PairVerdict | None] = [None] * len(pairs)
+        async for outcome in self._teacher.ask_all(asks, _on_pair, max_attempts=MAX_ATTEMPTS):
+            self.unanswered += outcome.reason in ENDPOINT_FAULTS
+            found[int(outcome.ask.key)] = outcome.value
+        return found
+
+    def _pair_ask(self, key: str, pair: JudgedPair) -> Ask:
+        examples = [pair.first, pair.second]
+        document = quote([pair.document], examples, numbered=False)
+        shown = quote(examples, [pair.document], numbered=True, tag="example")
+        values = {
+            "document": document.text,
+            "boundary": document.boundary,
+            "examples": shown.text,
+            "examples_boundary": shown.boundary,
+        }
+        messages = self._templates.judge_pair.messages(values)
+        return Ask(key, messages, schema=PairVerdict, max_tokens=self._max_tokens)
+
     def _ask(
         self,
         template: PromptTemplate,
@@ -168,3 +214,29 @@ def _verdict(_: Ask, answer: Answer) -> bool:
 
 def _on_question(_: Ask, answer: Answer) -> dict[str, bool]:
     return structured_value(answer, QuestionVerdicts).model_dump(exclude={"explanation"})
+
+
+def _on_pair(_: Ask, answer: Answer) -> PairVerdict:
+    return structured_value(answer, PairVerdict)
+
+
+async def with_verdicts(
+    operator: Callable[[Callable[[pl.DataFrame], Sequence[bool | None]]], T], judge: Judge
+) -> T:
+    """Run an operator that is no coroutine and asks, in between, which passages are relevant.
+
+    It has a thread of its own; what it asks is answered on this event loop.
+    """
+    loop = asyncio.get_running_loop()
+    ended = threading.Event()
+
+    def is_relevant(pairs: pl.DataFrame) -> list[bool | None]:
+        # Nobody would hear of an answer after a cancel, and the loop may be gone.
+        if ended.is_set():
+            raise concurrent.futures.CancelledError
+        return asyncio.run_coroutine_threadsafe(judge.relevance(pairs), loop).result()
+
+    try:
+        return await asyncio.to_thread(operator, is_relevant)
+    finally:
+        ended.set()

@@ -11,9 +11,10 @@ sign; values are put in once and all together, so a `$question` inside a documen
 | judge_relevance.md | `$question`, `$passage` | `$scenario`, `$boundary` |
 | judge_answer.md | `$answers` | `$question`, `$boundary` |
 | judge_question.md | `$question`, `$document` | `$scenario`, `$boundary` |
+| judge_pair.md | `$document`, `$examples` | `$boundary`, `$examples_boundary` |
 
-`$document`, `$documents`, `$passage` and `$answers` come with the tags around each of them and with the
-document's title, `$boundary` is the code in the tags. `$wanted` says how many questions are wanted and what each
+`$document`, `$documents`, `$passage`, `$answers` and `$examples` come with the tags around each of them and with
+the document's title, `$boundary` is the code in the tags. `$wanted` says how many questions are wanted and what each
 is to be like, `$reply` what the JSON looks like; `$question_type` to `$persona` are the parts of `$wanted`.
 """
 
@@ -63,6 +64,9 @@ _PLACEHOLDERS = {
     "judge_question": _Placeholders(
         frozenset({"question", "document"}), frozenset({"scenario", "boundary"})
     ),
+    "judge_pair": _Placeholders(
+        frozenset({"document", "examples"}), frozenset({"boundary", "examples_boundary"})
+    ),
 }
 
 
@@ -108,6 +112,7 @@ class Templates:
     judge_relevance: PromptTemplate
     judge_answer: PromptTemplate
     judge_question: PromptTemplate
+    judge_pair: PromptTemplate
 
 
 def load_templates(folder: str | None = None) -> Templates:

@@ -7,6 +7,12 @@ from pydantic import Field
 
 from rare_assets.resources.configurable import TeacherModel
 
+# Where it is only foreseen what will be asked: tokens of a document, of a prompt's own wording, and of a
+# judge's sentence with its verdict.
+DOCUMENT_TOKENS = 200
+PROMPT_TOKENS = 400
+VERDICT_TOKENS = 50
+
 
 class AskingConfig(dg.Config):
     """How the teacher is asked, whatever is asked of it."""

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import dagster as dg
 from pydantic import ValidationError
 
+from rare_assets.resources.configurable import TeacherModel
 from rare_assets.stages.corpus_index import CorpusIndexConfig
+from rare_assets.stages.exports import CARD_KEY, ExportConfig
 from rare_assets.stages.hard_negatives import HardNegativesConfig
+from rare_assets.stages.pilot import PilotConfig
 from rare_assets.stages.questions import QuestionsConfig
 from rare_assets.stages.reasoning import ReasoningConfig
 
 ConfigT = TypeVar("ConfigT", bound=dg.Config)
+RESOURCES = ("storage", "corpus", "teacher", "retriever", "io_manager")
 VALUE_ERROR = "Value error, "  # how pydantic begins the message of a validator
+
+
+# Assets that `rare-assets run` does not make; their options may stand in the same file.
+OF_OTHER_RUNS: dict[str, type[dg.Config]] = {
+    "exports": ExportConfig,
+    CARD_KEY.to_python_identifier(): ExportConfig,
+    "pilot": PilotConfig,
+}
 
 
 class OptionsError(ValueError):
@@ -37,12 +50,15 @@ class Options(NamedTuple):
             OptionsError: an asset or a field that is not there, or a value that does not fit.
         """
         ops = run_config.get("ops") or {}
-        unknown = sorted(set(ops) - set(cls._fields))
+        unknown = sorted(set(ops) - {*cls._fields, *OF_OTHER_RUNS})
         if unknown:
             raise OptionsError(
                 f"ops: no asset {', '.join(unknown)} takes options; those that do are "
-                f"{', '.join(cls._fields)}."
+                f"{', '.join((*cls._fields, *OF_OTHER_RUNS))}."
             )
+        for asset, kind in OF_OTHER_RUNS.items():
+            # One file may hold the options of all commands: what is wrong in it is told at once.
+            _options(kind, asset, ops)
         return cls(
             _options(CorpusIndexConfig, "corpus_index", ops),
             _options(QuestionsConfig, "questions", ops),
@@ -63,15 +79,49 @@ def _options(kind: type[ConfigT], asset: str, ops: Mapping[str, Any]) -> ConfigT
     try:
         return kind(**given)
     except ValidationError as error:
-        problems = "; ".join(
-            ": ".join(
-                filter(
-                    None, [".".join(map(str, each["loc"])), each["msg"].removeprefix(VALUE_ERROR)]
-                )
-            )
-            for each in error.errors()
+        raise OptionsError(f"ops.{asset}.config: {_problems(error)}") from error
+
+
+def teacher_for(run_config: Mapping[str, Any], teacher: TeacherModel) -> TeacherModel:
+    """The teacher of a run: the deployment's own, with what `resources.teacher.config` says over it.
+
+    Raises:
+        OptionsError: a resource or a field that is not there, or a value that does not fit.
+    """
+    resources = run_config.get("resources") or {}
+    unknown = sorted(set(resources) - set(RESOURCES))
+    if unknown:
+        raise OptionsError(
+            f"resources: there is no {', '.join(unknown)}; there are {', '.join(RESOURCES)}."
         )
-        raise OptionsError(f"ops.{asset}.config: {problems}") from error
+    given = (resources.get("teacher") or {}).get("config") or {}
+    if not given:
+        return teacher
+    own = {name: getattr(teacher, name) for name in type(teacher).model_fields}
+    if unknown := sorted(set(given) - set(own)):
+        raise OptionsError(
+            f"resources.teacher.config: no field {', '.join(unknown)}; there are {', '.join(own)}."
+        )
+    try:
+        return type(teacher)(**{**own, **{name: _from_env(v) for name, v in given.items()}})
+    except ValidationError as error:
+        raise OptionsError(f"resources.teacher.config: {_problems(error)}") from error
+
+
+def _from_env(value: Any) -> Any:
+    """A value, or that of the environment variable which Dagster's `{env: NAME}` names."""
+    if isinstance(value, dict) and set(value) == {"env"}:
+        return os.environ.get(value["env"])
+    return value
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        ": ".join(
+            filter(None, [".".join(map(str, each["loc"])), each["msg"].removeprefix(VALUE_ERROR)])
+        )
+        for each in error.errors()
+    )
 
 
 def check_run_config(*run_configs: Mapping[str, Any]) -> None:

@@ -1,0 +1,122 @@
+"""What a configuration will ask about a sample, found out before the first request."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import polars as pl
+
+from rare_assets.operators.bm25_hard_neg import bm25_hard_neg
+from rare_assets.operators.doc2query import doc2query, given_question
+from rare_assets.operators.judge import Judge
+from rare_assets.operators.reason_distill import reason_distill
+from rare_assets.pilot.configuration import Configuration
+from rare_assets.pilot.corpus import Sample
+from rare_assets.retriever import Retriever
+from rare_assets.stages.asking import PROMPT_TOKENS, VERDICT_TOKENS
+from rare_assets.teacher import COMPLETION_TOKENS, Usage, text_tokens
+
+
+class Foreseen(NamedTuple):
+    """Requests to send, stored answers, and what the requests take; `is_bound` where the questions that
+    they are about have yet to be asked for. `cost_usd` is None without a price."""
+
+    requests: int
+    stored: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+    is_bound: bool
+
+
+async def foresee(configuration: Configuration, sample: Sample, index: Retriever) -> Foreseen:
+    """Count what is stored and what would be sent. Sends nothing.
+
+    Raises:
+        NoReferences: answers are to be sampled against references, and there are none.
+    """
+    _, options, teacher, templates = configuration
+    documents = sample.documents
+    judging = teacher.max_tokens(None)
+    total, is_bound = Usage(), False
+    asking = options.questions
+    async with teacher.estimating(
+        refresh=asking.refresh, retry_rejects=asking.retry_rejects
+    ) as estimating:
+        questions = await doc2query(
+            documents,
+            estimating,
+            templates=templates,
+            judge=Judge(estimating, templates, max_tokens=judging)
+            if asking.judge_questions
+            else None,
+            **asking.operator_options(teacher),
+        )
+        _count(total, estimating.usage)
+    wanted = _wanted(documents, asking.min_words, asking.num_questions)
+    if total.requests or options.hard_negatives.judge_relevance:
+        _guess_reasoning(configuration, documents, max(wanted, questions.rows.height), total)
+        is_bound = True
+    elif questions.rows.height:
+        mine = partial(bm25_hard_neg, questions.rows, index, documents=sample.families)
+        negatives = mine(**options.hard_negatives.operator_options()).produced.rows
+        answering = options.reasoning
+        async with teacher.estimating(
+            refresh=answering.refresh, retry_rejects=answering.retry_rejects
+        ) as estimating:
+            await reason_distill(
+                questions.rows,
+                documents,
+                negatives,
+                estimating,
+                templates=templates,
+                judge=Judge(estimating, templates, max_tokens=judging)
+                if answering.judge_answers
+                else None,
+                **answering.operator_options(teacher),
+            )
+            _count(total, estimating.usage)
+    cost = teacher.load_prices().cost(teacher.name, total.prompt_tokens, total.completion_tokens)
+    return Foreseen(
+        total.requests,
+        total.answers_reused,
+        total.prompt_tokens,
+        total.completion_tokens,
+        cost,
+        is_bound,
+    )
+
+
+def _count(total: Usage, usage: Usage) -> None:
+    total.requests += usage.requests
+    total.answers_reused += usage.answers_reused
+    total.prompt_tokens += usage.prompt_tokens
+    total.completion_tokens += usage.completion_tokens
+
+
+def _wanted(documents: pl.DataFrame, min_words: int, num_questions: int) -> int:
+    """Questions that the sample will have at most."""
+    given = documents.select(given_question().is_not_null().sum()).item()
+    long_enough = documents.filter(given_question().is_null(), pl.col("n_words") >= min_words)
+    return int(given) + long_enough.height * num_questions
+
+
+def _guess_reasoning(
+    configuration: Configuration, documents: pl.DataFrame, questions: int, total: Usage
+) -> None:
+    """Count at most what questions that are not there yet will have asked about them."""
+    options = configuration.options
+    mean = sum(map(text_tokens, documents["text"])) // max(documents.height, 1)
+    negatives, reasoning = options.hard_negatives, options.reasoning
+    answers = questions * reasoning.n * max(1, reasoning.rejection_samples)
+    longest = min(COMPLETION_TOKENS, reasoning.max_tokens or COMPLETION_TOKENS)
+    guesses = [(answers, (1 + negatives.num_neg) * mean + PROMPT_TOKENS, longest)]
+    if negatives.judge_relevance:
+        guesses.append((questions * negatives.num_neg, mean + PROMPT_TOKENS, VERDICT_TOKENS))
+    if reasoning.judge_answers:
+        guesses.append((answers, PROMPT_TOKENS, VERDICT_TOKENS))
+    for requests, prompt, completion in guesses:
+        total.requests += requests
+        total.prompt_tokens += requests * prompt
+        total.completion_tokens += requests * completion

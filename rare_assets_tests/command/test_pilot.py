@@ -1,0 +1,187 @@
+"""`rare-assets pilot`, as a user types it, against an endpoint that counts."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from rare_assets.command.cli import main
+from rare_assets.storage.tables import ParquetTables
+from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.graph import API_KEY, Graph
+from rare_assets_tests.support.pilot import write_corpus
+
+MODEL = "gpt-4o-mini"
+
+
+@pytest.fixture
+def endpoint():
+    with FakeEndpoint() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def pilot(nothing_set, tmp_path, monkeypatch, endpoint):
+    """Runs the command on six documents with a sample of three."""
+    monkeypatch.chdir(tmp_path)
+    write_corpus(tmp_path / "source")
+    settings = {
+        "RARE_SOURCE": "source",
+        "RARE_STORAGE": "storage",
+        "RARE_MODEL": MODEL,
+        "OPENAI_BASE_URL": endpoint.url,
+        "OPENAI_API_KEY": API_KEY,
+        "RARE_MAX_CONCURRENCY": "2",
+        "DAGSTER_HOME": str(tmp_path / "home"),
+        "COLUMNS": "200",
+    }
+    for name, value in settings.items():
+        nothing_set.setenv(name, value)
+    return lambda *arguments: CliRunner().invoke(main, ["pilot", "--documents", "3", *arguments])
+
+
+def config(tmp_path, name, ops=None, **teacher):
+    path = tmp_path / f"{name}.yaml"
+    content = {"ops": {op: {"config": options} for op, options in (ops or {}).items()}}
+    path.write_text(json.dumps({**content, "resources": {"teacher": {"config": teacher}}}))
+    return "--config", str(path)
+
+
+def tables_in(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_the_real_run_pays_only_for_the_rest(pilot, endpoint, tmp_path):
+    done = pilot("--out", "p.html")
+    assert done.exit_code == 0, done.output
+    assert "3 of 6 documents" in done.output
+    assert "at most 6 requests to send" in done.output
+    assert len(endpoint.requests) == 6
+    assert tables_in(tmp_path / "storage") == {"teacher_answers"}
+    assert "<title>RARE data: pilot</title>" in (tmp_path / "p.html").read_text()
+
+    graph = Graph(tmp_path / "graph", endpoint.url, storage=str(tmp_path / "storage"), model=MODEL)
+    write_corpus(graph.source)
+    assert all(result.success for result in graph.make_all())
+    # Three more questions and their reasoning: the negatives were those that the run has found.
+    assert len(endpoint.requests) == 12
+    assert len({request.raw for request in endpoint.requests}) == 12
+
+    again = pilot("--out", "p.html")
+    assert "6 answers are stored, exactly 0 requests" in again.output
+    assert len(endpoint.requests) == 12
+
+
+def test_configurations_differ_in_model_prompts_and_options(pilot, endpoint, tmp_path):
+    prompts = tmp_path / "prompts"
+    prompts.mkdir()
+    (prompts / "doc2query.md").write_text(
+        "# System\nBe brief.\n# User\nOf:\n$document\n$wanted\n$reply\n"
+    )
+    one = config(tmp_path, "one", {"hard_negatives": {"num_neg": 1}}, model="gpt-4o")
+    other = config(tmp_path, "other", prompts=str(prompts))
+    done = pilot(*one, *other)
+    assert done.exit_code == 0, done.output
+    asked = [request.body for request in endpoint.requests]
+    assert [body["model"] for body in asked].count("gpt-4o") == 6
+    briefly = [body for body in asked if body["messages"][0]["content"] == "Be brief."]
+    assert {body["model"] for body in briefly} == {MODEL}
+    assert len(briefly) == 3
+    html = (tmp_path / "storage/pilot/pilot.html").read_text()
+    assert all(f"<bdi>{name}</bdi>" in html for name in ("one", "other"))
+    assert "hard_negatives.num_neg" in html
+
+
+def test_two_configurations_share_what_they_ask_alike(pilot, endpoint, tmp_path):
+    done = pilot(
+        *config(tmp_path, "a"), *config(tmp_path, "b", {"reasoning": {"temperature": 0.5}})
+    )
+    assert done.exit_code == 0, done.output
+    assert len(endpoint.requests) == 3 + 3 + 3
+
+
+def test_one_that_fails_leaves_the_others(pilot, endpoint, tmp_path):
+    done = pilot(
+        *config(tmp_path, "dead", base_url="http://127.0.0.1:9/v1", endpoint_wait=0.2),
+        *config(tmp_path, "typo", {"questions": {"num_question": 2}}),
+        *config(tmp_path, "lost", prompts=str(tmp_path / "none")),
+        *config(tmp_path, "good"),
+    )
+    assert done.exit_code == 1
+    assert "no option num_question" in done.output
+    assert "RARE_PROMPTS: cannot read the folder" in done.output
+    assert len(endpoint.requests) == 6
+    html = (tmp_path / "storage/pilot/pilot.html").read_text()
+    assert html.count("did not come to its end") == 3
+
+
+def test_a_limit_holds_for_all_configurations_and_what_was_answered_is_shown(
+    pilot, endpoint, tmp_path, nothing_set
+):
+    nothing_set.setenv("RARE_MAX_REQUESTS", "4")
+    done = pilot(*config(tmp_path, "a"), *config(tmp_path, "b", model="gpt-4o"), "--out", "p.html")
+    assert done.exit_code == 1
+    assert "max_requests" in done.output
+    assert len(endpoint.requests) == 4
+    html = (tmp_path / "p.html").read_text()
+    assert html.count('<div class="text question"') == 3
+
+
+def test_an_estimate_sends_nothing(pilot, endpoint, tmp_path):
+    done = pilot(
+        "--dry-run", "--judge", *config(tmp_path, "a"), *config(tmp_path, "b", model="gpt-4o")
+    )
+    assert done.exit_code == 0, done.output
+    assert "judge: at most 6 short requests" in done.output
+    assert endpoint.requests == []
+    assert not (tmp_path / "storage/pilot").exists()
+
+
+def test_a_judge_compares_in_both_orders(pilot, endpoint, tmp_path):
+    endpoint.answer = lambda body: (
+        json.dumps({"explanation": "The first.", "better": "first"})
+        if "Two examples were written" in body["messages"][-1]["content"]
+        else None
+    )
+    done = pilot("--judge", *config(tmp_path, "a"), *config(tmp_path, "b", model="gpt-4o"))
+    assert done.exit_code == 0, done.output
+    judged = [
+        r.body for r in endpoint.requests if "Two examples" in r.body["messages"][-1]["content"]
+    ]
+    assert len(judged) == 6
+    assert {body["model"] for body in judged} == {MODEL}
+    html = (tmp_path / "storage/pilot/pilot.html").read_text()
+    # Neither won, no tie, and the orders disagree on all three documents.
+    assert "<td>0</td><td>0</td><td>0</td><td>3</td><td>0</td><td>0</td>" in html
+
+
+def test_five_configurations_are_too_many(pilot, endpoint, tmp_path):
+    done = pilot(*(part for n in range(5) for part in config(tmp_path, f"c{n}")))
+    assert (done.exit_code, endpoint.requests) == (1, [])
+    assert "4 at most can be read" in done.output
+
+
+def test_a_page_that_can_not_be_written_is_told(pilot, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    done = pilot("--out", "taken/p.html")
+    assert done.exit_code == 1
+    assert "can't be made" in done.output
+    assert (tmp_path / "taken").read_text() == "a file"
+
+
+def test_files_of_one_name_are_told_apart(pilot, tmp_path):
+    (tmp_path / "x").mkdir()
+    done = pilot(*config(tmp_path, "a"), *config(tmp_path / "x", "a", model="gpt-4o"), "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert f"{tmp_path / 'a.yaml'}: " in done.output
+    assert f"{tmp_path / 'x/a.yaml'}: " in done.output
+
+
+def test_a_stored_corpus_is_left_as_it_is(pilot, endpoint, tmp_path):
+    graph = Graph(tmp_path / "graph", endpoint.url, storage=str(tmp_path / "storage"), model=MODEL)
+    write_corpus(graph.source)
+    graph.make_all()
+    tables = ParquetTables(str(tmp_path / "storage"))
+    stored = [tables.provenance(table, "0.jsonl") for table in ("questions", "reasoning")]
+    assert pilot(*config(tmp_path, "b", model="gpt-4o")).exit_code == 0
+    assert [tables.provenance(table, "0.jsonl") for table in ("questions", "reasoning")] == stored
