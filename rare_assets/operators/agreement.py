@@ -16,6 +16,12 @@ _LEAD = re.compile(
 # A letter alone, or one set off as options are: "B", "(B)", "B.", "B) text", "B: text".
 _OPTION = re.compile(r"\W*([A-Za-z])(?:\W*\Z|\s*[).:\]]+(?:[\s*]+(.*))?\Z)", re.DOTALL)
 _TOKEN = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|-?\.\d+|[^\W_]+|%")
+# Words that are a whole answer to whether something holds, in the languages that they were tried in.
+_VERDICTS = frozenset(
+    "yes no maybe true false ja nein vielleicht oui non peut-être sí si quizás sì forse sim não talvez да нет "
+    "はい いいえ 是 否 不是 对 错".split()
+)
+_VERDICT_FIRST = re.compile(r"\W*([\w-]+)\s*[,.;:!\N{EM DASH}\N{EN DASH}-]\s*(?!(?:but|and|or)\b)\S", re.I)
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
@@ -25,9 +31,11 @@ def answers_agree(given: str, gold: str) -> bool:
     Case, punctuation, articles, white space and a lead-in ("The answer is") do not count; numbers
     are compared by value ("3.0" is "3", "1,000" is "1000"); an option's letter stands for the whole
     option ("B" agrees with "(B)" and "B. Helium", but "C. Helium" does not agree with "B. Helium");
-    formulas are compared by value, too (`\\boxed{\\frac{3}{4}}` is "0.75").
+    formulas are compared by value, too (`\\boxed{\\frac{3}{4}}` is "0.75"); a yes, no or maybe may go on
+    to say why ("Yes, since the trial ended").
     """
     given, gold = _bare(given), _bare(gold)
+    given, gold = _verdict(given, gold), _verdict(gold, given)
     if same_value(given, gold):
         return True
     a, b = _read(given), _read(gold)
@@ -48,6 +56,14 @@ def _bare(text: str) -> str:
     """A text without a lead-in and what LaTeX wraps around it."""
     plain = unicodedata.normalize("NFKC", text).replace("\N{MINUS SIGN}", "-").strip()
     return plain_latex(_LEAD.sub("", plain_latex(plain), count=1)).lstrip(" :").strip()
+
+
+def _verdict(text: str, other: str) -> str:
+    """The verdict that a text begins with, where the other is a verdict alone; else the text."""
+    if other.casefold().strip(" .!*") not in _VERDICTS:
+        return text
+    first = _VERDICT_FIRST.match(text)
+    return first[1] if first and first[1].casefold() in _VERDICTS else text
 
 
 def _read(plain: str) -> _Form:

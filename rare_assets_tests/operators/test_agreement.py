@@ -36,6 +36,12 @@ from rare_assets.operators.agreement import answers_agree
         ("A. A small dose", "A"),
         ("COVID-19", "covid 19"),
         ("\N{FULLWIDTH DIGIT FOUR}2", "42"),
+        ("Yes, since the trial ended early.", "yes"),
+        ("**Yes.** The trial ended early.", "Yes"),
+        ("The answer is no: nobody was asked.", "No."),
+        ("maybe \N{EM DASH} the groups were small", "maybe"),
+        ("Nein, der Versuch lief weiter.", "nein"),
+        ("是，因为试验结束了。", "是"),
     ],
 )
 def test_answers_that_differ_in_form_alone_agree(given, gold):
@@ -66,6 +72,11 @@ def test_answers_that_differ_in_form_alone_agree(given, gold):
         ("", ""),
         ("...", "!"),
         ("the answer", "B"),
+        ("Yes and no", "yes"),
+        ("Yes, but only in the second group, and no in the first.", "yes"),
+        ("No, the trial ended.", "yes"),
+        ("Yes, since the trial ended.", "Yes, since it rained."),
+        ("Helium, neon and argon", "Helium"),
     ],
 )
 def test_answers_that_differ_in_content_do_not_agree(given, gold):
