@@ -21,7 +21,9 @@ _VERDICTS = frozenset(
     "yes no maybe true false ja nein vielleicht oui non peut-être sí si quizás sì forse sim não talvez да нет "
     "はい いいえ 是 否 不是 对 错".split()
 )
-_VERDICT_FIRST = re.compile(r"\W*([\w-]+)\s*[,.;:!\N{EM DASH}\N{EN DASH}-]\s*(?!(?:but|and|or)\b)\S", re.I)
+_VERDICT_FIRST = re.compile(
+    r"\W*([\w-]+)\s*[,.;:!\N{EM DASH}\N{EN DASH}-]\s*(?!(?:but|and|or)\b)\S", re.I
+)
 _ARTICLES = frozenset({"a", "an", "the"})
 
 

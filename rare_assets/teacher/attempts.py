@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from inspect import isawaitable
-from typing import Any, TypeVar
+from itertools import count
+from typing import Any, Protocol, TypeVar
 
 from rare_assets.teacher import wire
 from rare_assets.teacher.interface import Answer, Ask, Outcome, Unusable, Use
 
 T = TypeVar("T")
 
+# When a stored answer was found to be better than one that was asked for anew.
+KEPT_AT = "kept_at"
 _AGAIN = "An earlier answer to this could not be used. {} Answer again, without that fault."
+
+
+class Records(Protocol):
+    """The stored answers as an attempt needs them."""
+
+    async def get(self, keys: Sequence[bytes]) -> dict[bytes, dict[str, Any]]: ...
+
+    async def put(self, key: bytes, record: Mapping[str, Any]) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +48,8 @@ class Work:
     spent: bool = False
     # Stored answers that do not count as attempts (`retry_rejects`).
     passed: int = 0
+    # Stored answers with their keys that are asked for anew (`refresh`), in the order of their attempts.
+    earlier: dict[bytes, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.first_key = self.first_key or self.key
@@ -96,6 +110,34 @@ class Work:
         """Take a stored answer from before this time for none of the attempts that may be made."""
         self.passed += record.get("answered_at", 0.0) < before
 
+    def sets_aside(self, record: Mapping[str, Any] | None) -> None:
+        """Keep a stored answer that is not to be used, for the case that no new one can be."""
+        if record is not None:
+            self.earlier.setdefault(self.key, record)
+
+    async def fall_back(self, use: Use[T], store: Records, model: str) -> Outcome[T]:
+        """The outcome where no new answer could be used: with the first of the earlier answers that
+        can, which then takes the place of the new one for good; else without a value."""
+        attempts = count() if self.earlier else ()
+        for attempt in attempts:
+            key = wire.answer_key(model, self.ask, attempt)
+            record = self.earlier.get(key)
+            if record is None and attempt >= self.attempt:
+                record = (await store.get([key])).get(key)
+            if record is None and attempt >= self.attempt:
+                break
+            answer = reusable(record, 0.0, self.ask)
+            if answer is None:
+                continue
+            try:
+                value = await settled(use(self.ask, answer))
+            except Unusable:
+                continue
+            await store.put(key, {**(record or {}), KEPT_AT: time.time()})
+            self.answer = answer
+            return self._outcome(value, None, None)
+        return self.given_up()
+
     def failed(self, reason: str, detail: str) -> Outcome[Any]:
         """The outcome without a value."""
         return self._outcome(None, reason, detail)
@@ -120,7 +162,7 @@ async def settled(value: T | Awaitable[T]) -> T:
 
 def reusable(record: Mapping[str, Any] | None, since: float, ask: Ask | None) -> Answer | None:
     """A stored answer to `ask`, unless there is none, it is older than `since`, or it can't be read."""
-    if record is None or record.get("answered_at", 0.0) < since:
+    if record is None or max(record.get(at, 0.0) for at in ("answered_at", KEPT_AT)) < since:
         return None
     try:
         return wire.answer_from_record(record, ask)

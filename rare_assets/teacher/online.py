@@ -471,6 +471,7 @@ class _Run(Generic[T]):
         for work in works:
             answer = self._reusable(work, found)
             if answer is None:
+                work.sets_aside(found.get(work.key))
                 if work.spent:
                     self._give_up(work)
                 elif work.claimed_in is not None:
@@ -492,7 +493,13 @@ class _Run(Generic[T]):
         """No answer to it can be used, and no more may be asked for."""
         for other in self._teacher._release(self, work.key):
             other.run._spawn(other.run._admit([other]))
-        self._finish(work, work.given_up())
+        self._spawn(self._fall_back(work))
+
+    async def _fall_back(self, work: _Work) -> None:
+        try:
+            self._finish(work, await work.fall_back(self._use, self._store, self._teacher.model))
+        except TeacherStopped as stopped:
+            self._teacher._stop(str(stopped))
 
     def _reusable(self, work: _Work, found: Mapping[bytes, Mapping[str, Any]]) -> Answer | None:
         return reusable(found.get(work.key), self._teacher._ignore_before, work.ask)

@@ -1396,6 +1396,21 @@ def test_a_usable_stored_answer_wins_whatever_the_number_of_attempts():
         assert attempts(store, endpoint, max_attempts=1, refresh=True) == (1, [None], [1])
 
 
+@pytest.mark.parametrize("attempt", [0, 4])
+def test_a_refresh_keeps_the_answer_that_could_be_used_where_no_new_one_can(attempt):
+    store = MemoryAnswers()
+    with FakeEndpoint(script=["broken_json"] * attempt) as endpoint:
+        assert attempts(store, endpoint, max_attempts=5)[1] == [None]
+        endpoint.script.extend(Fault("broken_json") for _ in range(2))
+        begun = datetime.now(UTC)
+        sent, reasons, _ = attempts(store, endpoint, max_attempts=2, refresh=begun)
+        assert (sent, reasons) == (2, [None])
+        # Neither the same refresh, taken up again, nor an ordinary run asks for it once more.
+        for settings in ({"refresh": begun}, {}, {"max_attempts": 1}):
+            settings = {"max_attempts": 2, **settings}
+            assert attempts(store, endpoint, **settings)[:2] == (0, [None])
+
+
 def test_rejects_are_asked_for_again_when_told_to_and_only_those():
     store = MemoryAnswers()
     poisoned = {"passage 1:", "passage 3:"}

@@ -432,10 +432,15 @@ class _Run(Generic[T]):
                         for work in self._waiting[key]:
                             work.passes(found[key], self._teacher._pass_before)
                         given += self._deliver(key, answer)
-                    elif spent := [work for work in self._waiting[key] if work.spent]:
+                        continue
+                    for work in self._waiting[key]:
+                        work.sets_aside(found.get(key))
+                    if spent := [work for work in self._waiting[key] if work.spent]:
                         for work in spent:
                             self._waiting[key].remove(work)
-                            self._finish(work.given_up())
+                            self._finish(
+                                await work.fall_back(self._use, self._store, self._teacher.model)
+                            )
                         if not self._waiting[key]:
                             del self._waiting[key]
                             continue

@@ -718,6 +718,24 @@ def test_refresh_asks_anew_and_takes_up_no_older_batch(tmp_path, endpoint):
     assert (result.usage.requests, result.usage.answers_reused) == (4, 0)
 
 
+def test_a_refresh_keeps_the_answer_that_could_be_used_where_no_new_one_can(tmp_path, endpoint):
+    unusable = 0
+
+    def use(asked, answer):
+        nonlocal unusable
+        if "passage 1:" in str(asked.messages) and unusable:
+            unusable -= 1
+            raise Unusable("not_json", "no")
+        return note(asked, answer)
+
+    run(tmp_path, endpoint.url, asks(3), use)
+    unusable = 2
+    result = run(tmp_path, endpoint.url, asks(3), use, refresh=True, max_attempts=2)
+    assert set(result.reasons.values()) == {None}
+    assert (result.usage.requests, unusable) == (4, 0)
+    assert run(tmp_path, endpoint.url, asks(3), use, max_attempts=2).usage.requests == 0
+
+
 def test_progress_is_told(tmp_path, endpoint):
     told = []
 
