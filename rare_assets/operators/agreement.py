@@ -18,8 +18,36 @@ _OPTION = re.compile(r"\W*([A-Za-z])(?:\W*\Z|\s*[).:\]]+(?:[\s*]+(.*))?\Z)", re.
 _TOKEN = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|-?\.\d+|[^\W_]+|%")
 # Words that are a whole answer to whether something holds, in the languages that they were tried in.
 _VERDICTS = frozenset(
-    "yes no maybe true false ja nein vielleicht oui non peut-être sí si quizás sì forse sim não talvez да нет "
-    "はい いいえ 是 否 不是 对 错".split()
+    [
+        "yes",
+        "no",
+        "maybe",
+        "true",
+        "false",
+        "ja",
+        "nein",
+        "vielleicht",
+        "oui",
+        "non",
+        "peut-être",
+        "sí",
+        "si",
+        "quizás",
+        "sì",
+        "forse",
+        "sim",
+        "não",
+        "talvez",
+        "да",
+        "нет",
+        "はい",
+        "いいえ",
+        "是",
+        "否",
+        "不是",
+        "对",
+        "错",
+    ]
 )
 _VERDICT_FIRST = re.compile(
     r"\W*([\w-]+)\s*[,.;:!\N{EM DASH}\N{EN DASH}-]\s*(?!(?:but|and|or)\b)\S", re.I

@@ -1,3 +1,5 @@
+# ruff: noqa: RUF001
+
 import pytest
 
 from rare_assets.operators.agreement import answers_agree
