@@ -79,8 +79,8 @@ def bm25_hard_neg(
 
     Many of the best-ranked texts are relevant themselves. On five public collections (Cranfield,
     CACM, MED, NPL, CISI; every relevant document taken for the gold once) 36 to 76 % of plain top
-    3 are; with the defaults 8 to 25 %, 0.22 to 0.44 times as many, at a mean rank of 27 to 32; for
-    golds in the top 10, 14 to 51 %, 0.33 to 0.60 times as many, at rank 13 to 23. Every question
+    3 are; with the defaults 7 to 27 %, 0.20 to 0.47 times as many, at a mean rank of 23 to 30; for
+    golds in the top 10, 14 to 51 %, 0.33 to 0.61 times as many, at rank 13 to 23. Every question
     had its three. A higher margin, or a `range_min`, leaves fewer and easier ones.
 
     Args:
