@@ -104,7 +104,8 @@ class Settings(BaseSettings):
         200,
         ge=1,
         validation_alias="RARE_FILES_PER_SHARD",
-        description="Text files in a shard at most, once there are more than 50 of them. 1: each its own.",
+        description="Text files in a shard at most, once there are more than 50 of them; small data files (of 64 KB at "
+        "most) likewise, once there are more than 200. 1: each its own.",
     )
     remove_deleted_shards: bool = Field(
         False,

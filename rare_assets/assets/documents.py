@@ -48,7 +48,7 @@ CORPUS_FILES_SPEC = dg.AssetSpec(
 .pdf, .docx).
 
 They lie where `RARE_SOURCE` says. One file is one shard; a file of more rows than `RARE_ROWS_PER_SHARD` is several; many
-text files share a shard (`RARE_FILES_PER_SHARD`).
+text files, or hundreds of small data files, share a shard (`RARE_FILES_PER_SHARD`).
 The sensor `watch_corpus`, `rare-assets run` and `rare-assets register` register the shards of new files.
 
 **Observe** to see which files are new, changed or gone, and which are made; `watch_corpus` does it by itself.""",

@@ -56,7 +56,7 @@ def say_gone(scan: Scan, removed: list[str]) -> str:
     packed = ""
     if scan.superseded:
         packed = (
-            f"{len(scan.superseded)} shards were replaced, since text files are packed by RARE_FILES_PER_SHARD: "
+            f"{len(scan.superseded)} shards were replaced, since many small files are packed by RARE_FILES_PER_SHARD: "
             f"{some(scan.superseded)}. Their rows are made again in the shards that hold their files, from "
             "stored answers. "
         )

@@ -3,7 +3,7 @@
 Files are parted by the bits of their hash, and a part that has too many is halved by the next bit. So an added
 file changes its own shard, or halves it, and moves no other; of the halves, one keeps the shard's key.
 
->>> sorted(packed(["a.txt", "b.txt", "c.txt"], at_most=200))
+>>> sorted(packed(["a.txt", "b.txt", "c.txt"], at_most=200, of="texts"))
 ['texts.0']
 """
 
@@ -14,16 +14,19 @@ import re
 from bisect import bisect_left
 from collections.abc import Collection
 
-# So many text files are a shard each; more are packed.
-PACKED_ABOVE = 50
-_KEY = re.compile(r"texts\.(?:0|[01]*1)")
+# So many text files are a shard each; more are packed. Data files are where there are hundreds of small ones:
+# a larger one has rows enough for a shard.
+PACKED_ABOVE, DATA_PACKED_ABOVE = 50, 200
+SMALL_BYTES = 64 << 10
+TEXTS, DATA = "texts", "rows"
+_KEY = re.compile(rf"(?:{TEXTS}|{DATA})\.(?:0|[01]*1)")
 _BITS = 64
 
 
-def packed(paths: Collection[str], at_most: int) -> dict[str, list[str]]:
+def packed(paths: Collection[str], at_most: int, of: str) -> dict[str, list[str]]:
     """Return the shards of some files, by key, each with its files in order of their paths.
 
-    A key is the first bits of the hashes that it has, without zeros at the end.
+    A key is what the files are (`of`: TEXTS or DATA) and the first bits of the hashes that it has, without zeros at the end.
     """
     files = sorted((_hash(path), path) for path in paths)
     hashes = [number for number, _ in files]
@@ -36,7 +39,7 @@ def packed(paths: Collection[str], at_most: int) -> dict[str, list[str]]:
             half = bisect_left(hashes, middle, first, last)
             todo += [(f"{prefix}0", first, half), (f"{prefix}1", half, last)]
         elif last > first:
-            shards[f"texts.{prefix.rstrip('0') or '0'}"] = sorted(p for _, p in files[first:last])
+            shards[f"{of}.{prefix.rstrip('0') or '0'}"] = sorted(p for _, p in files[first:last])
     return shards
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 
 from rare_assets.corpus.formats import is_text_file
-from rare_assets.corpus.packing import is_packed_key
+from rare_assets.corpus.packing import TEXTS, is_packed_key
 from rare_assets.corpus.source import CorpusSource, Shard, shard_keys
 
 if TYPE_CHECKING:
@@ -138,5 +138,9 @@ def _superseded(shards: list[Shard], absent: set[str]) -> set[str]:
     members = [path for shard in shards for path in shard.members]
     single = [shard.file for shard in shards if not shard.members]
     alone = set(shard_keys([*members, *single]).values()) if members else set()
-    texts = any(is_text_file(path) for path in single) or bool(members)
-    return {key for key in absent if key in alone or (is_packed_key(key) and texts)}
+    files = {is_text_file(path) for path in [*members, *single]}
+    return {
+        key
+        for key in absent
+        if key in alone or (is_packed_key(key) and key.startswith(f"{TEXTS}.") in files)
+    }

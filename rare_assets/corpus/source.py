@@ -41,7 +41,15 @@ from rare_assets.corpus.formats import (
     is_unicode,
     on_one_line,
 )
-from rare_assets.corpus.packing import PACKED_ABOVE, packed, version_of
+from rare_assets.corpus.packing import (
+    DATA,
+    DATA_PACKED_ABOVE,
+    PACKED_ABOVE,
+    SMALL_BYTES,
+    TEXTS,
+    packed,
+    version_of,
+)
 from rare_assets.corpus.passages import Cutting
 from rare_assets.files.stored_bytes import file_version
 from rare_assets.text.shown_url import shown, without_secrets
@@ -97,7 +105,7 @@ class Shard(NamedTuple):
     text files. `version` is the file's when it was cut. Where the file could not be read, it begins
     with "unread:", and the rest is what was known before, else a shard of 0 rows. `reading` names
     the settings by which such files are read, where they are not the default ones. `members` are the
-    files of a shard of several: `file` is its key then, and its rows are the files.
+    files of a shard of several: `file` is its key then; text files count as a row each.
     """
 
     key: str
@@ -131,7 +139,7 @@ class CorpusSource:
         columns: which column of a data file is which, as RARE_COLUMNS says it.
         cutting: which texts are cut into passages, and how long those are.
         strip_boilerplate: leave out lines that many files of a shard have.
-        files_per_shard: where there are many text files, so many share a shard at most.
+        files_per_shard: where there are many text files, or small data files, so many share a shard at most.
     """
 
     def __init__(
@@ -212,7 +220,8 @@ class CorpusSource:
             SourceError: as `files`.
         """
         files = self.files()
-        together = self._packed(files)
+        known = list(known)
+        together = self._packed(files, known)
         members = {path for shard in together for path in shard.members}
         files = [file for file in files if file.path not in members]
         keys = shard_keys(file.path for file in files)
@@ -283,38 +292,64 @@ class CorpusSource:
         with Extractor() as extractor:
             if shard.members:
                 rows = chain.from_iterable(self._member(p, extractor) for p in shard.members)
-                yield from without_repeated_lines(rows) if self.strip_boilerplate else rows
+                stripped = self.strip_boilerplate and is_text_file(shard.members[0])
+                yield from without_repeated_lines(rows) if stripped else rows
                 return
             with self._reading(shard.file):
                 yield from self._format(shard.file, extractor).rows(self._stored(shard.file), span)
 
     def _member(self, path: str, extractor: Extractor) -> Iterator[SourceRow]:
         """The rows of one of a shard's files; one that can't be read is a problem of its own."""
+        row = 0
         try:
             with self._reading(path):
-                rows = self._format(path, extractor).rows(
-                    self._stored(path), Span(1, 1, None, None)
-                )
-                yield from (row._replace(file=path) for row in rows)
+                format_, stored = self._format(path, extractor), self._stored(path)
+                for span in format_.spans(stored, self.rows_per_shard):
+                    for found in format_.rows(stored, span):
+                        row = found.row
+                        yield found._replace(file=path)
         except UnreadableFile as error:
-            yield SourceRow(1, None, "unreadable", str(error), path)
+            yield SourceRow(row + 1, None, "unreadable", str(error), path)
 
-    def _packed(self, files: list[CorpusFile]) -> list[Shard]:
-        """The shards of several files, where there are so many text files."""
-        texts = {file.path: file for file in files if is_text_file(file.path)}
-        if self.files_per_shard == 1 or len(texts) <= PACKED_ABOVE:
+    def _packed(self, files: list[CorpusFile], known: Iterable[Shard] = ()) -> list[Shard]:
+        """The shards of several files, where there are so many text files, or small data files."""
+        if self.files_per_shard == 1:
             return []
-        shards = packed(texts, self.files_per_shard)
+        texts = {file.path: file for file in files if is_text_file(file.path)}
+        small = {f.path: f for f in files if f.size <= SMALL_BYTES and f.path not in texts}
+        members: dict[str, list[CorpusFile]] = {}
+        for of, some, few in ((TEXTS, texts, PACKED_ABOVE), (DATA, small, DATA_PACKED_ABOVE)):
+            if len(some) > few:
+                shards = packed(some, self.files_per_shard, of)
+                members |= {key: [some[path] for path in paths] for key, paths in shards.items()}
+        earlier = {shard.key: shard for shard in known if shard.members}
         return sorted(
-            self._of_members(key, [texts[path] for path in paths]) for key, paths in shards.items()
+            self._of_members(key, some, earlier.get(key)) for key, some in members.items()
         )
 
-    def _of_members(self, key: str, files: list[CorpusFile]) -> Shard:
+    def _of_members(self, key: str, files: list[CorpusFile], earlier: Shard | None) -> Shard:
+        """The shard of these files; their rows are counted only if a file has changed."""
         version = version_of([(file.path, file.version) for file in files])
         paths = tuple(file.path for file in files)
-        stripped = "without repeated lines" if self.strip_boilerplate else ""
+        is_text = is_text_file(paths[0])
+        stripped = "without repeated lines" if self.strip_boilerplate and is_text else ""
         reading = ", ".join(filter(None, [self._reading_of(paths[0]), stripped]))
-        return Shard(key, key, 0, 1, len(paths), None, None, version, reading, paths)
+        if earlier is not None and (earlier.version, earlier.reading) == (version, reading):
+            return earlier
+        n_rows = len(paths) if is_text else self._count(files)
+        return Shard(key, key, 0, 1, n_rows, None, None, version, reading, paths)
+
+    def _count(self, files: list[CorpusFile]) -> int:
+        """The rows of data files; one that can't be read counts as one, since it is a reject."""
+
+        def count(file: CorpusFile) -> int:
+            try:
+                return sum(part.n_rows for part in self._cut(file, ""))
+            except UnreadableFile:
+                return 1
+
+        with ThreadPoolExecutor(_SCAN_THREADS, "rare-scan") as threads:
+            return sum(threads.map(count, files))
 
     @cached_property
     def _place(self) -> _Place:
@@ -420,7 +455,7 @@ class CorpusSource:
         if not files:
             self._require_source()
             raise self._unknown(shard.key, [], "All of its files are gone.")
-        return self._of_members(shard.key, files)
+        return self._of_members(shard.key, files, shard)
 
     def _cut(self, file: CorpusFile, key: str) -> list[Shard]:
         with self._reading(file.path):

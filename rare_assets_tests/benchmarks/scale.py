@@ -130,6 +130,8 @@ def timed(*command: str) -> float:
 
 def measure_shards(folder: Path, count: int) -> Iterator[tuple[str, float]]:
     """Figures with so many shards, everything stored."""
+    # So many small files would share a few shards by default.
+    os.environ["RARE_FILES_PER_SHARD"] = "1"
     storage, corpus = Storage(root=str(folder / "storage")), Corpus(url=str(folder / "corpus"))
     write_source(folder / "corpus", count)
     os.environ |= {
@@ -154,6 +156,8 @@ def measure_shards(folder: Path, count: int) -> Iterator[tuple[str, float]]:
 
 def measure_files(folder: Path, count: int) -> Iterator[tuple[str, float]]:
     """Figures of the sensor on so many files, none of them read yet."""
+    # So many small files would share a few shards by default.
+    os.environ["RARE_FILES_PER_SHARD"] = "1"
     storage, corpus = Storage(root=str(folder / "storage")), Corpus(url=str(folder / "corpus"))
     write_source(folder / "corpus", count)
     with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:

@@ -1,5 +1,6 @@
 """Many text files share shards, which an added or changed file leaves as they are but for its own."""
 
+import json
 import os
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from rare_assets.automation.registration import register, say_gone
 from rare_assets.checks.boilerplate import few_repeated_lines
 from rare_assets.checks.judgement import StoredShard
-from rare_assets.corpus.packing import is_packed_key, packed
+from rare_assets.corpus.packing import TEXTS, is_packed_key, packed
 from rare_assets.corpus.scan import known_shards, scan_source
 from rare_assets.corpus.source import CorpusSource, UnknownShard
 from rare_assets.operators.read_documents import read_documents
@@ -32,27 +33,27 @@ def source(folder, files_per_shard=20):
 
 class TestPacked:
     def test_every_file_is_in_one_shard_of_at_most_so_many(self):
-        shards = packed(paths(2000), 200)
+        shards = packed(paths(2000), 200, TEXTS)
         assert sorted(path for files in shards.values() for path in files) == sorted(paths(2000))
         assert max(map(len, shards.values())) <= 200
         assert len(shards) <= 32
         assert all(is_packed_key(key) for key in shards)
 
     def test_where_a_file_is_depends_on_no_order_and_no_other_name(self):
-        assert packed(paths(500), 100) == packed(paths(500)[::-1], 100)
+        assert packed(paths(500), 100, TEXTS) == packed(paths(500)[::-1], 100, TEXTS)
 
     def test_an_added_file_changes_one_shard_or_halves_it(self):
-        before = packed(paths(1000), 50)
+        before = packed(paths(1000), 50, TEXTS)
         for number in range(1000, 1100):
-            after = packed([*paths(1000), *paths(1, number)], 50)
+            after = packed([*paths(1000), *paths(1, number)], 50, TEXTS)
             changed = {key for key in before if before[key] != after.get(key)}
             assert len(changed) == 1
             assert changed <= set(after)
             assert len(after) - len(before) <= 1
 
     def test_many_shards_grow_by_halving(self):
-        before = packed(paths(1000), 50)
-        after = packed(paths(3000), 50)
+        before = packed(paths(1000), 50, TEXTS)
+        after = packed(paths(3000), 50, TEXTS)
         assert set(before) <= set(after)
 
 
@@ -70,6 +71,42 @@ class TestSource:
         keys = [shard.key for shard in source(tmp_path).shards()]
         assert keys[0] == "a.jsonl"
         assert all(is_packed_key(key) for key in keys[1:])
+
+    def test_hundreds_of_small_data_files_share_shards(self, tmp_path):
+        for number in range(201):
+            rows = [{"id": f"{number}-{row}", "text": passage(row)} for row in range(3)]
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            (tmp_path / f"{number}.jsonl").write_text(lines)
+        assert len(source(tmp_path, files_per_shard=1).shards()) == 201
+        found = source(tmp_path, files_per_shard=100)
+        shards = found.shards()
+        assert {shard.key.split(".")[0] for shard in shards} == {"rows"}
+        assert sum(shard.n_rows for shard in shards) == 603
+        rows = [row for shard in shards for row in found.read(shard)]
+        assert sorted((row.file, row.row) for row in rows) == sorted(
+            (f"{number}.jsonl", row) for number in range(201) for row in (1, 2, 3)
+        )
+        assert source(tmp_path, files_per_shard=100).shards(shards) == shards
+        (tmp_path / "7.jsonl").unlink()
+        assert len(found.shards(shards)) == 200  # one fewer: each its own again
+
+    def test_a_large_data_file_is_a_shard_of_its_own_and_a_broken_one_a_reject(self, tmp_path):
+        for number in range(210):
+            (tmp_path / f"{number}.json").write_text(json.dumps([{"text": passage(number)}]))
+        (tmp_path / "7.json").write_text('[{"text": "cut o')
+        large = [{"text": passage(number)} for number in range(1000, 1800)]
+        (tmp_path / "large.json").write_text(json.dumps(large))
+        found = source(tmp_path, files_per_shard=200)
+        shards = found.shards()
+        assert [s.key for s in shards if not s.members] == [
+            f"large.json{part}" for part in ("", *(f".part-{n:05d}" for n in range(1, 8)))
+        ]
+        rejects = [
+            (row["file"], row["reason"])
+            for shard in shards
+            for row in read_documents(found.read(shard), file=shard.file).rejects.to_dicts()
+        ]
+        assert rejects == [("7.json", "unreadable")]
 
     def test_rows_keep_their_file_and_one_that_cannot_be_read_is_a_reject(self, tmp_path):
         write(tmp_path, 60)
