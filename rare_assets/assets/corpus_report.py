@@ -63,7 +63,7 @@ def make_report(
 def write_report(report: Report, folder: str, name: str) -> str:
     """Write the page, replaced whole. Returns where. Raises ExportError."""
     out = OutFolder(folder)
-    out.write_text(name, report.html)
+    out.write_page(name, report.html)
     return str(out.path(name))
 
 

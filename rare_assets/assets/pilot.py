@@ -27,7 +27,7 @@ FOLDER, FILE = "pilot", "pilot.html"
 def write_pilot(pilot: Pilot, origin: Mapping[str, str], folder: str, name: str) -> str:
     """Write the page, replaced whole. Returns where. Raises ExportError."""
     out = OutFolder(folder)
-    out.write_text(name, page(pilot, origin))
+    out.write_page(name, page(pilot, origin))
     return str(out.path(name))
 
 
@@ -61,12 +61,15 @@ def pilot(
     started = time.monotonic()
     say = once(context.log.info)
     source = corpus.source()
+    folder = str(storage.tables().root / FOLDER)
     scope = context.run.tags.get(BACKFILL_TAG) or context.run.run_id
     try:
         with (
             failures_told(),
             PilotCorpus(source, storage.tables(), retriever, say) as opened,
         ):
+            # Before anything is paid for.
+            OutFolder(folder).require_page(FILE)
             trying = PilotRun(
                 config.configurations,
                 opened,
@@ -80,9 +83,7 @@ def pilot(
             for name, each in plan.foreseen.items():
                 context.log.info(f"{name}: {each}")
             made = wait_for(trying.run(judge=config.judge))
-            place = write_pilot(
-                made, {"source": source.url}, str(storage.tables().root / FOLDER), FILE
-            )
+            place = write_pilot(made, {"source": source.url}, folder, FILE)
     except (ExportError, PilotError, SourceError) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     problems = made.problems

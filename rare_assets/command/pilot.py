@@ -17,6 +17,7 @@ from rare_assets.assets.asking import ledger_in, once
 from rare_assets.assets.pilot import FILE, FOLDER, write_pilot
 from rare_assets.automation.instance import prepare_home
 from rare_assets.build import build_resources
+from rare_assets.exports.folder import OutFolder
 from rare_assets.pilot.corpus import PilotCorpus
 from rare_assets.pilot.page import dollars, duration
 from rare_assets.pilot.run import Pilot, PilotRun, Plan
@@ -50,6 +51,9 @@ def run_pilot(
     storage, source = resources["storage"], resources["corpus"].source()
     tables = storage.tables()
     say = once(lambda line: console.print(escape(line), style="dim", soft_wrap=True))
+    folder, name = (str(tables.root / FOLDER), FILE) if out is None else _split(out)
+    # Before anything is paid for.
+    OutFolder(folder).require_page(name)
     scope = f"pilot-{uuid.uuid4()}"
     with (
         dg.DagsterInstance.get() as instance,
@@ -69,7 +73,6 @@ def run_pilot(
         if dry_run:
             return not any(isinstance(each, str) for each in plan.foreseen.values())
         pilot = asyncio.run(trying.run(judge=judge))
-    folder, name = (str(tables.root / FOLDER), FILE) if out is None else _split(out)
     place = write_pilot(pilot, {"source": source.url}, folder, name)
     _print(console, pilot)
     console.print(f"Side by side: {escape(place)}", soft_wrap=True)

@@ -23,6 +23,8 @@ MARKER = "manifest/export.json"
 CARD = "README.md"
 # Stands in every card, so that one that somebody else wrote is told from ours.
 CARD_MARK = "<!-- Written by rare-assets export. -->"
+# Stands in every page, likewise.
+PAGE_MARK = "<title>RARE data: "
 _NAMED = 5
 
 
@@ -108,6 +110,27 @@ class OutFolder:
         """Replace a text file."""
         with self.writing(relative) as path:
             path.write_text(text, encoding="utf-8")
+
+    def require_page(self, relative: str) -> None:
+        """Refuse to put a page where a file stands that is none. Raises ExportError."""
+        path = self.path(relative)
+        try:
+            with path.open("rb") as there:
+                is_ours = PAGE_MARK.encode() in there.read(2000)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise ExportError(f"{shown(path)} can't be written: {error}.") from error
+        if not is_ours:
+            raise ExportError(
+                f"{shown(path)} was not written by rare-assets. Move it away, or give another file with --out: "
+                "a page never overwrites it."
+            )
+
+    def write_page(self, relative: str, html: str) -> None:
+        """Replace a page of ours (`html` has PAGE_MARK), and no other file. Raises ExportError."""
+        self.require_page(relative)
+        self.write_text(relative, html)
 
     def read_text(self, relative: str) -> str | None:
         """Return a text file's content; None if it is not there."""

@@ -178,6 +178,23 @@ def english(count: int) -> pl.DataFrame:
     return pl.DataFrame({"doc_id": doc_ids, "text": texts, "text_hash": text_hashes(texts)})
 
 
+def docstrings(count: int) -> list[dict[str, str]]:
+    """Docstrings of this Python and its packages as rows with a question: the first paragraph asks for the rest.
+
+    Drawn by a seed from all of two paragraphs or more; they differ from machine to machine.
+    """
+    found: dict[str, str] = {}
+    for nodes in _documented():
+        for whole in filter(None, map(ast.get_docstring, nodes)):
+            first, _, rest = whole.partition("\n\n")
+            question, text = " ".join(first.split()), " ".join(rest.split())
+            if 4 <= len(question.split()) <= 40 and len(text.split()) >= 20:
+                found.setdefault(text, question)
+    rows = [{"text": text, "question": question} for text, question in found.items()]
+    order = np.random.default_rng(0).permutation(len(rows))[:count]
+    return [rows[number] for number in order]
+
+
 def sentences_of(documents: pl.DataFrame, count: int, seed: int = 0) -> pl.DataFrame:
     """Questions: a sentence of 8 to 40 words each, from passages drawn by the seed."""
     rng = np.random.default_rng([seed, count, len(documents)])
@@ -198,6 +215,12 @@ def _sources() -> Iterator[str]:
     for distribution in sorted(importlib.metadata.distributions(), key=lambda d: d.name):
         message = distribution.metadata
         yield message.get("Description") or str(message.get_payload() or "")
+    for nodes in _documented():
+        yield "\n\n".join(filter(None, map(ast.get_docstring, nodes)))
+
+
+def _documented() -> Iterator[list[Any]]:
+    """The nodes that may have a docstring, a module at a time."""
     folders = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
     files = {path for folder in folders for path in Path(folder).rglob("*.py")}
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -207,8 +230,7 @@ def _sources() -> Iterator[str]:
                 tree = ast.parse(path.read_text())
         except (OSError, SyntaxError, ValueError, RecursionError):
             continue
-        nodes = (node for node in ast.walk(tree) if isinstance(node, documented))
-        yield "\n\n".join(filter(None, map(ast.get_docstring, nodes)))
+        yield [node for node in ast.walk(tree) if isinstance(node, documented)]
 
 
 def _is_prose(paragraph: str) -> bool:

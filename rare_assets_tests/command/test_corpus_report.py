@@ -25,8 +25,29 @@ def test_it_writes_the_page_where_it_says(report, tmp_path):
     assert "Corpus report" in page.read_text()
     out = tmp_path / "elsewhere" / "r.html"
     out.parent.mkdir()
-    assert report("--out", str(out)).exit_code == 0
+    # The second time over the first.
+    assert [report("--out", str(out)).exit_code for _ in range(2)] == [0, 0]
     assert "Corpus report" in out.read_text()
+
+
+def test_a_file_of_somebody_else_is_left_alone(report, tmp_path):
+    tables = ParquetTables(str(tmp_path / "storage"))
+    store(tables, {"a.jsonl": [document(n) for n in range(4)]})
+    (tmp_path / "notes.html").write_text("mine")
+    done = report("--out", str(tmp_path / "notes.html"))
+    assert done.exit_code == 1
+    assert "was not written by rare-assets" in done.output
+    assert (tmp_path / "notes.html").read_text() == "mine"
+
+
+def test_a_page_that_can_not_be_written_leaves_nothing(report, tmp_path):
+    tables = ParquetTables(str(tmp_path / "storage"))
+    store(tables, {"a.jsonl": [document(n) for n in range(4)]})
+    (tmp_path / "taken").write_text("a file")
+    done = report("--out", str(tmp_path / "taken" / "r.html"))
+    assert done.exit_code == 1
+    assert "can't be" in done.output
+    assert (tmp_path / "taken").read_text() == "a file"
 
 
 def test_without_anything_stored_it_says_what_to_do(report, tmp_path):

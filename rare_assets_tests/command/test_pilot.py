@@ -169,6 +169,15 @@ def test_a_page_that_can_not_be_written_is_told(pilot, tmp_path):
     assert (tmp_path / "taken").read_text() == "a file"
 
 
+def test_a_file_of_somebody_else_is_left_alone_before_anything_is_paid(pilot, endpoint, tmp_path):
+    (tmp_path / "notes.html").write_text("<title>My notes</title>")
+    done = pilot("--out", "notes.html")
+    assert done.exit_code == 1
+    assert "was not written by rare-assets" in done.output
+    assert (tmp_path / "notes.html").read_text() == "<title>My notes</title>"
+    assert endpoint.requests == []
+
+
 def test_files_of_one_name_are_told_apart(pilot, tmp_path):
     (tmp_path / "x").mkdir()
     done = pilot(*config(tmp_path, "a"), *config(tmp_path / "x", "a", model="gpt-4o"), "--dry-run")

@@ -8,8 +8,9 @@ import pytest
 
 from rare_assets.command.plan import Planner
 from rare_assets.operators.templates import PACKAGED
+from rare_assets.resources.configurable import Storage, TeacherModel
 from rare_assets.stages import provenance
-from rare_assets.stages.options import Options, OptionsError
+from rare_assets.stages.options import Options, OptionsError, teacher_for
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import Graph
 from rare_assets_tests.support.passages import passage, row, write_jsonl
@@ -221,6 +222,8 @@ def test_documents_that_count_as_long_enough_by_now_are_asked_about(graph):
 # run config, and words of the error
 WRONG_OPTIONS = [
     ({"documents": {}}, ["documents", "corpus_index, questions, hard_negatives, reasoning"]),
+    ({"exports": {"config": {"num_negs": 1}}}, ["ops.exports.config", "num_negs;", "num_neg"]),
+    ({"pilot": {"config": {"documents": 0}}}, ["ops.pilot.config", "documents", "greater than"]),
     ({"questions": {"config": {"num": 1}}}, ["ops.questions.config", "num;", "num_questions"]),
     ({"corpus_index": {"config": {"b": 2}}}, ["ops.corpus_index.config", "b:", "less than"]),
     ({"reasoning": {"config": {"mode": "fast"}}}, ["ops.reasoning.config", "mode", "online"]),
@@ -232,3 +235,34 @@ def test_wrong_options_are_named(ops, words):
     with pytest.raises(OptionsError) as error:
         Options.from_run_config({"ops": ops})
     assert [word for word in words if word not in str(error.value)] == []
+
+
+def test_a_file_may_hold_the_options_of_other_commands_too():
+    ops = {
+        "questions": {"config": {"num_questions": 2}},
+        "exports": {"config": {"num_neg": 2}},
+        "exports__data_card": {"config": {"num_neg": 2}},
+        "pilot": {"config": {"documents": 5}},
+    }
+    assert Options.from_run_config({"ops": ops}).questions.num_questions == 2
+
+
+def test_a_run_config_chooses_model_and_prompts(nothing_set, tmp_path):
+    nothing_set.setenv("SOME_MODEL", "from-env")
+    own = TeacherModel(storage=Storage(root=str(tmp_path)), model="own", max_concurrency=3)
+
+    def chosen(**config):
+        return teacher_for({"resources": {"teacher": {"config": config}}}, own)
+
+    assert teacher_for({}, own) is own
+    assert (chosen(model="other").name, chosen(model="other").max_concurrency) == ("other", 3)
+    assert chosen(model={"env": "SOME_MODEL"}).name == "from-env"
+    assert chosen(prompts="p").prompts_folder == "p"
+    for config, said in (
+        ({"modell": "x"}, "no field modell"),
+        ({"max_requests": "x"}, "max_requests"),
+    ):
+        with pytest.raises(OptionsError, match=said):
+            chosen(**config)
+    with pytest.raises(OptionsError, match="there is no taecher; there are storage"):
+        teacher_for({"resources": {"taecher": {}}}, own)
