@@ -209,6 +209,8 @@ def materialized(
                 "content_hash": version,
             },
             {
+                # Dagster's own name, by which the catalog shows it; all shards' is corpus_report's.
+                "dagster/partition_row_count": rows.height,
                 "rejects_by_reason": reasons(rejects),
                 "first_rejects": first_rejects(table, rejects),
                 "chart": chart,

@@ -17,6 +17,7 @@ from rare_assets.text.shown import cut
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 # Of a text: the page stays small whatever the documents are.
 SHOWN_CHARS = 8000
+SHOWN_DOCUMENTS = 100
 UNKNOWN = "unknown, no price"
 
 
@@ -183,7 +184,7 @@ def _compared(pilot: Pilot) -> Iterator[Compared]:
     verdicts: dict[str, list[Verdict]] = defaultdict(list)
     for verdict in pilot.judging.verdicts if pilot.judging else ():
         verdicts[verdict.doc_id].append(verdict)
-    for document in pilot.documents.iter_rows(named=True):
+    for document in pilot.documents.head(SHOWN_DOCUMENTS).iter_rows(named=True):
         doc_id = document["doc_id"]
         columns = [
             each.get(doc_id, Made(trial.name, [], []))

@@ -15,9 +15,10 @@ from rare_assets.text.language import language_of
 
 EXAMPLES = 50
 WORST = 20
-# Telling a language takes a millisecond.
+# Telling a language takes a millisecond: so many in all, and one of each shard at least.
 LANGUAGES_TOLD = 2000
-_SHARD_LANGUAGES = 50
+# Of free words, such as types of question: so many values by themselves.
+_MOST_VALUES = 20
 NOT_FOUND = "none"
 
 
@@ -163,7 +164,8 @@ def gather(tables: ParquetTables, shards: Sequence[str]) -> Figures:
     Raises:
         StorageError: the storage can't be read.
     """
-    counting = _Counting(tables)
+    # A few of every shard, however many there are.
+    counting = _Counting(tables, max(1, LANGUAGES_TOLD // max(len(shards), 1)))
     for shard in shards:
         for table in TABLES:
             try:
@@ -191,8 +193,9 @@ def gather(tables: ParquetTables, shards: Sequence[str]) -> Figures:
 class _Counting:
     """Counts shard after shard."""
 
-    def __init__(self, tables: ParquetTables) -> None:
+    def __init__(self, tables: ParquetTables, languages_told: int) -> None:
         self._tables = tables
+        self._languages_told = languages_told
         self.shards: Counter[str] = Counter()
         self.rows: Counter[str] = Counter()
         self.rejects: dict[str, Counter[str]] = {table: Counter() for table in TABLES}
@@ -220,8 +223,10 @@ class _Counting:
         if stored.n_rejects:
             rejects = self._tables.scan_rejects(table, shard)
             reasons.update(dict(rejects.group_by("reason").len().collect().iter_rows()))
-        if table == "questions" and self.languages.total() < LANGUAGES_TOLD:
-            texts = rows.select("question").head(_SHARD_LANGUAGES).collect()["question"]
+        if table == "questions":
+            step = max(1, stored.n_rows // self._languages_told)
+            spread = rows.select("question").gather_every(step).head(self._languages_told)
+            texts = spread.collect()["question"]
             self.languages.update(language_of(text) or "not sure" for text in texts)
         if table == "reasoning":
             self._choose(rows, shard)
@@ -293,7 +298,9 @@ def _between(low: int, high: int) -> str:
 
 def _in_order(measure: Measure, counts: Counter[str]) -> dict[str, int]:
     if not measure.edges:
-        return dict(counts.most_common())
+        found = dict(counts.most_common(_MOST_VALUES))
+        left = counts.total() - sum(found.values())
+        return {**found, **({"others": left} if left else {})}
     names = [*_labels(measure), NOT_FOUND]
     return {name: counts[name] for name in names if counts[name] or name != NOT_FOUND}
 

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from rare_assets.catalog.corpus_report.figures import Distribution, Figures
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
-# Of a text in an example: the page stays small whatever the documents are.
-SHOWN_CHARS = 4000
+# Of a text in an example, and of each of its first negatives: below 5 MB whatever the texts are.
+SHOWN_CHARS = 3000
+NEGATIVE_CHARS, NEGATIVES_SHOWN = 1000, 5
 CHART_WIDTH, BAR_HEIGHT = 520, 22
 
 
@@ -63,11 +64,15 @@ def page(
     environment.filters["count"] = lambda number: f"{number:,}"
     environment.filters["dollars"] = _dollars
     environment.filters["cut"] = _cut
+    environment.filters["short"] = lambda text: _cut(text, NEGATIVE_CHARS)
     return environment.from_string(TEMPLATE.read_text()).render(
         figures=figures,
         costs=costs,
         days=_by_day(days),
+        # A judge of negatives is paid for, too, where one was asked.
+        paid=list(dict.fromkeys([each.table for each in costs] + [each.table for each in days])),
         exports=exports,
+        negatives_shown=NEGATIVES_SHOWN,
         origin=origin,
         charts=[(each.title, chart(each)) for each in _distributions(figures)],
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -113,6 +118,6 @@ def _dollars(value: float | None) -> str:
     return "unknown, no price" if value is None else f"${value:,.4f}"
 
 
-def _cut(text: Any) -> str:
+def _cut(text: Any, length: int = SHOWN_CHARS) -> str:
     text = "" if text is None else str(text)
-    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]} …"
+    return text if len(text) <= length else f"{text[:length]} …"

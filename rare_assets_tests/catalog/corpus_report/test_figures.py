@@ -118,6 +118,30 @@ def test_languages_are_told_of_a_sample(tmp_path):
     assert Counter(gather(tables, ["a"]).languages) == Counter({"en": 1, "de": 1})
 
 
+def test_languages_are_told_of_every_shard(tmp_path):
+    tables = ParquetTables(str(tmp_path))
+    english = "Why does a stored cell lose its charge over time, though nobody uses it?"
+    german = (
+        "Warum verliert eine Zelle im Lager über die Zeit ihre Ladung, obwohl sie keiner nutzt?"
+    )
+    shards = [f"s{number}" for number in range(3)]
+    for shard in shards:
+        text = german if shard == "s2" else english
+        made = ({"question_id": f"{shard}-{n}", "question": text} for n in range(900))
+        tables.write("questions", shard, rows("questions", *made))
+    # 2,000 in three shards are 666 each.
+    assert gather(tables, shards).languages == {"en": 2 * 666, "de": 666}
+
+
+def test_of_many_free_words_the_most_common_stand_by_themselves(tmp_path):
+    tables = ParquetTables(str(tmp_path))
+    made = ({"question_id": f"q{n}", "question_type": f"type {n % 30}"} for n in range(300))
+    tables.write("questions", "a", rows("questions", *made))
+    (types,) = [d for d in gather(tables, ["a"]).distributions if d.title == "Type of question"]
+    assert len(types.counts) == 21
+    assert types.counts["others"] == 100
+
+
 def test_tables_of_before_a_column_are_counted_for_what_they_have(tables):
     figures = gather(tables, list(RANKS))
     there = set(pl.scan_parquet(str(tables.path("questions", "a"))).collect_schema().names())

@@ -96,7 +96,22 @@ def test_a_page_of_nothing_says_so(tmp_path):
 
 def test_the_page_stays_small_whatever_the_texts_are(tmp_path):
     tables = ParquetTables(str(tmp_path))
-    long = "Charge leaks. " * 20_000
-    made = ({"question_id": f"q{n}", "text": long, "reasoning": long} for n in range(60))
+    # A character of four bytes, and more negatives than anybody reads.
+    long = "🔋 leaks. 电池漏电。" * 20_000
+    texts = dict.fromkeys(("text", "question", "scenario", "reasoning", "answer"), long)
+    made = ({"question_id": f"q{n}", "hard_negatives": [long] * 60, **texts} for n in range(60))
     tables.write("reasoning", "a", rows("reasoning", *made))
-    assert len(page(gather(tables, ["a"]), [], [], [], {})) < 5_000_000
+    html = page(gather(tables, ["a"]), [], [], [], {})
+    assert len(html.encode()) < 5_000_000
+    assert html.count("and 55 more") == 50
+
+
+def test_a_day_tells_what_a_judge_of_negatives_cost(tmp_path):
+    days = [DayCost(DAY, "hard_negatives", 0.25), DayCost(DAY, "questions", 1.0)]
+    html = page(
+        gather(ParquetTables(str(tmp_path)), []), [StageCost("questions", 1, 1, 1.0)], days, [], {}
+    )
+    assert Cells(html).tables["days"] == [
+        ["day", "questions", "hard_negatives"],
+        ["2026-03-01", "$1.0000", "$0.2500"],
+    ]
