@@ -11,6 +11,7 @@ from rare_assets_tests.support.elasticsearch_node import (
     elasticsearch_url,
 )
 from rare_assets_tests.support.environment import nothing_set, only_key_set
+from rare_assets_tests.support.postgres_server import postgres_database, postgres_port
 from rare_assets_tests.support.s3_server import s3_bucket, s3_endpoint
 
 # The modules that take minutes, longest first.
@@ -53,6 +54,8 @@ __all__ = [
     "nothing_set",
     "only_key_set",
     "page",
+    "postgres_database",
+    "postgres_port",
     "s3_bucket",
     "s3_endpoint",
 ]

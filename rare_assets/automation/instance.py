@@ -1,4 +1,4 @@
-"""The Dagster instance of `rare-assets`' own commands: its folder, its dagster.yaml, its dead runs."""
+"""The Dagster instance of `rare-assets`' own commands: its folder, its dagster.yaml, its pools."""
 
 import os
 import socket
@@ -8,11 +8,10 @@ from typing import Any
 import dagster as dg
 from filelock import FileLock
 
-from rare_assets.files.processes import is_running
 from rare_assets.resources import dagster_internals
 from rare_assets.resources.partitions import registered_shards
 from rare_assets.resources.pools import POOLS
-from rare_assets.resources.tags import COMMAND_TAG, PROCESS_TAG, REPOSITORY_TAG
+from rare_assets.resources.tags import COMMAND_TAG, LEASE_TAG, PROCESS_TAG, REPOSITORY_TAG
 from rare_assets.settings import Settings
 
 SHIPPED_YAML = Path(__file__).with_name("dagster.yaml")
@@ -101,15 +100,16 @@ def _make_databases(home: Path) -> None:
             made.touch()
 
 
-def run_tags(command: str) -> dict[str, str]:
-    """Mark a run with the `rare-assets run` that it is part of, the process that works on it, and the
-    code location that its job is of.
+def run_tags(command: str, lease: str) -> dict[str, str]:
+    """Mark a run with the `rare-assets run` that it is part of, the process that works on it, the lease
+    by which others know that it lives, and the code location that its job is of.
 
-    Without the last one the UI shows the run, but not on its job's pages.
+    Without the location the UI shows the run, but not on its job's pages.
     """
     return {
         COMMAND_TAG: command,
         PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}",
+        LEASE_TAG: lease,
         REPOSITORY_TAG: dagster_internals.repository_label(LOCATION),
     }
 
@@ -117,26 +117,6 @@ def run_tags(command: str) -> dict[str, str]:
 def job_origin(job: str) -> Any:
     """Return where the UI finds the job of a run that it did not launch, so as to launch it again."""
     return dagster_internals.job_origin(job, "rare_assets.definitions", LOCATION)
-
-
-def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Mark runs as failed whose process on this machine is gone (killed, or the machine restarted).
-
-    Returns their ids. Their answers are kept; running again goes on from there. Their places in
-    pools become free.
-    """
-    unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
-    dead = []
-    for run in instance.get_runs(unfinished):
-        if run.parent_run_id is not None:
-            # Launched again from the UI, which copies the tags: the process is not this run's.
-            continue
-        host, _, pid = run.tags.get(PROCESS_TAG, "").partition(":")
-        if host == socket.gethostname() and not is_running(int(pid)):
-            instance.report_run_failed(run, "The process that worked on this run is gone.")
-            dead.append(run.run_id)
-    free_pool_slots(instance)
-    return dead
 
 
 def open_pools(instance: dg.DagsterInstance, at_once: int) -> list[str]:
@@ -173,15 +153,3 @@ def pool_limit(instance: dg.DagsterInstance, pool: str) -> int | None:
 
 def _pool_cursor(pool: str) -> str:
     return f"rare_assets/pool/{pool}"
-
-
-def free_pool_slots(instance: dg.DagsterInstance) -> None:
-    """Give back the places in pools that killed runs have left taken.
-
-    The daemon does so, but without one the steps that need a place would wait for it forever.
-    """
-    storage = instance.event_log_storage
-    for run_id in storage.get_concurrency_run_ids():
-        run = instance.get_run_by_id(run_id)
-        if run is None or run.is_finished:
-            storage.free_concurrency_slots_for_run(run_id)

@@ -9,6 +9,7 @@ import json
 import dagster as dg
 import polars as pl
 
+from rare_assets.automation.dead_runs import dead_runs
 from rare_assets.automation.jobs import corpus_index_job, questions_job
 from rare_assets.automation.registration import remove_tables, say_gone
 from rare_assets.automation.watch import tell_failures
@@ -240,4 +241,4 @@ def index_follows_documents(
     return dg.SensorResult(run_requests=[dg.RunRequest(run_config={"ops": config})], cursor=seen)
 
 
-sensors = [watch_corpus, new_shards, index_follows_documents, tell_failures]
+sensors = [watch_corpus, new_shards, index_follows_documents, tell_failures, dead_runs]

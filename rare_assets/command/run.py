@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from rare_assets.assets.asking import once
-from rare_assets.automation.instance import end_dead_runs, open_pools, pool_limit, prepare_home
+from rare_assets.automation.instance import open_pools, pool_limit, prepare_home
 from rare_assets.automation.registration import register, say_gone, some
 from rare_assets.build import build_resources
 from rare_assets.command.estimate import estimate
@@ -85,7 +85,6 @@ class MainJob:
             NothingToDo: `only` names a shard that the source does not have.
         """
         with dg.DagsterInstance.get() as instance:
-            end_dead_runs(instance)
             at_once = Settings().shards_at_once
             if too_low := open_pools(instance, at_once):
                 self.console.print(

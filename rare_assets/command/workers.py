@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rare_assets.assets.step_progress import Moment, listeners
 from rare_assets.files.cache import temporary_folder
+from rare_assets.resources.leases import Lease
+from rare_assets.resources.pools import free_pool_slots
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -40,6 +42,8 @@ _stopping: Event | None = None
 # Where a worker says how far its run is, in a file named by the run: a pipe or a queue could be left
 # locked by a worker that is killed.
 _progress: Path | None = None
+# The lease of the command that this process works for.
+_lease = ""
 
 
 class Request(NamedTuple):
@@ -100,7 +104,7 @@ def _execute(request: Request) -> Result:
 
     with dg.DagsterInstance.get() as instance:
         job, selection = defs.resolve_job_def(request.job), frozenset(_selection(request))
-        tags = {**job.run_tags, **run_tags(request.command)}
+        tags = {**job.run_tags, **run_tags(request.command, _lease)}
         if request.shard is not None:
             tags |= job.get_tags_for_partition_key(request.shard, selection)
         try:
@@ -123,28 +127,33 @@ class RunPool:
     """Worker processes that make runs. They are kept between calls: each takes seconds to start.
 
     A context manager: at its end the workers end, after an exception (an interrupt, say) having
-    ended the runs that are under way, in order.
+    ended the runs that are under way, in order. It holds the lease by which others see that its runs are
+    alive, and ends the runs of commands that are gone.
     """
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self._instance = instance
         self._context = multiprocessing.get_context("spawn")
         self._progress = tempfile.TemporaryDirectory(prefix="rare-assets-", dir=temporary_folder())
+        self._lease = Lease(instance)
+        self._opened = contextlib.ExitStack()
         self._stopping = self._context.Event()
         # Executors of one process each: the death of a process breaks its whole executor.
         self._idle: list[ProcessPoolExecutor] = []
         self._running: dict[Future[Result], tuple[Request, ProcessPoolExecutor]] = {}
 
     def __enter__(self) -> RunPool:
+        self._opened.enter_context(self._lease)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            self._stopping.set()
-            self._stop()
-        for worker in self._idle:
-            worker.shutdown()
-        self._progress.cleanup()
+        with self._opened:
+            if kind is not None:
+                self._stopping.set()
+                self._stop()
+            for worker in self._idle:
+                worker.shutdown()
+            self._progress.cleanup()
 
     def how_far(self, request: Request) -> Moment | None:
         """How far a run's present step is; None before it has said so."""
@@ -199,7 +208,7 @@ class RunPool:
             1,
             self._context,
             initializer=_start_worker,
-            initargs=(self._stopping, Path(self._progress.name)),
+            initargs=(self._stopping, Path(self._progress.name), self._lease.name),
         )
 
     def _result(self, future: Future[Result]) -> Result:
@@ -241,8 +250,6 @@ class RunPool:
             self._instance.report_run_canceled(run)
 
     def _report_killed(self, request: Request) -> None:
-        from rare_assets.automation.instance import free_pool_slots
-
         run = self._instance.get_run_by_id(request.run_id)
         if run is not None and not run.is_finished:
             self._instance.report_run_failed(run, "The process that worked on this run was killed.")
@@ -304,14 +311,14 @@ def silence_pool() -> None:
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 
-def _start_worker(stopping: Event, progress: Path) -> None:
+def _start_worker(stopping: Event, progress: Path, lease: str) -> None:
     """Prepare a worker: interrupts come from its parent alone, and it ends with its parent.
 
     It must not go on asking the teacher when the command that started it is gone. A terminal sends
     an interrupt to the whole process group: a second one would break off the orderly end.
     """
-    global _stopping, _progress
-    _stopping, _progress = stopping, progress
+    global _stopping, _progress, _lease
+    _stopping, _progress, _lease = stopping, progress, lease
     silence_pool()
     # Run after what is registered later: to take all modules apart would cost most of a second.
     atexit.register(os._exit, 0)

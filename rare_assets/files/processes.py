@@ -1,14 +1,62 @@
-"""Processes of this machine."""
+"""Processes: a name by which others can tell whether one is gone, as far as that can be told at once."""
+
+from __future__ import annotations
 
 import os
+import socket
+from functools import cache
+from pathlib import Path
+
+_PROC = Path("/proc")
 
 
-def is_running(pid: int) -> bool:
-    """Whether there is a process of that id, whoever's it is."""
+def machine() -> str:
+    """Name the running kernel, which sees all locks on its disks, whatever containers call themselves.
+
+    "" where the system does not say.
+    """
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def this_process() -> str:
+    """Name this process: machine, process namespace, host name, id, start; "" where that can't be told."""
+    pid = os.getpid()
+    where, start = _here(pid), _start_of(str(pid))
+    return f"{where}#{pid}@{start}" if where and start else ""
+
+
+def is_gone(process: str) -> bool | None:
+    """Return whether a process of that name is gone; None if it can't be told from here, as of another
+    machine or container."""
+    where, _, rest = process.rpartition("#")
+    if not where or where != _here(os.getpid()):
+        return None
+    pid, _, start = rest.partition("@")
+    return _start_of(pid) != start
+
+
+@cache
+def _here(pid: int) -> str:
+    """Where ids of processes mean the same as in this process, whose id is given since a fork keeps caches."""
+    try:
+        namespace = os.readlink(_PROC / "self/ns/pid")
+        # Mounted for another namespace, it would show other processes under these ids.
+        sees_this = os.readlink(_PROC / "self") == str(pid)
+    except OSError:
+        return ""
+    kernel = machine()
+    return f"{kernel}|{namespace}|{socket.gethostname()}" if kernel and sees_this else ""
+
+
+def _start_of(pid: str) -> str:
+    """When a running process was started, in ticks since the machine was; "" if there is none."""
+    try:
+        stat = (_PROC / pid / "stat").read_text()
+    except OSError:
+        return ""
+    # The name before it may hold anything.
+    state, *fields = stat.rpartition(")")[2].split()
+    return "" if state in "ZX" else fields[18]

@@ -17,6 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -42,6 +43,7 @@ from dagster._core.remote_origin import (
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from rare_assets.resources.tags import BACKFILL_TAG
+from rare_assets.resources.waiting import WaitForPlace
 
 LOOK_AGAIN_SECONDS = 0.5
 BACKFILL_SECONDS = 2
@@ -63,11 +65,34 @@ class PoolPlaces(InstanceConcurrencyContext):
     Dagster's asks again and again without a pause, so that each waiting run takes a whole core, and
     looks only every 1 to 15 seconds whether a place has become free, in which the endpoint has nothing
     to do (https://github.com/dagster-io/dagster/pull/20367).
+
+    Args:
+        run: whose steps they are.
+        say: called with a step's key, a level of logging and a line for people; default, nobody is told.
     """
+
+    def __init__(
+        self,
+        instance: dg.DagsterInstance,
+        run: dg.DagsterRun,
+        say: Callable[[str, int, str], None] = lambda step, level, line: None,
+    ) -> None:
+        super().__init__(instance, run)
+        self._run = run
+        self._say = say
+        self._waits: dict[str, WaitForPlace] = {}
 
     def claim(self, concurrency_key: str, step_key: str, step_priority: int = 0) -> bool:
         claimed = super().claim(concurrency_key, step_key, step_priority)
-        if not claimed:
+        if claimed:
+            self._waits.pop(step_key, None)
+        else:
+            if step_key not in self._waits:
+                say = partial(self._say, step_key)
+                self._waits[step_key] = WaitForPlace(
+                    self._instance, concurrency_key, self._run, say
+                )
+            self._waits[step_key].look()
             soon = time.time() + LOOK_AGAIN_SECONDS
             self._pending_timeouts[step_key] = min(self._pending_timeouts[step_key], soon)
         return claimed
@@ -125,7 +150,10 @@ def _of_backfill(plan_context: PlanOrchestrationContext) -> Mapping[str, Any]:
 def _steps_in_turn(
     job_context: PlanExecutionContext, execution_plan: ExecutionPlan
 ) -> Iterator[dg.DagsterEvent]:
-    with PoolPlaces(job_context.instance, job_context.dagster_run) as places:
+    def say(step_key: str, level: int, line: str) -> None:
+        job_context.log.with_tags(step_key=step_key).log(level, line)
+
+    with PoolPlaces(job_context.instance, job_context.dagster_run, say) as places:
         yield from inner_plan_execution_iterator(job_context, execution_plan, places)
 
 

@@ -1,5 +1,7 @@
 """The pools in which steps take a place."""
 
+import dagster as dg
+
 from rare_assets.settings import Settings
 
 
@@ -17,3 +19,15 @@ def _index_pool() -> str:
 
 # Of the steps that ask the teacher, and of those that work on the index.
 TEACHER_POOL, INDEX_POOL = POOLS = ("teacher", _index_pool())
+
+
+def free_pool_slots(instance: dg.DagsterInstance) -> None:
+    """Give back the places in pools that runs which have ended have left taken.
+
+    The daemon does so, but without one the steps that need a place would wait for it forever.
+    """
+    storage = instance.event_log_storage
+    for run_id in storage.get_concurrency_run_ids():
+        run = instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            storage.free_concurrency_slots_for_run(run_id)

@@ -4,8 +4,10 @@ import dagster as dg
 
 # Ties together the runs of one `rare-assets run`; limits hold for them together.
 COMMAND_TAG = "rare_assets/command"
-# The process that works on a run: `<host>:<pid>`.
+# The process that works on a run, for people: `<host>:<pid>`.
 PROCESS_TAG = "rare_assets/process"
+# The lease of the command that works on a run; who has none was started by a launcher.
+LEASE_TAG = "rare_assets/lease"
 PARTITION_TAG = "dagster/partition"
 BACKFILL_TAG = "dagster/backfill"
 DATA_VERSION_TAG = "dagster/data_version"

@@ -1,12 +1,9 @@
-"""The instance of the command: its folder and settings, and what killed runs leave behind."""
+"""The instance of the command: its folder and settings, its pools, the tags of its runs."""
 
 import contextlib
 import os
 import socket
 import sqlite3
-import subprocess
-import sys
-import uuid
 from pathlib import Path
 
 import dagster as dg
@@ -16,7 +13,6 @@ import sqlalchemy
 from rare_assets.automation.instance import (
     SHIPPED_YAML,
     HomeError,
-    end_dead_runs,
     home_error,
     open_pools,
     pool_limit,
@@ -25,9 +21,7 @@ from rare_assets.automation.instance import (
 )
 from rare_assets.definitions import defs
 from rare_assets.resources.pools import INDEX_POOL, POOLS
-from rare_assets.resources.tags import PROCESS_TAG
-
-STARTED, FAILURE = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.FAILURE
+from rare_assets.resources.tags import LEASE_TAG, PROCESS_TAG
 
 
 @pytest.fixture
@@ -40,21 +34,6 @@ def home(nothing_set, tmp_path):
 def instance(home):
     with dg.DagsterInstance.get() as instance:
         yield instance
-
-
-@pytest.fixture
-def dead_pid():
-    """Id of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-def started_run(instance, process):
-    """A run that counts as started, by that process."""
-    run = dg.DagsterRun("a_job", str(uuid.uuid4()), status=STARTED, tags={PROCESS_TAG: process})
-    instance.add_run(run)
-    return run.run_id
 
 
 def test_the_home_is_made_with_the_shipped_settings(nothing_set, tmp_path):
@@ -77,51 +56,6 @@ def test_dagster_takes_the_shipped_settings(instance):
     assert not instance.telemetry_enabled
     assert instance.run_monitoring_enabled
     assert instance.get_concurrency_config().pool_config.default_pool_limit == 4
-
-
-def test_runs_of_processes_that_are_gone_are_ended_and_no_others(instance, dead_pid):
-    host = socket.gethostname()
-    dead = started_run(instance, f"{host}:{dead_pid}")
-    alive = started_run(instance, run_tags("one")[PROCESS_TAG])
-    elsewhere = started_run(instance, f"not-{host}:{dead_pid}")
-    of_the_ui = dg.DagsterRun("a_job", str(uuid.uuid4()), status=STARTED)
-    instance.add_run(of_the_ui)
-    assert end_dead_runs(instance) == [dead]
-    assert instance.get_run_by_id(dead).status is FAILURE
-    for run_id in (alive, elsewhere, of_the_ui.run_id):
-        assert instance.get_run_by_id(run_id).status is STARTED
-    assert end_dead_runs(instance) == []
-
-
-def test_a_run_launched_again_from_the_ui_does_not_end_with_the_process_of_the_first(
-    instance, dead_pid
-):
-    tags = {PROCESS_TAG: f"{socket.gethostname()}:{dead_pid}"}
-    first = dg.DagsterRun("a_job", str(uuid.uuid4()), status=FAILURE, tags=tags)
-    again = dg.DagsterRun(
-        "a_job",
-        str(uuid.uuid4()),
-        status=STARTED,
-        tags=tags,
-        parent_run_id=first.run_id,
-        root_run_id=first.run_id,
-    )
-    for run in (first, again):
-        instance.add_run(run)
-    assert end_dead_runs(instance) == []
-    assert instance.get_run_by_id(again.run_id).status is STARTED
-
-
-def test_places_in_pools_of_killed_runs_become_free(instance, dead_pid):
-    storage = instance.event_log_storage
-    storage.initialize_concurrency_limit_to_default("teacher")
-    dead = [started_run(instance, f"{socket.gethostname()}:{dead_pid}") for _ in range(4)]
-    alive = started_run(instance, run_tags("one")[PROCESS_TAG])
-    for run_id in [*dead[:3], alive]:
-        assert storage.claim_concurrency_slot("teacher", run_id, "questions").is_claimed
-    assert not storage.claim_concurrency_slot("teacher", dead[3], "questions").is_claimed
-    end_dead_runs(instance)
-    assert storage.get_concurrency_info("teacher").active_run_ids == {alive}
 
 
 def pool_limits(instance):
@@ -170,8 +104,9 @@ def test_these_are_the_pools_of_the_assets():
     assert pools == set(POOLS)
 
 
-def test_a_run_is_tagged_with_its_process_and_code_location():
-    tags = run_tags("one")
+def test_a_run_is_tagged_with_its_process_lease_and_code_location():
+    tags = run_tags("one", "a-lease")
+    assert tags[LEASE_TAG] == "a-lease"
     assert tags[PROCESS_TAG] == f"{socket.gethostname()}:{os.getpid()}"
     assert "__repository__@rare_assets" in tags.values()
     workspace = Path(SHIPPED_YAML).with_name("workspace.yaml").read_text()

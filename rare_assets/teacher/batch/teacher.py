@@ -28,7 +28,7 @@ from pydantic import SecretStr
 from rare_assets.files.cache import temporary_folder
 from rare_assets.teacher import wire
 from rare_assets.teacher.attempts import Work, reusable
-from rare_assets.teacher.batch.submissions import Submission, Submissions
+from rare_assets.teacher.batch.submissions import Silence, Submission, Submissions
 from rare_assets.teacher.dialect import Manner
 from rare_assets.teacher.endpoint import Endpoint, Slot
 from rare_assets.teacher.endpoint_teacher import EndpointTeacher
@@ -653,12 +653,17 @@ class _Run(Generic[T]):
             pause = min(self._teacher._poll_cap_s, 1.5 * pause)
 
     async def _create(self, out: _Out, file: IO[bytes]) -> None:
-        with out.submission.in_creation():
-            await self._create_batch(out, file)
+        async with self._submissions.in_creation(out.submission):
+            out.submission = out.submission.created(await self._create_batch(out.submission, file))
+        await asyncio.to_thread(self._submissions.save, out.submission)
+        logger.info(
+            "handed in %d requests as batch %s",
+            len(out.submission.requests),
+            out.submission.batch_id,
+        )
 
-    async def _create_batch(self, out: _Out, file: IO[bytes]) -> None:
-        submission = out.submission
-        await asyncio.to_thread(self._submissions.save, submission)
+    async def _create_batch(self, submission: Submission, file: IO[bytes]) -> str:
+        """Returns the batch's id."""
 
         async def upload() -> str:
             file.seek(0)
@@ -682,16 +687,12 @@ class _Run(Generic[T]):
             )
             return batch.id
 
-        out.submission = submission.created(await self._call(create))
-        await asyncio.to_thread(self._submissions.save, out.submission)
-        logger.info(
-            "handed in %d requests as batch %s", len(submission.requests), out.submission.batch_id
-        )
+        return await self._call(create)
 
     async def _find_again(self, out: _Out) -> bool:
         """Whether a submission stored without its batch's id has one; its writer may be at it."""
-        submission = out.submission
-        while submission.may_be_in_creation:
+        submission, silence = out.submission, Silence()
+        while submission.batch_id is None and not silence.is_left(submission):
             await asyncio.sleep(self._teacher._poll_s)
             now = await asyncio.to_thread(self._submissions.load, submission.name)
             if now is None:

@@ -42,7 +42,7 @@ from rare_assets.teacher.store.claims import (
     Claims,
     is_claims,
     is_forgotten,
-    is_of_this_host,
+    is_of_this_machine,
 )
 from rare_assets.text.shown_url import shown, without_secrets
 
@@ -643,7 +643,7 @@ class AnswerStore:
             if (unfinished or orphan) and files.age_s(name) > LEFTOVER_S:
                 self._folder.delete(name)
         for name in self._claim_files:
-            if self._folder.local is not None and is_of_this_host(name):
+            if self._folder.local is not None and is_of_this_machine(name):
                 files.remove_if_unlocked(self._folder.local / name)
             elif is_forgotten(name):
                 self._folder.delete(name)

@@ -21,7 +21,7 @@ other's next state shows it: withdrawn (then it holds the ask) or held (then it 
 takes long, it withdraws as well, which is always safe, and tries again later.
 
 Nothing waits for a dead writer. On a disk of this machine each file is locked as long as its writer
-lives. Elsewhere writers write their file anew every few seconds, and one that has not changed for a
+lives. Besides, writers write their file anew every few seconds, and one of another machine that has not changed for a
 minute by the reader's own clock is removed; clocks are never compared. A writer that was held up so
 long itself (a suspended machine) takes its claims for lost: see `valid`.
 """
@@ -48,6 +48,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rare_assets.files.processes import machine
 from rare_assets.teacher.interface import TeacherStopped
 from rare_assets.teacher.store import answer_files as files
 from rare_assets.text.shown_url import shown, without_secrets
@@ -226,14 +227,11 @@ class Claims:
                 self._fail(wishes, error)
 
     def _pause(self) -> float:
-        beat = self._dead_after_s / _BEATS if not self._locked else 3600.0
+        # Also where a lock tells, since it may not be seen from another machine.
+        beat = self._dead_after_s / _BEATS
         if self._changed:
             beat = min(beat, max(self._flush_s, self._writing_s / _WRITING_SHARE))
         return self._published_at + beat - _now()
-
-    @property
-    def _locked(self) -> bool:
-        return self._file is None or self._file.locked
 
     def _fail(self, wishes: list[_Wish], error: Exception) -> None:
         if not wishes:
@@ -377,7 +375,7 @@ class Claims:
         """Whether a file's writer is gone; the file then goes, too."""
         unlocked = None
         if self._folder.local is not None:
-            here = is_of_this_host(other.name)
+            here = is_of_this_machine(other.name)
             # A lock of another machine may not be seen here.
             unlocked = files.remove_if_unlocked(self._folder.local / other.name, only_look=not here)
             if unlocked is not None and (here or not unlocked):
@@ -465,10 +463,9 @@ def is_claims(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def is_of_this_host(name: str) -> bool:
+def is_of_this_machine(name: str) -> bool:
     """Whether a file of claims was written on this machine, so that its lock can be seen here."""
-    host = files.new_name("claims").split("-")[2]
-    return name.split("-")[2] == host
+    return name.split("-")[2] == _machine()
 
 
 def is_forgotten(name: str) -> bool:
@@ -479,7 +476,14 @@ def is_forgotten(name: str) -> bool:
 
 
 def _new_name() -> str:
-    return files.new_name("claims").replace(files.DATA, ".json.gz")
+    kind, begun, _, *rest = files.new_name("claims").replace(files.DATA, ".json.gz").split("-")
+    return "-".join((kind, begun, _machine(), *rest))
+
+
+def _machine() -> str:
+    """The machine in a file's name: containers on one see each other's locks, whatever their host names
+    are, and machines of one host name don't."""
+    return re.sub(r"[^A-Za-z0-9]", "", machine() or socket.gethostname())[:32] or "host"
 
 
 def _pack(numbers: Iterable[int]) -> str:

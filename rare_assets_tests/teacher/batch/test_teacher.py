@@ -518,11 +518,11 @@ def test_a_run_killed_while_it_created_a_batch_finds_out_whether_it_exists(
     endpoint.hold = False
     done.join()
 
-    gone = subprocess.Popen(["true"])
-    gone.wait()
+    say = "from rare_assets.files.processes import this_process as name; print(name(), end='')"
+    gone = subprocess.run([sys.executable, "-c", say], capture_output=True, text=True, check=True)
     other = tmp_path / "other"
     (other / "batches").mkdir(parents=True)
-    content.update(batch_id=None, pid=gone.pid)
+    content.update(batch_id=None, process=gone.stdout)
     (other / "batches" / name).write_text(json.dumps(content))
     if not created:
         endpoint.batches["batch_0"]["metadata"] = None

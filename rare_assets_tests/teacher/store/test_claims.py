@@ -406,7 +406,7 @@ def test_a_process_that_was_held_up_takes_its_claims_for_lost(tmp_path, monkeypa
 
 def test_files_of_others_that_can_not_be_read_claim_everything_as_long_as_they_change(tmp_path):
     async def main():
-        name = module._new_name().replace(module.files.new_name("x").split("-")[2], "elsewhere")
+        name = module._new_name().replace(module._machine(), "elsewhere")
         (tmp_path / name).write_bytes(b"garbage")
         async with writers(tmp_path, 1, dead_after_s=0.5) as (one,):
             assert set(await one.acquire(KEYS)) == set(KEYS)

@@ -1,0 +1,224 @@
+"""Leases: which commands are alive, whatever hosts they work on, by heartbeats in the instance's storage.
+
+A command that makes runs holds a lease as long as it lives: it writes a new value under the lease's name
+every few seconds, and tags its runs with the name. Who watches sees a value that has not changed for two
+minutes of looking, and ends the runs of that lease. Clocks are never compared, names of hosts and ids of
+processes decide nothing. Runs without a lease were started by a launcher, which looks after them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+
+import dagster as dg
+
+from rare_assets.files.processes import is_gone, this_process
+from rare_assets.resources.pools import free_pool_slots
+from rare_assets.resources.tags import LEASE_TAG, PROCESS_TAG
+
+BEAT_SECONDS = 15.0
+DEAD_AFTER_SECONDS = 120.0
+# Runs of a version without leases are known to live by their log, which may be silent for longer.
+DEAD_WITHOUT_LEASE_SECONDS = 900.0
+# What counts at most for one look: a watcher that was held up, or the storage, missed beats of the living.
+_LONGEST_LOOK_SECONDS = 2 * BEAT_SECONDS
+UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+_log = logging.getLogger(__name__)
+
+
+class Lease:
+    """Held by a command while it makes runs, which carry its `name` in `LEASE_TAG`.
+
+    A context manager; meanwhile a thread keeps it, and ends the runs of commands that are gone.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance, *, beat: float = BEAT_SECONDS) -> None:
+        self.name = secrets.token_hex(16)
+        self._instance = instance
+        self._beat = beat
+        self._since = time.time()
+        self._watch = Watch()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def __enter__(self) -> Lease:
+        self._write(self._value())
+        self._watch.end_dead_runs(self._instance)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        try:
+            self._write("")
+        except Exception as unwritten:  # it ends by its silence, too
+            _log.info("The lease %s was not given up: %r", self.name, unwritten)
+
+    def _keep(self) -> None:
+        while not self._ended.wait(self._beat):
+            try:
+                self._write(self._value())
+                self._watch.end_dead_runs(self._instance)
+            except Exception as error:  # a database that is busy or away; the next beat is soon
+                _log.info("The lease %s was not renewed: %r", self.name, error)
+
+    def _value(self) -> str:
+        return json.dumps(
+            {
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "since": round(self._since, 3),
+                "process": this_process(),
+                # No two values are alike, so that others see that it lives.
+                "beat": secrets.token_hex(8),
+            }
+        )
+
+    def _write(self, value: str) -> None:
+        self._instance.run_storage.set_cursor_values({_key(self.name): value})
+
+
+@dataclass
+class _Seen:
+    """A value as it was last seen, and for how long it was looked at without a change."""
+
+    value: str
+    looked_at: float
+    silent: float = 0.0
+
+
+class Watch:
+    """Tells which leases are dead, and ends their runs. Keep it: death shows in looking again and again.
+
+    Args:
+        dead_after: seconds of silence.
+        clock: seconds that go on only while this machine does.
+    """
+
+    def __init__(
+        self,
+        *,
+        dead_after: float = DEAD_AFTER_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._dead_after = dead_after
+        self._clock = clock
+        self._seen: dict[str, _Seen] = {}
+
+    def end_dead_runs(self, instance: dg.DagsterInstance) -> list[str]:
+        """Mark runs as failed, or canceled where that was asked for, whose command is gone, and free
+        their places in pools. Returns their ids.
+
+        Their answers are kept; running again goes on from there.
+        """
+        runs = [
+            run
+            for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+            # Launched again from the UI, which copies the tags: the lease is not this run's.
+            if run.parent_run_id is None and (LEASE_TAG in run.tags or PROCESS_TAG in run.tags)
+        ]
+        values = lease_values(instance, runs)
+        self._seen = {name: seen for name, seen in self._seen.items() if name in values}
+        dead = {name for name, value in values.items() if self._is_dead(name, value)}
+        ended = [run for run in runs if _name(run) in dead and _end(instance, run)]
+        free_pool_slots(instance)
+        return [run.run_id for run in ended]
+
+    def silence(self, name: str) -> float:
+        """Seconds for which a lease was seen without a change."""
+        return self._seen[name].silent if name in self._seen else 0.0
+
+    def _is_dead(self, name: str, value: str) -> bool:
+        holder = holder_of(value)
+        if value == "" or (holder is not None and is_gone(holder.process)):
+            return True
+        now = self._clock()
+        seen = self._seen.get(name)
+        if seen is None or seen.value != value:
+            self._seen[name] = _Seen(value, now)
+            return False
+        seen.silent += min(now - seen.looked_at, _LONGEST_LOOK_SECONDS)
+        seen.looked_at = now
+        leased = holder is not None
+        return seen.silent >= (self._dead_after if leased else DEAD_WITHOUT_LEASE_SECONDS)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease, for people, and the process for who can look at it; `since` by its own clock."""
+
+    host: str
+    pid: int
+    since: float
+    process: str = ""
+
+    def __str__(self) -> str:
+        began = datetime.fromtimestamp(self.since).astimezone()
+        return f"process {self.pid} on {self.host}, at work since {began:%H:%M:%S}"
+
+
+def holder_of(value: str) -> Holder | None:
+    """Return who wrote a lease's value; None if it is none."""
+    try:
+        said = json.loads(value)
+        return Holder(str(said["host"]), int(said["pid"]), said["since"], str(said["process"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def lease_values(instance: dg.DagsterInstance, runs: Iterable[dg.DagsterRun]) -> dict[str, str]:
+    """Return the present value of the lease of each run, by the lease's name; for a run of a version
+    without leases, what its log says last. Runs of other launchers are left out."""
+    runs = list(runs)
+    names = {run.tags[LEASE_TAG] for run in runs if LEASE_TAG in run.tags}
+    stored = instance.run_storage.get_cursor_values(set(map(_key, names))) if names else {}
+    values = {name: stored.get(_key(name), "none") for name in names}
+    for run in runs:
+        if LEASE_TAG not in run.tags and PROCESS_TAG in run.tags:
+            newest = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
+            values[run.run_id] = f"event {newest[0].storage_id}" if newest else "no event"
+    return values
+
+
+def _name(run: dg.DagsterRun) -> str:
+    return run.tags.get(LEASE_TAG, run.run_id)
+
+
+def _key(name: str) -> str:
+    return f"rare_assets/lease/{name}"
+
+
+def _end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Record the end of a run, unless somebody has meanwhile."""
+    now = instance.get_run_by_id(run.run_id)
+    if now is None or now.is_finished:
+        return False
+    process = run.tags.get(PROCESS_TAG, "unknown")
+    said = f"The process that worked on this run ({process}) is gone."
+    if now.status is dg.DagsterRunStatus.CANCELING:
+        instance.report_run_canceled(now, said)
+    else:
+        instance.report_run_failed(now, said)
+    return True
