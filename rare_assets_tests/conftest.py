@@ -18,6 +18,7 @@ from rare_assets_tests.support.s3_server import s3_bucket, s3_endpoint
 LONGEST = (
     "test_command_line.py",
     "test_browser.py",
+    "test_deployment.py",
     "retriever/elasticsearch/test_engine.py",
     "test_resume.py",
     "test_bad_day.py",

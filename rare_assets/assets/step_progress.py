@@ -5,6 +5,7 @@ Each line is a row of the event log, which the UI shows and keeps: there are few
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ from typing import NamedTuple, TypeVar
 import dagster as dg
 
 from rare_assets.assets.pace import Pace, duration
+from rare_assets.resources.tags import PROGRESS_TAG, SUBMITTED_TAG
 from rare_assets.teacher import Progress
 
 T = TypeVar("T")
@@ -89,6 +91,10 @@ class StepProgress:
         self._context.log.info(
             f"{self._context.partition_key}: {moment.done:,} of {moment.total:,} done{more}{eta}"
         )
+        run = self._context.run
+        if SUBMITTED_TAG in run.tags:
+            # The command that waits for it is on another host, maybe, and shows figures, not lines.
+            self._context.instance.add_run_tags(run.run_id, {PROGRESS_TAG: json.dumps(moment)})
 
     def _tell(self, moment: Moment) -> None:
         for listener in listeners:

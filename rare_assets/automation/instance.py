@@ -11,7 +11,13 @@ from filelock import FileLock
 from rare_assets.resources import dagster_internals
 from rare_assets.resources.partitions import registered_shards
 from rare_assets.resources.pools import POOLS
-from rare_assets.resources.tags import COMMAND_TAG, LEASE_TAG, PROCESS_TAG, REPOSITORY_TAG
+from rare_assets.resources.tags import (
+    COMMAND_TAG,
+    LEASE_TAG,
+    PROCESS_TAG,
+    REPOSITORY_TAG,
+    SUBMITTED_TAG,
+)
 from rare_assets.settings import Settings
 
 SHIPPED_YAML = Path(__file__).with_name("dagster.yaml")
@@ -114,9 +120,23 @@ def run_tags(command: str, lease: str) -> dict[str, str]:
     }
 
 
+def submitted_tags(command: str) -> dict[str, str]:
+    """Mark a run that a `rare-assets run --submit` hands to the queue, whichever process works on it."""
+    return {
+        COMMAND_TAG: command,
+        SUBMITTED_TAG: "true",
+        REPOSITORY_TAG: dagster_internals.repository_label(LOCATION),
+    }
+
+
 def job_origin(job: str) -> Any:
     """Return where the UI finds the job of a run that it did not launch, so as to launch it again."""
     return dagster_internals.job_origin(job, "rare_assets.definitions", LOCATION)
+
+
+def code_origin(job: str) -> Any:
+    """Return where a launcher finds the code of a run that is handed to the queue."""
+    return dagster_internals.code_origin(job, "rare_assets.definitions")
 
 
 def open_pools(instance: dg.DagsterInstance, at_once: int) -> list[str]:

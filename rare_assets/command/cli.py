@@ -58,6 +58,11 @@ def main() -> None:
     help="YAML of Dagster run config, as in the Launchpad (ops: {questions: {config: {...}}}).",
 )
 @click.option(
+    "--submit",
+    is_flag=True,
+    help="Hand the runs to the queue of the Dagster instance, so that all its workers execute them.",
+)
+@click.option(
     "--dry-run", is_flag=True, help="Only say what would be made, with requests, tokens and cost."
 )
 def run(
@@ -67,6 +72,7 @@ def run(
     redo_all: bool,
     retry_rejects: bool,
     config: Path | None,
+    submit: bool,
     dry_run: bool,
 ) -> None:
     """Register shards and materialize what is missing or has changed, in the right order.
@@ -79,12 +85,18 @@ def run(
       rare-assets run --all                            everything anew; stored answers are free
       rare-assets run --retry-rejects                  ask again for rejects, of a mended teacher
       rare-assets run --dry-run                        what it would ask, and what that costs
+      rare-assets run --submit                         by the workers of a deployment
 
     Every answer of the teacher is stored: a run that was stopped goes on where it was.
     On a terminal it shows what is done of all, the rate, the time left and the dollars so far; in a
     log file the same as plain lines. Exits 1 if anything failed, 2 on wrong usage, 130 if it was
-    interrupted, 143 if it was terminated.
+    interrupted, 143 if it was terminated. Runs that were submitted go on; the same command follows them.
     """
+    if submit and (source or storage):
+        raise click.UsageError(
+            "The workers of a deployment read their own RARE_SOURCE and RARE_STORAGE: start this command where "
+            "they are set alike, without --source and --storage."
+        )
     _set(RARE_SOURCE=source, RARE_STORAGE=storage)
     with _one_message():
         from rare_assets.command.run import MainJob
@@ -92,7 +104,7 @@ def run(
         run_config = _read_config(config)
         if retry_rejects:
             _retry_rejects(run_config)
-        job = MainJob(run_config, shards, redo_all)
+        job = MainJob(run_config, shards, redo_all, submit)
         succeeded = job.estimate() if dry_run else job.execute()
     sys.exit(0 if succeeded else 1)
 
@@ -376,6 +388,7 @@ def _one_message() -> Iterator[None]:
     """What a user can mend, and a stop, end the command with one message; all else is a bug."""
     from rare_assets.automation.instance import home_error
     from rare_assets.command.explain import UnknownQuestion
+    from rare_assets.command.queue import NoQueue
     from rare_assets.command.run import NothingToDo
     from rare_assets.command.workers import silence_pool
     from rare_assets.corpus.formats import SourceError
@@ -407,6 +420,7 @@ def _one_message() -> Iterator[None]:
         ElasticsearchError,
         ExportError,
         IndexConflict,
+        NoQueue,
         NothingToDo,
         OptionsError,
         PilotError,

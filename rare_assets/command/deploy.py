@@ -30,7 +30,6 @@ KINDS: dict[str, dict[str, tuple[str, ...]]] = {
         **_COMPOSE,
         "dagster.yaml": ("dagster.yaml", "celery/run_launcher.yaml"),
         "compose.override.yaml": ("celery/compose.override.yaml",),
-        "celery.yaml": ("celery/celery.yaml",),
         "env.example": ("env.example", "celery/env.example"),
     },
 }

@@ -9,7 +9,7 @@ leave the endpoint idle.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from rare_assets.command.plan import ASKED_STAGES, Planner, Stale
@@ -39,6 +39,8 @@ class Schedule:
         ahead: runs more that may start already, where the pool `teacher` holds them back: they mine
             and check meanwhile, and ask as soon as a place is free.
         at_once: runs in all; one that doesn't ask may always start beside those that ask.
+        under_way: tasks that another command has started already, and `finished` will be told of; their
+            shards, and the index, are looked at again when they are done.
         decided: called with a shard, the stages that were looked at, and those found stale.
     """
 
@@ -52,6 +54,7 @@ class Schedule:
         asking_at_once: int,
         ahead: int = 0,
         at_once: int,
+        under_way: Collection[Task] = (),
         decided: Callable[[str, Sequence[str], list[Stale]], None],
     ) -> None:
         self._planner = planner
@@ -61,15 +64,24 @@ class Schedule:
         self._at_once = at_once
         self._decided = decided
         self._asked = set(asked)
-        self._documents = deque(s.key for s in shards if planner.documents(s) is not None)
-        # Documents that the index waits for, and shards with their documents, with their questions.
-        self._unread = set(self._documents)
+        shards_of = {
+            job: {task.shard for task in under_way if task.job == job and task.shard is not None}
+            for job in (DOCUMENTS_JOB, ASKING_JOB)
+        }
+        stale = [s.key for s in shards if planner.documents(s) is not None]
+        self._documents = deque(key for key in stale if key not in shards_of[DOCUMENTS_JOB])
+        # Documents that the index waits for, shards that others ask about, and those with their documents,
+        # with their questions.
+        self._unread = {*stale, *shards_of[DOCUMENTS_JOB]}
+        self._asked_by_others = shards_of[ASKING_JOB]
         self._read = deque(
-            s.key for s in shards if s.key in self._asked and s.key not in self._unread
+            s.key
+            for s in shards
+            if s.key in self._asked - self._unread and s.key not in self._asked_by_others
         )
         self._with_questions: deque[str] = deque()
         self._index_stale: bool | None = None
-        self._index_begun = False
+        self._index_begun = self._index_of_others = any(t.job == INDEX_JOB for t in under_way)
         self._index: IndexState | None = None
 
     def next(self, running: Sequence[Task]) -> Task | None:
@@ -134,10 +146,20 @@ class Schedule:
             self._documents.clear()
             self._index_begun = True
         if task.job == INDEX_JOB:
-            self._index = None if failed else self._planner.index_state()
+            if self._index_of_others:
+                # It may be of a state that has passed.
+                self._index_of_others = self._index_begun = stops_others or failed
+                self._index_stale = None
+            else:
+                self._index = None if failed else self._planner.index_state()
         elif task.job == DOCUMENTS_JOB and task.shard is not None:
             self._unread.discard(task.shard)
-            if not failed and task.shard in self._asked:
+            others = task.shard in self._asked_by_others
+            if not failed and task.shard in self._asked and not others:
+                self._read.append(task.shard)
+        elif task.shard in self._asked_by_others:
+            self._asked_by_others.discard(task.shard)
+            if not failed and task.shard in self._asked - self._unread:
                 self._read.append(task.shard)
         elif not failed and task.shard is not None and task.assets == ASKED_STAGES[:1]:
             self._with_questions.append(task.shard)

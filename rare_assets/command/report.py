@@ -36,8 +36,13 @@ def print_report(
     failures: dict[str, str],
     home: Path,
     cwd: Path,
+    *,
+    has_ui: bool = False,
 ) -> None:
-    """Print the tables' figures over the shards, an example row, the failures, and the next step."""
+    """Print the tables' figures over the shards, an example row, the failures, and the next step.
+
+    With `has_ui`, somebody has started the UI of the instance already.
+    """
     summary = Table(title="RARE data", title_justify="left", header_style="bold")
     for column in ("table", "shards", "rows", "rejects", "files"):
         summary.add_column(column, justify="left" if column in ("table", "files") else "right")
@@ -75,7 +80,8 @@ def print_report(
             "paid for twice.",
             soft_wrap=True,
         )
-    console.print("\nOpen the UI on these runs:  [bold]rare-assets dev[/]")
+    if not has_ui:
+        console.print("\nOpen the UI on these runs:  [bold]rare-assets dev[/]")
 
 
 def _retryable(tables: ParquetTables, shards: list[str]) -> int:

@@ -9,7 +9,7 @@ import sys
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 from rich.console import Console
@@ -23,6 +23,7 @@ from rare_assets.command.estimate import estimate
 from rare_assets.command.order import Schedule, Task
 from rare_assets.command.plan import ASKED_STAGES, Planner, Stale
 from rare_assets.command.progress import RunProgress
+from rare_assets.command.queue import RunQueue
 from rare_assets.command.report import print_estimate, print_report, print_shards, print_status
 from rare_assets.command.status import made_nothing, shard_states
 from rare_assets.command.workers import Request, Result, RunPool
@@ -38,6 +39,14 @@ from rare_assets.stages.options import Options, teacher_for
 LOG_WIDTH = 120
 
 
+class Places(NamedTuple):
+    """How many runs may be under way, as `Schedule` takes it."""
+
+    asking_at_once: int
+    ahead: int
+    at_once: int
+
+
 class NothingToDo(Exception):
     """A shard was asked for that the source does not have."""
 
@@ -50,13 +59,19 @@ class MainJob:
         only: keys of the shards to ask about; all if empty. Documents and the index are made for
             the whole corpus all the same, since negatives come from the whole corpus.
         redo_all: materialize what is current, too.
+        submit: hand the runs to the instance's queue instead of executing them on this machine.
     """
 
     def __init__(
-        self, run_config: Mapping[str, Any], only: Iterable[str] = (), redo_all: bool = False
+        self,
+        run_config: Mapping[str, Any],
+        only: Iterable[str] = (),
+        redo_all: bool = False,
+        submit: bool = False,
     ) -> None:
         self.run_config = dict(run_config)
         self.only = list(only)
+        self.submits = submit
         self.console = _console()
         self.home = prepare_home()
         resources = build_resources()
@@ -83,30 +98,44 @@ class MainJob:
         Raises:
             SourceError: the source can't be read.
             NothingToDo: `only` names a shard that the source does not have.
+            NoQueue: the runs are to be submitted, and the instance has no queue.
         """
         with dg.DagsterInstance.get() as instance:
-            at_once = Settings().shards_at_once
-            if too_low := open_pools(instance, at_once):
-                self.console.print(
-                    f"[yellow]RARE_SHARDS_AT_ONCE is {at_once}, and fewer steps run at once in "
-                    f"pools whose limit was set by hand: {', '.join(too_low)}. Raise it in the UI "
-                    "(Deployment, Concurrency) or by `dagster instance concurrency set`.[/]",
-                    soft_wrap=True,
-                )
+            pool = RunQueue(instance, self.console) if self.submits else RunPool(instance)
+            if not self.submits:
+                self._open_pools(instance)
             scan = self._register(instance)
             keys = [shard.key for shard in scan.shards]
             asked = self.only or keys
             with (
                 RunProgress(instance, self.console, self.planner.options.reasoning.n) as progress,
-                RunPool(instance) as runs,
+                pool as runs,
             ):
                 registered = registered_shards(instance)
                 self._execute(runs, scan, registered, asked, progress)
         for shard in asked:
             if shard not in self.failures and (said := made_nothing(self.tables, shard)):
                 self.failures[shard] = said
-        print_report(self.console, self.tables, asked, self.failures, self.home, Path.cwd())
+        print_report(
+            self.console,
+            self.tables,
+            asked,
+            self.failures,
+            self.home,
+            Path.cwd(),
+            has_ui=self.submits,
+        )
         return not self.failures
+
+    def _open_pools(self, instance: dg.DagsterInstance) -> None:
+        at_once = Settings().shards_at_once
+        if too_low := open_pools(instance, at_once):
+            self.console.print(
+                f"[yellow]RARE_SHARDS_AT_ONCE is {at_once}, and fewer steps run at once in "
+                f"pools whose limit was set by hand: {', '.join(too_low)}. Raise it in the UI "
+                "(Deployment, Concurrency) or by `dagster instance concurrency set`.[/]",
+                soft_wrap=True,
+            )
 
     def estimate(self) -> bool:
         """Say what `execute` would make, with the requests it would send and their cost.
@@ -156,7 +185,7 @@ class MainJob:
 
     def _execute(
         self,
-        runs: RunPool,
+        runs: RunPool | RunQueue,
         scan: Scan,
         registered: list[str],
         asked: list[str],
@@ -164,8 +193,11 @@ class MainJob:
     ) -> None:
         sizes = {shard.key: shard.n_rows for shard in scan.shards}
         expected = self._announce(scan, registered, asked, sizes, progress)
-        asking_at_once, ahead = self._places(progress.instance)
+        places = self._places(progress.instance, runs)
         command = str(uuid.uuid4())
+        followed = runs.follow(self.run_config) if isinstance(runs, RunQueue) else []
+        if followed:
+            self.console.print(f"{len(followed)} runs of an earlier command go on.")
 
         def decided(shard: str, stages: Sequence[str], stale: list[Stale]) -> None:
             """Correct what was announced before documents and index were there."""
@@ -182,9 +214,8 @@ class MainJob:
             scan.shards,
             registered,
             asked,
-            asking_at_once=asking_at_once,
-            ahead=ahead,
-            at_once=Settings().shards_at_once,
+            **places._asdict(),
+            under_way=[_task(request) for request in followed],
             decided=decided,
         )
 
@@ -253,16 +284,22 @@ class MainJob:
             rows *= options.questions.num_questions
         return rows * options.reasoning.n if stage == "reasoning" else rows
 
-    def _places(self, instance: dg.DagsterInstance) -> tuple[int, int]:
-        """How many runs may ask side by side, and how many more may start ahead of their place."""
+    def _places(self, instance: dg.DagsterInstance, runs: RunPool | RunQueue) -> Places:
+        """How many runs may be under way, of those that ask and in all.
+
+        The queue decides itself what is executed, and is never left empty.
+        """
+        if isinstance(runs, RunQueue):
+            return Places(asking_at_once=runs.size, ahead=runs.size, at_once=2 * runs.size)
         settings = Settings()
         if not (self.teacher.model or settings.model):
             # The embedded teacher uses every core for one shard already.
-            return 1, 0
+            return Places(asking_at_once=1, ahead=0, at_once=settings.shards_at_once)
         at_once = settings.shards_at_once
         limit = pool_limit(instance, TEACHER_POOL)
         # A pool with more room would let it ask at once, beside all the others.
-        return at_once, 1 if limit is not None and limit <= at_once else 0
+        ahead = 1 if limit is not None and limit <= at_once else 0
+        return Places(asking_at_once=at_once, ahead=ahead, at_once=at_once)
 
 
 def register_shards() -> None:

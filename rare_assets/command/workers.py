@@ -15,7 +15,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 STOP_SECONDS = 20
 
 STOPPED = "stopped"
+# The terminal shows the progress; the whole log is in the UI.
+_SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 # Set in a worker when no run is to be started any more.
 _stopping: Event | None = None
@@ -98,29 +100,48 @@ def execute(request: Request) -> Result:
 def _execute(request: Request) -> Result:
     import dagster as dg
 
-    from rare_assets.automation.instance import job_origin, run_tags
+    from rare_assets.automation.instance import run_tags
     from rare_assets.definitions import defs
     from rare_assets.resources.dagster_internals import execute_created_run
 
     with dg.DagsterInstance.get() as instance:
-        job, selection = defs.resolve_job_def(request.job), frozenset(_selection(request))
-        tags = {**job.run_tags, **run_tags(request.command, _lease)}
-        if request.shard is not None:
-            tags |= job.get_tags_for_partition_key(request.shard, selection)
         try:
-            run = instance.create_run_for_job(
-                job,
-                run_id=request.run_id,
-                run_config=_config_for(request),
-                tags=tags,
-                asset_selection=selection,
-                remote_job_origin=job_origin(request.job),
-            )
+            run = create_run(instance, request, run_tags(request.command, _lease), _SILENT)
         except dg.DagsterInvalidConfigError as error:
             # Every run takes the same config.
             return Result(request, f"Run config: {error}", stops_others=True)
-        result = execute_created_run(job, run, instance)
-        return Result(request, None) if result.success else _failure(request, result)
+        result = execute_created_run(defs.resolve_job_def(request.job), run, instance)
+        return Result(request, None) if result.success else failure(request, result.all_events)
+
+
+def create_run(
+    instance: dg.DagsterInstance,
+    request: Request,
+    tags: Mapping[str, str],
+    run_config: Mapping[str, Any],
+    code_origin: Any = None,
+) -> dg.DagsterRun:
+    """Create the run of a request, which then waits to be executed.
+
+    Raises:
+        DagsterInvalidConfigError: the request's run config does not fit the assets.
+    """
+    from rare_assets.automation.instance import job_origin
+    from rare_assets.definitions import defs
+
+    job, selection = defs.resolve_job_def(request.job), frozenset(_selection(request))
+    all_tags = {**job.run_tags, **tags}
+    if request.shard is not None:
+        all_tags |= job.get_tags_for_partition_key(request.shard, selection)
+    return instance.create_run_for_job(
+        job,
+        run_id=request.run_id,
+        run_config={**run_config, **_config_for(request)},
+        tags=all_tags,
+        asset_selection=selection,
+        remote_job_origin=job_origin(request.job),
+        job_code_origin=code_origin,
+    )
 
 
 class RunPool:
@@ -276,19 +297,17 @@ def _config_for(request: Request) -> dict[str, Any]:
     # Dagster refuses config for ops that a run does not hold.
     ops = request.run_config.get("ops", {})
     return {
-        # The terminal shows the progress; the whole log is in the UI.
-        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
         **{name: part for name, part in request.run_config.items() if name != "ops"},
         "ops": {name: config for name, config in ops.items() if name in request.assets},
     }
 
 
-def _failure(request: Request, result: dg.JobExecutionResult) -> Result:
+def failure(request: Request, events: Iterable[dg.DagsterEvent]) -> Result:
     """The first failure of a run, in the words of the exception that caused it."""
     from rare_assets.assets.asking import TEACHER_STOPPED
     from rare_assets.resources.failures import why_step_failed
 
-    for event in result.all_events:
+    for event in events:
         if event.is_step_failure:
             failure = event.step_failure_data
             if said := why_step_failed(failure):

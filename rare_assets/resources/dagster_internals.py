@@ -5,6 +5,7 @@
 - `execute_created_run`: without it, `job.execute_in_process`, whose runs get their tags, their id and
   their asset selection only after they have begun.
 - `job_origin`: without it, a run of the command can't be launched again from its page.
+- `code_origin`, `queue_size`: without them, no run can be handed to the queue of an instance (`--submit`).
 - `latest_target`: without it, the page of a check can't tell that a newer materialization is unjudged.
 - `run_daemon`, `run_dev`: without them, Dagster's own daemon and its 30 seconds between two looks at a
   backfill. Both fall back to that where Dagster has moved what they change.
@@ -12,6 +13,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -21,6 +23,7 @@ from functools import partial
 from typing import Any
 
 import dagster as dg
+from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
@@ -35,11 +38,13 @@ from dagster._core.execution.plan.execute_plan import inner_plan_execution_itera
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.executor.in_process import InProcessExecutor
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.remote_origin import (
     ManagedGrpcPythonEnvCodeLocationOrigin,
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
 )
+from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from rare_assets.resources.tags import BACKFILL_TAG
@@ -47,6 +52,8 @@ from rare_assets.resources.waiting import WaitForPlace
 
 LOOK_AGAIN_SECONDS = 0.5
 BACKFILL_SECONDS = 2
+# Runs at once where an instance sets no limit.
+UNLIMITED = 100
 # What starts a daemon: the module that `dagster dev` runs, and the one to run in its place.
 DAGSTERS_DAEMON, OUR_DAEMON = "dagster._daemon", "rare_assets.automation.daemon"
 
@@ -197,6 +204,34 @@ def job_origin(job: str, module: str, location: str) -> RemoteJobOrigin:
     target = LoadableTargetOrigin(executable_path=sys.executable, module_name=module)
     origin = ManagedGrpcPythonEnvCodeLocationOrigin(target, location)
     return RemoteJobOrigin(RemoteRepositoryOrigin(origin, SINGLETON_REPOSITORY_NAME), job)
+
+
+def code_origin(job: str, module: str) -> JobPythonOrigin:
+    """Return where a launcher finds the code of a run: a module, in the image and with the secrets and
+    volumes that the code server of this environment has."""
+    repository = RepositoryPythonOrigin(
+        executable_path=sys.executable,
+        code_pointer=ModuleCodePointer(module, "defs", working_directory=None),
+        container_image=os.environ.get("DAGSTER_CURRENT_IMAGE"),
+        entry_point=["dagster"],
+        container_context=json.loads(os.environ.get("DAGSTER_CONTAINER_CONTEXT") or "null"),
+    )
+    return JobPythonOrigin(job, repository)
+
+
+def queue_size(instance: dg.DagsterInstance) -> int | None:
+    """Return how many runs of the instance's queue are executed at once; None if it has no queue."""
+    if not isinstance(instance.run_coordinator, QueuedRunCoordinator):
+        return None
+    queue = instance.get_concurrency_config().run_queue_config
+    # -1 is no limit.
+    return queue.max_concurrent_runs if queue and queue.max_concurrent_runs > 0 else UNLIMITED
+
+
+def submit(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Put a run that was created into the instance's queue; one that is there stays as it is."""
+    workspace: Any = None  # a queue needs none: the daemon has its own
+    instance.submit_run(run_id, workspace)
 
 
 def latest_target(

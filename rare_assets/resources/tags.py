@@ -8,6 +8,9 @@ COMMAND_TAG = "rare_assets/command"
 PROCESS_TAG = "rare_assets/process"
 # The lease of the command that works on a run; who has none was started by a launcher.
 LEASE_TAG = "rare_assets/lease"
+# A run that a command has handed to the instance's queue, and how far its present step is.
+SUBMITTED_TAG = "rare_assets/submitted"
+PROGRESS_TAG = "rare_assets/progress"
 PARTITION_TAG = "dagster/partition"
 BACKFILL_TAG = "dagster/backfill"
 DATA_VERSION_TAG = "dagster/data_version"

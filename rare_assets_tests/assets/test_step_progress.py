@@ -1,10 +1,14 @@
 """What a long step tells of itself, and how seldom it writes into the event log."""
 
+import json
+from types import SimpleNamespace
+
 import dagster as dg
 import pytest
 
 from rare_assets.assets import step_progress
 from rare_assets.assets.step_progress import Moment, StepProgress, is_progress, seldom
+from rare_assets.resources.tags import PROGRESS_TAG, SUBMITTED_TAG
 from rare_assets.teacher.interface import Progress, Usage
 
 
@@ -22,9 +26,15 @@ class Step:
     partition_key = "a.jsonl"
     asset_key = dg.AssetKey("questions")
 
-    def __init__(self):
+    def __init__(self, **run_tags):
         self.lines = []
         self.log = self
+        self.run = SimpleNamespace(run_id="r", tags=run_tags)
+        self.instance = self
+        self.tagged = []
+
+    def add_run_tags(self, run_id, tags):
+        self.tagged.append((run_id, tags))
 
     def info(self, line):
         self.lines.append(line)
@@ -59,6 +69,20 @@ def test_every_moment_is_told_and_every_tenth_second_is_a_line(clock, told):
         "a.jsonl: 800 of 2,000 done, 7 in flight, 3 reused, 1 retries, $0.2000",
     ]
     assert all(is_progress(line) for line in step.lines)
+
+
+def test_a_run_that_was_submitted_is_tagged_with_its_moment_as_often_as_it_writes_a_line(clock):
+    step, alone = Step(**{SUBMITTED_TAG: "true"}), Step()
+    for each in (step, alone):
+        clock.now = 100.0
+        progress = StepProgress(each, 90)
+        for second in (5, 10, 15):
+            clock.now = 100.0 + second
+            progress.count(2 * second, 90)
+    [(run_id, tags)] = step.tagged
+    assert run_id == "r"
+    assert Moment(*json.loads(tags[PROGRESS_TAG])) == Moment("questions", 20, 90)
+    assert alone.tagged == []
 
 
 def test_items_are_counted_as_they_pass(clock, told):

@@ -23,10 +23,12 @@ KINDS = {
     | {"env.example", "code.env.example"},
     "helm": {"Dockerfile", "constraints.txt", "values.yaml"},
     "celery": {"Dockerfile", "constraints.txt", "dagster.yaml", "workspace.yaml", "compose.yaml"}
-    | {"env.example", "code.env.example", "compose.override.yaml", "celery.yaml"},
+    | {"env.example", "code.env.example", "compose.override.yaml"},
 }
 # What the daemon and the webserver may know: how to reach the instance, its queue and the code server.
-INSTANCE = re.compile(r"DAGSTER_(POSTGRES|CELERY)_[A-Z_]+|RARE_CODE_SERVER_(HOST|PORT)|RARE_CACHE")
+INSTANCE = re.compile(
+    r"DAGSTER_POSTGRES_[A-Z]+|CELERY_(BROKER_URL|RESULT_BACKEND)|RARE_CODE_SERVER_(HOST|PORT)|RARE_CACHE"
+)
 
 
 def deploy(kind, out, code=0):

@@ -47,7 +47,7 @@ class World:
     def _stale(self, shard, stage):
         return None if (shard, stage) in self.current else Stale(stage, "missing")
 
-    def schedule(self, asked=None, asking_at_once=2, ahead=0, at_once=2):
+    def schedule(self, asked=None, asking_at_once=2, ahead=0, at_once=2, under_way=()):
         keys = [shard.key for shard in self.shards]
         return Schedule(
             self,
@@ -57,6 +57,7 @@ class World:
             asking_at_once=asking_at_once,
             ahead=ahead,
             at_once=at_once,
+            under_way=under_way,
             decided=lambda *said: self.told.append(said),
         )
 
@@ -193,3 +194,50 @@ def test_where_the_teacher_has_stopped_what_is_free_goes_on():
     assert world.start(schedule, running) == []
     world.finish(schedule, running, INDEX)
     assert world.start(schedule, running) == []
+
+
+def test_what_another_command_has_started_is_not_started_twice_and_its_shards_are_looked_at_again():
+    world = World("ab", current=[("b", "documents")])
+    running = [documents("a"), asking("b", "questions")]
+    schedule = world.schedule(asking_at_once=4, at_once=4, under_way=running)
+    assert world.start(schedule, running) == []
+    world.finish(schedule, running, documents("a"))
+    assert world.start(schedule, running) == [asking("a", "questions"), INDEX]
+    world.finish(schedule, running, INDEX)
+    assert world.start(schedule, running) == []
+    world.finish(schedule, running, asking("b", "questions"))
+    assert world.start(schedule, running) == [asking("b", "hard_negatives", "reasoning")]
+
+
+def test_documents_and_an_older_asking_run_of_one_shard_are_both_waited_for():
+    world = World("a", indexed=True)
+    running = [asking("a")]
+    schedule = world.schedule(asking_at_once=4, at_once=4, under_way=running)
+    assert world.start(schedule, running) == [documents("a")]
+    world.finish(schedule, running, documents("a"))
+    assert asking("a") in running
+    assert world.start(schedule, running) == []
+    running.remove(asking("a"))
+    schedule.finished(asking("a"), failed=False)
+    assert world.start(schedule, running) == [asking("a")]
+
+
+def test_an_index_that_another_command_syncs_is_looked_at_again_when_it_is_made():
+    world = World("a")
+    running = [INDEX]
+    schedule = world.schedule(under_way=running)
+    assert world.start(schedule, running) == [documents("a")]
+    running.remove(INDEX)
+    schedule.finished(INDEX, failed=False)
+    world.finish(schedule, running, documents("a"))
+    assert world.start(schedule, running) == [asking("a", "questions"), INDEX]
+
+
+def test_an_index_of_another_command_that_holds_all_is_taken():
+    world = World("a", current=[("a", "documents")])
+    running = [INDEX]
+    schedule = world.schedule(under_way=running)
+    assert world.start(schedule, running) == [asking("a", "questions")]
+    world.finish(schedule, running, INDEX)
+    world.finish(schedule, running, asking("a", "questions"))
+    assert world.start(schedule, running) == [asking("a", "hard_negatives", "reasoning")]

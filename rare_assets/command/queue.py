@@ -1,0 +1,194 @@
+"""Runs handed to the queue of an instance, whose daemon has its workers execute them, wherever they are.
+
+What `workers.RunPool` is for processes of this machine. Nothing ends with this process: a run that was
+submitted goes on, and the next command finds and follows it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from rich.console import Console
+
+from rare_assets.assets.step_progress import Moment
+from rare_assets.automation.instance import code_origin, submitted_tags
+from rare_assets.command.workers import STOPPED, Request, Result, create_run, failure
+from rare_assets.resources.dagster_internals import queue_size, submit
+from rare_assets.resources.tags import COMMAND_TAG, PARTITION_TAG, PROGRESS_TAG, SUBMITTED_TAG
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+LOOK_SECONDS = 1.0
+# A queue that no daemon has looked after for so long is told.
+DAEMON_SECONDS = 60
+DAEMON = "QUEUED_RUN_COORDINATOR"
+WILL_RETRY_TAG, RETRY_TAG = "dagster/will_retry", "dagster/auto_retry_run_id"
+UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+class NoQueue(Exception):
+    """The instance executes runs where they are submitted: there is no queue to hand them to."""
+
+
+class RunQueue:
+    """The runs of this command that are in an instance's queue, or are executed from it.
+
+    Args:
+        instance: its coordinator must be a queue.
+        console: where a queue that nobody looks after is told.
+
+    Raises:
+        NoQueue: it has none.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance, console: Console) -> None:
+        size = queue_size(instance)
+        if size is None:
+            raise NoQueue(
+                "--submit hands runs to the queue of the Dagster instance, and this one has none "
+                f"({type(instance.run_coordinator).__name__}): set run_coordinator in its dagster.yaml to "
+                "QueuedRunCoordinator, or leave out --submit."
+            )
+        self.size = size
+        self._instance = instance
+        self._console = console
+        self._running: dict[str, Request] = {}
+        self._tags: dict[str, dict[str, str]] = {}
+        self._queued_since: float | None = None
+
+    def __enter__(self) -> RunQueue:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._running:
+            self._console.print(
+                f"[yellow]{len(self._running)} runs go on without this command: run it again to follow them, "
+                "or cancel them in the UI.[/]",
+                soft_wrap=True,
+            )
+
+    def follow(self, run_config: dict[str, Any]) -> list[Request]:
+        """Find the runs that an earlier command has submitted and that have not ended, to go on with them."""
+        ours = dg.RunsFilter(tags={SUBMITTED_TAG: "true"}, statuses=UNFINISHED)
+        for run in self._instance.get_runs(ours):
+            if run.status == dg.DagsterRunStatus.NOT_STARTED:
+                # Its command was killed before it could hand it over.
+                submit(self._instance, run.run_id)
+            self._running[run.run_id] = Request(
+                run.tags.get(COMMAND_TAG, ""),
+                run.run_id,
+                run.job_name,
+                tuple(sorted(key.path[-1] for key in run.asset_selection or ())),
+                run.tags.get(PARTITION_TAG),
+                run_config,
+            )
+        return list(self._running.values())
+
+    def how_far(self, request: Request) -> Moment | None:
+        """How far a run's present step is; None before it has said so."""
+        said = self._tags.get(request.run_id, {}).get(PROGRESS_TAG)
+        return Moment(*json.loads(said)) if said else None
+
+    def execute_all(
+        self,
+        start: Callable[[list[Request]], Request | None],
+        *,
+        tick: Callable[[list[Request]], None],
+        done: Callable[[Result], None],
+    ) -> list[Result]:
+        """As `RunPool.execute_all`; begins with the runs that `follow` has found."""
+        results: list[Result] = []
+        while True:
+            while (request := start(self._under_way())) is not None:
+                if (refused := self._submit(request)) is not None:
+                    results.append(refused)
+                    done(refused)
+            if not self._running:
+                return results
+            time.sleep(LOOK_SECONDS)
+            for result in self._ended():
+                results.append(result)
+                done(result)
+                if result.stops_others:
+                    self._cancel_queued()
+            tick(self._under_way())
+
+    def _under_way(self) -> list[Request]:
+        return list(self._running.values())
+
+    def _submit(self, request: Request) -> Result | None:
+        """Hand a run over. Returns its result if its config can't be used."""
+        try:
+            tags, origin = submitted_tags(request.command), code_origin(request.job)
+            create_run(self._instance, request, tags, {}, origin)
+        except dg.DagsterInvalidConfigError as error:
+            return Result(request, f"Run config: {error}", stops_others=True)
+        self._running[request.run_id] = request
+        submit(self._instance, request.run_id)
+        return None
+
+    def _ended(self) -> Iterable[Result]:
+        runs = self._instance.get_runs(dg.RunsFilter(run_ids=list(self._running)))
+        self._tags = {run.run_id: dict(run.tags) for run in runs}
+        found = {run.run_id for run in runs}
+        for run_id in self._running.keys() - found:
+            yield Result(self._running.pop(run_id), "its run was deleted")
+        for run in runs:
+            if run.is_finished and (result := self._result(run)) is not None:
+                yield result
+        self._tell_no_daemon(runs)
+
+    def _result(self, run: dg.DagsterRun) -> Result | None:
+        """The result of a run that has ended; None where the instance tries it again by itself."""
+        request = self._running[run.run_id]
+        if run.status == dg.DagsterRunStatus.FAILURE and run.tags.get(WILL_RETRY_TAG) == "true":
+            if (again := run.tags.get(RETRY_TAG)) is not None:
+                del self._running[run.run_id]
+                self._running[again] = request._replace(run_id=again)
+            return None
+        del self._running[run.run_id]
+        if run.status == dg.DagsterRunStatus.SUCCESS:
+            return Result(request, None)
+        if run.status == dg.DagsterRunStatus.CANCELED:
+            return Result(request, STOPPED)
+        kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
+        records = self._instance.get_records_for_run(run.run_id, of_type=kinds).records
+        events = [each.event_log_entry.dagster_event for each in records]
+        result = failure(request, [event for event in events if event is not None])
+        messages = [event.message for event in events if event is not None and event.message]
+        told = any(event is not None and event.is_step_failure for event in events)
+        return result if told or not messages else result._replace(error=messages[-1])
+
+    def _cancel_queued(self) -> None:
+        """Take back what has not been started and would fail alike."""
+        for run_id in list(self._running):
+            run = self._instance.get_run_by_id(run_id)
+            if run is not None and run.status == dg.DagsterRunStatus.QUEUED:
+                self._instance.run_coordinator.cancel_run(run_id)
+
+    def _tell_no_daemon(self, runs: list[dg.DagsterRun] | Any) -> None:
+        """Say so, once a minute, where runs wait and no daemon looks after the queue."""
+        waits = any(run.status == dg.DagsterRunStatus.QUEUED for run in runs)
+        seen = self._instance.get_daemon_heartbeats().get(DAEMON) if waits else None
+        if not waits or (seen is not None and time.time() - seen.timestamp < DAEMON_SECONDS):
+            self._queued_since = None
+        elif self._queued_since is None:
+            self._queued_since = time.monotonic()
+        elif time.monotonic() - self._queued_since > DAEMON_SECONDS:
+            self._queued_since = time.monotonic()
+            self._console.print(
+                "[yellow]Runs wait in the queue, and no daemon of this instance has looked after it for a "
+                "minute: start one (`dagster-daemon run`, or `rare-assets dev`).[/]",
+                soft_wrap=True,
+            )
