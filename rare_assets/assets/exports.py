@@ -101,16 +101,27 @@ def data_card(
             place = export.folder.path("README.md")
     except ExportError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
-    rows = {name: sum(e.rows for e in written if e.format == name) for name in FORMATS}
     return dg.MaterializeResult(
         metadata={
             "path": dg.MetadataValue.path(str(place)),
             "shards": len({each.shard for each in written}),
-            **{f"rows/{name}": count for name, count in rows.items()},
+            "rows": sum(each.rows for each in written),
+            "formats": _formats(written),
             # The header is for the Hub, and no Markdown.
             "card": dg.MetadataValue.md(text.split("---", 2)[-1]),
         }
     )
+
+
+def _formats(written: list[Written]) -> dg.TableMetadataValue:
+    """The rows of each format and split, all shards together, as a table."""
+    records = []
+    for name in FORMATS:
+        its = [each for each in written if each.format == name]
+        rows = {split: sum(e.splits.get(split, {}).get("rows", 0) for e in its) for split in SPLITS}
+        records.append(dg.TableRecord({"format": name, **rows}))
+    columns = [dg.TableColumn("format"), *(dg.TableColumn(split, "int") for split in SPLITS)]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
 
 
 def _metadata(written: Written, place: str, seconds: float) -> dict[str, Any]:

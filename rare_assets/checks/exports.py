@@ -84,7 +84,8 @@ def _row_checks() -> dg.AssetChecksDefinition:
                     asset_key=key,
                     check_name=ROWS_FIT,
                     metadata={
-                        "broken": broken,
+                        "broken": ", ".join(f"{n:,} {rule}" for rule, n in broken.items())
+                        or "none",
                         "rows": written.rows if written else 0,
                         "threshold": 0,
                     },
@@ -108,7 +109,11 @@ def splits_apart(storage: Storage) -> dg.AssetCheckResult:
     options = ExportOptions(**json.loads(first.made_from["options"])) if first else ExportOptions()
     with Export(tables, None, options) as export:
         proof = prove(export)
-    return dg.AssetCheckResult(passed=proof.holds, metadata=dict(proof._asdict()))
+    metadata = {
+        name: ("; ".join(found) or "none") if isinstance(found, list) else found
+        for name, found in proof._asdict().items()
+    }
+    return dg.AssetCheckResult(passed=proof.holds, metadata=metadata)
 
 
 export_checks = [_row_checks(), splits_apart]

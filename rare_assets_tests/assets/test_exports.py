@@ -8,6 +8,7 @@ import pytest
 from rare_assets.automation.jobs import jobs
 from rare_assets.checks.exports import broken_rows
 from rare_assets.exports.export import Export
+from rare_assets.exports.formats import FORMATS
 from rare_assets.exports.options import ExportOptions
 from rare_assets.resources.partitions import SHARDS
 from rare_assets.stages.exports import CARD_KEY, GROUP, KEYS
@@ -92,6 +93,11 @@ def test_the_card_completes_the_folder_and_its_check_proves_the_splits(graph):
     result = materialize(graph, [CARD_KEY], op="exports__data_card")
     assert result.success
     assert checks(result) == {("exports/data_card", "splits_apart"): True}
+    (event,) = result.asset_materializations_for_node("exports__data_card")
+    table = [record.data for record in event.metadata["formats"].records]
+    assert [row["format"] for row in table] == list(FORMATS)
+    counted = sum(row[split] for row in table for split in ("train", "validation", "test"))
+    assert counted == event.metadata["rows"].value > 0
     folder = graph.tables.root / "exports"
     assert (folder / "README.md").exists()
     assert (folder / "beir/train/qrels/test.tsv").exists()

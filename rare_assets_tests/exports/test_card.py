@@ -1,5 +1,6 @@
 """The data card, and the folder as Hugging Face's own library reads it, offline."""
 
+import polars as pl
 import pytest
 import yaml
 
@@ -54,6 +55,9 @@ def test_parquet_formats_read_by_pyarrow_as_by_polars(tables, out):
     import pyarrow.parquet as pq
 
     carded(tables, out, ["sentence-transformers", "cross-encoder", "verl"])
+    for name in ("sentence-transformers", "cross-encoder", "verl"):
+        file = out / name / "train/a.jsonl.parquet"
+        assert pq.read_table(file).to_pylist() == pl.read_parquet(file).to_dicts()
     table = pq.read_table(out / "verl/train/a.jsonl.parquet")
     assert table.schema.field("reward_model").type.names == ["style", "ground_truth"]
     table = pq.read_table(out / "cross-encoder/train/a.jsonl.parquet")
