@@ -92,7 +92,10 @@ def cut(text: str, max_words: int, *, markdown: bool) -> list[Passage]:
         markdown: headings and code fences are told by their marks.
     """
     count: Callable[[str], int] = count_units if sets_no_blanks(text) else _count_spaced
-    if count(text) <= max_words:
+    # The first words tell: a long text is not counted to its end.
+    if count is count_units and count(text) <= max_words:
+        return []
+    if count is _count_spaced and len(text.split(None, max_words)) <= max_words:
         return []
     blocks = list(_blocks(text, count, markdown=markdown))
     cutter = _Cutter(text, max_words, count)
