@@ -86,12 +86,18 @@ def test_on_its_own_machine_a_killed_process_is_known_to_be_gone_at_once(home):
     if not this_process():
         pytest.skip("this system does not name its processes")
     command = [sys.executable, "-c", WORK, str(home)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    living, dead = [process.stdout.readline().strip() for process in processes]
-    processes[1].kill()
-    processes[1].wait()
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        assert Watch().end_dead_runs(instance) == [dead]
-    assert statuses(home, [living, dead]) == [STARTED, FAILURE]
-    processes[0].kill()
-    processes[0].wait()
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as alive,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as killed,
+    ):
+        try:
+            living, dead = [each.stdout.readline().strip() for each in (alive, killed)]
+            killed.kill()
+            killed.wait()
+            with dg.DagsterInstance.from_config(str(home)) as instance:
+                # The living one looks, too, and may have been first.
+                Watch().end_dead_runs(instance)
+            assert statuses(home, [living, dead]) == [STARTED, FAILURE]
+        finally:
+            alive.kill()
+            killed.kill()
