@@ -156,7 +156,7 @@ class Settings(BaseSettings):
         None,
         ge=1,
         validation_alias="RARE_REQUESTS_PER_MINUTE",
-        description="Requests started per minute at most, all steps on one machine together. Default: no limit.",
+        description="Requests started per minute at most, all steps of an instance together. Default: no limit.",
     )
     tokens_per_minute: int | None = Field(
         None,
@@ -175,7 +175,7 @@ class Settings(BaseSettings):
         gt=0,
         validation_alias="RARE_MAX_COST_USD",
         description="Stop cleanly once new answers cost this much: all of a `rare-assets run`, of a backfill, "
-        "or of a single run together, on one machine. Default: no limit.",
+        "or of a single run together. Default: no limit.",
     )
     max_requests: int | None = Field(
         None,

@@ -13,6 +13,7 @@ import polars as pl
 from rare_assets.operators.judge import Judge
 from rare_assets.operators.templates import Templates, load_templates
 from rare_assets.resources.configurable import TeacherModel
+from rare_assets.resources.instance_database import postgres_of
 from rare_assets.resources.tags import BACKFILL_TAG, COMMAND_TAG
 from rare_assets.schemas import Produced
 from rare_assets.settings import Settings
@@ -166,14 +167,16 @@ def _usage(model: Teacher, judging: Teacher) -> Usage:
 
 def ledger_of(run: dg.DagsterRun, instance: dg.DagsterInstance, stage: str) -> Ledger:
     """Where the limits on requests and cost are counted for a run: together with all runs of the
-    same `rare-assets run` or backfill on this machine, or by itself."""
+    same `rare-assets run` or backfill, or by itself."""
     scope = run.tags.get(COMMAND_TAG) or run.tags.get(BACKFILL_TAG) or run.run_id
     return ledger_in(instance, scope, stage)
 
 
 def ledger_in(instance: dg.DagsterInstance, scope: str, stage: str) -> Ledger:
-    """Where the limits are counted of all that names the same scope, on this machine."""
-    return Ledger(Path(instance.storage_directory()) / "rare_assets_spent.sqlite3", scope, stage)
+    """Where the limits are counted of all that names the same scope: on all hosts that share the
+    instance's Postgres; with an instance that has none, on this machine."""
+    file = Path(instance.storage_directory()) / "rare_assets_spent.sqlite3"
+    return Ledger(postgres_of(instance) or file, scope, stage)
 
 
 def describe_estimate(usage: Usage) -> str:

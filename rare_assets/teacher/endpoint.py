@@ -22,7 +22,7 @@ from rare_assets.teacher.finish import is_whole
 from rare_assets.teacher.health import Health, Patience
 from rare_assets.teacher.interface import Answer, Ask, Usage
 from rare_assets.teacher.known import Folder, Memory
-from rare_assets.teacher.ledger import Ledger
+from rare_assets.teacher.ledger import NO_MONEY, Ledger
 from rare_assets.teacher.negotiation import Negotiation
 from rare_assets.teacher.pacing import AdaptiveLimit, Pace
 from rare_assets.teacher.pricing import Prices
@@ -38,8 +38,6 @@ logger = logging.getLogger(__name__)
 OPENAI_URL = "https://api.openai.com/v1"
 _LATENCIES_KEPT = 10_000
 _GUESSED_COMPLETION_TOKENS = 256
-# Rounding leaves less than this of reservations given back.
-_NO_MONEY = 1e-9
 _LOOK_AGAIN_S = 0.5
 # For a list of models.
 _LIST_S = 5.0
@@ -268,7 +266,7 @@ class Endpoint:
             return 0.0
         if self._limit.in_flight:
             return None
-        if ledger.shared and spent.reserved_usd > _NO_MONEY:
+        if ledger.shared and spent.reserved_usd > NO_MONEY:
             return _LOOK_AGAIN_S  # another step's answers may cost less than expected
         if not self._batch:
             return 0.0  # one may show that answers cost less than expected
@@ -279,17 +277,21 @@ class Endpoint:
         )
         return None
 
-    def take(self, ask: Ask) -> Slot:
-        """Take a place for a request that `wait` allowed; `send` or `free` gives it back."""
+    def take(self, ask: Ask) -> Slot | None:
+        """Take a place for a request that `wait` allowed; `send` or `free` gives it back. None if
+        another process has meanwhile taken what the limits had left."""
+        cost = self._expected_cost(ask)
+        if self._ledger is not None and not self._ledger.reserve(
+            cost, max_requests=self._max_requests, max_cost_usd=self._max_cost_usd
+        ):
+            return None
         completion = self._expected_completion(ask)
         slot = Slot(
             ticket=self._limit.start(),
             tokens=estimated_prompt_tokens(ask) + (ask.max_tokens or completion),
-            cost=self._expected_cost(ask),
+            cost=cost,
         )
         self.usage.requests += 1
-        if self._ledger is not None:
-            self._ledger.add(requests=1, reserved_usd=slot.cost)
         if self._requests is not None:
             self._requests.take()
         if self._tokens is not None:
@@ -386,6 +388,8 @@ class Endpoint:
         if self._ledger is not None and self._wait_for_money(self._ledger, short) != 0.0:
             return None
         slot = self.take(short)
+        if slot is None:
+            return None
         patience = min(self._request_timeout, self._patience.dead_after)
         try:
             return await self._send(slot, short, 0, manner, patience, short=True)

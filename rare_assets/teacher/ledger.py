@@ -1,20 +1,34 @@
-"""What steps that work side by side count together: what has been spent, and when a rate is free again."""
+"""What steps that work side by side count together: what has been spent, and when a rate is free again.
+
+On one machine a SQLite file does, between hosts a Postgres database: the statements are the same.
+"""
 
 from __future__ import annotations
 
-import sqlite3
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+# Opens a connection of SQLAlchemy to a Postgres database that commits each statement.
+Connect = Callable[[], AbstractContextManager["Connection"]]
 
 # So long after its last entry nobody counts in a scope any more.
 FORGOTTEN_S = 30 * 86400.0
 _BUSY_S = 30.0
 # No rate holds anything back for longer, whatever was entered.
 LONGEST_WAIT_S = 600.0
-# An entry from the future is of a clock that was ahead: what it left to wait counts from now.
-_FREE_AT = f"min(free_at - max(0.0, at - :now), min(at, :now) + {LONGEST_WAIT_S})"
+# Rounding leaves less than this of reservations given back.
+NO_MONEY = 1e-9
+# Pauses before a statement is tried again on a new connection.
+_RETRY_AFTER_S = (0.0, 1.0, 3.0)
+# Hosts go by the clock of the database that they share.
+_DATABASE_NOW = "extract(epoch from clock_timestamp())::double precision"
 
 
 class Spent(NamedTuple):
@@ -26,27 +40,33 @@ class Spent(NamedTuple):
 
 
 class Ledger:
-    """Counts requests and dollars, in memory or in a SQLite file that several processes share.
+    """Counts requests and dollars, in memory or in a database that several processes share.
 
     Args:
-        path: the file, on a disk of this machine; made at the first entry. None: in memory.
+        place: a SQLite file on a disk of this machine, made at the first entry, or what connects to
+            a Postgres database for processes of several hosts. None: in memory.
         scope: what is spent together, as the id of a run or of a backfill. Rates have names of
             their own, since an endpoint's hold for whatever asks it.
         stage: what is asked for; answers that can and can't be used are counted for each.
     """
 
-    def __init__(self, path: Path | None = None, scope: str = "", stage: str = "") -> None:
-        self._path = path
+    def __init__(
+        self, place: Path | Connect | None = None, scope: str = "", stage: str = ""
+    ) -> None:
+        self._place = place
         self._scope = scope
         self._stage = stage
+        self._opened = ExitStack()
+        self._between_hosts = place is not None and not isinstance(place, Path)
 
     def __repr__(self) -> str:
-        return f"Ledger({str(self._path)!r}, {self._scope!r})"
+        place = "a database between hosts" if self._between_hosts else self._place
+        return f"Ledger({str(place)!r}, {self._scope!r})"
 
     @property
     def shared(self) -> bool:
         """Whether other processes may count in it."""
-        return self._path is not None
+        return self._place is not None
 
     def spent(self) -> Spent:
         """The sums so far."""
@@ -54,82 +74,178 @@ class Ledger:
 
     def add(self, *, requests: int = 0, cost_usd: float = 0.0, reserved_usd: float = 0.0) -> Spent:
         """Enter amounts (a reservation is given back by a negative one); the sums with them."""
-        row = self._connection.execute(
-            "INSERT INTO spent VALUES (:scope, :requests, :cost, :reserved, :now) "
-            "ON CONFLICT (scope) DO UPDATE SET requests = requests + :requests, "
-            "cost_usd = cost_usd + :cost, reserved_usd = reserved_usd + :reserved, at = :now "
-            "RETURNING requests, cost_usd, reserved_usd",
-            {
-                "scope": self._scope,
-                "requests": requests,
-                "cost": cost_usd,
-                "reserved": reserved_usd,
-                "now": time.time(),
-            },
-        ).fetchone()
-        return Spent(*row)
+        row = self._execute(
+            _ADD + " RETURNING requests, cost_usd, reserved_usd",
+            requests=requests,
+            cost=cost_usd,
+            reserved=reserved_usd,
+        )
+        return Spent(int(row[0]), float(row[1]), float(row[2]))
+
+    def reserve(
+        self, expected_usd: float, *, max_requests: int | None, max_cost_usd: float | None
+    ) -> bool:
+        """Enter one request and what it is expected to cost, if both limits leave room for it.
+
+        A request that is expected to go over the limit on cost is let through alone, while nothing
+        else is reserved: it may cost less.
+        """
+        room = []
+        if max_requests is not None:
+            room.append("{spent}.requests < :max_requests")
+        if max_cost_usd is not None:
+            room.append("{spent}.cost_usd < :most")
+            room.append(
+                "({spent}.cost_usd + {spent}.reserved_usd + :reserved <= :most "
+                f"OR {{spent}}.reserved_usd <= {NO_MONEY})"
+            )
+        only = f" WHERE {' AND '.join(room)}" if room else ""
+        limits = {"max_requests": max_requests, "most": max_cost_usd}
+        row = self._execute(
+            f"{_ADD}{only} RETURNING requests",
+            requests=1,
+            cost=0.0,
+            reserved=expected_usd,
+            **{name: limit for name, limit in limits.items() if limit is not None},
+        )
+        return row is not None
 
     def judged(self, *, usable: int = 0, unusable: int = 0) -> tuple[int, int]:
         """Count answers that could be used and that could not; the sums of the stage with them."""
-        row = self._connection.execute(
-            "INSERT INTO judged VALUES (:scope, :stage, :usable, :unusable, :now) "
-            "ON CONFLICT (scope, stage) DO UPDATE SET usable = usable + :usable, "
-            "unusable = unusable + :unusable, at = :now RETURNING usable, unusable",
-            {
-                "scope": self._scope,
-                "stage": self._stage,
-                "usable": usable,
-                "unusable": unusable,
-                "now": time.time(),
-            },
-        ).fetchone()
+        row = self._execute(_JUDGE, stage=self._stage, usable=usable, unusable=unusable)
         return int(row[0]), int(row[1])
 
-    def free_at(self, rate: str, *, now: float) -> float:
-        """When what is limited by a rate may be used again, by a clock that says `now`; 0.0 if it
-        never was. Never later than `LONGEST_WAIT_S` from now."""
-        row = self._connection.execute(
-            f"SELECT {_FREE_AT} FROM rates WHERE rate = :rate", {"rate": rate, "now": now}
+    def delay(self, rate: str, *, now: float) -> float:
+        """Seconds until what is limited by a rate may be used again, at most `LONGEST_WAIT_S`; not
+        above 0.0 if it may be now.
+
+        Args:
+            now: what the caller's clock says; a database between hosts goes by its own.
+        """
+        row = self._execute(
+            f"SELECT {_FREE_AT} - {{now}} FROM {{rates}} WHERE rate = :rate", now=now, rate=rate
         )
-        return float((row.fetchone() or (0.0,))[0])
+        return float(row[0]) if row is not None else 0.0
 
     def postpone(self, rate: str, seconds: float, *, now: float, restart: bool = False) -> None:
-        """Move `free_at` by so many seconds; with `restart`, counted from now if that is later."""
-        since = f"max({_FREE_AT}, :now)" if restart else _FREE_AT
-        self._connection.execute(
-            "INSERT INTO rates VALUES (:rate, :start + :seconds, :now) ON CONFLICT (rate) "
-            f"DO UPDATE SET free_at = {since} + :seconds, at = :now",
-            {"rate": rate, "seconds": seconds, "now": now, "start": now if restart else 0.0},
+        """Move the end of a rate's wait by so many seconds; with `restart`, counted from now if that
+        is later."""
+        since, start = _FREE_AT, "0.0"
+        if restart:
+            since, start = f"{{greatest}}({_FREE_AT}, {{now}})", "{now}"
+        self._execute(
+            f"INSERT INTO {{rates}} VALUES (:rate, {start} + :seconds, {{now}}) ON CONFLICT (rate) "
+            f"DO UPDATE SET free_at = {since} + :seconds, at = {{now}}",
+            rate=rate,
+            seconds=seconds,
+            now=now,
         )
 
     def close(self) -> None:
-        """Let go of the file."""
-        if "_connection" in self.__dict__:
-            self.__dict__.pop("_connection").close()
+        """Let go of the database."""
+        self.__dict__.pop("_connection", None)
+        self._opened.close()
+
+    # ---- the database
 
     @cached_property
-    def _connection(self) -> sqlite3.Connection:
-        if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        # Statements commit one by one; what a power failure takes back was spent in a run that it ended.
-        connection = sqlite3.connect(
-            self._path or ":memory:",
-            timeout=_BUSY_S,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        connection.execute("PRAGMA synchronous = OFF")
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS spent (scope TEXT PRIMARY KEY, requests INTEGER, "
-            "cost_usd REAL, reserved_usd REAL, at REAL)"
-        )
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS rates (rate TEXT PRIMARY KEY, free_at REAL, at REAL)"
-        )
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS judged (scope TEXT, stage TEXT, usable INTEGER, "
-            "unusable INTEGER, at REAL, PRIMARY KEY (scope, stage))"
-        )
-        for table in ("spent", "rates", "judged"):
-            connection.execute(f"DELETE FROM {table} WHERE at < ?", (time.time() - FORGOTTEN_S,))
+    def _words(self) -> dict[str, str]:
+        """What differs between the two databases. In one with tables of others, ours say whose they are."""
+        if self._between_hosts:
+            tables = {name: f"rare_assets_{name}" for name in _TABLES}
+            return {"least": "least", "greatest": "greatest", "now": _DATABASE_NOW, **tables}
+        tables = {name: name for name in _TABLES}
+        return {"least": "min", "greatest": "max", "now": ":now", **tables}
+
+    def _execute(self, statement: str, *, now: float | None = None, **values: Any) -> Any:
+        """The first row of a statement's result; None if it has none."""
+        from sqlalchemy import text
+        from sqlalchemy.exc import DBAPIError
+
+        values |= {"scope": self._scope, "now": time.time() if now is None else now}
+        prepared = text(statement.format(**self._words))
+        for pause in _RETRY_AFTER_S:
+            try:
+                result = self._connection.execute(prepared, values)
+                return result.first() if result.returns_rows else None
+            except DBAPIError as error:
+                # A server that was started anew, or a pooler that has closed what was idle.
+                if not error.connection_invalidated:
+                    raise
+                self.close()
+                time.sleep(pause)
+        result = self._connection.execute(prepared, values)
+        return result.first() if result.returns_rows else None
+
+    @cached_property
+    def _connection(self) -> Connection:
+        from sqlalchemy import text
+
+        place = self._place
+        if place is None or isinstance(place, Path):
+            connection = self._opened.enter_context(_sqlite(place))
+        else:
+            connection = self._opened.enter_context(place())
+        self._make_tables(connection)
+        long_ago = {"seconds": FORGOTTEN_S}
+        if not self._between_hosts:
+            long_ago["now"] = time.time()
+        for table in _TABLES:
+            delete = f"DELETE FROM {self._words[table]} WHERE at < {self._words['now']} - :seconds"
+            connection.execute(text(delete), long_ago)
         return connection
+
+    def _make_tables(self, connection: Connection) -> None:
+        from sqlalchemy import text
+        from sqlalchemy.exc import DBAPIError
+
+        for table, columns in _TABLES.items():
+            make = f"CREATE TABLE IF NOT EXISTS {self._words[table]} ({columns})"
+            try:
+                connection.execute(text(make))
+            except DBAPIError:
+                # Two that make one at once: Postgres fails the later one. It is there then.
+                connection.execute(text(make))
+
+
+def _sqlite(path: Path | None) -> AbstractContextManager[Connection]:
+    """A connection to a SQLite file, or to nothing but memory."""
+    from sqlalchemy import URL, create_engine, text
+    from sqlalchemy.pool import NullPool
+
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        URL.create("sqlite", database=None if path is None else str(path)),
+        isolation_level="AUTOCOMMIT",
+        poolclass=NullPool,
+        connect_args={"timeout": _BUSY_S, "check_same_thread": False},
+    )
+    connection = engine.connect()
+    # Statements commit one by one; what a power failure takes back was spent in a run that it ended.
+    connection.execute(text("PRAGMA synchronous = OFF"))
+    return connection
+
+
+_TABLES = {
+    "spent": "scope TEXT PRIMARY KEY, requests INTEGER, cost_usd DOUBLE PRECISION, "
+    "reserved_usd DOUBLE PRECISION, at DOUBLE PRECISION",
+    "rates": "rate TEXT PRIMARY KEY, free_at DOUBLE PRECISION, at DOUBLE PRECISION",
+    "judged": "scope TEXT, stage TEXT, usable INTEGER, unusable INTEGER, at DOUBLE PRECISION, "
+    "PRIMARY KEY (scope, stage)",
+}
+_ADD = (
+    "INSERT INTO {spent} VALUES (:scope, :requests, :cost, :reserved, {now}) "
+    "ON CONFLICT (scope) DO UPDATE SET requests = {spent}.requests + :requests, "
+    "cost_usd = {spent}.cost_usd + :cost, reserved_usd = {spent}.reserved_usd + :reserved, at = {now}"
+)
+_JUDGE = (
+    "INSERT INTO {judged} VALUES (:scope, :stage, :usable, :unusable, {now}) "
+    "ON CONFLICT (scope, stage) DO UPDATE SET usable = {judged}.usable + :usable, "
+    "unusable = {judged}.unusable + :unusable, at = {now} RETURNING usable, unusable"
+)
+# An entry from the future is of a clock that was ahead: what it left to wait counts from now.
+_FREE_AT = (
+    "{least}({rates}.free_at - {greatest}(0.0, {rates}.at - {now}), "
+    f"{{least}}({{rates}}.at, {{now}}) + {LONGEST_WAIT_S})"
+)

@@ -562,6 +562,9 @@ class _Run(Generic[T]):
                 self._spawn(self._look_again([work]))
                 continue
             slot = self._endpoint.take(work.ask)
+            if slot is None:
+                queue.appendleft(work)
+                continue
             task = asyncio.create_task(self._ask(work, slot))
             self._sending.add(task)
             task.add_done_callback(partial(self._left, slot))

@@ -97,8 +97,7 @@ class Pace:
 
     def delay(self) -> float:
         """Seconds until the next amount may start, 0.0 if now."""
-        now = self._clock()
-        return max(0.0, self._ledger.free_at(self._name, now=now) - now)
+        return max(0.0, self._ledger.delay(self._name, now=self._clock()))
 
     def take(self, amount: float = 1.0) -> None:
         """Use an amount now."""

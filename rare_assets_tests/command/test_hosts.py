@@ -6,9 +6,12 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import sqlalchemy
 
+from rare_assets.assets.asking import ledger_in
 from rare_assets.automation.instance import SHIPPED_YAML
 from rare_assets.files.processes import this_process
+from rare_assets.resources.instance_database import postgres_of
 from rare_assets.resources.leases import Watch
 from rare_assets_tests.support.hosts import Host
 
@@ -29,6 +32,7 @@ with dg.DagsterInstance.from_config(sys.argv[1]) as instance, Lease(instance, be
 LOOK = """
 import sys, time
 import dagster as dg
+from rare_assets.resources.instance_database import postgres_of
 from rare_assets.resources.leases import Watch
 watch, until = Watch(dead_after=2.0), time.monotonic() + 6
 with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
@@ -101,3 +105,19 @@ def test_on_its_own_machine_a_killed_process_is_known_to_be_gone_at_once(home):
         finally:
             alive.kill()
             killed.kill()
+
+
+def test_limits_are_counted_in_the_instances_postgres_where_it_has_one(home):
+    """By runs of whatever host; without Postgres in a file of the machine."""
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        ledgers = [ledger_in(instance, "a backfill", "questions") for _ in range(2)]
+        ledgers[0].add(requests=3)
+        assert ledgers[1].spent().requests == 3
+        file = Path(instance.storage_directory()) / "rare_assets_spent.sqlite3"
+        assert file.exists() == (postgres_of(instance) is None)
+        if connect := postgres_of(instance):
+            with connect() as database:
+                rows = database.execute(sqlalchemy.text("SELECT scope FROM rare_assets_spent"))
+                assert list(rows) == [("a backfill",)]
+        for ledger in ledgers:
+            ledger.close()

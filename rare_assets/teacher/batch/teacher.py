@@ -554,7 +554,10 @@ class _Run(Generic[T]):
                 break
             if self._endpoint.wait(work.ask) != 0.0:
                 break
-            slots[key] = self._endpoint.take(work.ask)
+            slot = self._endpoint.take(work.ask)
+            if slot is None:
+                break
+            slots[key] = slot
             requests[key] = work.attempts
             del self._todo[key]
             file.write(line)
