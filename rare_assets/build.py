@@ -1,89 +1,102 @@
 """The graph in one screen: which assets, checks, jobs and sensors there are, and what they talk to."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
-from rare_assets.assets.corpus_index import corpus_index
-from rare_assets.assets.corpus_report import FILE, FOLDER, corpus_report
-from rare_assets.assets.documents import corpus_files, documents
-from rare_assets.assets.exports import data_card, exports
-from rare_assets.assets.hard_negatives import hard_negatives
+from rare_assets.assets.corpus_index import corpus_index_asset
+from rare_assets.assets.corpus_report import FILE, FOLDER, corpus_report_asset
+from rare_assets.assets.documents import corpus_files_asset, documents_asset
+from rare_assets.assets.exports import data_card_asset, exports_assets
+from rare_assets.assets.hard_negatives import hard_negatives_asset
 from rare_assets.assets.pilot import FILE as PILOT_FILE
 from rare_assets.assets.pilot import FOLDER as PILOT_FOLDER
-from rare_assets.assets.pilot import pilot
-from rare_assets.assets.questions import questions
-from rare_assets.assets.reasoning import reasoning
-from rare_assets.automation.jobs import jobs
-from rare_assets.automation.schedules import schedules
-from rare_assets.automation.sensors import sensors
+from rare_assets.assets.pilot import pilot_asset
+from rare_assets.assets.questions import questions_asset
+from rare_assets.assets.reasoning import reasoning_asset
+from rare_assets.automation.jobs import jobs_of
+from rare_assets.automation.schedules import schedules_of
+from rare_assets.automation.sensors import sensors_of
 from rare_assets.checks.asset_checks import asset_checks
 from rare_assets.checks.exports import export_checks
-from rare_assets.exports.folder import CARD
-from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage, TeacherModel
+from rare_assets.exports.folder import CARD as CARD_FILE
+from rare_assets.resources.configurable import (
+    Bm25Retriever,
+    Corpus,
+    Storage,
+    TeacherModel,
+    fields_by_setting,
+)
 from rare_assets.resources.dagster_internals import one_process_executor
+from rare_assets.resources.dataset import SHIPPED, UNNAMED, Configs, Dataset
 from rare_assets.resources.io_manager import ParquetIOManager
 from rare_assets.schemas import TABLES
 from rare_assets.settings import Settings
-from rare_assets.stages.exports import CARD_KEY, KEYS
-from rare_assets.stages.options import check_run_config
+from rare_assets.stages.exports import CARD, export_keys
+from rare_assets.stages.options import run_config_check
 
 
-def build_resources(overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The resources by key, those given in `overrides` replaced whole.
+def build_resources(
+    overrides: Mapping[str, Any] | None = None,
+    dataset: Dataset = UNNAMED,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The resources by what the graph calls them, those given in `overrides` replaced whole.
 
     A replaced `storage` is also the one that the others write to.
+
+    Args:
+        overrides: resources by `storage`, `corpus`, `teacher`, `retriever`, `io_manager`.
+        dataset: whose.
+        settings: of its own, by name (`rare_assets.settings`); the rest comes from the environment.
     """
-    given = dict(overrides or {})
-    storage = given.get("storage", Storage())
+    given, own = dict(overrides or {}), dict(settings or {})
+
+    def made(kind: type[Any], **fields: Any) -> Any:
+        names = fields_by_setting(kind)
+        return kind(**fields, **{names[name]: own[name] for name in own if name in names})
+
+    storage = given.get("storage") or made(Storage, dataset=dataset.name)
     return {
         "storage": storage,
-        "corpus": Corpus(),
-        "teacher": TeacherModel(storage=storage),
-        "retriever": Bm25Retriever(storage=storage),
+        "corpus": made(Corpus),
+        "teacher": made(TeacherModel, storage=storage),
+        "retriever": made(Bm25Retriever, storage=storage, dataset=dataset.name),
         "io_manager": ParquetIOManager(storage=storage),
         **given,
     }
 
 
-def linked_to_code(assets: list[Any]) -> list[Any]:
-    """The assets, each with a link in the UI to the lines that define it."""
-    with warnings.catch_warnings():
-        # The links are a beta in this Dagster; nothing but the UI depends on them.
-        warnings.filterwarnings("ignore", category=dg.BetaWarning)
-        return list(dg.with_source_code_references(assets))
-
-
-def located(assets: list[Any], resources: Mapping[str, Any]) -> list[Any]:
+def located(assets: list[Any], resources: Mapping[str, Any], dataset: Dataset) -> list[Any]:
     """The assets, each with the folder or URL where it lies, as far as settings and resources tell.
 
     Settings that can't be used fail the run, with their own error, and never the loading.
     """
     try:
-        places = {"corpus_files": resources["corpus"].source().url}
+        places = {dataset.key("corpus_files"): resources["corpus"].source().url}
         folders = set(TABLES)
         if not (resources["retriever"].elasticsearch_url or Settings().elasticsearch_url):
             folders.add("corpus_index")
         storage = resources["storage"].location
-        places |= {name: f"{storage}/{name}/" for name in folders}
-        places |= {key.to_user_string(): f"{storage}/exports/{name}/" for name, key in KEYS.items()}
-        places[CARD_KEY.to_user_string()] = f"{storage}/exports/{CARD}"
-        places["corpus_report"] = f"{storage}/{FOLDER}/{FILE}"
-        places["pilot"] = f"{storage}/{PILOT_FOLDER}/{PILOT_FILE}"
+        places |= {dataset.key(name): f"{storage}/{name}/" for name in folders}
+        places |= {key: f"{storage}/exports/{name}/" for name, key in export_keys(dataset).items()}
+        places[dataset.key(*CARD)] = f"{storage}/exports/{CARD_FILE}"
+        places[dataset.key("corpus_report")] = f"{storage}/{FOLDER}/{FILE}"
+        places[dataset.key("pilot")] = f"{storage}/{PILOT_FOLDER}/{PILOT_FILE}"
     except (AttributeError, ValueError):
         # Resources of somebody's own need not say.
         return assets
 
     def with_uri(spec: dg.AssetSpec) -> dg.AssetSpec:
-        place = places.get(spec.key.to_user_string())
+        place = places.get(spec.key)
         return spec.merge_attributes(metadata={"dagster/uri": place}) if place else spec
 
     return list(dg.map_asset_specs(with_uri, assets))
 
 
-def with_engines(assets: list[Any], resources: Mapping[str, Any]) -> list[Any]:
+def with_engines(assets: list[Any], resources: Mapping[str, Any], dataset: Dataset) -> list[Any]:
     """The assets, each with the kind of what it works with, as far as settings and resources tell.
 
     Settings that can't be used fail the run, with their own error, and never the loading.
@@ -97,36 +110,90 @@ def with_engines(assets: list[Any], resources: Mapping[str, Any]) -> list[Any]:
         return assets
     index, teacher = "elasticsearch" if url else "polars", "openai" if model else "llamacpp"
     kinds = {
-        "corpus_index": index,
-        "hard_negatives": index,
-        "questions": teacher,
-        "reasoning": teacher,
+        dataset.key("corpus_index"): index,
+        dataset.key("hard_negatives"): index,
+        dataset.key("questions"): teacher,
+        dataset.key("reasoning"): teacher,
     }
 
     def with_kind(spec: dg.AssetSpec) -> dg.AssetSpec:
-        kind = kinds.get(spec.key.to_user_string())
+        kind = kinds.get(spec.key)
         return spec.merge_attributes(kinds={kind}) if kind else spec
 
     return list(dg.map_asset_specs(with_kind, assets))
 
 
-def build_defs(*, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
-    """The whole code location.
+def build_defs(
+    *,
+    name: str | None = None,
+    key_prefix: str | Sequence[str] | None = None,
+    resource_keys: Mapping[str, str] | None = None,
+    partitions_name: str | None = None,
+    pools: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    executor: dg.ExecutorDefinition | None = None,
+    alone: bool = False,
+    resource_overrides: Mapping[str, Any] | None = None,
+) -> dg.Definitions:
+    """The definitions of one corpus, which `dg.Definitions.merge` puts beside others.
+
+    Nothing of them holds for other assets of a code location: their IO manager and executor are those
+    of their own assets and jobs.
 
     Args:
-        resource_overrides: resources to use instead of the shipped ones, by key (`storage`,
-            `corpus`, `teacher`, `retriever`, `io_manager`): other settings, or other classes.
+        name: of the dataset; what is not given follows from it. None for the one corpus without a name.
+        key_prefix: of the asset keys; default, the name.
+        resource_keys: by `storage`, `corpus`, `teacher`, `retriever`, `io_manager`; default,
+            `<name>__storage`, ...
+        partitions_name: of the shards; default, `<name>_rare_document_shards`.
+        pools: by `teacher` and `index`; default, `<name>_teacher` and `<name>_index`.
+        settings: of this corpus, by name (`source`, `storage`, `model`, ...: those of the environment,
+            without RARE_, in lower case); the rest comes from the environment.
+        executor: of its jobs; default, one process a run, since its steps follow each other anyway, and
+            each would take seconds to start.
+        alone: nothing else is in the code location, whose runs of assets take the executor, too.
+        resource_overrides: resources to use instead of the shipped ones (by `storage`, `corpus`,
+            `teacher`, `retriever`, `io_manager`): other settings, or other classes.
     """
-    resources = build_resources(resource_overrides)
-    assets = [corpus_files, documents, corpus_index, questions, hard_negatives, reasoning]
-    assets += [exports, data_card, corpus_report, pilot]
-    return dg.Definitions(
-        assets=linked_to_code(with_engines(located(assets, resources), resources)),
-        asset_checks=[*asset_checks, *export_checks],
-        jobs=jobs,
-        schedules=schedules,
-        sensors=sensors,
-        resources=resources,
-        # One process a run: its steps follow each other anyway, and each would take seconds to start.
-        executor=one_process_executor(check_run_config),
+    dataset = Dataset.of(
+        name,
+        key_prefix=key_prefix,
+        resource_keys=resource_keys,
+        partitions_name=partitions_name,
+        pools=pools,
     )
+    configs = SHIPPED
+    resources = build_resources(resource_overrides, dataset, settings)
+    executor = executor or one_process_executor(run_config_check(dataset, configs))
+    assets = build_assets(dataset, configs, getattr(resources["teacher"], "prompts", None))
+    jobs = jobs_of(dataset, executor)
+    keys = {key for asset in assets for key in asset.keys}
+    return dg.Definitions(
+        assets=with_engines(located(assets, resources, dataset), resources, dataset),
+        asset_checks=[*asset_checks(dataset), *export_checks(dataset)],
+        jobs=list(jobs.values()),
+        schedules=schedules_of(dataset, jobs),
+        sensors=sensors_of(dataset, jobs, keys),
+        resources={dataset.resource(role): resource for role, resource in resources.items()},
+        executor=executor if alone else None,
+        metadata=dataset.metadata,
+    )
+
+
+def build_assets(dataset: Dataset, configs: Configs, prompts: str | None) -> list[Any]:
+    """The assets of a dataset; `prompts` is the folder of templates of its own."""
+    with warnings.catch_warnings():
+        # The links to the code are a beta in this Dagster; nothing but the UI depends on them.
+        warnings.filterwarnings("ignore", category=dg.BetaWarning)
+        return [
+            corpus_files_asset(dataset),
+            documents_asset(dataset),
+            corpus_index_asset(dataset, configs),
+            questions_asset(dataset, configs, prompts),
+            hard_negatives_asset(dataset, configs),
+            reasoning_asset(dataset, configs, prompts),
+            exports_assets(dataset, configs),
+            data_card_asset(dataset, configs),
+            corpus_report_asset(dataset),
+            pilot_asset(dataset, configs),
+        ]

@@ -2,4 +2,4 @@
 
 from rare_assets.build import build_defs
 
-defs = build_defs()
+defs = build_defs(alone=True)

@@ -17,7 +17,7 @@ import pytest
 
 from rare_assets.automation.instance import GRAPH_PAGE
 from rare_assets.checks.by_table import CHECKS
-from rare_assets.resources.partitions import document_shards
+from rare_assets.resources.dataset import UNNAMED
 from rare_assets.schemas import TABLES
 from rare_assets.settings import SAMPLE_CORPUS
 from rare_assets.storage.tables import ParquetTables
@@ -196,7 +196,7 @@ def attempts(deployment, asset):
 
 def test_a_fresh_server_has_the_shards_and_shows_the_state_of_their_files(page, deployment):
     with deployment.instance() as instance:
-        assert instance.get_dynamic_partitions(document_shards.name) == list(SHARDS)
+        assert instance.get_dynamic_partitions(UNNAMED.partitions_name) == list(SHARDS)
     page.goto(f"{deployment.server.url}/assets/corpus_files?view=events")
     see(page, "shards/new", exact=True)
     for shard in SHARDS:
@@ -391,7 +391,7 @@ def slow_shard(deployment):
     # In this order: a sensor registers what is there.
     (deployment.source / SLOW).unlink()
     with deployment.instance() as instance:
-        instance.delete_dynamic_partition(document_shards.name, SLOW)
+        instance.delete_dynamic_partition(UNNAMED.partitions_name, SLOW)
 
 
 def test_a_run_terminated_on_its_page_ends_before_its_work_is_done_and_keeps_its_answers(
@@ -444,7 +444,7 @@ def ill_shard(deployment):
     with deployment.instance() as instance:
         for shard in (WELL, ILL):
             (deployment.source / shard).unlink()
-            instance.delete_dynamic_partition(document_shards.name, shard)
+            instance.delete_dynamic_partition(UNNAMED.partitions_name, shard)
 
 
 def test_a_failed_shard_of_a_backfill_stops_no_other_and_is_run_again_for_what_it_lacks(

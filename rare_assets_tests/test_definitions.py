@@ -217,7 +217,7 @@ def test_a_resource_given_replaces_the_shipped_one_for_all_that_use_it():
     resources = build_defs(resource_overrides={"storage": mine}).resources
     assert resources["storage"] is mine
     assert resources["teacher"].storage is mine
-    assert resources["io_manager"].storage is mine
+    assert resources["rare_io_manager"].storage is mine
 
 
 @pytest.mark.parametrize("module", ["rare_assets.definitions", "rare_assets.command.cli"])

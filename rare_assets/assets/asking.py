@@ -35,14 +35,16 @@ PROMPTS = {
 TEACHER_STOPPED = "teacher_stopped"
 
 
-def code_version(version: str, prompt: Literal["doc2query", "reason_distill"]) -> str:
+def code_version(
+    version: str, prompt: Literal["doc2query", "reason_distill"], prompts: str | None
+) -> str:
     """An asset's code version with its prompt's fingerprint, so that another prompt shows as unsynced.
 
     Read once, when definitions load. Settings or templates that can't be used fail the run, with
     their own error, and never the loading.
     """
     try:
-        templates = load_templates(Settings().prompts)
+        templates = load_templates(prompts or Settings().prompts)
     except ValueError:
         return f"{version}+unusable"
     return f"{version}+{getattr(templates, prompt).fingerprint}"

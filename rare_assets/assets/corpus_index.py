@@ -8,7 +8,6 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from rare_assets.assets.documents import documents
 from rare_assets.assets.step_progress import seldom
 from rare_assets.assets.unsynced import report_unsynced, version_of
 from rare_assets.catalog.metadata import OWNERS, PREVIEW_CHARS, arranged, made_with
@@ -20,9 +19,9 @@ from rare_assets.corpus.languages import (
 )
 from rare_assets.files.stored_bytes import StorageDamaged
 from rare_assets.resources.configurable import Bm25Retriever, Storage
+from rare_assets.resources.dataset import Configs, Dataset, bind, code_reference
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.partitions import registered_shards
-from rare_assets.resources.pools import INDEX_POOL
 from rare_assets.retriever import (
     REJECTS,
     Bm25,
@@ -70,22 +69,9 @@ def require_documents(engine: Retriever, storage: Storage, missing: list[str]) -
         )
 
 
-@dg.asset(
-    deps=[dg.AssetDep(documents, partition_mapping=dg.AllPartitionMapping())],
-    group_name="rare_data",
-    owners=OWNERS,
-    tags={"cost": "none"},
-    # A sync is free and finds what a shard's own runs can't see: documents made anew since.
-    freshness_policy=dg.FreshnessPolicy.time_window(
-        warn_window=timedelta(days=7), fail_window=timedelta(days=30)
-    ),
-    # No automation condition on it nor on what follows, which costs money: an update of the index would
-    # request every shard again. The sensor `index_follows_documents` looks at what is stored.
-    code_version="1",
-    pool=INDEX_POOL,
-)
 def corpus_index(
     context: dg.AssetExecutionContext,
+    dataset: Dataset,
     config: CorpusIndexConfig,
     retriever: Bm25Retriever,
     storage: Storage,
@@ -104,7 +90,7 @@ def corpus_index(
     """
     with failures_told():
         tables = storage.tables()
-        registered = registered_shards(context.instance)
+        registered = registered_shards(context.instance, dataset)
         with retriever.open() as engine:
             held = held_by(engine)
         held_shards = held.shards if held is not None else {}
@@ -152,12 +138,34 @@ def corpus_index(
             tables.write_file(states, tables.root / "corpus_index" / "shards.parquet")
             rejects = keep_rejects(tables, report)
             negatives = find_standing(tables, registered, engine, held, report.state)
-        version = version_of(context.instance, held, report.state)
-        report_unsynced(context.instance, negatives, version, report.state)
+        version = version_of(context.instance, dataset, held, report.state)
+        report_unsynced(context.instance, dataset, negatives, version, report.state)
         return dg.MaterializeResult(
             metadata=_metadata(report, missing, rejects, negatives, config),
             data_version=version.now,
         )
+
+
+def corpus_index_asset(dataset: Dataset, configs: Configs) -> dg.AssetsDefinition:
+    """Return the asset of a dataset's index."""
+    documents = dataset.key("documents")
+    return dg.asset(
+        key=dataset.key("corpus_index"),
+        deps=[dg.AssetDep(documents, partition_mapping=dg.AllPartitionMapping())],
+        group_name=dataset.named("rare_data"),
+        owners=OWNERS,
+        tags={"cost": "none"},
+        # A sync is free and finds what a shard's own runs can't see: documents made anew since.
+        freshness_policy=dg.FreshnessPolicy.time_window(
+            warn_window=timedelta(days=7), fail_window=timedelta(days=30)
+        ),
+        # No automation condition on it nor on what follows, which costs money: an update of the index
+        # would request every shard again. The sensor `index_follows_documents` looks at what is stored.
+        code_version="1",
+        pool=dataset.pools["index"],
+        io_manager_key=dataset.resource("io_manager"),
+        metadata=code_reference(corpus_index),
+    )(bind(corpus_index, dataset, configs))
 
 
 def keep_rejects(tables: ParquetTables, report: SyncReport) -> pl.DataFrame:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
-from rare_assets.assets.reasoning import reasoning
 from rare_assets.catalog.corpus_report.figures import Figures, gather
 from rare_assets.catalog.corpus_report.page import DayCost, Exported, StageCost, page
 from rare_assets.catalog.metadata import OWNERS
@@ -16,6 +15,7 @@ from rare_assets.exports.folder import OutFolder
 from rare_assets.exports.formats import FORMATS
 from rare_assets.exports.options import ExportError, ExportOptions
 from rare_assets.resources.configurable import Storage, TeacherModel
+from rare_assets.resources.dataset import Dataset, bind, code_reference
 from rare_assets.resources.partitions import registered_shards
 from rare_assets.stages.cost import ASKED_TABLES, PAID_TABLES, spent, spent_by_day
 from rare_assets.storage.tables import ParquetTables
@@ -37,6 +37,7 @@ def make_report(
     shards: Sequence[str],
     teacher: TeacherModel,
     instance: dg.DagsterInstance,
+    dataset: Dataset,
 ) -> Report:
     """Count what is stored of these shards, and make the page. Asks no model.
 
@@ -50,7 +51,7 @@ def make_report(
     for table in ASKED_TABLES:
         usage = spent(tables, shards, prices, [table])
         costs.append(StageCost(table, usage.prompt_tokens, usage.completion_tokens, usage.cost_usd))
-    days = [DayCost(*each) for each in spent_by_day(instance, PAID_TABLES)]
+    days = [DayCost(*each) for each in spent_by_day(instance, dataset, PAID_TABLES)]
     exported = Counter[str]()
     with Export(tables, None, ExportOptions()) as export:
         for each in export.all_written():
@@ -67,16 +68,8 @@ def write_report(report: Report, folder: str, name: str) -> str:
     return str(out.path(name))
 
 
-@dg.asset(
-    deps=[reasoning],
-    group_name="reports",
-    kinds={"html"},
-    owners=OWNERS,
-    tags={"cost": "none"},
-    code_version="1",
-)
 def corpus_report(
-    context: dg.AssetExecutionContext, storage: Storage, teacher: TeacherModel
+    context: dg.AssetExecutionContext, dataset: Dataset, storage: Storage, teacher: TeacherModel
 ) -> dg.MaterializeResult:
     """One self-contained page on all that is stored: totals, rejects, distributions, cost, fifty examples.
 
@@ -88,12 +81,28 @@ def corpus_report(
     """
     started = time.monotonic()
     tables = storage.tables()
-    report = make_report(tables, registered_shards(context.instance), teacher, context.instance)
+    shards = registered_shards(context.instance, dataset)
+    report = make_report(tables, shards, teacher, context.instance, dataset)
     try:
         place = write_report(report, str(tables.root / FOLDER), FILE)
     except ExportError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     return dg.MaterializeResult(metadata=_metadata(report, place, time.monotonic() - started))
+
+
+def corpus_report_asset(dataset: Dataset) -> dg.AssetsDefinition:
+    """Return the asset of a dataset's report."""
+    return dg.asset(
+        key=dataset.key("corpus_report"),
+        deps=[dataset.key("reasoning")],
+        group_name=dataset.named("reports"),
+        kinds={"html"},
+        owners=OWNERS,
+        tags={"cost": "none"},
+        code_version="1",
+        io_manager_key=dataset.resource("io_manager"),
+        metadata=code_reference(corpus_report),
+    )(bind(corpus_report, dataset))
 
 
 def _metadata(report: Report, place: str, seconds: float) -> dict[str, Any]:

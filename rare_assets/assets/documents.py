@@ -31,9 +31,10 @@ from rare_assets.operators.read_documents import (
     without_file,
 )
 from rare_assets.resources.configurable import Corpus, Storage
+from rare_assets.resources.dataset import Dataset, bind, code_reference
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
-from rare_assets.resources.partitions import document_shards, registered_shards
+from rare_assets.resources.partitions import registered_shards
 from rare_assets.schemas import Documents, Produced
 from rare_assets.stages.provenance import documents_from, documents_without_file, was_read
 from rare_assets.stages.source_states import report_changes, shard_sizes, source_states
@@ -42,46 +43,52 @@ from rare_assets.storage.tables import ParquetTables
 # Reasons for which a row is left out, since another row of the shard has its text or its id.
 DUPLICATES = ("duplicate_text", "duplicate_id")
 
-CORPUS_FILES_SPEC = dg.AssetSpec(
-    "corpus_files",
-    description="""The source files: rows (.jsonl, .ndjson, .json, .parquet, .arrow, .feather, .csv, .tsv) and texts (.txt, .md, .html,
+CORPUS_FILES = """The source files: rows (.jsonl, .ndjson, .json, .parquet, .arrow, .feather, .csv, .tsv) and texts (.txt, .md, .html,
 .pdf, .docx).
 
 They lie where `RARE_SOURCE` says. One file is one shard; a file of more rows than `RARE_ROWS_PER_SHARD` is several; many
 text files, or hundreds of small data files, share a shard (`RARE_FILES_PER_SHARD`).
 The sensor `watch_corpus`, `rare-assets run` and `rare-assets register` register the shards of new files.
 
-**Observe** to see which files are new, changed or gone, and which are made; `watch_corpus` does it by itself.""",
-    group_name="rare_data",
-    kinds={"file"},
-    owners=OWNERS,
-    partitions_def=document_shards,
-)
+**Observe** to see which files are new, changed or gone, and which are made; `watch_corpus` does it by itself."""
 
 
-def _observe_files(
-    context: dg.AssetExecutionContext, corpus: Corpus, storage: Storage
+def observe_files(
+    context: dg.AssetExecutionContext, dataset: Dataset, corpus: Corpus, storage: Storage
 ) -> Iterator[dg.ObserveResult]:
     """Scan the source. Registers nothing."""
     tables, source = storage.tables(), corpus.source()
     try:
-        scan = scan_source(source, tables, registered_shards(context.instance), watching=True)
+        scan = scan_source(
+            source, tables, registered_shards(context.instance, dataset), watching=True
+        )
         states = source_states(scan, tables, [])
         sizes = shard_sizes(source, scan)
     except SourceError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
-    report_changes(states, context.instance)
+    report_changes(states, context.instance, dataset)
     yield dg.ObserveResult(
         data_version=dg.DataVersion(states.data_version), metadata=states.metadata(sizes)
     )
 
 
-with warnings.catch_warnings():
-    # A beta in this Dagster: without it, the files have no button to observe them, and no more.
-    warnings.filterwarnings("ignore", category=dg.BetaWarning)
-    corpus_files = dg.multi_observable_source_asset(
-        specs=[CORPUS_FILES_SPEC], name="corpus_files", description="Scan the source."
-    )(_observe_files)
+def corpus_files_asset(dataset: Dataset) -> dg.AssetsDefinition:
+    """Return the asset of a dataset's source files."""
+    spec = dg.AssetSpec(
+        dataset.key("corpus_files"),
+        description=CORPUS_FILES,
+        group_name=dataset.named("rare_data"),
+        kinds={"file"},
+        owners=OWNERS,
+        partitions_def=dataset.partitions,
+        metadata=code_reference(observe_files),
+    )
+    with warnings.catch_warnings():
+        # A beta in this Dagster: without it, the files have no button to observe them, and no more.
+        warnings.filterwarnings("ignore", category=dg.BetaWarning)
+        return dg.multi_observable_source_asset(
+            specs=[spec], name=dataset.op("corpus_files"), description="Scan the source."
+        )(bind(observe_files, dataset))
 
 
 class ReadShard(NamedTuple):
@@ -166,17 +173,6 @@ def _not_read(
     )
 
 
-@dg.asset(
-    partitions_def=document_shards,
-    deps=[corpus_files],
-    group_name="rare_data",
-    kinds={"polars", "parquet"},
-    freshness_policy=FRESHNESS,
-    owners=OWNERS,
-    tags={"cost": "none"},
-    code_version=READER_VERSION,
-    metadata=definition_metadata("documents"),
-)
 def documents(
     context: dg.AssetExecutionContext, corpus: Corpus, storage: Storage
 ) -> dg.MaterializeResult[ShardTable]:
@@ -215,3 +211,20 @@ def documents(
             seconds=time.monotonic() - started,
             chart=histogram(words, "words in a document"),
         )
+
+
+def documents_asset(dataset: Dataset) -> dg.AssetsDefinition:
+    """Return the asset of a dataset's documents."""
+    return dg.asset(
+        key=dataset.key("documents"),
+        partitions_def=dataset.partitions,
+        deps=[dataset.key("corpus_files")],
+        group_name=dataset.named("rare_data"),
+        kinds={"polars", "parquet"},
+        freshness_policy=FRESHNESS,
+        owners=OWNERS,
+        tags={"cost": "none"},
+        code_version=READER_VERSION,
+        io_manager_key=dataset.resource("io_manager"),
+        metadata=definition_metadata("documents", dataset) | code_reference(documents),
+    )(bind(documents, dataset))

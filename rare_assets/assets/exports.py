@@ -6,7 +6,6 @@ from typing import Any
 
 import dagster as dg
 
-from rare_assets.assets.reasoning import reasoning
 from rare_assets.catalog.metadata import OWNERS
 from rare_assets.exports.card import Cost, summed_counts, write_card
 from rare_assets.exports.complete import complete
@@ -15,44 +14,19 @@ from rare_assets.exports.formats import FORMATS
 from rare_assets.exports.options import SPLITS, ExportError
 from rare_assets.exports.shard_files import Written
 from rare_assets.resources.configurable import Storage, TeacherModel
-from rare_assets.resources.partitions import document_shards
+from rare_assets.resources.dataset import Configs, Dataset, bind, code_reference
 from rare_assets.stages.cost import spent
-from rare_assets.stages.exports import CARD_KEY, GROUP, KEYS, ExportConfig
+from rare_assets.stages.exports import CARD, GROUP, ExportConfig, export_keys
 
 
-# No IO manager has a part in them: they are files for others to read.
-@dg.multi_asset(
-    name="exports",
-    specs=[
-        dg.AssetSpec(
-            KEYS[each.name],
-            # Questions with their documents and negatives are read, too: they stand behind it.
-            deps=[reasoning],
-            description=f"""{each.description}
-
-**A row** is a question with its documents, or one of its answers, as the trainer's loader reads it, in
-`<storage>/exports/{each.name}/<split>/<shard>`. Documents, their twins and near-duplicates stay in one split.
-
-**Cost:** none, no model is asked. **Rerun** freely: the same tables and options give the same files, each
-replaced whole. **Resume** what was stopped by materializing the shard again. `data_card` completes the folder.""",
-            group_name=GROUP,
-            kinds={each.extension.lstrip(".")},
-            owners=OWNERS,
-            tags={"cost": "none"},
-            code_version=str(each.version),
-        )
-        for each in FORMATS.values()
-    ],
-    partitions_def=document_shards,
-    can_subset=True,
-)
 def exports(
-    context: dg.AssetExecutionContext, config: ExportConfig, storage: Storage
+    context: dg.AssetExecutionContext, dataset: Dataset, config: ExportConfig, storage: Storage
 ) -> Iterator[dg.MaterializeResult]:
     """Write a shard's training files in the chosen formats."""
     started = time.monotonic()
     shard = context.partition_key
-    chosen = [name for name, key in KEYS.items() if key in context.selected_asset_keys]
+    keys = export_keys(dataset)
+    chosen = [name for name, key in keys.items() if key in context.selected_asset_keys]
     try:
         with Export(storage.tables(), None, config.options(), chosen) as export:
             export.prepare([shard])
@@ -63,19 +37,42 @@ def exports(
     seconds = time.monotonic() - started
     for name, each in written.items():
         yield dg.MaterializeResult(
-            asset_key=KEYS[name], metadata=_metadata(each, f"{place}/{name}", seconds)
+            asset_key=keys[name], metadata=_metadata(each, f"{place}/{name}", seconds)
         )
 
 
-@dg.asset(
-    key=CARD_KEY,
-    deps=[dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping()) for key in KEYS.values()],
-    group_name=GROUP,
-    kinds={"markdown"},
-    owners=OWNERS,
-    tags={"cost": "none"},
-    code_version="1",
-)
+def exports_assets(dataset: Dataset, configs: Configs) -> dg.AssetsDefinition:
+    """Return the assets of a dataset's training files. No IO manager has a part in them: they are files
+    for others to read."""
+    keys = export_keys(dataset)
+    return dg.multi_asset(
+        name=dataset.op("exports"),
+        specs=[
+            dg.AssetSpec(
+                keys[each.name],
+                # Questions with their documents and negatives are read, too: they stand behind it.
+                deps=[dataset.key("reasoning")],
+                description=f"""{each.description}
+
+**A row** is a question with its documents, or one of its answers, as the trainer's loader reads it, in
+`<storage>/exports/{each.name}/<split>/<shard>`. Documents, their twins and near-duplicates stay in one split.
+
+**Cost:** none, no model is asked. **Rerun** freely: the same tables and options give the same files, each
+replaced whole. **Resume** what was stopped by materializing the shard again. `data_card` completes the folder.""",
+                group_name=dataset.named(GROUP),
+                kinds={each.extension.lstrip(".")},
+                owners=OWNERS,
+                tags={"cost": "none"},
+                code_version=str(each.version),
+                metadata=code_reference(exports),
+            )
+            for each in FORMATS.values()
+        ],
+        partitions_def=dataset.partitions,
+        can_subset=True,
+    )(bind(exports, dataset, configs))
+
+
 def data_card(
     context: dg.AssetExecutionContext,
     config: ExportConfig,
@@ -111,6 +108,24 @@ def data_card(
             "card": dg.MetadataValue.md(text.split("---", 2)[-1]),
         }
     )
+
+
+def data_card_asset(dataset: Dataset, configs: Configs) -> dg.AssetsDefinition:
+    """Return the asset of a dataset's data card."""
+    return dg.asset(
+        key=dataset.key(*CARD),
+        deps=[
+            dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping())
+            for key in export_keys(dataset).values()
+        ],
+        group_name=dataset.named(GROUP),
+        kinds={"markdown"},
+        owners=OWNERS,
+        tags={"cost": "none"},
+        code_version="1",
+        io_manager_key=dataset.resource("io_manager"),
+        metadata=code_reference(data_card),
+    )(bind(data_card, dataset, configs))
 
 
 def _formats(written: list[Written]) -> dg.TableMetadataValue:

@@ -8,7 +8,6 @@ import dagster as dg
 import polars as pl
 
 from rare_assets.assets.asking import ask
-from rare_assets.assets.corpus_index import corpus_index
 from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog.charts import histogram
 from rare_assets.catalog.metadata import OWNERS, definition_metadata, materialized, spread
@@ -24,10 +23,9 @@ from rare_assets.operators.bm25_hard_neg import (
 from rare_assets.operators.judge import with_verdicts
 from rare_assets.operators.templates import load_templates
 from rare_assets.resources.configurable import Bm25Retriever, Storage, TeacherModel
+from rare_assets.resources.dataset import Configs, Dataset, bind, code_reference
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
-from rare_assets.resources.partitions import document_shards
-from rare_assets.resources.pools import INDEX_POOL
 from rare_assets.retriever import IndexState
 from rare_assets.stages.hard_negatives import HardNegativesConfig
 from rare_assets.stages.provenance import (
@@ -113,19 +111,9 @@ def earlier_negatives(
         return None
 
 
-@dg.asset(
-    partitions_def=document_shards,
-    deps=[corpus_index],
-    group_name="rare_data",
-    kinds={"parquet"},
-    owners=OWNERS,
-    tags={"cost": "none", "operator": "bm25_hard_neg"},
-    code_version="1",
-    pool=INDEX_POOL,
-    metadata=definition_metadata("hard_negatives"),
-)
 def hard_negatives(
     context: dg.AssetExecutionContext,
+    dataset: Dataset,
     config: HardNegativesConfig,
     retriever: Bm25Retriever,
     teacher: TeacherModel,
@@ -145,7 +133,7 @@ def hard_negatives(
     """
     with failures_told():
         started = time.monotonic()
-        refuse_if_blocked(context, storage.tables(), "documents", "questions")
+        refuse_if_blocked(context, dataset, storage.tables(), "documents", "questions")
         content_hash = storage.content_hash("documents", context.partition_key)
         with retriever.open() as engine:
             state = engine.state()
@@ -207,3 +195,21 @@ def hard_negatives(
             ),
             documents=documents,
         )
+
+
+def hard_negatives_asset(dataset: Dataset, configs: Configs) -> dg.AssetsDefinition:
+    """Return the asset of a dataset's hard negatives."""
+    return dg.asset(
+        key=dataset.key("hard_negatives"),
+        partitions_def=dataset.partitions,
+        ins={"questions": dg.AssetIn(key=dataset.key("questions"))},
+        deps=[dataset.key("corpus_index")],
+        group_name=dataset.named("rare_data"),
+        kinds={"parquet"},
+        owners=OWNERS,
+        tags={"cost": "none", "operator": "bm25_hard_neg"},
+        code_version="1",
+        pool=dataset.pools["index"],
+        io_manager_key=dataset.resource("io_manager"),
+        metadata=definition_metadata("hard_negatives", dataset) | code_reference(hard_negatives),
+    )(bind(hard_negatives, dataset, configs))

@@ -7,7 +7,6 @@ from typing import Any
 import dagster as dg
 
 from rare_assets.assets.asking import ledger_in, once, wait_for
-from rare_assets.assets.documents import CORPUS_FILES_SPEC
 from rare_assets.catalog.metadata import OWNERS
 from rare_assets.corpus.formats import SourceError
 from rare_assets.exports.folder import OutFolder
@@ -16,6 +15,7 @@ from rare_assets.pilot.corpus import PilotCorpus, PilotError
 from rare_assets.pilot.page import dollars, duration, page
 from rare_assets.pilot.run import Pilot, PilotRun
 from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage, TeacherModel
+from rare_assets.resources.dataset import Configs, Dataset, bind, code_reference
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.tags import BACKFILL_TAG
 from rare_assets.stages.pilot import PilotConfig
@@ -31,15 +31,6 @@ def write_pilot(pilot: Pilot, origin: Mapping[str, str], folder: str, name: str)
     return str(out.path(name))
 
 
-@dg.asset(
-    deps=[CORPUS_FILES_SPEC],
-    group_name="pilot",
-    kinds={"html"},
-    owners=OWNERS,
-    tags={"cost": "teacher"},
-    code_version="1",
-    pool="teacher",
-)
 def pilot(
     context: dg.AssetExecutionContext,
     config: PilotConfig,
@@ -92,6 +83,22 @@ def pilot(
     if len(problems) == len(made.trials):
         raise dg.Failure(next(iter(problems.values())), allow_retries=False)
     return dg.MaterializeResult(metadata=_metadata(made, place, time.monotonic() - started))
+
+
+def pilot_asset(dataset: Dataset, configs: Configs) -> dg.AssetsDefinition:
+    """Return the asset of a dataset's pilot."""
+    return dg.asset(
+        key=dataset.key("pilot"),
+        deps=[dataset.key("corpus_files")],
+        group_name=dataset.named("pilot"),
+        kinds={"html"},
+        owners=OWNERS,
+        tags={"cost": "teacher"},
+        code_version="1",
+        pool=dataset.pools["teacher"],
+        io_manager_key=dataset.resource("io_manager"),
+        metadata=code_reference(pilot),
+    )(bind(pilot, dataset, configs))
 
 
 def _metadata(made: Pilot, place: str, seconds: float) -> dict[str, Any]:

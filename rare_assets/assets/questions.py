@@ -1,6 +1,7 @@
 """The questions: Doc2Query, a teacher's question and scenario for each document."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -16,26 +17,18 @@ from rare_assets.operators.fitting import foreseen
 from rare_assets.operators.reason_distill import NoReferences, require_given_answers
 from rare_assets.operators.templates import load_templates
 from rare_assets.resources.configurable import Storage, TeacherModel
+from rare_assets.resources.dataset import Configs, Dataset, bind, code_reference
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
-from rare_assets.resources.partitions import document_shards
-from rare_assets.stages.hard_negatives import HardNegativesConfig
+from rare_assets.stages.options import options_in
 from rare_assets.stages.provenance import questions_from
 from rare_assets.stages.questions import QuestionsConfig
 
 
-@dg.asset(
-    partitions_def=document_shards,
-    group_name="rare_data",
-    kinds={"parquet"},
-    owners=OWNERS,
-    tags={"cost": "teacher", "operator": "doc2query"},
-    code_version=code_version("1", "doc2query"),
-    pool="teacher",
-    metadata=definition_metadata("questions"),
-)
 def questions(
     context: dg.AssetExecutionContext,
+    dataset: Dataset,
+    configs: Configs,
     config: QuestionsConfig,
     teacher: TeacherModel,
     storage: Storage,
@@ -54,10 +47,19 @@ def questions(
     """
     with failures_told():
         started = time.monotonic()
-        refuse_if_blocked(context, storage.tables(), "documents")
+        refuse_if_blocked(context, dataset, storage.tables(), "documents")
         rows = documents.collect()
         templates = load_templates(teacher.prompts_folder)
-        _refuse_sampling_without_answers(context, rows)
+        later = {
+            stage: options_in(context.run.run_config, stage, dataset, configs)
+            for stage in ("hard_negatives", "reasoning")
+        }
+        _refuse_sampling_without_answers(later["reasoning"], rows)
+        # The window that reasoning will have to keep to, and the negatives that it shows.
+        bounded, num_neg = (
+            later["reasoning"]["max_context_tokens"] is not None,
+            later["hard_negatives"]["num_neg"],
+        )
         produced, usage = ask(
             context,
             teacher,
@@ -72,7 +74,7 @@ def questions(
             refresh=config.refresh,
             retry_rejects=config.retry_rejects,
             mode=config.mode,
-            foresee=lambda window: foreseen(rows, *_reasoning_bounds(context, window)),
+            foresee=lambda window: foreseen(rows, None if bounded else window, num_neg),
             judge_at_once=False,
         )
         if said := say_left_out(produced.rows.height, produced.rejects):
@@ -104,31 +106,30 @@ def questions(
         )
 
 
-def _refuse_sampling_without_answers(
-    context: dg.AssetExecutionContext, documents: pl.DataFrame
-) -> None:
-    """Refuse what the run's reasoning would refuse, before questions are paid for. Raises dg.Failure."""
-    ops: dict[str, Any] = dict(context.run.run_config).get("ops") or {}  # type: ignore[assignment]
-    given = (ops.get("reasoning") or {}).get("config") or {}
-    samples = given.get("rejection_samples") or 0
+def questions_asset(dataset: Dataset, configs: Configs, prompts: str | None) -> dg.AssetsDefinition:
+    """Return the asset of a dataset's questions; `prompts` is the folder of templates of its own."""
+    return dg.asset(
+        key=dataset.key("questions"),
+        partitions_def=dataset.partitions,
+        ins={"documents": dg.AssetIn(key=dataset.key("documents"))},
+        group_name=dataset.named("rare_data"),
+        kinds={"parquet"},
+        owners=OWNERS,
+        tags={"cost": "teacher", "operator": "doc2query"},
+        code_version=code_version("1", "doc2query", prompts),
+        pool=dataset.pools["teacher"],
+        io_manager_key=dataset.resource("io_manager"),
+        metadata=definition_metadata("questions", dataset) | code_reference(questions),
+    )(bind(questions, dataset, configs))
+
+
+def _refuse_sampling_without_answers(given: Mapping[str, Any], documents: pl.DataFrame) -> None:
+    """Refuse what the run's reasoning, with these options, would refuse, before questions are paid for.
+    Raises dg.Failure."""
+    samples = given["rejection_samples"]
     try:
         if isinstance(samples, int):
-            judges = bool(given.get("judge_answers"))
+            judges = bool(given["judge_answers"])
             require_given_answers(documents, samples, judges=judges)
     except NoReferences as error:
         raise dg.Failure(str(error), allow_retries=False) from None
-
-
-def _reasoning_bounds(
-    context: dg.AssetExecutionContext, window: int | None
-) -> tuple[int | None, int]:
-    """The window that reasoning will have to keep to, None if it need not, and its negatives."""
-    ops: dict[str, Any] = dict(context.run.run_config).get("ops") or {}  # type: ignore[assignment]
-    given = {
-        name: (ops.get(name) or {}).get("config") or {} for name in ("hard_negatives", "reasoning")
-    }
-    bounded = given["reasoning"].get("max_context_tokens") is not None
-    num_neg = given["hard_negatives"].get(
-        "num_neg", HardNegativesConfig.model_fields["num_neg"].default
-    )
-    return None if bounded else window, num_neg

@@ -25,26 +25,16 @@ from rare_assets.operators.reason_distill import (
 )
 from rare_assets.operators.templates import load_templates
 from rare_assets.resources.configurable import Storage, TeacherModel
+from rare_assets.resources.dataset import Configs, Dataset, bind, code_reference
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
-from rare_assets.resources.partitions import document_shards
 from rare_assets.stages.provenance import reasoning_from, with_unanswered
 from rare_assets.stages.reasoning import ReasoningConfig
 
 
-@dg.asset(
-    partitions_def=document_shards,
-    group_name="rare_data",
-    kinds={"parquet"},
-    freshness_policy=FRESHNESS,
-    owners=OWNERS,
-    tags={"cost": "teacher", "operator": "reason_distill"},
-    code_version=code_version("1", "reason_distill"),
-    pool="teacher",
-    metadata=definition_metadata("reasoning"),
-)
 def reasoning(
     context: dg.AssetExecutionContext,
+    dataset: Dataset,
     config: ReasoningConfig,
     teacher: TeacherModel,
     storage: Storage,
@@ -64,7 +54,9 @@ def reasoning(
     """
     with failures_told():
         started = time.monotonic()
-        refuse_if_blocked(context, storage.tables(), "documents", "questions", "hard_negatives")
+        refuse_if_blocked(
+            context, dataset, storage.tables(), "documents", "questions", "hard_negatives"
+        )
         asked = questions.collect()
         templates = load_templates(teacher.prompts_folder)
         try:
@@ -118,3 +110,24 @@ def reasoning(
             options=config,
             chart=histogram(lengths, "words in a chain of reasoning"),
         )
+
+
+def reasoning_asset(dataset: Dataset, configs: Configs, prompts: str | None) -> dg.AssetsDefinition:
+    """Return the asset of a dataset's reasoning; `prompts` is the folder of templates of its own."""
+    return dg.asset(
+        key=dataset.key("reasoning"),
+        partitions_def=dataset.partitions,
+        ins={
+            name: dg.AssetIn(key=dataset.key(name))
+            for name in ("documents", "questions", "hard_negatives")
+        },
+        group_name=dataset.named("rare_data"),
+        kinds={"parquet"},
+        freshness_policy=FRESHNESS,
+        owners=OWNERS,
+        tags={"cost": "teacher", "operator": "reason_distill"},
+        code_version=code_version("1", "reason_distill", prompts),
+        pool=dataset.pools["teacher"],
+        io_manager_key=dataset.resource("io_manager"),
+        metadata=definition_metadata("reasoning", dataset) | code_reference(reasoning),
+    )(bind(reasoning, dataset, configs))

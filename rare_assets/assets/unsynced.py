@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import dagster as dg
 
-from rare_assets.resources.partitions import document_shards
+from rare_assets.resources.dataset import Dataset
 from rare_assets.resources.tags import DATA_VERSION_TAG, input_version_tag
 
 if TYPE_CHECKING:
     from rare_assets.retriever import IndexState
     from rare_assets.stages.standing import Negatives
 
-CORPUS_INDEX, HARD_NEGATIVES = dg.AssetKey("corpus_index"), dg.AssetKey("hard_negatives")
-INDEX_TAG = input_version_tag(CORPUS_INDEX)
 EVENTS_AT_ONCE = 100
 
 
@@ -32,14 +30,16 @@ class Version(NamedTuple):
     is_kept: bool
 
 
-def version_of(instance: dg.DagsterInstance, before: IndexState | None, now: IndexState) -> Version:
+def version_of(
+    instance: dg.DagsterInstance, dataset: Dataset, before: IndexState | None, now: IndexState
+) -> Version:
     """Return the data version of a synced index: the last one while it ranks as it did.
 
     Args:
         before: what it held before the sync; None if there was none that was whole.
         now: what it holds.
     """
-    event = instance.get_latest_materialization_event(CORPUS_INDEX)
+    event = instance.get_latest_materialization_event(dataset.key("corpus_index"))
     last = event.asset_materialization if event is not None else None
     version = (last.tags or {}).get(DATA_VERSION_TAG) if last is not None else None
     if version is None or (before is not None and before.bm25 != now.bm25):
@@ -49,6 +49,7 @@ def version_of(instance: dg.DagsterInstance, before: IndexState | None, now: Ind
 
 def report_unsynced(
     instance: dg.DagsterInstance,
+    dataset: Dataset,
     negatives: Mapping[str, Negatives],
     version: Version,
     index: IndexState,
@@ -68,32 +69,33 @@ def report_unsynced(
         for shard, found in negatives.items()
         if not (version.is_kept and found.stand and found.stood)
     ]
-    statuses = instance.get_status_by_partition(HARD_NEGATIVES, doubtful, document_shards) or {}
+    asset, index_tag = dataset.key("hard_negatives"), input_version_tag(dataset.key("corpus_index"))
+    statuses = instance.get_status_by_partition(asset, doubtful, dataset.partitions) or {}
     made = {s for s in doubtful if statuses.get(s) is dg.AssetPartitionStatus.MATERIALIZED}
     if not made:
         return
     events = instance.event_log_storage.get_latest_storage_id_by_partition(
-        HARD_NEGATIVES, dg.DagsterEventType.ASSET_MATERIALIZATION, made
+        asset, dg.DagsterEventType.ASSET_MATERIALIZATION, made
     )
     storage_ids = sorted(events.values())
     for first in range(0, len(storage_ids), EVENTS_AT_ONCE):
         some = storage_ids[first : first + EVENTS_AT_ONCE]
-        ids = dg.AssetRecordsFilter(HARD_NEGATIVES, storage_ids=some)
+        ids = dg.AssetRecordsFilter(asset, storage_ids=some)
         for record in instance.fetch_materializations(ids, limit=len(some)).records:
             made_last = record.asset_materialization
             assert made_last is not None
             found = negatives[made_last.partition or ""]
             tags = made_last.tags or {}
-            is_shown = tags.get(INDEX_TAG) == version.now.value
+            is_shown = tags.get(index_tag) == version.now.value
             if tags.get(DATA_VERSION_TAG) != found.content_hash or is_shown == found.stand:
                 continue
             said = version.now.value if found.stand else f"before {index.fingerprint}"
             instance.report_runless_asset_event(
                 dg.AssetMaterialization(
-                    HARD_NEGATIVES,
+                    asset,
                     description=made_last.description,
                     partition=made_last.partition,
                     metadata=made_last.metadata,
-                    tags={**tags, INDEX_TAG: said},
+                    tags={**tags, index_tag: said},
                 )
             )

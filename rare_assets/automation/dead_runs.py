@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from rare_assets.resources.dataset import Dataset
 from rare_assets.resources.leases import Watch
 
 SECONDS = 15
@@ -9,13 +10,6 @@ SECONDS = 15
 _watch = Watch()
 
 
-@dg.sensor(
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    minimum_interval_seconds=SECONDS,
-    description="Costs nothing: marks the runs of a 'rare-assets run' as failed whose process, or host, has "
-    "given no sign of life for two minutes, and frees their places in pools and in the queue. Runs "
-    "that a launcher started are left to it. On by default.",
-)
 def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Reads the leases of unfinished runs from the instance's storage."""
     ended = _watch.end_dead_runs(context.instance)
@@ -23,3 +17,16 @@ def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         return dg.SkipReason("Nobody has left runs behind.")
     context.log.warning(f"Ended {len(ended)} runs whose command is gone: {', '.join(ended)}.")
     return dg.SkipReason(f"Ended {len(ended)} runs whose command is gone.")
+
+
+def dead_runs_sensor(dataset: Dataset) -> dg.SensorDefinition:
+    """Return a dataset's sensor that ends dead runs, whichever dataset they are of."""
+    sensor = dg.sensor(
+        name=dataset.named("dead_runs"),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=SECONDS,
+        description="Costs nothing: marks the runs of a 'rare-assets run' as failed whose process, or host, has "
+        "given no sign of life for two minutes, and frees their places in pools and in the queue. Runs "
+        "that a launcher started are left to it. On by default.",
+    )
+    return sensor(dead_runs)

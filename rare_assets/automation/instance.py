@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import dagster as dg
 from filelock import FileLock
 
 from rare_assets.resources import dagster_internals
+from rare_assets.resources.dataset import UNNAMED
 from rare_assets.resources.partitions import registered_shards
-from rare_assets.resources.pools import POOLS
 from rare_assets.resources.tags import (
     COMMAND_TAG,
     LEASE_TAG,
@@ -101,7 +102,7 @@ def _make_databases(home: Path) -> None:
         if not made.exists():
             with dg.DagsterInstance.get() as instance:
                 instance.get_runs(limit=1)
-                registered_shards(instance)
+                registered_shards(instance, UNNAMED)
                 instance.all_instigator_state()
             made.touch()
 
@@ -139,8 +140,8 @@ def code_origin(job: str) -> Any:
     return dagster_internals.code_origin(job, "rare_assets.definitions")
 
 
-def open_pools(instance: dg.DagsterInstance, at_once: int) -> list[str]:
-    """Give each pool room for so many steps at once, as RARE_SHARDS_AT_ONCE asks for.
+def open_pools(instance: dg.DagsterInstance, at_once: int, pools: Collection[str]) -> list[str]:
+    """Give each of these pools room for so many steps at once, as RARE_SHARDS_AT_ONCE asks for.
 
     A limit that somebody has set, in the UI or by `dagster instance concurrency`, stays; one that
     this function has set follows the setting, down to the default limit of dagster.yaml.
@@ -150,9 +151,9 @@ def open_pools(instance: dg.DagsterInstance, at_once: int) -> list[str]:
     storage = instance.event_log_storage
     limits = {pool.name: pool for pool in storage.get_pool_limits()}
     default = instance.global_op_concurrency_default_limit
-    ours = instance.run_storage.get_cursor_values(set(map(_pool_cursor, POOLS)))
+    ours = instance.run_storage.get_cursor_values(set(map(_pool_cursor, pools)))
     too_low = []
-    for name in POOLS:
+    for name in pools:
         pool = limits.get(name)
         set_by_us = pool is not None and ours.get(_pool_cursor(name)) == str(pool.limit)
         if pool is not None and not pool.from_default and not set_by_us:

@@ -5,11 +5,38 @@ backfill over all shards needs no job: it makes documents per shard, the index o
 """
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import dagster as dg
 
+from rare_assets.resources.dataset import Dataset
 from rare_assets.settings import Settings
+
+
+class _Job(NamedTuple):
+    assets: tuple[str, ...]
+    description: str
+
+
+JOBS = {
+    "documents_job": _Job(("documents",), "Read one shard of the source files. Costs nothing."),
+    "corpus_index_job": _Job(
+        ("corpus_index",),
+        "Sync the BM25 index with the documents of all shards. Costs nothing.",
+    ),
+    "questions_job": _Job(
+        ("documents", "questions"),
+        "Read one shard and write its questions. Costs one request a document that was never asked "
+        "about.",
+    ),
+    "rare_job": _Job(
+        ("questions", "hard_negatives", "reasoning"),
+        "Questions, hard negatives and reasoning of one shard; needs its documents and the index. "
+        "Costs two requests a document that was never asked about.",
+    ),
+}
+Jobs = Mapping[str, Any]
 
 
 def job_tags(job: str) -> dict[str, Any]:
@@ -24,31 +51,15 @@ def job_tags(job: str) -> dict[str, Any]:
     return tags
 
 
-documents_job = dg.define_asset_job(
-    "documents_job",
-    tags=job_tags("documents_job"),
-    selection=dg.AssetSelection.assets("documents"),
-    description="Read one shard of the source files. Costs nothing.",
-)
-corpus_index_job = dg.define_asset_job(
-    "corpus_index_job",
-    tags=job_tags("corpus_index_job"),
-    selection=dg.AssetSelection.assets("corpus_index"),
-    description="Sync the BM25 index with the documents of all shards. Costs nothing.",
-)
-questions_job = dg.define_asset_job(
-    "questions_job",
-    tags=job_tags("questions_job"),
-    selection=dg.AssetSelection.assets("documents", "questions"),
-    description="Read one shard and write its questions. Costs one request a document that was "
-    "never asked about.",
-)
-rare_job = dg.define_asset_job(
-    "rare_job",
-    tags=job_tags("rare_job"),
-    selection=dg.AssetSelection.assets("questions", "hard_negatives", "reasoning"),
-    description="Questions, hard negatives and reasoning of one shard; needs its documents and the "
-    "index. Costs two requests a document that was never asked about.",
-)
-
-jobs = [documents_job, corpus_index_job, questions_job, rare_job]
+def jobs_of(dataset: Dataset, executor: dg.ExecutorDefinition) -> Jobs:
+    """Return a dataset's jobs by what they are called where there is one dataset alone."""
+    return {
+        name: dg.define_asset_job(
+            dataset.named(name),
+            selection=dg.AssetSelection.assets(*(dataset.key(asset) for asset in job.assets)),
+            description=job.description,
+            tags=job_tags(dataset.named(name)),
+            executor_def=executor,
+        )
+        for name, job in JOBS.items()
+    }

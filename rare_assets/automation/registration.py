@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from rare_assets.corpus.scan import Scan
 from rare_assets.corpus.source import CorpusSource
-from rare_assets.resources.partitions import SHARDS, add_shards
+from rare_assets.resources.dataset import Dataset
+from rare_assets.resources.partitions import add_shards
 from rare_assets.stages.source_states import report_states, source_states
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def register(
     source: CorpusSource,
     tables: ParquetTables,
     instance: dg.DagsterInstance,
+    dataset: Dataset,
     *,
     remove_deleted: bool,
 ) -> list[str]:
@@ -31,11 +33,11 @@ def register(
     Returns the keys that were removed.
     """
     if scan.new:
-        add_shards(instance, scan.new)
+        add_shards(instance, scan.new, dataset)
     removed = remove_tables(scan, tables, remove_deleted=remove_deleted)
     for shard in removed:
-        instance.delete_dynamic_partition(SHARDS, shard)
-    report_states(source_states(scan, tables, removed), source, scan, instance)
+        instance.delete_dynamic_partition(dataset.partitions_name, shard)
+    report_states(source_states(scan, tables, removed), source, scan, instance, dataset)
     return removed
 
 

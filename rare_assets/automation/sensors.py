@@ -5,20 +5,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections.abc import Set
 
 import dagster as dg
 import polars as pl
 
-from rare_assets.automation.dead_runs import dead_runs
-from rare_assets.automation.jobs import corpus_index_job, questions_job
+from rare_assets.automation.dead_runs import dead_runs_sensor
+from rare_assets.automation.jobs import Jobs
 from rare_assets.automation.registration import remove_tables, say_gone
-from rare_assets.automation.watch import tell_failures
+from rare_assets.automation.watch import tell_failures_sensor
 from rare_assets.corpus.formats import SourceError
 from rare_assets.corpus.scan import Scan, scan_source
 from rare_assets.corpus.source import Shard
 from rare_assets.files.stored_bytes import StorageDamaged
 from rare_assets.resources.configurable import FIRST_WAIT, Bm25Retriever, Corpus, Storage
-from rare_assets.resources.partitions import document_shards, registered_shards
+from rare_assets.resources.dataset import Dataset, bind
+from rare_assets.resources.partitions import registered_shards
 from rare_assets.retriever import IndexMissing
 from rare_assets.stages.corpus_index import shards_to_index
 from rare_assets.stages.source_states import is_read, report_states, source_states
@@ -34,8 +36,7 @@ UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-READING_JOBS = {"documents_job", "questions_job", "corpus_index_job"}
-READING_ASSETS = {dg.AssetKey("documents"), dg.AssetKey("corpus_index")}
+READING_JOBS = ("documents_job", "questions_job", "corpus_index_job")
 # A tick has a minute, in which the daemon makes a few runs a second.
 RUNS_PER_TICK = 100
 # Each look reads the footer of a stored file, from an object store perhaps.
@@ -111,31 +112,26 @@ def due_shards(
 
 
 def _partitions(
-    scan: Scan, removed: list[str]
+    dataset: Dataset, scan: Scan, removed: list[str]
 ) -> list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest]:
     return [
-        *([document_shards.build_add_request(scan.new)] if scan.new else []),
-        *([document_shards.build_delete_request(removed)] if removed else []),
+        *([dataset.partitions.build_add_request(scan.new)] if scan.new else []),
+        *([dataset.partitions.build_delete_request(removed)] if removed else []),
     ]
 
 
-@dg.sensor(
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    minimum_interval_seconds=WATCH_SECONDS,
-    description="Costs nothing: registers the shards of new source files, and shows in corpus_files "
-    "which files are new, changed, gone or made, so that documents of changed files are unsynced. "
-    "Removes the shards of gone files where RARE_REMOVE_DELETED_SHARDS is set. Makes no table.",
-)
 def watch_corpus(
-    context: dg.SensorEvaluationContext, corpus: Corpus, storage: Storage
+    context: dg.SensorEvaluationContext, dataset: Dataset, corpus: Corpus, storage: Storage
 ) -> dg.SensorResult | dg.SkipReason:
     """Scans the source; opens only files that changed since the last scan."""
     tables, source = storage.tables(), corpus.source()
     try:
-        scan = scan_source(source, tables, registered_shards(context.instance), watching=True)
+        scan = scan_source(
+            source, tables, registered_shards(context.instance, dataset), watching=True
+        )
         removed = remove_tables(scan, tables, remove_deleted=corpus.removes_deleted_shards)
         states = source_states(scan, tables, removed)
-        reported = report_states(states, source, scan, context.instance)
+        reported = report_states(states, source, scan, context.instance, dataset)
     except SourceError as error:
         return dg.SkipReason(f"The source can't be read: {error}")
     gone = say_gone(scan, removed)
@@ -145,28 +141,17 @@ def watch_corpus(
     news = f"{'Changed' if reported or scan.new else 'Nothing has changed'}: {counts}."
     return dg.SensorResult(
         skip_reason=dg.SkipReason(" ".join(filter(None, [news, gone]))),
-        dynamic_partitions_requests=_partitions(scan, removed),
+        dynamic_partitions_requests=_partitions(dataset, scan, removed),
     )
 
 
-@dg.sensor(
-    job=questions_job,
-    default_status=dg.DefaultSensorStatus.STOPPED,
-    minimum_interval_seconds=NEW_SHARDS_SECONDS,
-    # The UI shows a sensor's description as plain text.
-    description="Costs money once it is on: registers the shards of new source files and requests "
-    "documents and questions for them and for changed files, one teacher request per document that "
-    f"was never asked about, at most {RUNS_PER_TICK} runs a tick. Tells which files are gone, and "
-    "removes their shards where RARE_REMOVE_DELETED_SHARDS is set. The index, hard negatives and "
-    "reasoning follow from a backfill or 'rare-assets run'. Off by default.",
-)
 def new_shards(
-    context: dg.SensorEvaluationContext, corpus: Corpus, storage: Storage
+    context: dg.SensorEvaluationContext, dataset: Dataset, corpus: Corpus, storage: Storage
 ) -> dg.SensorResult | dg.SkipReason:
     """Scans the source; opens only files that changed since the last scan."""
     tables = storage.tables()
     try:
-        scan = scan_source(corpus.source(), tables, registered_shards(context.instance))
+        scan = scan_source(corpus.source(), tables, registered_shards(context.instance, dataset))
     except SourceError as error:
         return dg.SkipReason(f"The source can't be read: {error}")
     removed = remove_tables(scan, tables, remove_deleted=corpus.removes_deleted_shards)
@@ -189,40 +174,37 @@ def new_shards(
     return dg.SensorResult(
         run_requests=requests,
         skip_reason=None if requests else dg.SkipReason(" ".join(filter(None, [news, gone]))),
-        dynamic_partitions_requests=_partitions(scan, removed),
+        dynamic_partitions_requests=_partitions(dataset, scan, removed),
         cursor=handled.store(versions),
     )
 
 
-def _is_under_way(instance: dg.DagsterInstance) -> bool:
+def _is_under_way(instance: dg.DagsterInstance, dataset: Dataset) -> bool:
     """Return True if a run is reading documents or syncing the index, or is about to."""
     unfinished = dg.RunsFilter(statuses=UNFINISHED)
+    jobs = {dataset.named(job) for job in READING_JOBS}
+    assets = {dataset.key("documents"), dataset.key("corpus_index")}
     return any(
-        run.job_name in READING_JOBS or READING_ASSETS & (run.asset_selection or set())
+        run.job_name in jobs or assets & (run.asset_selection or set())
         for run in instance.get_runs(unfinished)
     )
 
 
-@dg.sensor(
-    job=corpus_index_job,
-    default_status=dg.DefaultSensorStatus.STOPPED,
-    minimum_interval_seconds=FOLLOW_SECONDS,
-    description="Costs nothing: syncs the index whenever it does not hold the stored documents of all "
-    "shards, once none is being read. Off by default: a backfill and 'rare-assets run' sync it "
-    "themselves. Nothing that asks the teacher is ever requested by it.",
-)
 def index_follows_documents(
-    context: dg.SensorEvaluationContext, storage: Storage, retriever: Bm25Retriever
+    context: dg.SensorEvaluationContext,
+    dataset: Dataset,
+    storage: Storage,
+    retriever: Bm25Retriever,
 ) -> dg.SensorResult | dg.SkipReason:
     """Compares the footers of the stored documents with the index; looks only where a file changed."""
     tables = storage.tables()
-    registered = sorted(registered_shards(context.instance))
+    registered = sorted(registered_shards(context.instance, dataset))
     stored = sorted(tables.stored_versions("documents").items())
     # A sync that failed is not requested again until something changes.
     seen = hashlib.sha256(json.dumps([registered, stored]).encode()).hexdigest()[:16]
     if seen == context.cursor:
         return dg.SkipReason("No documents have changed since the last look.")
-    if _is_under_way(context.instance):
+    if _is_under_way(context.instance, dataset):
         return dg.SkipReason("Documents are being read, or the index is being synced.")
     with retriever.open(first_wait=FIRST_WAIT) as engine:
         try:
@@ -236,9 +218,48 @@ def index_follows_documents(
             skip_reason=dg.SkipReason(f"The index holds the {len(wanted):,} shards as stored."),
             cursor=seen,
         )
-    config = {} if state is None else {"corpus_index": {"config": state.bm25._asdict()}}
+    config = {}
+    if state is not None:
+        config = {dataset.op("corpus_index"): {"config": state.bm25._asdict()}}
     # It ranks as it did: options of a run by hand stay.
     return dg.SensorResult(run_requests=[dg.RunRequest(run_config={"ops": config})], cursor=seen)
 
 
-sensors = [watch_corpus, new_shards, index_follows_documents, tell_failures, dead_runs]
+def sensors_of(dataset: Dataset, jobs: Jobs, assets: Set[dg.AssetKey]) -> list[dg.SensorDefinition]:
+    """Return a dataset's sensors; `assets` are all that are its."""
+    watching = dg.sensor(
+        name=dataset.named("watch_corpus"),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=WATCH_SECONDS,
+        description="Costs nothing: registers the shards of new source files, and shows in corpus_files "
+        "which files are new, changed, gone or made, so that documents of changed files are unsynced. "
+        "Removes the shards of gone files where RARE_REMOVE_DELETED_SHARDS is set. Makes no table.",
+    )
+    requesting = dg.sensor(
+        name=dataset.named("new_shards"),
+        job=jobs["questions_job"],
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        minimum_interval_seconds=NEW_SHARDS_SECONDS,
+        # The UI shows a sensor's description as plain text.
+        description="Costs money once it is on: registers the shards of new source files and requests "
+        "documents and questions for them and for changed files, one teacher request per document that "
+        f"was never asked about, at most {RUNS_PER_TICK} runs a tick. Tells which files are gone, and "
+        "removes their shards where RARE_REMOVE_DELETED_SHARDS is set. The index, hard negatives and "
+        "reasoning follow from a backfill or 'rare-assets run'. Off by default.",
+    )
+    following = dg.sensor(
+        name=dataset.named("index_follows_documents"),
+        job=jobs["corpus_index_job"],
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        minimum_interval_seconds=FOLLOW_SECONDS,
+        description="Costs nothing: syncs the index whenever it does not hold the stored documents of all "
+        "shards, once none is being read. Off by default: a backfill and 'rare-assets run' sync it "
+        "themselves. Nothing that asks the teacher is ever requested by it.",
+    )
+    return [
+        watching(bind(watch_corpus, dataset)),
+        requesting(bind(new_shards, dataset)),
+        following(bind(index_follows_documents, dataset)),
+        tell_failures_sensor(dataset, assets),
+        dead_runs_sensor(dataset),
+    ]

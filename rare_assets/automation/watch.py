@@ -3,11 +3,12 @@
 import http.client
 import json
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any, NamedTuple
 
 import dagster as dg
 
+from rare_assets.resources.dataset import Dataset, bind
 from rare_assets.resources.failures import why_step_failed
 from rare_assets.resources.tags import PARTITION_TAG
 from rare_assets.settings import Settings
@@ -42,14 +43,9 @@ class Told(NamedTuple):
         return {"text": f"{self.severity}: {place}: {self.sentence} {self.link}", **content}
 
 
-@dg.sensor(
-    default_status=dg.DefaultSensorStatus.STOPPED,
-    minimum_interval_seconds=SECONDS,
-    description="Costs nothing: posts each failed run, and each check that does not pass, to "
-    "RARE_WEBHOOK_URL as JSON with shard, sentence and link, beginning when it is switched on. A "
-    "post that does not go through is tried again by the next tick. Off by default.",
-)
-def tell_failures(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+def tell_failures(
+    context: dg.SensorEvaluationContext, assets: Set[dg.AssetKey]
+) -> dg.SensorResult | dg.SkipReason:
     """Reads the event log since the last tick; its cursor is the last event that was told."""
     settings = Settings()
     if settings.webhook_url is None:
@@ -61,7 +57,7 @@ def tell_failures(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.S
             cursor=str(newest),
         )
     url = settings.webhook_url.get_secret_value()
-    found = _news(context, int(context.cursor), newest, settings.ui_url.rstrip("/"))
+    found = _news(context, assets, int(context.cursor), newest, settings.ui_url.rstrip("/"))
     sent = 0
     for told in found[:POSTS_PER_TICK]:
         try:
@@ -86,20 +82,25 @@ def tell_failures(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.S
     )
 
 
-def _news(context: dg.SensorEvaluationContext, after: int, until: int, ui: str) -> list[Told]:
-    """Return what failed in this code location after one event and until another, in order."""
+def _news(
+    context: dg.SensorEvaluationContext,
+    assets: Set[dg.AssetKey],
+    after: int,
+    until: int,
+    ui: str,
+) -> list[Told]:
+    """Return what failed of these assets after one event and until another, in order."""
     here = context.repository_def
     assert here is not None
-    ours = set(here.assets_defs_by_key)
     found = [
-        *_failed_checks(context.instance, after, ui, ours),
-        *_failed_runs(context.instance, after, ui, ours, set(here.job_names)),
+        *_failed_checks(context.instance, after, ui, assets),
+        *_failed_runs(context.instance, after, ui, assets, here),
     ]
     return sorted((told for told in found if told.storage_id <= until), key=lambda t: t.storage_id)
 
 
 def _failed_checks(
-    instance: dg.DagsterInstance, after: int, ui: str, ours: set[dg.AssetKey]
+    instance: dg.DagsterInstance, after: int, ui: str, ours: Set[dg.AssetKey]
 ) -> Iterator[Told]:
     checks = dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION, after_cursor=after)
     for record in instance.event_log_storage.get_event_records(checks, ascending=True):
@@ -123,18 +124,15 @@ def _failed_runs(
     instance: dg.DagsterInstance,
     after: int,
     ui: str,
-    ours: set[dg.AssetKey],
-    jobs: set[str],
+    ours: Set[dg.AssetKey],
+    here: dg.RepositoryDefinition,
 ) -> Iterator[Told]:
     failures = dg.RunStatusChangeRecordsFilter(
         dg.DagsterEventType.RUN_FAILURE, after_storage_id=after
     )
     for record in instance.fetch_run_status_changes(failures, RUNS_READ, ascending=True).records:
         run = instance.get_run_by_id(record.run_id)
-        if run is None or run.job_name not in jobs:
-            continue
-        # The UI's runs of assets have a job of one name in every code location.
-        if run.asset_selection and not run.asset_selection & ours:
+        if run is None or not _is_about(run, ours, here):
             continue
         yield Told(
             record.storage_id,
@@ -146,6 +144,17 @@ def _failed_runs(
             _sentence(_why(instance, record.run_id)),
             f"{ui}/runs/{record.run_id}",
         )
+
+
+def _is_about(run: dg.DagsterRun, ours: Set[dg.AssetKey], here: dg.RepositoryDefinition) -> bool:
+    """Return True if a run was to make or check any of these assets."""
+    # The UI's runs of assets have a job of one name in every code location.
+    if run.job_name not in here.job_names:
+        return False
+    if run.asset_selection or run.asset_check_selection:
+        made, checked = run.asset_selection or set(), run.asset_check_selection or set()
+        return bool(ours & {*made, *(check.asset_key for check in checked)})
+    return bool(ours & here.get_job(run.job_name).asset_layer.selected_asset_keys)
 
 
 def _why(instance: dg.DagsterInstance, run_id: str) -> str:
@@ -171,3 +180,16 @@ def _post(url: str, body: dict[str, Any]) -> None:
     request = urllib.request.Request(url, content, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=POST_SECONDS):
         pass
+
+
+def tell_failures_sensor(dataset: Dataset, assets: Set[dg.AssetKey]) -> dg.SensorDefinition:
+    """Return the sensor that tells what fails of a dataset's assets."""
+    sensor = dg.sensor(
+        name=dataset.named("tell_failures"),
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        minimum_interval_seconds=SECONDS,
+        description="Costs nothing: posts each failed run, and each check that does not pass, to "
+        "RARE_WEBHOOK_URL as JSON with shard, sentence and link, beginning when it is switched on. A "
+        "post that does not go through is tried again by the next tick. Off by default.",
+    )
+    return sensor(bind(tell_failures, dataset, assets=assets))

@@ -16,6 +16,7 @@ import dataframely as dy
 import polars as pl
 
 from rare_assets.catalog.worked_example import shortened, worked_example
+from rare_assets.resources.dataset import Dataset
 from rare_assets.resources.io_manager import ShardTable
 from rare_assets.schemas import TABLES, Produced
 from rare_assets.storage.tables import content_hash
@@ -74,12 +75,12 @@ def table_schema(schema: type[dy.Schema]) -> dg.TableSchema:
     )
 
 
-def column_lineage(schema: type[dy.Schema]) -> dg.TableColumnLineage:
+def column_lineage(schema: type[dy.Schema], dataset: Dataset) -> dg.TableColumnLineage:
     """Which upstream columns each column is computed from."""
     return dg.TableColumnLineage(
         {
             name: [
-                dg.TableColumnDep(asset_key=source.split(".")[0], column_name=source.split(".")[1])
+                dg.TableColumnDep(dataset.key(source.split(".")[0]), source.split(".")[1])
                 for source in _sources(column)
             ]
             for name, column in schema.columns().items()
@@ -88,13 +89,13 @@ def column_lineage(schema: type[dy.Schema]) -> dg.TableColumnLineage:
     )
 
 
-def definition_metadata(table: str) -> dict[str, Any]:
+def definition_metadata(table: str, dataset: Dataset) -> dict[str, Any]:
     """What the catalog shows of a table before anything has run."""
     schema = TABLES[table].schema
     return {
         "dagster/column_schema": table_schema(schema),
-        "dagster/column_lineage": column_lineage(schema),
-        "dagster/table_name": f"rare.{table}",
+        "dagster/column_lineage": column_lineage(schema, dataset),
+        "dagster/table_name": f"{dataset.named('rare')}.{table}",
     }
 
 

@@ -1,19 +1,14 @@
 """How Dagster runs the checks: all of a table in one step, for one shard or for all that are stored."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import dagster as dg
 
 from rare_assets.catalog.worked_example import literal
 from rare_assets.checks.by_table import CHECKS
-from rare_assets.checks.index import (
-    analyzer_fits_language,
-    index_holds_every_shard,
-    questions_distinct_across_shards,
-    texts_distinct_across_shards,
-)
+from rare_assets.checks.index import index_checks
 from rare_assets.checks.judgement import (
     EXAMPLES,
     UNJUDGEABLE,
@@ -26,14 +21,15 @@ from rare_assets.checks.judgement import (
 )
 from rare_assets.resources.configurable import Bm25Retriever, Storage
 from rare_assets.resources.dagster_internals import latest_target
-from rare_assets.resources.partitions import document_shards, registered_shards
+from rare_assets.resources.dataset import Dataset, bind
+from rare_assets.resources.partitions import registered_shards
 from rare_assets.schemas import TABLES
 
 MOST_FAILED_SHOWN = 20
 
 
-def table_checks(table: str) -> dg.AssetChecksDefinition:
-    """All checks of one table as one step, so that a shard is read once.
+def table_checks(table: str, dataset: Dataset) -> dg.AssetChecksDefinition:
+    """All checks of one table of a dataset as one step, so that a shard is read once.
 
     Run with a shard, the step judges that one. Run without, as by "Execute all", it judges every
     stored shard, one after the other, and reports each with its partition.
@@ -45,15 +41,14 @@ def table_checks(table: str) -> dg.AssetChecksDefinition:
         specs = [
             dg.AssetCheckSpec(
                 check.name,
-                asset=table,
+                asset=dataset.key(table),
                 description=describe(check),
                 blocking=check.blocking,
-                partitions_def=document_shards,
+                partitions_def=dataset.partitions,
             )
             for check in CHECKS[table]
         ]
 
-    @dg.multi_asset_check(name=f"{table}_checks", specs=specs, can_subset=True)
     def judge_table(
         context: dg.AssetCheckExecutionContext, storage: Storage, retriever: Bm25Retriever
     ) -> Iterator[Any]:
@@ -62,11 +57,18 @@ def table_checks(table: str) -> dg.AssetChecksDefinition:
         if context.op_execution_context.has_partition_key:
             shard = context.op_execution_context.partition_key
             stored = StoredShard(table, shard, storage.tables(), retriever)
-            yield from _judge_one(stored, checks)
+            yield from _judge_one(dataset.key(table), stored, checks)
         else:
-            yield from _judge_all(context, table, checks, storage, retriever)
+            shards = registered_shards(context.instance, dataset)
+            of_shards = (
+                StoredShard(table, shard, storage.tables(), retriever)
+                for shard in shards
+                if storage.tables().exists(table, shard)
+            )
+            yield from _judge_all(context.instance, dataset.key(table), checks, of_shards)
 
-    return judge_table
+    name = dataset.named(f"{table}_checks")
+    return dg.multi_asset_check(name=name, specs=specs, can_subset=True)(bind(judge_table, dataset))
 
 
 def describe(check: Check) -> str:
@@ -125,7 +127,9 @@ def _explained(rule: Rule, judgement: Judgement) -> dg.MetadataValue:
     )
 
 
-def _judge_one(stored: StoredShard, checks: list[Check]) -> Iterator[dg.AssetCheckResult]:
+def _judge_one(
+    asset: dg.AssetKey, stored: StoredShard, checks: list[Check]
+) -> Iterator[dg.AssetCheckResult]:
     """The checks of one shard.
 
     Raises:
@@ -138,7 +142,7 @@ def _judge_one(stored: StoredShard, checks: list[Check]) -> Iterator[dg.AssetChe
             errors.append(finding.sentence)
         yield dg.AssetCheckResult(
             passed=finding.passed,
-            asset_key=dg.AssetKey(stored.table),
+            asset_key=asset,
             check_name=check.name,
             severity=finding.severity,
             description=finding.sentence or None,
@@ -190,27 +194,23 @@ class _Tally:
 
 
 def _judge_all(
-    context: dg.AssetCheckExecutionContext,
-    table: str,
+    instance: dg.DagsterInstance,
+    asset: dg.AssetKey,
     checks: list[Check],
-    storage: Storage,
-    retriever: Bm25Retriever,
+    of_shards: Iterable[StoredShard],
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """The checks of every registered shard that has the table, one shard in memory at a time.
+    """The checks of all shards that have a table, one shard in memory at a time.
 
     Each is reported with its partition; the results of the run itself sum them up. They are
     evaluations and no `AssetCheckResult`: Dagster gives those the partition of the run, which has none.
     """
-    tables = storage.tables()
     tallies = {check.name: _Tally(check) for check in checks}
-    for shard in registered_shards(context.instance):
-        if not tables.exists(table, shard):
-            continue
-        target = latest_target(context.instance, dg.AssetKey(table), shard)
-        for check, finding in _findings(StoredShard(table, shard, tables, retriever), checks):
-            tallies[check.name].add(shard, finding)
+    for stored in of_shards:
+        target = latest_target(instance, asset, stored.shard)
+        for check, finding in _findings(stored, checks):
+            tallies[check.name].add(stored.shard, finding)
             evaluation = dg.AssetCheckEvaluation(
-                asset_key=dg.AssetKey(table),
+                asset_key=asset,
                 check_name=check.name,
                 passed=finding.passed,
                 metadata=evaluation_metadata(finding),
@@ -218,7 +218,7 @@ def _judge_all(
                 severity=finding.severity,
                 description=finding.sentence or None,
                 blocking=check.blocking,
-                partition=shard,
+                partition=stored.shard,
             )
             yield evaluation
     errors = []
@@ -227,7 +227,7 @@ def _judge_all(
             errors.append(f"{name}: {tally.sentence}")
         yield dg.AssetCheckEvaluation(
             passed=not (tally.errors or tally.warnings),
-            asset_key=dg.AssetKey(table),
+            asset_key=asset,
             check_name=name,
             severity=dg.AssetCheckSeverity.ERROR if tally.errors else dg.AssetCheckSeverity.WARN,
             description=tally.sentence,
@@ -241,13 +241,9 @@ def _judge_all(
             },
         )
     if errors:
-        raise dg.Failure(f"{table}, {chr(10).join(errors)}", allow_retries=False)
+        raise dg.Failure(f"{asset.path[-1]}, {chr(10).join(errors)}", allow_retries=False)
 
 
-asset_checks = [
-    *(table_checks(table) for table in TABLES),
-    index_holds_every_shard,
-    analyzer_fits_language,
-    texts_distinct_across_shards,
-    questions_distinct_across_shards,
-]
+def asset_checks(dataset: Dataset) -> list[dg.AssetChecksDefinition]:
+    """Return all checks of a dataset's tables and index."""
+    return [*(table_checks(table, dataset) for table in TABLES), *index_checks(dataset)]

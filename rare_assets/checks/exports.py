@@ -13,8 +13,8 @@ from rare_assets.exports.options import ExportOptions
 from rare_assets.exports.proof import prove, rows_of
 from rare_assets.exports.shard_files import COPIES, SIDECAR, Written
 from rare_assets.resources.configurable import Storage
-from rare_assets.resources.partitions import document_shards
-from rare_assets.stages.exports import CARD_KEY, KEYS
+from rare_assets.resources.dataset import Dataset, bind
+from rare_assets.stages.exports import CARD, export_keys
 
 ROWS_FIT = "rows_fit_format"
 
@@ -52,7 +52,8 @@ def broken_rows(export: Export, written: Written) -> dict[str, int]:
     return found
 
 
-def _row_checks() -> dg.AssetChecksDefinition:
+def _row_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
+    keys = export_keys(dataset)
     with warnings.catch_warnings():
         # Partitioned checks are a preview in this Dagster, as those of the tables.
         warnings.filterwarnings("ignore", category=dg.PreviewWarning)
@@ -63,18 +64,17 @@ def _row_checks() -> dg.AssetChecksDefinition:
                 description="Every row of the shard's files is as the trainer's loader wants it, and "
                 "the sidecar has the id of each. If not: the file was changed by something else; "
                 "materialize the shard again.",
-                partitions_def=document_shards,
+                partitions_def=dataset.partitions,
             )
-            for key in KEYS.values()
+            for key in keys.values()
         ]
 
-    @dg.multi_asset_check(name="exports_checks", specs=specs, can_subset=True)
     def exports_checks(
         context: dg.AssetCheckExecutionContext, storage: Storage
     ) -> Iterator[dg.AssetCheckResult]:
         """Read the files of a shard as their trainers do."""
         with Export(storage.tables(), None, ExportOptions()) as export:
-            for name, key in KEYS.items():
+            for name, key in keys.items():
                 if dg.AssetCheckKey(key, ROWS_FIT) not in context.selected_asset_check_keys:
                     continue
                 written = export.written(name, context.partition_key)
@@ -91,15 +91,12 @@ def _row_checks() -> dg.AssetChecksDefinition:
                     },
                 )
 
-    return exports_checks
+    name = dataset.named("exports_checks")
+    return dg.multi_asset_check(name=name, specs=specs, can_subset=True)(
+        bind(exports_checks, dataset)
+    )
 
 
-@dg.asset_check(
-    asset=CARD_KEY,
-    description="No document, twin, near-duplicate or passage of one parent is in two splits, none of "
-    "validation or test is a negative of a training row, and all files come from the same options. "
-    "If not: materialize the exports of all shards again with the same options.",
-)
 def splits_apart(storage: Storage) -> dg.AssetCheckResult:
     """Compare all written rows, and the documents they name, across the splits."""
     tables = storage.tables()
@@ -116,4 +113,12 @@ def splits_apart(storage: Storage) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=proof.holds, metadata=metadata)
 
 
-export_checks = [_row_checks(), splits_apart]
+def export_checks(dataset: Dataset) -> list[dg.AssetChecksDefinition]:
+    """Return the checks of a dataset's training files."""
+    splits = dg.asset_check(
+        asset=dataset.key(*CARD),
+        description="No document, twin, near-duplicate or passage of one parent is in two splits, none of "
+        "validation or test is a negative of a training row, and all files come from the same options. "
+        "If not: materialize the exports of all shards again with the same options.",
+    )
+    return [_row_checks(dataset), splits(bind(splits_apart, dataset))]

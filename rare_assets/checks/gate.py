@@ -11,6 +11,7 @@ import dagster as dg
 from rare_assets.checks.by_table import CHECKS
 from rare_assets.checks.judgement import StoredShard
 from rare_assets.corpus.ids import why_colliding
+from rare_assets.resources.dataset import Dataset
 from rare_assets.resources.partitions import registered_shards
 from rare_assets.storage.tables import ParquetTables
 
@@ -35,7 +36,7 @@ def why_blocked(stored: StoredShard, *checks: str) -> str | None:
 
 
 def refuse_if_blocked(
-    context: dg.AssetExecutionContext, tables: ParquetTables, *made_from: str
+    context: dg.AssetExecutionContext, dataset: Dataset, tables: ParquetTables, *made_from: str
 ) -> None:
     """Refuse to build on tables of this shard whose blocking checks fail, and on documents that share an
     id with another shard's, before anything is paid.
@@ -57,7 +58,7 @@ def refuse_if_blocked(
                 allow_retries=False,
             )
     if "documents" in made_from:
-        registered = registered_shards(context.instance)
+        registered = registered_shards(context.instance, dataset)
         if colliding := why_colliding(tables, shard, registered):
             raise dg.Failure(
                 f"documents: {colliding}\nNothing is made from the shard until that is mended.",

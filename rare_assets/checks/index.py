@@ -1,7 +1,7 @@
 """What holds for the index: it has every shard as stored now, no text stands in the corpus twice, and
 its analyzer is for the language of the documents."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import dagster as dg
@@ -14,6 +14,7 @@ from rare_assets.checks.question_quality import NEAR_DUPLICATE
 from rare_assets.checks.wording import word_set
 from rare_assets.corpus.languages import fitting_analyzer, sample_languages, unfitting
 from rare_assets.resources.configurable import Bm25Retriever, Storage
+from rare_assets.resources.dataset import Dataset, bind
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.partitions import registered_shards
 from rare_assets.retriever import IndexDamaged, IndexMissing, ShardContent
@@ -22,8 +23,6 @@ from rare_assets.stages.corpus_index import shards_to_index
 from rare_assets.storage.tables import UNREADABLE
 
 MOST_QUESTIONS = 200_000
-
-CORPUS_INDEX = dg.AssetKey("corpus_index")
 
 
 class Lag(NamedTuple):
@@ -44,29 +43,26 @@ def index_lag(wanted: Mapping[str, ShardContent], held: Mapping[str, str]) -> La
     )
 
 
-@dg.asset_check(
-    asset=CORPUS_INDEX,
-    description="The index holds every registered shard that has documents, as they are stored now, "
-    "and no other: no shard's documents are newer than it. If not: materialize corpus_index again, it "
-    "takes only what changed. Run this check by itself at any time, it costs nothing.",
-)
-@failures_told()
 def index_holds_every_shard(
-    context: dg.AssetCheckExecutionContext, storage: Storage, retriever: Bm25Retriever
+    context: dg.AssetCheckExecutionContext,
+    dataset: Dataset,
+    storage: Storage,
+    retriever: Bm25Retriever,
 ) -> dg.AssetCheckResult:
     """Compares the index's own state with the files' footers, whatever the clocks say."""
-    registered = registered_shards(context.instance)
-    with retriever.open() as engine:
-        try:
-            held = engine.state().shards
-            damage: dict[str, str] = {}
-        except IndexDamaged as error:
-            held, damage = {}, {"damaged": str(error)}
-        except IndexMissing:
-            held, damage = {}, {}
-    wanted = shards_to_index(storage.tables(), list(registered), held).contents
+    with failures_told():
+        registered = registered_shards(context.instance, dataset)
+        with retriever.open() as engine:
+            try:
+                held = engine.state().shards
+                damage: dict[str, str] = {}
+            except IndexDamaged as error:
+                held, damage = {}, {"damaged": str(error)}
+            except IndexMissing:
+                held, damage = {}, {}
+        wanted = shards_to_index(storage.tables(), list(registered), held).contents
     lag = index_lag(wanted, held)
-    event = context.instance.get_latest_materialization_event(CORPUS_INDEX)
+    event = context.instance.get_latest_materialization_event(dataset.key("corpus_index"))
     synced = {"synced": dg.MetadataValue.timestamp(event.timestamp)} if event else {}
     return dg.AssetCheckResult(
         passed=not any(lag),
@@ -81,19 +77,15 @@ def index_holds_every_shard(
     )
 
 
-@dg.asset_check(
-    asset=CORPUS_INDEX,
-    description="The index' analyzer is for the language of the documents, judged by a sample of 200: "
-    "another one's endings and stop words make negatives that share no word with the question. If "
-    "not: set `analyzer` of corpus_index to what `fitting_analyzer` names, or to auto. Threshold: "
-    "RARE_MAX_OTHER_LANGUAGE_RATE.",
-)
 def analyzer_fits_language(
-    context: dg.AssetCheckExecutionContext, storage: Storage, retriever: Bm25Retriever
+    context: dg.AssetCheckExecutionContext,
+    dataset: Dataset,
+    storage: Storage,
+    retriever: Bm25Retriever,
 ) -> dg.AssetCheckResult:
     """Compares the analyzer with the languages of documents from several shards."""
     tables = storage.tables()
-    registered = registered_shards(context.instance)
+    registered = registered_shards(context.instance, dataset)
     with retriever.open() as engine:
         try:
             state = engine.state()
@@ -125,14 +117,11 @@ def analyzer_fits_language(
     )
 
 
-@dg.asset_check(
-    asset=CORPUS_INDEX,
-    description="No text stands in the corpus under two ids or in two shards. Such twins are never "
-    "each other's negatives, but each is asked about and paid for: remove one from the source.",
-)
-def texts_distinct_across_shards(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+def texts_distinct_across_shards(
+    context: dg.AssetCheckExecutionContext, dataset: Dataset
+) -> dg.AssetCheckResult:
     """Judges what the sync of this run found."""
-    event = context.instance.get_latest_materialization_event(CORPUS_INDEX)
+    event = context.instance.get_latest_materialization_event(dataset.key("corpus_index"))
     found = event.asset_materialization if event else None
     count = found.metadata["duplicate_texts"].value if found else 0
     return dg.AssetCheckResult(
@@ -142,21 +131,15 @@ def texts_distinct_across_shards(context: dg.AssetCheckExecutionContext) -> dg.A
     )
 
 
-@dg.asset_check(
-    asset=CORPUS_INDEX,
-    description="Few questions repeat one of another shard: four fifths of their words in common. If not: "
-    "remove near-duplicates from the source. Judged are the first 200,000 questions that are stored. "
-    "Threshold: RARE_MAX_NEAR_DUPLICATE_RATE.",
-)
 def questions_distinct_across_shards(
-    context: dg.AssetCheckExecutionContext, storage: Storage
+    context: dg.AssetCheckExecutionContext, dataset: Dataset, storage: Storage
 ) -> dg.AssetCheckResult:
     """Compares the stored questions of all shards."""
     tables = storage.tables()
     read: list[pl.DataFrame] = []
     left = MOST_QUESTIONS
     unreadable = 0
-    for shard in registered_shards(context.instance):
+    for shard in registered_shards(context.instance, dataset):
         if left <= 0 or not tables.exists("questions", shard):
             continue
         try:
@@ -186,3 +169,30 @@ def questions_distinct_across_shards(
         severity=judged.severity,
         metadata={**judged.metadata, "shards_unreadable": unreadable},
     )
+
+
+# What holds, and what to do if not, by the function that looks.
+_DESCRIPTIONS: dict[Callable[..., dg.AssetCheckResult], str] = {
+    index_holds_every_shard: "The index holds every registered shard that has documents, as they are stored now, "
+    "and no other: no shard's documents are newer than it. If not: materialize corpus_index again, it "
+    "takes only what changed. Run this check by itself at any time, it costs nothing.",
+    analyzer_fits_language: "The index' analyzer is for the language of the documents, judged by a sample of 200: "
+    "another one's endings and stop words make negatives that share no word with the question. If "
+    "not: set `analyzer` of corpus_index to what `fitting_analyzer` names, or to auto. Threshold: "
+    "RARE_MAX_OTHER_LANGUAGE_RATE.",
+    texts_distinct_across_shards: "No text stands in the corpus under two ids or in two shards. Such twins are never "
+    "each other's negatives, but each is asked about and paid for: remove one from the source.",
+    questions_distinct_across_shards: "Few questions repeat one of another shard: four fifths of their words in common. If not: "
+    "remove near-duplicates from the source. Judged are the first 200,000 questions that are stored. "
+    "Threshold: RARE_MAX_NEAR_DUPLICATE_RATE.",
+}
+
+
+def index_checks(dataset: Dataset) -> list[dg.AssetChecksDefinition]:
+    """Return the checks of a dataset's index."""
+    return [
+        dg.asset_check(asset=dataset.key("corpus_index"), description=description)(
+            bind(judge, dataset)
+        )
+        for judge, description in _DESCRIPTIONS.items()
+    ]

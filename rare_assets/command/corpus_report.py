@@ -13,6 +13,7 @@ from rare_assets.automation.instance import prepare_home
 from rare_assets.exports.export import stored_shards
 from rare_assets.exports.options import ExportError
 from rare_assets.resources.configurable import Storage, TeacherModel
+from rare_assets.resources.dataset import UNNAMED
 
 
 def run_report(out: Path | None) -> None:
@@ -34,7 +35,7 @@ def run_report(out: Path | None) -> None:
             "'rare-assets run', or name another storage."
         )
     with dg.DagsterInstance.get() as instance:
-        report = make_report(tables, shards, TeacherModel(storage=storage), instance)
+        report = make_report(tables, shards, TeacherModel(storage=storage), instance, UNNAMED)
     if out is None:
         place = write_report(report, str(tables.root / FOLDER), FILE)
     else:

@@ -30,8 +30,8 @@ from rare_assets.command.workers import Request, Result, RunPool
 from rare_assets.corpus.scan import Scan, scan_source
 from rare_assets.corpus.source import CorpusSource
 from rare_assets.resources.configurable import Corpus, Storage, TeacherModel
+from rare_assets.resources.dataset import UNNAMED
 from rare_assets.resources.partitions import registered_shards
-from rare_assets.resources.pools import TEACHER_POOL
 from rare_assets.settings import Settings
 from rare_assets.stages.cost import spent
 from rare_assets.stages.options import Options, teacher_for
@@ -111,7 +111,7 @@ class MainJob:
                 RunProgress(instance, self.console, self.planner.options.reasoning.n) as progress,
                 pool as runs,
             ):
-                registered = registered_shards(instance)
+                registered = registered_shards(instance, UNNAMED)
                 self._execute(runs, scan, registered, asked, progress)
         for shard in asked:
             if shard not in self.failures and (said := made_nothing(self.tables, shard)):
@@ -129,7 +129,7 @@ class MainJob:
 
     def _open_pools(self, instance: dg.DagsterInstance) -> None:
         at_once = Settings().shards_at_once
-        if too_low := open_pools(instance, at_once):
+        if too_low := open_pools(instance, at_once, UNNAMED.pools.values()):
             self.console.print(
                 f"[yellow]RARE_SHARDS_AT_ONCE is {at_once}, and fewer steps run at once in "
                 f"pools whose limit was set by hand: {', '.join(too_low)}. Raise it in the UI "
@@ -164,7 +164,9 @@ class MainJob:
             print_status(self.console, states, spent(self.tables, keys, prices), scan)
 
     def _scan(self, instance: dg.DagsterInstance, *, remember: bool) -> Scan:
-        scan = scan_source(self.source, self.tables, registered_shards(instance), remember=remember)
+        scan = scan_source(
+            self.source, self.tables, registered_shards(instance, UNNAMED), remember=remember
+        )
         keys = {shard.key for shard in scan.shards}
         unknown = [key for key in self.only if key not in keys]
         if unknown:
@@ -177,7 +179,7 @@ class MainJob:
     def _register(self, instance: dg.DagsterInstance) -> Scan:
         scan = self._scan(instance, remember=True)
         removed = register(
-            scan, self.source, self.tables, instance, remove_deleted=self.removes_deleted
+            scan, self.source, self.tables, instance, UNNAMED, remove_deleted=self.removes_deleted
         )
         teacher = f"; teacher [bold]{escape(self.teacher.name)}[/]"
         _print_registered(self.console, self.source, scan, removed, teacher)
@@ -296,7 +298,7 @@ class MainJob:
             # The embedded teacher uses every core for one shard already.
             return Places(asking_at_once=1, ahead=0, at_once=settings.shards_at_once)
         at_once = settings.shards_at_once
-        limit = pool_limit(instance, TEACHER_POOL)
+        limit = pool_limit(instance, UNNAMED.pools["teacher"])
         # A pool with more room would let it ask at once, beside all the others.
         ahead = 1 if limit is not None and limit <= at_once else 0
         return Places(asking_at_once=at_once, ahead=ahead, at_once=at_once)
@@ -310,9 +312,9 @@ def register_shards() -> None:
     corpus: Corpus = resources["corpus"]
     source, tables = corpus.source(), storage.tables()
     with dg.DagsterInstance.get() as instance:
-        scan = scan_source(source, tables, registered_shards(instance), watching=True)
+        scan = scan_source(source, tables, registered_shards(instance, UNNAMED), watching=True)
         removed = register(
-            scan, source, tables, instance, remove_deleted=corpus.removes_deleted_shards
+            scan, source, tables, instance, UNNAMED, remove_deleted=corpus.removes_deleted_shards
         )
     _print_registered(_console(), source, scan, removed)
 

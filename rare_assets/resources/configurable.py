@@ -36,7 +36,18 @@ def setting(name: str, **constraints: Any) -> Any:
     """An optional field that falls back to the setting of that name, described by it."""
     field = Settings.model_fields[name]
     description = f"{field.description} In the environment: {field.validation_alias}."
-    return Field(default=None, description=description, **constraints)
+    return Field(
+        default=None, description=description, json_schema_extra={"setting": name}, **constraints
+    )
+
+
+def fields_by_setting(kind: type[dg.ConfigurableResource]) -> dict[str, str]:
+    """Return the name of each field of a resource that falls back to a setting, by that setting's name."""
+    found = {}
+    for name, each in kind.model_fields.items():
+        if isinstance(each.json_schema_extra, dict) and "setting" in each.json_schema_extra:
+            found[str(each.json_schema_extra["setting"])] = name
+    return found
 
 
 class _Resource(dg.ConfigurableResource):
@@ -50,15 +61,26 @@ class Storage(_Resource):
     """Where the tables, the index of the embedded engine and the teacher's answers lie."""
 
     root: str | None = setting("storage")
+    dataset: str | None = Field(
+        default=None,
+        description="Name of the dataset: without a root of its own, it lies in that folder of RARE_STORAGE.",
+    )
 
     def tables(self) -> ParquetTables:
         """The stored tables."""
-        return ParquetTables(self.root or Settings().storage)
+        return ParquetTables(self._place)
+
+    @property
+    def _place(self) -> str:
+        if self.root:
+            return self.root
+        root = Settings().storage
+        return f"{root.rstrip('/')}/{self.dataset}" if self.dataset else root
 
     @property
     def location(self) -> str:
         """The root, for people: an absolute path or a URL."""
-        root = self.root or Settings().storage
+        root = self._place
         place = root.rstrip("/") if "://" in root else Path(root).expanduser().absolute()
         return shown(place)
 
@@ -303,6 +325,11 @@ class Bm25Retriever(_Resource):
     ca_certs: str | None = setting("elasticsearch_ca_certs")
     wait: float | None = setting("elasticsearch_wait")
     index: str | None = setting("index")
+    dataset: str | None = Field(
+        default=None,
+        description="Name of the dataset: without an index of its own, it is RARE_INDEX with that name behind "
+        "it.",
+    )
 
     @property
     def engine(self) -> Literal["elasticsearch", "embedded"]:
@@ -321,7 +348,7 @@ class Bm25Retriever(_Resource):
         """
         settings = Settings()
         url = self.elasticsearch_url or settings.elasticsearch_url
-        index = self.index or settings.index
+        index = self.index or "-".join(filter(None, [settings.index, self.dataset]))
         retriever: Retriever
         if url:
             from rare_assets.retriever import ElasticsearchRetriever

@@ -51,6 +51,12 @@ class ParquetIOManager(dg.ConfigurableIOManager, dg.UPathIOManager):
     def load_input(self, context: dg.InputContext) -> Any:
         return super().load_input(context)
 
+    def get_asset_relative_path(self, context: dg.InputContext | dg.OutputContext) -> "UPath":
+        """Return the table's folder: a corpus' prefix of the keys is no part of its storage."""
+        from upath import UPath
+
+        return UPath(context.asset_key.path[-1])
+
     def make_directory(self, path: "UPath") -> None:
         """Leave folders to the tables, which make them as they write."""
 

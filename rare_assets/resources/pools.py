@@ -17,8 +17,8 @@ def _index_pool() -> str:
         return "corpus_index"
 
 
-# Of the steps that ask the teacher, and of those that work on the index.
-TEACHER_POOL, INDEX_POOL = POOLS = ("teacher", _index_pool())
+# Of the steps that ask the teacher, and of those that work on the index; a corpus with a name has its own.
+POOLS = {"teacher": "teacher", "index": _index_pool()}
 
 
 def free_pool_slots(instance: dg.DagsterInstance) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import dagster as dg
 import polars as pl
 
+from rare_assets.resources.dataset import Dataset
 from rare_assets.storage.tables import UNREADABLE, ParquetTables, TableDamaged, TableMissing
 from rare_assets.teacher import Prices
 
@@ -57,13 +58,13 @@ def spent(
 
 
 def spent_by_day(
-    instance: dg.DagsterInstance, tables: Sequence[str] = PAID_TABLES
+    instance: dg.DagsterInstance, dataset: Dataset, tables: Sequence[str] = PAID_TABLES
 ) -> Iterator[tuple[datetime.date, str, float]]:
     """Yield the day (UTC), the table and the dollars of each materialization that paid for answers."""
     for table in tables:
         cursor: str | None = None
         while True:
-            page = instance.fetch_materializations(dg.AssetKey(table), EVENTS_AT_ONCE, cursor)
+            page = instance.fetch_materializations(dataset.key(table), EVENTS_AT_ONCE, cursor)
             for record in page.records:
                 made = record.asset_materialization
                 value = made and made.metadata.get("cost_usd")

@@ -4,14 +4,15 @@ import dagster as dg
 
 from rare_assets.exports.formats import FORMATS
 from rare_assets.exports.options import ExportOptions
+from rare_assets.resources.dataset import Dataset
 
 GROUP = "exports"
+CARD = ("exports", "data_card")
 
 
-KEYS = {name: dg.AssetKey(["exports", name.replace("-", "_")]) for name in FORMATS}
-
-
-CARD_KEY = dg.AssetKey(["exports", "data_card"])
+def export_keys(dataset: Dataset) -> dict[str, dg.AssetKey]:
+    """Return the assets of a dataset's training files, by format."""
+    return {name: dataset.key("exports", name.replace("-", "_")) for name in FORMATS}
 
 
 class ExportConfig(dg.Config, ExportOptions):

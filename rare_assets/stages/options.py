@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import dagster as dg
 from pydantic import ValidationError
 
 from rare_assets.resources.configurable import TeacherModel
+from rare_assets.resources.dataset import SHIPPED, UNNAMED, Configs, Dataset
 from rare_assets.stages.corpus_index import CorpusIndexConfig
-from rare_assets.stages.exports import CARD_KEY, ExportConfig
+from rare_assets.stages.exports import CARD, ExportConfig
 from rare_assets.stages.hard_negatives import HardNegativesConfig
 from rare_assets.stages.pilot import PilotConfig
 from rare_assets.stages.questions import QuestionsConfig
 from rare_assets.stages.reasoning import ReasoningConfig
 
 ConfigT = TypeVar("ConfigT", bound=dg.Config)
-RESOURCES = ("storage", "corpus", "teacher", "retriever", "io_manager")
 VALUE_ERROR = "Value error, "  # how pydantic begins the message of a validator
 
 
 # Assets that `rare-assets run` does not make; their options may stand in the same file.
 OF_OTHER_RUNS: dict[str, type[dg.Config]] = {
     "exports": ExportConfig,
-    CARD_KEY.to_python_identifier(): ExportConfig,
+    "__".join(CARD): ExportConfig,
     "pilot": PilotConfig,
 }
 
@@ -43,13 +43,23 @@ class Options(NamedTuple):
     reasoning: ReasoningConfig
 
     @classmethod
-    def from_run_config(cls, run_config: Mapping[str, Any]) -> Options:
+    def from_run_config(
+        cls,
+        run_config: Mapping[str, Any],
+        dataset: Dataset = UNNAMED,
+        configs: Configs = SHIPPED,
+    ) -> Options:
         """Options from Dagster run config (`ops: {questions: {config: {...}}}`); the rest default.
+
+        Args:
+            run_config: assets called by their own name, or as the dataset's run config calls them.
+            dataset: whose.
+            configs: with the deployment's own defaults.
 
         Raises:
             OptionsError: an asset or a field that is not there, or a value that does not fit.
         """
-        ops = run_config.get("ops") or {}
+        ops = {dataset.stage(op): given for op, given in (run_config.get("ops") or {}).items()}
         unknown = sorted(set(ops) - {*cls._fields, *OF_OTHER_RUNS})
         if unknown:
             raise OptionsError(
@@ -58,16 +68,40 @@ class Options(NamedTuple):
             )
         for asset, kind in OF_OTHER_RUNS.items():
             # One file may hold the options of all commands: what is wrong in it is told at once.
-            _options(kind, asset, ops)
+            _options(kind, asset, ops, configs)
         return cls(
-            _options(CorpusIndexConfig, "corpus_index", ops),
-            _options(QuestionsConfig, "questions", ops),
-            _options(HardNegativesConfig, "hard_negatives", ops),
-            _options(ReasoningConfig, "reasoning", ops),
+            _options(CorpusIndexConfig, "corpus_index", ops, configs),
+            _options(QuestionsConfig, "questions", ops, configs),
+            _options(HardNegativesConfig, "hard_negatives", ops, configs),
+            _options(ReasoningConfig, "reasoning", ops, configs),
         )
 
 
-def _options(kind: type[ConfigT], asset: str, ops: Mapping[str, Any]) -> ConfigT:
+KINDS: dict[str, type[dg.Config]] = {
+    "corpus_index": CorpusIndexConfig,
+    "questions": QuestionsConfig,
+    "hard_negatives": HardNegativesConfig,
+    "reasoning": ReasoningConfig,
+    **OF_OTHER_RUNS,
+}
+
+
+def options_in(
+    run_config: Mapping[str, Any], stage: str, dataset: Dataset, configs: Configs
+) -> dict[str, Any]:
+    """Return a stage's options as a run's config gives them, over the deployment's defaults."""
+    kind = KINDS[stage]
+    fields = configs.get(kind).model_fields
+    ops = run_config.get("ops") or {}
+    given = (ops.get(dataset.op(stage)) or {}).get("config") or {}
+    return {
+        name: field.get_default(call_default_factory=True) for name, field in fields.items()
+    } | given
+
+
+def _options(
+    kind: type[ConfigT], asset: str, ops: Mapping[str, Any], configs: Configs = SHIPPED
+) -> ConfigT:
     """An asset's options from the `ops` of a run config."""
     given = (ops.get(asset) or {}).get("config") or {}
     unknown = sorted(set(given) - set(kind.model_fields))
@@ -77,24 +111,28 @@ def _options(kind: type[ConfigT], asset: str, ops: Mapping[str, Any]) -> ConfigT
             f"{', '.join(kind.model_fields)}."
         )
     try:
-        return kind(**given)
+        made: ConfigT = configs.get(kind)(**given)
+        return made
     except ValidationError as error:
         raise OptionsError(f"ops.{asset}.config: {_problems(error)}") from error
 
 
-def teacher_for(run_config: Mapping[str, Any], teacher: TeacherModel) -> TeacherModel:
+def teacher_for(
+    run_config: Mapping[str, Any], teacher: TeacherModel, dataset: Dataset = UNNAMED
+) -> TeacherModel:
     """The teacher of a run: the deployment's own, with what `resources.teacher.config` says over it.
 
     Raises:
         OptionsError: a resource or a field that is not there, or a value that does not fit.
     """
     resources = run_config.get("resources") or {}
-    unknown = sorted(set(resources) - set(RESOURCES))
+    known = {**{role: role for role in dataset.resource_keys}, **dataset.resource_keys}
+    unknown = sorted(set(resources) - {*known, *known.values()})
     if unknown:
         raise OptionsError(
-            f"resources: there is no {', '.join(unknown)}; there are {', '.join(RESOURCES)}."
+            f"resources: there is no {', '.join(unknown)}; there are {', '.join(dataset.resource_keys)}."
         )
-    given = (resources.get("teacher") or {}).get("config") or {}
+    given = (resources.get("teacher") or resources.get(known["teacher"]) or {}).get("config") or {}
     if not given:
         return teacher
     own = {name: getattr(teacher, name) for name in type(teacher).model_fields}
@@ -124,25 +162,33 @@ def _problems(error: ValidationError) -> str:
     )
 
 
-def check_run_config(*run_configs: Mapping[str, Any]) -> None:
-    """Refuse options of any step before the first one starts: Dagster itself looks at their types alone,
-    and each step at its own options, when those before it are paid for.
+def run_config_check(dataset: Dataset, configs: Configs) -> Callable[..., None]:
+    """Return a function that refuses options of any step of a dataset before the first one starts: Dagster
+    itself looks at their types alone, and each step at its own options, when those before it are paid for.
 
-    Values that come from environment variables are left to their steps.
-
-    Raises:
-        OptionsError: a value that does not fit.
+    Values that come from environment variables are left to their steps. What it raises is an OptionsError.
     """
-    for run_config in run_configs:
-        ops = run_config.get("ops") or {}
-        given = {
-            asset: {
-                "config": {
-                    name: value
-                    for name, value in ((ops.get(asset) or {}).get("config") or {}).items()
-                    if not (isinstance(value, dict) and set(value) == {"env"})
+
+    def check(*run_configs: Mapping[str, Any]) -> None:
+        if configs.problem:
+            raise OptionsError(configs.problem)
+        for run_config in run_configs:
+            ops = run_config.get("ops") or {}
+            given = {
+                stage: {
+                    "config": {
+                        name: value
+                        for name, value in (
+                            (ops.get(dataset.op(stage)) or {}).get("config") or {}
+                        ).items()
+                        if not (isinstance(value, dict) and set(value) == {"env"})
+                    }
                 }
+                for stage in Options._fields
             }
-            for asset in Options._fields
-        }
-        Options.from_run_config({"ops": given})
+            Options.from_run_config({"ops": given}, dataset, configs)
+
+    return check
+
+
+check_run_config = run_config_check(UNNAMED, SHIPPED)

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from rare_assets.corpus.scan import Scan
     from rare_assets.corpus.source import CorpusSource, Shard
+    from rare_assets.resources.dataset import Dataset
     from rare_assets.storage.tables import ParquetTables
 
-CORPUS_FILES = dg.AssetKey("corpus_files")
 NEW, CHANGED, GONE, MADE, UNKNOWN = "new", "changed", "gone", "made", "not looked at yet"
 # The order in which the table shows them: what asks for something first.
 STATES = (CHANGED, GONE, NEW, UNKNOWN, MADE)
@@ -42,8 +42,6 @@ STATES_SCHEMA = {
     "stored": pl.String,
     "state": pl.String,
 }
-# What was reported last to an instance.
-_REPORTED = "rare_assets/corpus_files"
 
 
 class SourceStates(NamedTuple):
@@ -136,7 +134,7 @@ def source_states(scan: Scan, tables: ParquetTables, removed: list[str]) -> Sour
     return SourceStates(frame)
 
 
-def report_changes(states: SourceStates, instance: dg.DagsterInstance) -> int:
+def report_changes(states: SourceStates, instance: dg.DagsterInstance, dataset: Dataset) -> int:
     """Report the data version of each changed file that Dagster does not know yet.
 
     A file that was never read needs none: its documents are missing. One that was changed back
@@ -149,8 +147,9 @@ def report_changes(states: SourceStates, instance: dg.DagsterInstance) -> int:
     )
     if not changed:
         return 0
+    files = dataset.key("corpus_files")
     known = instance.event_log_storage.get_latest_tags_by_partition(
-        CORPUS_FILES, dg.DagsterEventType.ASSET_OBSERVATION, [DATA_VERSION_TAG], list(changed)
+        files, dg.DagsterEventType.ASSET_OBSERVATION, [DATA_VERSION_TAG], list(changed)
     )
     unknown = {
         shard: version
@@ -159,27 +158,33 @@ def report_changes(states: SourceStates, instance: dg.DagsterInstance) -> int:
     }
     for shard, version in unknown.items():
         instance.report_runless_asset_event(
-            dg.AssetObservation(CORPUS_FILES, partition=shard, tags={DATA_VERSION_TAG: version})
+            dg.AssetObservation(files, partition=shard, tags={DATA_VERSION_TAG: version})
         )
     return len(unknown)
 
 
 def report_states(
-    states: SourceStates, source: CorpusSource, scan: Scan, instance: dg.DagsterInstance
+    states: SourceStates,
+    source: CorpusSource,
+    scan: Scan,
+    instance: dg.DagsterInstance,
+    dataset: Dataset,
 ) -> bool:
     """Report what has changed since the last report, if anything has. Returns whether it has."""
-    cursor = instance.run_storage.get_cursor_values({_REPORTED}).get(_REPORTED)
+    # What was reported last to this instance.
+    reported = f"rare_assets/{dataset.key('corpus_files').to_user_string()}"
+    cursor = instance.run_storage.get_cursor_values({reported}).get(reported)
     if cursor == states.fingerprint:
         return False
-    report_changes(states, instance)
+    report_changes(states, instance, dataset)
     instance.report_runless_asset_event(
         dg.AssetObservation(
-            CORPUS_FILES,
+            dataset.key("corpus_files"),
             metadata=states.metadata(shard_sizes(source, scan)),
             tags={DATA_VERSION_TAG: states.data_version},
         )
     )
-    instance.run_storage.set_cursor_values({_REPORTED: states.fingerprint})
+    instance.run_storage.set_cursor_values({reported: states.fingerprint})
     return True
 
 

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from rare_assets.command.plan import Planner
-from rare_assets.resources.partitions import document_shards
+from rare_assets.resources.dataset import UNNAMED
 from rare_assets.retriever.embedded import engine as embedded
 from rare_assets.stages.options import Options, OptionsError
 from rare_assets_tests.support.graph import Graph, failed_checks, failure_text, metadata
@@ -67,7 +67,7 @@ def test_what_the_engine_warns_of_is_in_the_log_and_on_the_asset(graph, monkeypa
 
 def test_a_shard_that_is_no_longer_registered_leaves_the_index(graph):
     graph.make("corpus_index_job")
-    graph.instance.delete_dynamic_partition(document_shards.name, "a.jsonl")
+    graph.instance.delete_dynamic_partition(UNNAMED.partitions_name, "a.jsonl")
     result = graph.make("corpus_index_job")
     assert counts(result) == (5, 1, 0, 1, 0)
     assert failed_checks(result) == []

@@ -4,6 +4,7 @@ import json
 
 import dagster as dg
 
+from rare_assets.resources.dataset import UNNAMED
 from rare_assets.stages.cost import spent_by_day
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import MODEL, Graph, failure_text
@@ -39,5 +40,5 @@ def test_the_totals_of_all_shards_stand_in_the_ui_and_the_page_in_the_storage(
     html = (tmp_path / "storage/corpus_report/report.html").read_text()
     assert html.count('<details class="example">') == 10
     # What the runs paid on their days is what the stored answers took.
-    paid = sum(dollars for _, _, dollars in spent_by_day(graph.instance))
+    paid = sum(dollars for _, _, dollars in spent_by_day(graph.instance, UNNAMED))
     assert round(paid, 6) == round(metadata["cost_usd"], 6) > 0

@@ -5,17 +5,18 @@ import json
 import polars as pl
 import pytest
 
-from rare_assets.automation.jobs import jobs
 from rare_assets.checks.exports import broken_rows
 from rare_assets.exports.export import Export
 from rare_assets.exports.formats import FORMATS
 from rare_assets.exports.options import ExportOptions
-from rare_assets.resources.partitions import SHARDS
-from rare_assets.stages.exports import CARD_KEY, GROUP, KEYS
+from rare_assets.resources.dataset import UNNAMED
+from rare_assets.stages.exports import CARD, GROUP, export_keys
 from rare_assets_tests.exports.corpus import document, store
 from rare_assets_tests.support.graph import Graph
 
 OPTIONS = {"validation_share": 0.2, "test_share": 0.2}
+
+KEYS, CARD_KEY = export_keys(UNNAMED), UNNAMED.key(*CARD)
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def graph(tmp_path):
         "b.jsonl": [document(n) for n in range(20, 40)],
     }
     store(graph.tables, shards)
-    graph.instance.add_dynamic_partitions(SHARDS, list(shards))
+    graph.instance.add_dynamic_partitions(UNNAMED.partitions_name, list(shards))
     return graph
 
 
@@ -57,7 +58,7 @@ def test_one_group_holds_them_all_and_no_job_does(graph):
         *KEYS.values(),
         CARD_KEY,
     }
-    for job in jobs:
+    for job in graph.defs.jobs:
         selected = job.selection.resolve(graph.defs.resolve_asset_graph())
         assert not selected & {*KEYS.values(), CARD_KEY}, job.name
 

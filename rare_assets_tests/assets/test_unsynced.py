@@ -10,10 +10,9 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from dagster._core.loader import LoadingContextForTest
 
 from rare_assets.assets import corpus_index as index_asset
-from rare_assets.assets.unsynced import HARD_NEGATIVES
 from rare_assets.command.plan import Options, Planner
 from rare_assets.command.status import shard_states
-from rare_assets.resources.partitions import document_shards
+from rare_assets.resources.dataset import UNNAMED
 from rare_assets.stages.standing import find_standing
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import Graph
@@ -91,7 +90,7 @@ def sync(graph, name=None, **options):
 
 def events(graph, shard):
     """How often hard negatives of a shard were materialized, and the last of those events."""
-    of_shard = dg.AssetRecordsFilter(HARD_NEGATIVES, asset_partitions=[shard])
+    of_shard = dg.AssetRecordsFilter(UNNAMED.key("hard_negatives"), asset_partitions=[shard])
     records = graph.instance.fetch_materializations(of_shard, limit=100).records
     return len(records), records[0].asset_materialization
 
@@ -189,7 +188,7 @@ def test_documents_that_leave_the_index_make_the_shards_unsynced_that_have_them(
     having = {shard for shard, ids in mined.items() if ids}
     assert having
     before = state(graph)
-    graph.instance.delete_dynamic_partition(document_shards.name, MORE)
+    graph.instance.delete_dynamic_partition(UNNAMED.partitions_name, MORE)
     (graph.source / MORE).unlink()
     sync(graph)
     assert unsynced(graph) == planned(graph) == having
@@ -255,6 +254,8 @@ def test_a_shard_whose_last_run_failed_goes_on_to_show_that(graph):
     put_other(graph, changed=[doc_id])
     sync(graph, OTHER)
     assert events(graph, shard)[0] == 1
-    statuses = graph.instance.get_status_by_partition(HARD_NEGATIVES, [shard], document_shards)
+    statuses = graph.instance.get_status_by_partition(
+        UNNAMED.key("hard_negatives"), [shard], UNNAMED.partitions
+    )
     assert statuses[shard].value == "FAILED"
     assert planned(graph) == {shard}

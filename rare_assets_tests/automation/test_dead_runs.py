@@ -2,11 +2,14 @@
 
 import dagster as dg
 
-from rare_assets.automation.dead_runs import dead_runs
+from rare_assets.automation.dead_runs import dead_runs_sensor
 from rare_assets.definitions import defs
+from rare_assets.resources.dataset import UNNAMED
 from rare_assets_tests.resources.test_leases import FAILURE, STARTED, beat, instance, leased, status
 
 __all__ = ["instance"]
+
+dead_runs = dead_runs_sensor(UNNAMED)
 
 
 def tick(instance):

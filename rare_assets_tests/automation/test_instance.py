@@ -20,7 +20,7 @@ from rare_assets.automation.instance import (
     run_tags,
 )
 from rare_assets.definitions import defs
-from rare_assets.resources.pools import INDEX_POOL, POOLS
+from rare_assets.resources.pools import POOLS
 from rare_assets.resources.tags import LEASE_TAG, PROCESS_TAG
 
 
@@ -63,32 +63,32 @@ def pool_limits(instance):
 
 
 def test_pools_have_room_for_the_shards_at_once_and_follow_the_setting(instance):
-    assert open_pools(instance, 4) == []
+    assert open_pools(instance, 4, POOLS.values()) == []
     # Nothing was set: the default limit holds for what comes.
     assert pool_limits(instance) == {}
-    assert open_pools(instance, 16) == []
-    assert pool_limits(instance) == {"teacher": 16, INDEX_POOL: 16}
+    assert open_pools(instance, 16, POOLS.values()) == []
+    assert pool_limits(instance) == {"teacher": 16, POOLS["index"]: 16}
     storage = instance.event_log_storage
     claims = [storage.claim_concurrency_slot("teacher", str(n), "questions") for n in range(17)]
     assert [claim.is_claimed for claim in claims].count(True) == 16
-    open_pools(instance, 6)
-    assert pool_limits(instance) == {"teacher": 6, INDEX_POOL: 6}
-    open_pools(instance, 2)
-    assert pool_limits(instance) == {"teacher": 4, INDEX_POOL: 4}
-    open_pools(instance, 8)
-    assert pool_limits(instance) == {"teacher": 8, INDEX_POOL: 8}
+    open_pools(instance, 6, POOLS.values())
+    assert pool_limits(instance) == {"teacher": 6, POOLS["index"]: 6}
+    open_pools(instance, 2, POOLS.values())
+    assert pool_limits(instance) == {"teacher": 4, POOLS["index"]: 4}
+    open_pools(instance, 8, POOLS.values())
+    assert pool_limits(instance) == {"teacher": 8, POOLS["index"]: 8}
 
 
 def test_a_pool_limit_that_was_set_by_hand_stays_and_is_told(instance):
     instance.event_log_storage.set_concurrency_slots("teacher", 2)
-    assert open_pools(instance, 8) == ["teacher (2)"]
-    assert open_pools(instance, 2) == []
-    assert pool_limits(instance) == {"teacher": 2, INDEX_POOL: 4}
+    assert open_pools(instance, 8, POOLS.values()) == ["teacher (2)"]
+    assert open_pools(instance, 2, POOLS.values()) == []
+    assert pool_limits(instance) == {"teacher": 2, POOLS["index"]: 4}
 
 
 def test_the_limit_of_a_pool_is_its_own_or_the_default(instance):
     assert pool_limit(instance, "teacher") == 4
-    open_pools(instance, 16)
+    open_pools(instance, 16, POOLS.values())
     assert pool_limit(instance, "teacher") == 16
     instance.event_log_storage.set_concurrency_slots("teacher", 3)
     assert pool_limit(instance, "teacher") == 3
@@ -101,7 +101,7 @@ def test_without_a_default_limit_a_pool_has_room_for_any_number():
 
 def test_these_are_the_pools_of_the_assets():
     pools = {op.pool for asset in defs.assets if (op := getattr(asset, "op", None)) and op.pool}
-    assert pools == set(POOLS)
+    assert pools == set(POOLS.values())
 
 
 def test_a_run_is_tagged_with_its_process_lease_and_code_location():

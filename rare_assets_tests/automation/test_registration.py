@@ -7,7 +7,8 @@ import pytest
 
 from rare_assets.corpus.formats import SourceError
 from rare_assets.corpus.scan import known_shards, scan_source
-from rare_assets.resources.partitions import document_shards, registered_shards
+from rare_assets.resources.dataset import UNNAMED
+from rare_assets.resources.partitions import registered_shards
 from rare_assets_tests.support.graph import Graph
 from rare_assets_tests.support.passages import write_jsonl
 
@@ -21,7 +22,9 @@ def graph(nothing_set, tmp_path):
 
 
 def test_the_first_scan_finds_every_shard_new_and_registers_none(graph):
-    scan = scan_source(graph.corpus.source(), graph.tables, registered_shards(graph.instance))
+    scan = scan_source(
+        graph.corpus.source(), graph.tables, registered_shards(graph.instance, UNNAMED)
+    )
     assert [(shard.key, shard.n_rows) for shard in scan.shards] == [("a.jsonl", 3), ("b.jsonl", 2)]
     assert (scan.new, scan.changed, scan.gone) == (["a.jsonl", "b.jsonl"], [], [])
     assert graph.shards == []
@@ -47,7 +50,7 @@ def test_a_scan_that_is_not_remembered_leaves_changes_for_the_next_one(graph):
         scan = scan_source(
             graph.corpus.source(),
             graph.tables,
-            registered_shards(graph.instance),
+            registered_shards(graph.instance, UNNAMED),
             remember=remember,
         )
         assert scan.changed == changed
@@ -60,7 +63,7 @@ def test_who_watches_hides_no_change_from_who_makes(graph):
         scan = scan_source(
             graph.corpus.source(),
             graph.tables,
-            registered_shards(graph.instance),
+            registered_shards(graph.instance, UNNAMED),
             watching=watching,
         )
         assert scan.changed == changed
@@ -109,4 +112,4 @@ def test_a_source_that_is_gone_is_an_error_that_changes_nothing(graph):
     with pytest.raises(SourceError):
         graph.register()
     assert known_shards(graph.tables) == known
-    assert graph.instance.get_dynamic_partitions(document_shards.name) == ["a.jsonl", "b.jsonl"]
+    assert graph.instance.get_dynamic_partitions(UNNAMED.partitions_name) == ["a.jsonl", "b.jsonl"]

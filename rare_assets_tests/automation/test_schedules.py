@@ -5,9 +5,11 @@ import contextvars
 import dagster as dg
 import pytest
 
-from rare_assets.automation.schedules import nightly
+from rare_assets.definitions import defs
 from rare_assets_tests.support.graph import Graph
 from rare_assets_tests.support.passages import write_jsonl
+
+(nightly,) = defs.schedules
 
 
 @pytest.fixture

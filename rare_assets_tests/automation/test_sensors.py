@@ -8,14 +8,18 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from dagster._core.loader import LoadingContextForTest
 
 from rare_assets.automation import sensors
-from rare_assets.automation.sensors import index_follows_documents, new_shards, watch_corpus
 from rare_assets.corpus.scan import known_shards
+from rare_assets.definitions import defs
 from rare_assets.operators.read_documents import read_documents
 from rare_assets.resources.configurable import Corpus, Storage
 from rare_assets.stages import source_states
 from rare_assets.stages.provenance import documents_from
 from rare_assets_tests.support.graph import Graph, metadata
 from rare_assets_tests.support.passages import write_jsonl
+
+SENSORS = {sensor.name: sensor for sensor in defs.sensors}
+new_shards, watch_corpus = SENSORS["new_shards"], SENSORS["watch_corpus"]
+index_follows_documents = SENSORS["index_follows_documents"]
 
 
 @pytest.fixture

@@ -8,10 +8,13 @@ import dagster as dg
 import pytest
 
 from rare_assets.automation import watch
-from rare_assets.automation.watch import tell_failures
+from rare_assets.build import build_defs
+from rare_assets.definitions import defs
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import Graph
 from rare_assets_tests.support.passages import write_jsonl
+
+tell_failures = next(sensor for sensor in defs.sensors if sensor.name == "tell_failures")
 
 
 class Webhook:
@@ -137,6 +140,30 @@ def test_runs_of_other_assets_are_not_told(graph, hook):
     dg.materialize([somebody_elses], instance=graph.instance, raise_on_error=False)
     tick()
     assert hook.posts == []
+
+
+def test_failures_of_assets_beside_ours_in_one_location_are_not_told(graph, hook):
+    """A team's own, made by a job of its own or from the UI, and those of another corpus."""
+
+    @dg.asset
+    def somebody_elses():
+        raise ValueError("not ours")
+
+    beside = dg.Definitions(
+        assets=[somebody_elses], jobs=[dg.define_asset_job("theirs", [somebody_elses])]
+    )
+    graph.defs = dg.Definitions.merge(beside, graph.defs, build_defs(name="legal"))
+    graph.instance.add_dynamic_partitions("legal_rare_document_shards", ["b.parquet"])
+    tick = Ticks(graph)
+    tick()
+    assert not graph.make("theirs").success
+    assert not graph.make("__ASSET_JOB", None, "somebody_elses").success
+    assert not graph.make("legal_documents_job", "b.parquet").success
+    tick()
+    assert hook.posts == []
+    assert not graph.make("documents_job", "b.parquet").success
+    tick()
+    assert {post["event"] for post in hook.posts} == {"check_failed", "run_failed"}
 
 
 def test_without_a_webhook_nothing_is_read(graph, nothing_set):

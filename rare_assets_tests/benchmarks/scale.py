@@ -25,13 +25,13 @@ from rich.console import Console
 from rich.table import Table
 
 from rare_assets.automation.instance import prepare_home
-from rare_assets.automation.sensors import new_shards
 from rare_assets.build import build_defs
 from rare_assets.corpus.scan import scan_source
 from rare_assets.operators.read_documents import read_documents
 from rare_assets.operators.templates import load_templates
 from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage
-from rare_assets.resources.partitions import SHARDS, registered_shards
+from rare_assets.resources.dataset import UNNAMED
+from rare_assets.resources.partitions import registered_shards
 from rare_assets.retriever.interface import Bm25
 from rare_assets.stages.corpus_index import CorpusIndexConfig, shards_to_index
 from rare_assets.stages.hard_negatives import HardNegativesConfig
@@ -59,8 +59,8 @@ def write_source(folder: Path, count: int) -> None:
 def store_all(storage: Storage, corpus: Corpus, instance: dg.DagsterInstance) -> None:
     """Register every shard and store all of its tables as a run with default options would."""
     tables, source, templates = storage.tables(), corpus.source(), load_templates(None)
-    scan = scan_source(source, tables, registered_shards(instance))
-    instance.add_dynamic_partitions(SHARDS, scan.new)
+    scan = scan_source(source, tables, registered_shards(instance, UNNAMED))
+    instance.add_dynamic_partitions(UNNAMED.partitions_name, scan.new)
     documents, questions = {}, {}
     for shard in scan.shards:
         read = read_documents(source.read(shard), file=shard.file)
@@ -102,6 +102,7 @@ def store_all(storage: Storage, corpus: Corpus, instance: dg.DagsterInstance) ->
 def ticks(storage: Storage, corpus: Corpus, instance: dg.DagsterInstance) -> Iterator[float]:
     """Seconds of one tick of the sensor after the other; what it asks to register is registered."""
     defs, cursor = build_defs(), None
+    new_shards = next(sensor for sensor in defs.sensors or () if sensor.name == "new_shards")
     while True:
         context = dg.build_sensor_context(instance=instance, definitions=defs, cursor=cursor)
         began = time.perf_counter()

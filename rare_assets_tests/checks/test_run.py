@@ -5,7 +5,7 @@ import pytest
 
 from rare_assets.checks.asset_checks import table_checks
 from rare_assets.checks.by_table import CHECKS
-from rare_assets.resources.partitions import document_shards
+from rare_assets.resources.dataset import UNNAMED
 from rare_assets_tests.support.graph import Graph, failure_text
 from rare_assets_tests.support.rows import rejects, replace_rows, rows
 
@@ -16,7 +16,7 @@ SHARD = "a.jsonl"
 def graph(tmp_path):
     """A graph whose storage holds a good shard of documents."""
     graph = Graph(tmp_path)
-    graph.instance.add_dynamic_partitions(document_shards.name, [SHARD])
+    graph.instance.add_dynamic_partitions(UNNAMED.partitions_name, [SHARD])
     graph.tables.write("documents", SHARD, rows("documents", {}))
     return graph
 
@@ -24,7 +24,7 @@ def graph(tmp_path):
 def materialize(graph, questions):
     """Materializes a stand-in for the asset `questions`, with that table's checks."""
     return dg.materialize(
-        [questions, table_checks("questions")],
+        [questions, table_checks("questions", UNNAMED)],
         instance=graph.instance,
         partition_key=SHARD,
         resources={"storage": graph.storage, "retriever": graph.retriever},
@@ -35,7 +35,7 @@ def materialize(graph, questions):
 def judge(graph, *questions):
     """Stores a shard of questions and has Dagster judge it: the run, and what each check says."""
 
-    @dg.asset(name="questions", partitions_def=document_shards)
+    @dg.asset(name="questions", partitions_def=UNNAMED.partitions)
     def as_given() -> dg.MaterializeResult:
         graph.tables.write("questions", SHARD, rows("questions", *questions))
         return dg.MaterializeResult()
@@ -99,7 +99,7 @@ def test_a_broken_promise_is_an_error_that_blocks(graph):
 
 
 def test_what_the_schema_check_found_is_told_before_another_one_fails_on_it(graph):
-    @dg.asset(name="questions", partitions_def=document_shards)
+    @dg.asset(name="questions", partitions_def=UNNAMED.partitions)
     def without_scenario() -> dg.MaterializeResult:
         frame = rows("questions", {}).drop("scenario")
         graph.tables.write("questions", SHARD, rows("questions", {}))
@@ -144,7 +144,7 @@ def test_without_a_shard_every_stored_one_is_judged_and_reported_with_its_partit
     graph, monkeypatch
 ):
     shards = ("a.jsonl", "b.jsonl", "c.jsonl", "damaged.jsonl", "never-made.jsonl")
-    graph.instance.add_dynamic_partitions(document_shards.name, list(shards))
+    graph.instance.add_dynamic_partitions(UNNAMED.partitions_name, list(shards))
     for shard in shards[:4]:
         graph.tables.write("documents", shard, rows("documents", {}))
         graph.tables.write("questions", shard, rows("questions", {}))

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from dagster._config import process_config, resolve_to_config_type
 from dagster._core.instance.config import dagster_instance_config_schema
 
+from rare_assets.build import build_defs
 from rare_assets.command.cli import main
 
 KINDS = {
@@ -195,7 +196,7 @@ def test_the_charts_launcher_starts_pods_with_the_resources_of_their_job(values,
     [deployment] = values["dagster-user-deployments"]["deployments"]
     variables = {each["name"]: each["value"] for each in deployment["env"]}
     nothing_set.setenv("RARE_JOB_TAGS", variables["RARE_JOB_TAGS"])
-    jobs = {job.name: job for job in reloaded_jobs()}
+    jobs = {job.name: job for job in loaded_jobs()}
     assert json.loads(variables["RARE_JOB_TAGS"]).keys() == jobs.keys()
     launcher = camel_to_snake(values["runLauncher"]["config"]["k8sRunLauncher"])
     given = {
@@ -238,25 +239,15 @@ def test_the_charts_pods_get_secrets_by_reference_and_write_to_the_cache_alone(v
         assert all(INSTANCE.fullmatch(each["name"]) for each in values[part]["env"])
 
 
-def reloaded_jobs():
+def loaded_jobs():
     """The code location's jobs, as a process that starts with this environment has them."""
-    import importlib
-
-    from rare_assets.automation import jobs
-
-    return importlib.reload(jobs).jobs
+    return build_defs().jobs
 
 
 def test_job_tags_that_cannot_be_used_fail_the_run_and_not_the_loading(nothing_set):
     nothing_set.setenv("RARE_JOB_TAGS", '{"rare_job": 3}')
-    assert all(not job.tags for job in reloaded_jobs())
+    assert all(not job.tags for job in loaded_jobs())
     from rare_assets.settings import Settings
 
     with pytest.raises(ValueError, match="give a JSON object such as"):
         Settings()
-
-
-@pytest.fixture(autouse=True)
-def jobs_as_before():
-    yield
-    reloaded_jobs()

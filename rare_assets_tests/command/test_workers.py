@@ -11,7 +11,7 @@ import pytest
 
 from rare_assets.automation.instance import prepare_home
 from rare_assets.command.workers import Request, RunPool
-from rare_assets.resources.partitions import document_shards
+from rare_assets.resources.dataset import UNNAMED
 from rare_assets.resources.tags import PROCESS_TAG
 from rare_assets.storage.tables import ParquetTables
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint, Fault
@@ -40,7 +40,7 @@ def instance(nothing_set, tmp_path):
         tables.write("documents", shard, rows("documents", document))
     write_jsonl(tmp_path / "corpus" / "a.jsonl", range(2))
     with dg.DagsterInstance.get() as instance:
-        instance.add_dynamic_partitions(document_shards.name, SHARDS)
+        instance.add_dynamic_partitions(UNNAMED.partitions_name, SHARDS)
         yield instance
 
 
@@ -80,7 +80,7 @@ def status(instance, requests):
 
 def test_a_failed_run_and_a_killed_process_stop_no_other_run(instance, nothing_set):
     """One run of two in flight loses its process; one fails; the others end well, and a later one."""
-    instance.add_dynamic_partitions(document_shards.name, ["missing"])
+    instance.add_dynamic_partitions(UNNAMED.partitions_name, ["missing"])
     requests = [request_for(shard) for shard in ("a", "b", "missing", "c")]
     killed, far = [], []
 

@@ -12,6 +12,7 @@ from rare_assets.corpus.packing import TEXTS, is_packed_key, packed
 from rare_assets.corpus.scan import known_shards, scan_source
 from rare_assets.corpus.source import CorpusSource, UnknownShard
 from rare_assets.operators.read_documents import read_documents
+from rare_assets.resources.dataset import UNNAMED
 from rare_assets.storage.tables import ParquetTables
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import Graph
@@ -214,7 +215,7 @@ def test_what_was_made_with_a_shard_a_file_stays_paid_for(graph):
     scan = scan_source(graph.corpus.source(), graph.tables, graph.shards)
     assert (len(scan.superseded), scan.gone, scan.moved) == (55, [], False)
     assert "55 shards were replaced" in say_gone(scan, scan.superseded)
-    args = (graph.corpus.source(), graph.tables, graph.instance)
+    args = (graph.corpus.source(), graph.tables, graph.instance, UNNAMED)
     assert register(scan, *args, remove_deleted=False) == scan.superseded
     assert graph.shards == [shard.key for shard in scan.shards]
     assert known_shards(graph.tables) == scan.shards

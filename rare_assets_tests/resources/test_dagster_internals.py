@@ -143,7 +143,7 @@ def test_steps_are_retried_as_the_config_says(instance):
 
 
 def test_it_is_the_executor_of_every_job():
-    shipped = build_defs()
+    shipped = build_defs(alone=True)
     jobs = [job.name for job in shipped.jobs]
     assert jobs
     executors = {shipped.resolve_job_def(name).executor_def for name in jobs}

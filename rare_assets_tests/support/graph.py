@@ -13,7 +13,8 @@ import polars as pl
 from rare_assets.build import build_defs
 from rare_assets.corpus.scan import Scan, scan_source
 from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage, TeacherModel
-from rare_assets.resources.partitions import SHARDS, registered_shards
+from rare_assets.resources.dataset import UNNAMED
+from rare_assets.resources.partitions import registered_shards
 from rare_assets.schemas import TABLES
 from rare_assets.storage.tables import ParquetTables
 
@@ -76,13 +77,15 @@ class Graph:
 
     def register(self) -> Scan:
         """Scan the source and register its shards."""
-        scan = scan_source(self.corpus.source(), self.tables, registered_shards(self.instance))
-        self.instance.add_dynamic_partitions(SHARDS, scan.new)
+        scan = scan_source(
+            self.corpus.source(), self.tables, registered_shards(self.instance, UNNAMED)
+        )
+        self.instance.add_dynamic_partitions(UNNAMED.partitions_name, scan.new)
         return scan
 
     @property
     def shards(self) -> list[str]:
-        return registered_shards(self.instance)
+        return registered_shards(self.instance, UNNAMED)
 
     def make(
         self,

@@ -13,7 +13,7 @@ from rare_assets.command.cli import main
 from rare_assets.corpus.source import SourceError
 from rare_assets.files.stored_bytes import StorageError
 from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage, TeacherModel
-from rare_assets.resources.partitions import document_shards
+from rare_assets.resources.dataset import UNNAMED
 from rare_assets.retriever.elasticsearch.connection import ElasticsearchError
 from rare_assets.settings import Settings
 from rare_assets.storage.tables import ParquetTables
@@ -145,7 +145,7 @@ def test_no_repr_and_no_place_in_the_catalog_has_it(nothing_set, monkeypatch):
         texts = [repr(Settings()), str(Settings()), storage.location, corpus.source().url]
         texts += [repr(each) for each in (storage, corpus, teacher, retriever, corpus.source())]
         places = {"corpus": corpus, "storage": storage, "retriever": retriever}
-        (asset,) = located([dg.AssetSpec("documents")], places)
+        (asset,) = located([dg.AssetSpec("documents")], places, UNNAMED)
         texts.append(str(asset.metadata))
         leaks += [(setting, text) for text in texts if holds_secret(text)]
     assert leaks == []
@@ -251,7 +251,7 @@ def test_no_failing_run_leaves_it_in_the_instance_or_the_storage(name, nothing_s
     (tmp_path / "home").mkdir()
     with dg.instance_for_test(temp_dir=str(tmp_path / "home")) as instance:
         graph.instance = instance
-        instance.add_dynamic_partitions(document_shards.name, ["a.jsonl"])
+        instance.add_dynamic_partitions(UNNAMED.partitions_name, ["a.jsonl"])
         said = []
         for url in (
             f"nope://key:{FIRST}@127.0.0.1:9/c.jsonl?sig={SECOND}",
