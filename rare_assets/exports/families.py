@@ -33,6 +33,8 @@ _BAND_NAMES = [f"band_{number}" for number in range(_BANDS)]
 # In a crowded band a document is compared with so many before it, and with the first.
 _NEIGHBOURS = 3
 _BATCH = 10_000
+# So many held-out documents are compared with a whole batch of others at once; more with fewer.
+_HELD_OUT, _LEAST_BATCH = 2_500, 500
 _PAIRS = 250_000
 # Sketches of another polars may hash words otherwise.
 SKETCH_VERSION = f"1/{pl.__version__}"
@@ -138,7 +140,9 @@ def crossings(assigned: pl.DataFrame, sketches: pl.LazyFrame, threshold: float) 
     )
     posted = _prefix(held, ranks, threshold)
     found = [empty]
-    for others in _slices(known.select("doc_id", "split", "words")):
+    # The more are held out, the more pairs a document makes: fewer of them at once.
+    size = max(_LEAST_BATCH, min(_BATCH, _BATCH * _HELD_OUT // held.height))
+    for others in _slices(known.select("doc_id", "split", "words"), size):
         pairs = (
             _prefix(others, ranks, threshold)
             .join(posted, on="rank", suffix="_held")
@@ -162,8 +166,9 @@ def crossings(assigned: pl.DataFrame, sketches: pl.LazyFrame, threshold: float) 
     return pl.concat(found).unique().sort("doc_id", "other")
 
 
-def _slices(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-    yield from frame.collect_batches(chunk_size=_BATCH, maintain_order=False)
+def _slices(frame: pl.LazyFrame, size: int) -> Iterator[pl.DataFrame]:
+    for batch in frame.collect_batches(chunk_size=_BATCH, maintain_order=False):
+        yield from batch.iter_slices(size)
 
 
 def _prefix(documents: pl.DataFrame, ranks: pl.DataFrame, threshold: float) -> pl.DataFrame:
