@@ -15,7 +15,7 @@ from rare_assets.pilot.corpus import PilotCorpus, PilotError
 from rare_assets.pilot.page import dollars, duration, page
 from rare_assets.pilot.run import Pilot, PilotRun
 from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage, TeacherModel
-from rare_assets.resources.dataset import Configs, Dataset, bind, code_reference
+from rare_assets.resources.dataset import SHIPPED, UNNAMED, Configs, Dataset, bind, code_reference
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.tags import BACKFILL_TAG
 from rare_assets.stages.pilot import PilotConfig
@@ -38,6 +38,8 @@ def pilot(
     storage: Storage,
     retriever: Bm25Retriever,
     teacher: TeacherModel,
+    dataset: Dataset = UNNAMED,
+    configs: Configs = SHIPPED,
 ) -> dg.MaterializeResult:
     """A sample of the corpus through up to four configurations, side by side on one page.
 
@@ -69,6 +71,8 @@ def pilot(
                 seed=config.seed,
                 ledger=lambda what: ledger_in(context.instance, scope, what),
                 say=say,
+                dataset=dataset,
+                configs=configs,
             )
             plan = wait_for(trying.plan(judge=config.judge))
             for name, each in plan.foreseen.items():

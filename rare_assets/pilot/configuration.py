@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from rare_assets.operators.templates import Templates, load_templates
 from rare_assets.pilot.corpus import PilotError
 from rare_assets.resources.configurable import TeacherModel
-from rare_assets.stages.options import Options, teacher_for
+from rare_assets.resources.dataset import SHIPPED, UNNAMED, Configs, Dataset
+from rare_assets.stages.options import Options, OptionsError, teacher_for
 from rare_assets.stages.pilot import MOST_CONFIGURATIONS
 
 # The name of the only configuration where none is given.
@@ -40,16 +41,25 @@ class Configuration(NamedTuple):
         return found
 
 
-def configured(name: str, run_config: Mapping[str, Any], teacher: TeacherModel) -> Configuration:
-    """Read a configuration, over the deployment's own teacher.
+def configured(
+    name: str,
+    run_config: Mapping[str, Any],
+    teacher: TeacherModel,
+    dataset: Dataset = UNNAMED,
+    configs: Configs = SHIPPED,
+) -> Configuration:
+    """Read a configuration, over the deployment's own teacher and defaults.
 
     Raises:
         OptionsError, TemplateError, PriceError: it can't be used.
     """
-    chosen = teacher_for(run_config, teacher)
+    if configs.problem:
+        raise OptionsError(configs.problem)
+    chosen = teacher_for(run_config, teacher, dataset)
     chosen.load_prices()
     templates = load_templates(chosen.prompts_folder)
-    return Configuration(name, Options.from_run_config(run_config), chosen, templates)
+    options = Options.from_run_config(run_config, dataset, configs)
+    return Configuration(name, options, chosen, templates)
 
 
 def named(run_configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

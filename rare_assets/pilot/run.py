@@ -16,6 +16,7 @@ from rare_assets.pilot.judging import Verdict, judge_pairs, n_requests
 from rare_assets.pilot.projection import Projection, project
 from rare_assets.pilot.trial import StageUse, Trial, Trying, Watched
 from rare_assets.resources.configurable import TeacherModel
+from rare_assets.resources.dataset import SHIPPED, UNNAMED, Configs, Dataset
 from rare_assets.teacher import Ledger, TeacherStopped
 
 
@@ -68,6 +69,8 @@ class PilotRun:
         seed: of the sample.
         ledger: where the limits are counted, by what asks; the same for all.
         say: told in a sentence what is waited for, or left out.
+        dataset: whose corpus it is.
+        configs: with the deployment's own defaults.
 
     Raises:
         PilotError: there are too many configurations, or there is no document.
@@ -83,6 +86,8 @@ class PilotRun:
         seed: int,
         ledger: Callable[[str], Ledger],
         say: Callable[[str], None],
+        dataset: Dataset = UNNAMED,
+        configs: Configs = SHIPPED,
     ) -> None:
         self._corpus = corpus
         self._teacher = teacher
@@ -93,7 +98,7 @@ class PilotRun:
         for name, run_config in named(run_configs).items():
             # What one configuration meets says nothing of the others.
             try:
-                self._configurations[name] = configured(name, run_config, teacher)
+                self._configurations[name] = configured(name, run_config, teacher, dataset, configs)
             except Exception as error:
                 self._configurations[name] = _said(error)
         self._sample = corpus.sample(documents, seed)
