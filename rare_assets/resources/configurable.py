@@ -304,7 +304,9 @@ class TeacherModel(_Resource):
                     yield teacher
             else:
                 async with OpenAITeacher(
-                    max_concurrency=concurrency or ENDPOINT_CONCURRENCY, **endpoint
+                    max_concurrency=concurrency or ENDPOINT_CONCURRENCY,
+                    batches=store.folder("batches"),
+                    **endpoint,
                 ) as teacher:
                     yield teacher
 

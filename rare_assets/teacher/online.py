@@ -30,6 +30,7 @@ from pydantic import SecretStr
 
 from rare_assets.teacher import wire
 from rare_assets.teacher.attempts import Work, reusable
+from rare_assets.teacher.batch.submissions import Submission, Submissions
 from rare_assets.teacher.endpoint import Endpoint, Slot
 from rare_assets.teacher.endpoint_teacher import EndpointTeacher
 from rare_assets.teacher.faults import Fault, Kind
@@ -46,6 +47,7 @@ from rare_assets.teacher.interface import (
 from rare_assets.teacher.known import Folder
 from rare_assets.teacher.ledger import Ledger
 from rare_assets.teacher.pricing import Prices
+from rare_assets.teacher.store import answer_files
 from rare_assets.teacher.store.claims import Claims, WaitingSaid
 from rare_assets.teacher.tokens import estimated_prompt_tokens
 
@@ -110,6 +112,8 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
         structured_output: how JSON is asked for, of `dialect.MODES`; default, found out by trying.
         extra_headers, extra_body: sent with every request, over what is sent otherwise.
         memory: folder where what is found out of the endpoint is kept for the next run.
+        batches: folder of the batches that were handed in: what waits in one of this endpoint is paid
+            for, so that asking for it stops the run. Default, nobody hands in any.
         window: tokens that the model takes at once, where that is known beforehand.
 
     Raises:
@@ -141,6 +145,7 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
         extra_headers: Mapping[str, SecretStr] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         memory: Folder | None = None,
+        batches: answer_files.Folder | None = None,
         window: int | None = None,
     ) -> None:
         endpoint = Endpoint(
@@ -173,6 +178,7 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
             say=say,
         )
         self._store = store
+        self._batches = Submissions(batches) if batches is not None else None
         # What this teacher asks for, for others on the same storage to see.
         self._published = store.claims()
         self._max_concurrency = max_concurrency
@@ -250,6 +256,15 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
         for run in self._runs:
             yield from run.queued()
 
+    async def handed_in(self) -> tuple[Submissions, dict[bytes, Submission]] | None:
+        """The batches of this endpoint and what waits in them; None where there are none."""
+        if self._batches is None:
+            return None
+        waiting = await asyncio.to_thread(
+            self._batches.open_at, self.model, str(self._endpoint), self._ignore_before
+        )
+        return (self._batches, waiting) if waiting else None
+
     def _claim(self, work: _Work) -> bool:
         """Whether the work may be looked up and asked; else it waits for one of equal content."""
         waiting = self._claims.get(work.key)
@@ -296,6 +311,7 @@ class _Run(Generic[T]):
         self._published = teacher._published
         # Works whose ask this run has claimed, and those whose ask others have.
         self._owned: set[_Work] = set()
+        self._handed_in: tuple[Submissions, dict[bytes, Submission]] | None = None
         self._elsewhere: set[_Work] = set()
         self._endpoint = teacher._endpoint
         self._store = teacher._store
@@ -424,6 +440,7 @@ class _Run(Generic[T]):
 
     async def _read(self) -> None:
         await self._endpoint.recall()
+        self._handed_in = await self._teacher.handed_in()
         while self._going:
             if not self._has_room:
                 self._room.clear()
@@ -463,6 +480,7 @@ class _Run(Generic[T]):
             if work.claimed_in is None and not work.spent and not self._reusable(work, found)
         ]
         if without:
+            self._require_not_handed_in(without)
             await self._own(without)
             # It may have been answered, and released, between the look-up and the claim.
             mine = [work.key for work in without if work.claimed_in is not None]
@@ -488,6 +506,21 @@ class _Run(Generic[T]):
         self.pump()
         done = await asyncio.gather(*starmap(self._judge, reused))
         return [work for (work, _), settled in zip(reused, done, strict=True) if not settled]
+
+    def _require_not_handed_in(self, works: list[_Work]) -> None:
+        """Stop where answers that are paid for wait in a batch."""
+        if self._handed_in is None:
+            return
+        batches, waiting = self._handed_in
+        found = [waiting[work.key] for work in works if work.key in waiting]
+        if found:
+            first = found[0]
+            raise TeacherStopped(
+                f"{len(found):,} of the first {len(works):,} asks wait in batch {first.batch_id or first.name} at "
+                f"{self._endpoint}, handed in {time.ctime(first.created_at)}: their answers are paid for. "
+                "Run with mode=batch to fetch them, or with refresh to ask anew, or remove "
+                f"{batches.place_of(first)} if the batch is gone."
+            )
 
     def _give_up(self, work: _Work) -> None:
         """No answer to it can be used, and no more may be asked for."""

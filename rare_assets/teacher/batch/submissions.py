@@ -26,6 +26,8 @@ from rare_assets.teacher.store.answer_files import Folder
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"batch-[0-9a-f]{16}\.json")
+# Endpoints keep results for no longer.
+FORGET_S = 30 * 86400.0
 # Between two beats of a batch that is being created, and without a new one until nobody does.
 BEAT_S = 15.0
 DEAD_AFTER_S = 120.0
@@ -160,6 +162,21 @@ class Submissions:
         except (ValueError, KeyError, TypeError) as error:
             logger.warning("%s/%s.json is no submission: %r", self._folder.root, name, error)
             return None
+
+    def open_at(self, model: str, endpoint: str, since: float) -> dict[bytes, Submission]:
+        """The requests of one endpoint that wait in batches handed in after `since`."""
+        waiting: dict[bytes, Submission] = {}
+        for name in self.names():
+            found = self.load(name)
+            if found is None or found.created_at < max(since, time.time() - FORGET_S):
+                continue
+            if (found.model, found.endpoint) == (model, endpoint):
+                waiting |= dict.fromkeys(found.requests, found)
+        return waiting
+
+    def place_of(self, submission: Submission) -> str:
+        """The file that a submission lies in."""
+        return f"{self._folder.root}/{submission.name}.json"
 
     def names(self) -> list[str]:
         """Every submission's name."""

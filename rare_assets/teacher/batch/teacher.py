@@ -28,7 +28,12 @@ from pydantic import SecretStr
 from rare_assets.files.cache import temporary_folder
 from rare_assets.teacher import wire
 from rare_assets.teacher.attempts import Work, reusable
-from rare_assets.teacher.batch.submissions import Silence, Submission, Submissions
+from rare_assets.teacher.batch.submissions import (
+    FORGET_S,
+    Silence,
+    Submission,
+    Submissions,
+)
 from rare_assets.teacher.dialect import Manner
 from rare_assets.teacher.endpoint import Endpoint, Slot
 from rare_assets.teacher.endpoint_teacher import EndpointTeacher
@@ -71,8 +76,6 @@ MAX_BYTES = 200_000_000
 LINE_TRIES = 3
 # Batches in a row that bring no answer at all mean that something is wrong.
 FRUITLESS_BATCHES = 3
-# Endpoints keep results for no longer.
-FORGET_S = 30 * 86400.0
 
 _URL = "/v1/chat/completions"
 _METADATA = "rare_assets_submission"

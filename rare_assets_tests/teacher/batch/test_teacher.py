@@ -718,6 +718,24 @@ def test_refresh_asks_anew_and_takes_up_no_older_batch(tmp_path, endpoint):
     assert (result.usage.requests, result.usage.answers_reused) == (4, 0)
 
 
+def test_an_online_run_asks_for_nothing_that_waits_in_a_batch(tmp_path, endpoint):
+    endpoint.hold = True
+    process = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path, endpoint.url, "4"])
+    until(lambda: stored(tmp_path) and len(endpoint.batches) == 1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    endpoint.hold = False
+    batches = Folder(str(tmp_path / "batches"))
+    online = {"kind": OpenAITeacher, "batches": batches}
+    result = run(tmp_path, endpoint.url, asks(6), **online)
+    assert "4 of the first 6 asks wait in batch" in str(result.error)
+    assert "mode=batch" in str(result.error)
+    assert result.usage.requests == 0
+    assert run(tmp_path, endpoint.url, asks(4)).usage.requests == 0
+    after = run(tmp_path, endpoint.url, asks(6), **online)
+    assert (after.error, after.usage.requests, len(after.outcomes)) == (None, 2, 6)
+
+
 def test_a_refresh_keeps_the_answer_that_could_be_used_where_no_new_one_can(tmp_path, endpoint):
     unusable = 0
 
