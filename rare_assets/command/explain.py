@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -12,16 +12,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from rare_assets.build import build_resources
-from rare_assets.exports.export import stored_shards
-from rare_assets.exports.folder import OutFolder
+from rare_assets.exports.export import Export, stored_shards
+from rare_assets.exports.format import Format
 from rare_assets.exports.formats import FORMATS
-from rare_assets.exports.options import SPLITS
+from rare_assets.exports.options import ExportOptions
+from rare_assets.exports.proof import ids_of, rows_of
+from rare_assets.exports.shard_files import COPIES, SIDECAR
 from rare_assets.operators.bm25_hard_neg import Considered, bm25_hard_neg
 from rare_assets.retriever import IndexMissing
 from rare_assets.schemas import TABLES
 from rare_assets.stages.hard_negatives import HardNegativesConfig
 from rare_assets.stages.provenance import completed
-from rare_assets.storage.tables import ParquetTables, TableDamaged, file_name
+from rare_assets.storage.tables import ParquetTables, TableDamaged
 
 # Of a text; raw answers are shown whole.
 SHOWN_CHARS = 600
@@ -60,7 +62,7 @@ class History(NamedTuple):
     question: dict[str, Any] | None
     mined: dict[str, Any] | None
     samples: list[dict[str, Any]]
-    rejects: dict[str, dict[str, Any]]
+    rejects: dict[str, list[dict[str, Any]]]
     made_from: dict[str, Mapping[str, str]]
     exported: list[str]
 
@@ -89,6 +91,9 @@ def run_explain(question_id: str) -> None:
             _print_candidates(console, considered, is_same)
         except IndexMissing as error:
             console.print(f"Candidates: {escape(str(error))}", soft_wrap=True)
+    elif rejected := history.rejects.get("hard_negatives"):
+        console.print("\n[bold]Hard negatives[/]")
+        _print_rejects(console, rejected)
     _print_reasoning(console, history)
     _print_versions(console, history)
     where = "\n".join(f"  {each}" for each in history.exported) or "  in no file"
@@ -103,11 +108,11 @@ def find(tables: ParquetTables, question_id: str) -> History:
         for table in ("questions", "hard_negatives", "reasoning"):
             found[table] = _rows(tables, table, shard, question_id)
             if rejected := _rows(tables, f"{table}_rejects", shard, question_id):
-                rejects[table] = rejected[0]
+                rejects[table] = rejected
         if not any(found.values()) and not rejects:
             continue
         first = next((rows[0] for rows in found.values() if rows), None)
-        doc_id = (first or next(iter(rejects.values())))["doc_id"]
+        doc_id = (first or next(iter(rejects.values()))[0])["doc_id"]
         documents = tables.scan("documents", shard).filter(pl.col("doc_id") == doc_id).collect()
         return History(
             question_id,
@@ -178,18 +183,37 @@ def _rows(tables: ParquetTables, table: str, shard: str, question_id: str) -> li
 
 
 def _exported(tables: ParquetTables, shard: str, question_id: str) -> Iterator[str]:
-    """Where a question's rows are among the training files, as `messages/train, row 3`."""
-    folder = OutFolder(str(tables.root / "exports"))
-    for name in FORMATS:
-        for split in SPLITS:
-            place = f"{name}/{split}/{file_name(shard)}"
-            for file in folder.names(f"{name}/{split}"):
-                if not file.startswith(file_name(shard)) or not file.endswith(".ids.parquet"):
+    """Where a question's rows are among the training files, as `messages/train/a.jsonl, row 3`."""
+    with Export(tables, None, ExportOptions()) as export:
+        for name, each in FORMATS.items():
+            written = export.written(name, shard)
+            if written is None:
+                continue
+            for split, facts in written.splits.items():
+                if each.parts:
+                    ids = ids_of(export, written, split)
+                    if question_id in ids["question_id"]:
+                        yield f"{name}/{split}"
                     continue
-                rows = folder.scan(f"{name}/{split}/{file}")
-                found = rows.filter(pl.col("question_id") == question_id).collect()
-                for row in found["row"]:
-                    yield f"{place}, row {row}"
+                for file in facts["files"]:
+                    place = file.removesuffix(SIDECAR if each.ids is None else each.extension)
+                    for row in _rows_in(export, each, file, question_id):
+                        yield f"{place}, row {row}"
+
+
+def _rows_in(export: Export, each: Format, file: str, question_id: str) -> list[int]:
+    """Numbers of a question's rows, from 0: by the sidecar, or by the ids that the rows hold."""
+    if file.startswith(COPIES):
+        return []
+    if each.ids is None:
+        if not file.endswith(SIDECAR):
+            return []
+        found = export.folder.scan(file).filter(pl.col("question_id") == question_id).collect()
+        return found["row"].to_list()
+    rows = rows_of(export, file)
+    value = json.dumps(question_id, ensure_ascii=False)
+    encoded = rows.select(pl.struct(pl.all()).struct.json_encode()).to_series()
+    return encoded.str.contains(value, literal=True).arg_true().to_list()
 
 
 def _shown(text: object) -> str:
@@ -215,7 +239,7 @@ def _print_question(console: Console, history: History) -> None:
     row = history.question
     console.print("\n[bold]Question[/]")
     if row is None:
-        _print_reject(console, history.rejects.get("questions"))
+        _print_rejects(console, history.rejects.get("questions"))
         return
     asked_for = ("origin", "question_type", "length", "wording", "persona")
     told = [f"{name} {row[name]}" for name in asked_for if row.get(name) is not None]
@@ -264,8 +288,10 @@ def _print_candidates(console: Console, considered: list[Considered], is_same: b
 
 def _print_reasoning(console: Console, history: History) -> None:
     console.print("\n[bold]Reasoning[/]")
-    if not history.samples:
-        _print_reject(console, history.rejects.get("reasoning"))
+    rejected = history.rejects.get("reasoning")
+    # Of several samples, some may be there and others not.
+    if rejected or not history.samples:
+        _print_rejects(console, rejected)
     for row in history.samples:
         order = ", ".join(
             f"{number}. {doc_id}{' (gold)' if number == _gold_number(row) else ''}"
@@ -284,15 +310,15 @@ def _gold_number(row: Mapping[str, Any]) -> int | None:
     return None if row["gold_position"] is None else row["gold_position"] + 1
 
 
-def _print_reject(console: Console, reject: Mapping[str, Any] | None) -> None:
-    if reject is None:
+def _print_rejects(console: Console, rejects: Sequence[Mapping[str, Any]] | None) -> None:
+    if not rejects:
         console.print("  not made yet")
-        return
-    asked = f", {_asked(reject)}" if "attempts" in reject else ""
-    console.print(
-        f"  [yellow]rejected: {escape(reject['reason'])}[/]{escape(asked)}\n{escape(reject['detail'] or '')}",
-        soft_wrap=True,
-    )
+    for reject in rejects or ():
+        asked = f", {_asked(reject)}" if "attempts" in reject else ""
+        console.print(
+            f"  [yellow]rejected: {escape(reject['reason'])}[/]{escape(asked)}\n{escape(reject['detail'] or '')}",
+            soft_wrap=True,
+        )
 
 
 def _print_versions(console: Console, history: History) -> None:

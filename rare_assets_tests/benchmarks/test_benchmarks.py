@@ -8,7 +8,7 @@ from elasticsearch import Elasticsearch
 
 from rare_assets.retriever.interface import Bm25
 from rare_assets.text.words import count_words
-from rare_assets_tests.benchmarks import corpora, false_negatives, retrieval, sources
+from rare_assets_tests.benchmarks import corpora, exports, false_negatives, retrieval, sources
 from rare_assets_tests.benchmarks.corpora import read_judged
 from rare_assets_tests.benchmarks.languages import LANGUAGES, agreement, passages
 from rare_assets_tests.benchmarks.languages import run as run_language
@@ -75,6 +75,17 @@ def test_the_false_negatives_benchmark_prints_a_row_a_setting(tmp_path, capsys):
     printed = capsys.readouterr().out
     for setting in false_negatives.SETTINGS:
         assert printed.count(f"│ {setting} ") == 2
+
+
+def test_the_benchmark_of_exports_writes_every_part_of_a_corpus(tmp_path):
+    exports.write(str(tmp_path), 40)
+    for part in (exports.SPLITS, "sentence-transformers", "messages", exports.COMPLETE):
+        rows, size, seconds, peak = exports.export(str(tmp_path), part)
+        assert (rows > 0) == (size > 0) == (part in ("sentence-transformers", "messages"))
+        assert seconds > 0
+        assert peak > 50
+    assert rows == 0
+    assert (tmp_path / "exports/README.md").exists()
 
 
 def test_made_up_passages_are_the_same_for_a_seed_and_as_prose_is():

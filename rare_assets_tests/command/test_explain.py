@@ -1,5 +1,8 @@
 """`rare-assets explain`: a row's whole history, of a rejected one and of one in a training file."""
 
+import json
+
+import polars as pl
 import pytest
 from click.testing import CliRunner
 
@@ -9,6 +12,7 @@ from rare_assets.operators.bm25_hard_neg import RULES
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import Graph, failure_text
 from rare_assets_tests.support.passages import passage, write_jsonl
+from rare_assets_tests.support.rows import rejects
 
 REFUSED = 5
 
@@ -78,14 +82,19 @@ def test_everything_that_made_a_row_is_said(made, explain):
 
 def test_the_row_of_a_training_file_is_found_again(made, explain):
     graph, _, _ = made
-    done = CliRunner().invoke(main, ["export", "--format", "messages"])
+    formats = ("messages", "tevatron", "llama-factory", "beir")
+    done = CliRunner().invoke(main, ["export", *(a for f in formats for a in ("--format", f))])
     assert done.exit_code == 0, done.output
-    import polars as pl
-
-    ids = pl.read_parquet(f"{graph.tables.root}/exports/messages/train/a.jsonl.ids.parquet")
-    last = ids.row(-1, named=True)
+    exports = graph.tables.root / "exports"
+    last = pl.read_parquet(exports / "messages/train/a.jsonl.ids.parquet").row(-1, named=True)
     said = explain(last["question_id"]).output
     assert f"messages/train/a.jsonl, row {last['row']}" in said
+    # Where the rows hold their ids themselves.
+    for name, field in (("tevatron", "query_id"), ("llama-factory", "question_id")):
+        lines = (exports / name / "train/a.jsonl.jsonl").read_text().splitlines()
+        ids = [json.loads(line)[field] for line in lines]
+        assert f"{name}/train/a.jsonl, row {ids.index(last['question_id'])}" in said
+    assert "  beir/train" in said
 
 
 def test_a_rejected_question_is_explained_with_the_raw_answer(made, explain):
@@ -96,6 +105,33 @@ def test_a_rejected_question_is_explained_with_the_raw_answer(made, explain):
     assert f"rejected: {reject['reason']}" in done.output
     assert reject["detail"] in done.output
     assert passage(REFUSED)[:60] in done.output
+
+
+@pytest.mark.parametrize("table", ["hard_negatives", "reasoning"])
+def test_what_was_rejected_later_is_explained_too(made, explain, table):
+    graph, _, _ = made
+    asked = graph.tables.scan("questions", "b.jsonl").collect()
+    question_id, doc_id = asked.row(0, named=True)["question_id"], asked["doc_id"][0]
+    said = [{"reason": f"why {n}", "detail": f"what came [{n}]"} for n in range(2)]
+    key = {"question_id": question_id, "doc_id": doc_id}
+    stored = graph.tables.provenance(table, "b.jsonl").made_from
+    before = graph.tables.scan(table, "b.jsonl").collect()
+    graph.tables.write(
+        table,
+        "b.jsonl",
+        before.filter(pl.col("question_id") != question_id),
+        rejects(table, *({**key, **each} for each in said)),
+        stored,
+    )
+    try:
+        done = explain(question_id)
+    finally:
+        graph.tables.write(table, "b.jsonl", before, None, stored)
+    assert done.exit_code == 0, done.output
+    for each in said:
+        assert f"rejected: {each['reason']}" in done.output
+        assert each["detail"] in done.output
+    assert asked["question"][0][:40] in done.output
 
 
 def test_an_unknown_question_says_where_ids_stand(explain):
