@@ -116,7 +116,7 @@ def _print(console: Console, pilot: Pilot) -> None:
         projected = (
             ("", "") if whole is None else (dollars(whole.cost_usd), duration(whole.seconds))
         )
-        table.add_row(escape(trial.name), *rows, dollars(total), *projected)
+        table.add_row(escape(trial.name), *rows, dollars(total) if paid else "", *projected)
     console.print(table)
     for name, problem in pilot.problems.items():
         console.print(f"[red]{escape(name)}: {escape(problem)}[/]", soft_wrap=True)

@@ -31,8 +31,8 @@ class Line(NamedTuple):
 
     @property
     def differs(self) -> bool:
-        """Whether the configurations differ in it."""
-        return len(set(self.values)) > 1
+        """Whether the configurations that have a value differ in it."""
+        return len(set(filter(None, self.values))) > 1
 
 
 class Made(NamedTuple):
@@ -73,6 +73,7 @@ def page(pilot: Pilot, origin: Mapping[str, str]) -> str:
         pilot=pilot,
         origin=origin,
         names=[trial.name for trial in pilot.trials],
+        recovered=[trial.name for trial in pilot.trials if trial.produced],
         settings=_settings(pilot),
         whole=_whole(pilot),
         took=_took(pilot),

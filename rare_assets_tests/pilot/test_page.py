@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from rare_assets.pilot.judging import Verdict
-from rare_assets.pilot.page import dollars, duration, page
+from rare_assets.pilot.page import Line, dollars, duration, page
 from rare_assets.pilot.projection import Projection
 from rare_assets.pilot.run import Judging, Pilot
 from rare_assets.pilot.trial import StageUse, Trial
@@ -126,6 +126,17 @@ def test_the_checks_figures_stand_there_too(pilot):
 def test_what_failed_is_told_first(pilot):
     html = page(pilot, {})
     assert html.index("did not come to its end") < html.index("<h2>")
+    assert "what its stored answers give" not in html
+    pilot.trials[1].problem = "the budget is spent"
+    assert page(pilot, {}).count("what its stored answers give") == 1
+
+
+def test_what_differs_stands_out_and_a_missing_value_is_no_difference():
+    assert [Line("", values).differs for values in (["1", "1", ""], ["1", "2"], ["", ""])] == [
+        False,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(
