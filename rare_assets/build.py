@@ -30,12 +30,12 @@ from rare_assets.resources.configurable import (
     fields_by_setting,
 )
 from rare_assets.resources.dagster_internals import one_process_executor
-from rare_assets.resources.dataset import SHIPPED, UNNAMED, Configs, Dataset
+from rare_assets.resources.dataset import UNNAMED, Configs, Dataset
 from rare_assets.resources.io_manager import ParquetIOManager
 from rare_assets.schemas import TABLES
 from rare_assets.settings import Settings
 from rare_assets.stages.exports import CARD, export_keys
-from rare_assets.stages.options import run_config_check
+from rare_assets.stages.options import deployment_configs, run_config_check
 
 
 def build_resources(
@@ -131,6 +131,7 @@ def build_defs(
     partitions_name: str | None = None,
     pools: Mapping[str, str] | None = None,
     settings: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
     executor: dg.ExecutorDefinition | None = None,
     alone: bool = False,
     resource_overrides: Mapping[str, Any] | None = None,
@@ -149,6 +150,8 @@ def build_defs(
         pools: by `teacher` and `index`; default, `<name>_teacher` and `<name>_index`.
         settings: of this corpus, by name (`source`, `storage`, `model`, ...: those of the environment,
             without RARE_, in lower case); the rest comes from the environment.
+        options: of its assets, the defaults of every run, over those of RARE_CONFIG: as run config has them,
+            or by asset (`{"questions": {"num_questions": 2}}`).
         executor: of its jobs; default, one process a run, since its steps follow each other anyway, and
             each would take seconds to start.
         alone: nothing else is in the code location, whose runs of assets take the executor, too.
@@ -162,7 +165,7 @@ def build_defs(
         partitions_name=partitions_name,
         pools=pools,
     )
-    configs = SHIPPED
+    configs = deployment_configs(dataset, options)
     resources = build_resources(resource_overrides, dataset, settings)
     executor = executor or one_process_executor(run_config_check(dataset, configs))
     assets = build_assets(dataset, configs, getattr(resources["teacher"], "prompts", None))
@@ -176,7 +179,7 @@ def build_defs(
         sensors=sensors_of(dataset, jobs, keys),
         resources={dataset.resource(role): resource for role, resource in resources.items()},
         executor=executor if alone else None,
-        metadata=dataset.metadata,
+        metadata=dataset.metadata(options),
     )
 
 

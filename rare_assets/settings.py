@@ -361,6 +361,12 @@ class Settings(BaseSettings):
         description="JSON object of tags for the runs of a job, by the job's name: resources on Kubernetes "
         "(`dagster-k8s/config`), a queue of Celery (`dagster-celery/queue`), a priority.",
     )
+    config: str | None = Field(
+        None,
+        validation_alias="RARE_CONFIG",
+        description="YAML file of Dagster run config (`ops: {questions: {config: {...}}}`): options that are the "
+        "defaults of every run, sensor and backfill. Default: none.",
+    )
     dagster_home: str = Field(
         ".rare/dagster",
         validation_alias="DAGSTER_HOME",

@@ -5,7 +5,7 @@ import pytest
 
 from rare_assets.build import build_defs
 from rare_assets.definitions import defs as shipped
-from rare_assets.resources.dataset import Dataset
+from rare_assets.resources.dataset import Dataset, in_metadata
 from rare_assets.storage.tables import ParquetTables
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import API_KEY, failed_checks
@@ -181,6 +181,6 @@ def test_a_resource_that_there_is_not_is_refused():
 
 def test_a_record_is_read_from_the_metadata_as_it_was_written():
     dataset = Dataset.of("legal", pools={"teacher": "llm"})
-    ((key, text),) = dataset.metadata.items()
+    ((key, text),) = dataset.metadata({"questions": {"min_words": 3}}).items()
     assert key == "rare_assets/dataset/legal"
-    assert Dataset.from_metadata(text) == dataset
+    assert in_metadata(text) == (dataset, {"questions": {"min_words": 3}})

@@ -18,7 +18,7 @@ ROOT = Path(rare_assets.__file__).parent
 # From the top of the house to the ground; rooms of one floor don't import one another.
 FLOORS = (
     {"command"},
-    {"definitions"},
+    {"definitions", "component"},
     {"build"},
     {"assets", "automation"},
     {"pilot"},

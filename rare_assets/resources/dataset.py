@@ -84,17 +84,10 @@ class Dataset:
             | _known("pool", pools, POOLS),
         )
 
-    @classmethod
-    def from_metadata(cls, text: str) -> Dataset:
-        """Return the record that `metadata` has written."""
-        fields = json.loads(text)
-        return cls(**{**fields, "key_prefix": tuple(fields["key_prefix"])})
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The record as a code location's metadata has it, by a key of its own."""
+    def metadata(self, options: Mapping[str, Any] | None = None) -> dict[str, str]:
+        """Return the record, and the dataset's own options, as a code location's metadata has them."""
         key = f"{METADATA}/{self.label}" if self.label else METADATA
-        return {key: json.dumps(asdict(self), sort_keys=True)}
+        return {key: json.dumps({"dataset": asdict(self), "options": options}, sort_keys=True)}
 
     @property
     def label(self) -> str:
@@ -146,6 +139,13 @@ class Configs:
 
 
 SHIPPED = Configs()
+
+
+def in_metadata(text: str) -> tuple[Dataset, Mapping[str, Any] | None]:
+    """Return the record and the options that `Dataset.metadata` has written."""
+    content = json.loads(text)
+    fields = content["dataset"]
+    return Dataset(**{**fields, "key_prefix": tuple(fields["key_prefix"])}), content["options"]
 
 
 def bind(

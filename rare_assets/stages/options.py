@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+from types import new_class
 from typing import Any, NamedTuple, TypeVar
 
 import dagster as dg
+import yaml
 from pydantic import ValidationError
 
 from rare_assets.resources.configurable import TeacherModel
 from rare_assets.resources.dataset import SHIPPED, UNNAMED, Configs, Dataset
+from rare_assets.settings import Settings
 from rare_assets.stages.corpus_index import CorpusIndexConfig
 from rare_assets.stages.exports import CARD, ExportConfig
 from rare_assets.stages.hard_negatives import HardNegativesConfig
@@ -75,6 +81,103 @@ class Options(NamedTuple):
             _options(HardNegativesConfig, "hard_negatives", ops, configs),
             _options(ReasoningConfig, "reasoning", ops, configs),
         )
+
+
+def read_run_config(path: Path) -> dict[str, Any]:
+    """Read a YAML file of run config. Raises OptionsError, which names it."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else f"not YAML: {error}"
+        raise OptionsError(f"{path}: {why}") from error
+    if content is not None and not isinstance(content, dict):
+        raise OptionsError(f"{path}: not a mapping of Dagster run config")
+    return content or {}
+
+
+def by_stage(options: Mapping[str, Any], dataset: Dataset) -> dict[str, dict[str, Any]]:
+    """Return the options of each asset, however they are given: as run config, or by asset alone.
+
+    Raises:
+        OptionsError: something else is given.
+    """
+    flat = "ops" not in options
+    if other := sorted(set(options) - {"ops"}) if not flat else []:
+        raise OptionsError(
+            f"{', '.join(other)}: only options of assets, under ops, are the defaults of a deployment."
+        )
+    found: dict[str, dict[str, Any]] = {}
+    for op, given in (options if flat else options["ops"] or {}).items():
+        stage, fields = dataset.stage(op), given or {}
+        if not isinstance(fields, Mapping):
+            raise OptionsError(f"{op}: give options by name, not {fields!r}.")
+        if not flat or set(fields) == {"config"}:
+            fields = fields.get("config") or {}
+        found[stage] = dict(fields)
+    return found
+
+
+def configs_with(defaults: Mapping[str, Mapping[str, Any]]) -> Configs:
+    """Return the config classes with these defaults, by asset.
+
+    Raises:
+        OptionsError: an asset or an option that there is not, or a value that does not fit.
+    """
+    Options.from_run_config(
+        {"ops": {stage: {"config": given} for stage, given in defaults.items()}}
+    )
+    by_kind: dict[type[dg.Config], dict[str, Any]] = {}
+    for stage, given in defaults.items():
+        # Training files and their card have one class, since they go by the same options.
+        by_kind.setdefault(KINDS[stage], {}).update(given)
+    return Configs({kind: with_defaults(kind, given) for kind, given in by_kind.items()})
+
+
+def with_defaults(kind: type[ConfigT], defaults: Mapping[str, Any]) -> type[ConfigT]:
+    """Return a config class with other defaults, which the Launchpad shows."""
+    fields: dict[str, Any] = {}
+    for name, value in defaults.items():
+        field = copy(kind.model_fields[name])
+        field.default, field.default_factory = value, None
+        fields[name] = field
+    names = {"__module__": kind.__module__, "__doc__": kind.__doc__, **fields}
+    names["__annotations__"] = {name: kind.model_fields[name].annotation for name in defaults}
+    made: type[ConfigT] = new_class(
+        kind.__name__, (kind,), exec_body=lambda body: body.update(names)
+    )
+    return made
+
+
+def deployment_configs(dataset: Dataset, options: Mapping[str, Any] | None = None) -> Configs:
+    """Return the config classes of a deployment: what RARE_CONFIG says, and a dataset's own options over it.
+
+    A RARE_CONFIG that can't be used fails each run, with its own error, and never the loading.
+
+    Raises:
+        OptionsError: the dataset's own options can't be used.
+    """
+    own = by_stage(options or {}, dataset)
+    try:
+        configs_with(own)
+    except OptionsError as error:
+        raise OptionsError(f"options of the dataset {dataset.name}: {error}") from None
+    try:
+        file = Settings().config
+    except ValueError:
+        # Each run says which setting it is.
+        file = None
+    general: dict[str, dict[str, Any]] = {}
+    if file is not None:
+        try:
+            general = by_stage(read_run_config(Path(file).expanduser()), dataset)
+            configs_with(general)
+        except OptionsError as error:
+            said = str(error)
+            named = said if said.startswith(file) else f"{file}: {said}"
+            return replace(configs_with(own), problem=f"RARE_CONFIG {named}")
+    return configs_with(
+        {stage: {**general.get(stage, {}), **own.get(stage, {})} for stage in {**general, **own}}
+    )
 
 
 KINDS: dict[str, type[dg.Config]] = {
