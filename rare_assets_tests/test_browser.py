@@ -15,7 +15,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from rare_assets.automation.instance import GRAPH_PAGE
+from rare_assets.automation.instance import LOCATION, graph_page
 from rare_assets.checks.by_table import CHECKS
 from rare_assets.resources.dataset import UNNAMED
 from rare_assets.schemas import TABLES
@@ -28,6 +28,7 @@ from rare_assets_tests.support.passages import passage, write_jsonl
 from rare_assets_tests.support.written_teacher import written_answer
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
+GRAPH_PAGE = graph_page(LOCATION, "rare_data")
 SHARDS = ("electrochemistry.jsonl", "nerve-and-heart.json", "ocean-and-weather.csv")
 ASSETS = ("corpus_files", "documents", "corpus_index", "questions", "hard_negatives", "reasoning")
 ASKED = ("questions", "reasoning")

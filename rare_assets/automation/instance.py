@@ -4,9 +4,10 @@ import os
 import socket
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
+import yaml
 from filelock import FileLock
 
 from rare_assets.resources import dagster_internals
@@ -24,9 +25,12 @@ from rare_assets.settings import Settings
 SHIPPED_YAML = Path(__file__).with_name("dagster.yaml")
 # Gives the code location the same name wherever the UI is started: runs and sensors are kept by it.
 WORKSPACE = Path(__file__).with_name("workspace.yaml")
-LOCATION = "rare_assets"
-# The page on which all assets of the main job are seen at once.
-GRAPH_PAGE = f"/locations/{LOCATION}/asset-groups/rare_data"
+LOCATION, SHIPPED_MODULE = "rare_assets", "rare_assets.definitions"
+
+
+def graph_page(location: str, group: str) -> str:
+    """Return the page of the UI on which all assets of the main job are seen at once."""
+    return f"/locations/{quote(location)}/asset-groups/{group}"
 
 
 class HomeError(Exception):
@@ -92,6 +96,20 @@ def _cannot_be_used(home: Path, why: object) -> str:
     )
 
 
+def workspace_of(module: str, location: str) -> Path:
+    """Return the workspace file of a code location; that of somebody's own module lies in DAGSTER_HOME."""
+    if module == SHIPPED_MODULE:
+        return WORKSPACE
+    path = Path(os.environ["DAGSTER_HOME"]) / f"workspace-{location}.yaml"
+    python = {
+        "module_name": module,
+        "location_name": location,
+        "working_directory": str(Path.cwd()),
+    }
+    path.write_text(yaml.safe_dump({"load_from": [{"python_module": python}]}))
+    return path
+
+
 def _make_databases(home: Path) -> None:
     """Have Dagster make its databases on first use: two commands that did so at once would both fail."""
     made = home / ".databases_made"
@@ -107,7 +125,7 @@ def _make_databases(home: Path) -> None:
             made.touch()
 
 
-def run_tags(command: str, lease: str) -> dict[str, str]:
+def run_tags(command: str, lease: str, location: str) -> dict[str, str]:
     """Mark a run with the `rare-assets run` that it is part of, the process that works on it, the lease
     by which others know that it lives, and the code location that its job is of.
 
@@ -117,27 +135,17 @@ def run_tags(command: str, lease: str) -> dict[str, str]:
         COMMAND_TAG: command,
         PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}",
         LEASE_TAG: lease,
-        REPOSITORY_TAG: dagster_internals.repository_label(LOCATION),
+        REPOSITORY_TAG: dagster_internals.repository_label(location),
     }
 
 
-def submitted_tags(command: str) -> dict[str, str]:
+def submitted_tags(command: str, location: str) -> dict[str, str]:
     """Mark a run that a `rare-assets run --submit` hands to the queue, whichever process works on it."""
     return {
         COMMAND_TAG: command,
         SUBMITTED_TAG: "true",
-        REPOSITORY_TAG: dagster_internals.repository_label(LOCATION),
+        REPOSITORY_TAG: dagster_internals.repository_label(location),
     }
-
-
-def job_origin(job: str) -> Any:
-    """Return where the UI finds the job of a run that it did not launch, so as to launch it again."""
-    return dagster_internals.job_origin(job, "rare_assets.definitions", LOCATION)
-
-
-def code_origin(job: str) -> Any:
-    """Return where a launcher finds the code of a run that is handed to the queue."""
-    return dagster_internals.code_origin(job, "rare_assets.definitions")
 
 
 def open_pools(instance: dg.DagsterInstance, at_once: int, pools: Collection[str]) -> list[str]:

@@ -9,20 +9,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic import ValidationError
 
 from rare_assets.command.export_options import export_options, read_options
 from rare_assets.settings import Settings
+from rare_assets.text.shown_url import shown
+
+if TYPE_CHECKING:
+    from rare_assets.command.target import Target
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 @click.group(context_settings=CONTEXT)
 @click.version_option(package_name="rare-assets")
-def main() -> None:
+@click.option(
+    "-m",
+    "--module",
+    metavar="MODULE",
+    help="Module of your own definitions, which hold a RareDataset; its resources and options are used.",
+)
+@click.option(
+    "--dataset", metavar="NAME", help="Which dataset of that module, where there are several."
+)
+@click.pass_context
+def main(context: click.Context, module: str | None, dataset: str | None) -> None:
     """RARE data from a corpus: documents -> questions -> BM25 hard negatives -> reasoning.
 
     Settings come from the environment (RARE_SOURCE, RARE_STORAGE, RARE_MODEL, ...; see the README).
@@ -35,7 +49,9 @@ def main() -> None:
       rare-assets run --source ./corpus                make it; again goes on where it was
       rare-assets status --source ./corpus             what is made, what it has cost
       rare-assets dev --source ./corpus                the same runs in the Dagster UI
+      rare-assets -m my_project.definitions --dataset legal run     a dataset of your own project
     """
+    context.obj = (module, dataset)
 
 
 @main.command(context_settings=CONTEXT)
@@ -104,7 +120,8 @@ def run(
         run_config = _read_config(config)
         if retry_rejects:
             _retry_rejects(run_config)
-        job = MainJob(run_config, shards, redo_all, submit)
+        target = _target(source, storage)
+        job = MainJob(run_config, shards, redo_all, submit, target)
         succeeded = job.estimate() if dry_run else job.execute()
     sys.exit(0 if succeeded else 1)
 
@@ -172,7 +189,13 @@ def pilot(
             zip(names_of([str(path) for path in configs]), map(_read_config, configs), strict=True)
         )
         succeeded = run_pilot(
-            run_configs, documents=documents, seed=seed, judge=judge, out=out, dry_run=dry_run
+            _target(source, storage),
+            run_configs,
+            documents=documents,
+            seed=seed,
+            judge=judge,
+            out=out,
+            dry_run=dry_run,
         )
     sys.exit(0 if succeeded else 1)
 
@@ -193,7 +216,7 @@ def register(source: str | None, storage: str | None) -> None:
     with _one_message():
         from rare_assets.command.run import register_shards
 
-        register_shards()
+        register_shards(_target(source, storage))
 
 
 @main.command(context_settings=CONTEXT)
@@ -262,7 +285,9 @@ def export(
     with _one_message():
         from rare_assets.command.export import run_export
 
-        holds = run_export(formats, out, shards, read_options(options, _read_config(config)))
+        target = _target(None, storage)
+        chosen = read_options(options, _read_config(config), target)
+        holds = run_export(target, formats, out, shards, chosen)
     sys.exit(0 if holds else 1)
 
 
@@ -283,7 +308,7 @@ def explain(question_id: str, storage: str | None) -> None:
     with _one_message():
         from rare_assets.command.explain import run_explain
 
-        run_explain(question_id)
+        run_explain(_target(None, storage), question_id)
 
 
 @main.command(context_settings=CONTEXT)
@@ -308,7 +333,7 @@ def report(storage: str | None, out: Path | None) -> None:
     with _one_message():
         from rare_assets.command.corpus_report import run_report
 
-        run_report(out)
+        run_report(_target(None, storage), out)
 
 
 @main.command(context_settings=CONTEXT)
@@ -329,19 +354,23 @@ def dev(source: str | None, storage: str | None, host: str, port: int) -> None:
         )
     _set(RARE_SOURCE=source, RARE_STORAGE=storage)
     with _one_message():
-        from rare_assets.automation.instance import GRAPH_PAGE, WORKSPACE
+        from rare_assets.automation.instance import graph_page, workspace_of
         from rare_assets.command.run import register_shards
         from rare_assets.corpus.formats import SourceError
         from rare_assets.resources.dagster_internals import run_dev
 
+        target = _target(source, storage)
+        place = target.place
         try:
-            register_shards()
+            register_shards(target)
         except SourceError as error:
             click.echo(f"No shard was registered: {error}", err=True)
         os.environ.setdefault("RARE_UI_URL", f"http://{host}:{port}")
         # Dagster's own start page folds every group of assets.
-        click.echo(f"The graph:  http://{host}:{port}{GRAPH_PAGE}")
-        run_dev(["-w", str(WORKSPACE), "-h", host, "-p", str(port)])
+        page = graph_page(place.location, place.dataset.named("rare_data"))
+        click.echo(f"The graph:  http://{host}:{port}{page}")
+        workspace = workspace_of(place.module, place.location)
+        run_dev(["-w", str(workspace), "-h", host, "-p", str(port)])
 
 
 @main.command(context_settings=CONTEXT)
@@ -380,7 +409,7 @@ def _print_status(source: str | None, storage: str | None, *, each_shard: bool) 
     with _one_message():
         from rare_assets.command.run import MainJob
 
-        MainJob({}).print_status(each_shard)
+        MainJob({}, target=_target(source, storage)).print_status(each_shard)
 
 
 @contextmanager
@@ -390,6 +419,7 @@ def _one_message() -> Iterator[None]:
     from rare_assets.command.explain import UnknownQuestion
     from rare_assets.command.queue import NoQueue
     from rare_assets.command.run import NothingToDo
+    from rare_assets.command.target import TargetError
     from rare_assets.command.workers import silence_pool
     from rare_assets.corpus.formats import SourceError
     from rare_assets.exports.options import ExportError
@@ -428,6 +458,7 @@ def _one_message() -> Iterator[None]:
         SourceError,
         TeacherStopped,
         StorageError,
+        TargetError,
         TemplateError,
         UnknownQuestion,
     ) as error:
@@ -436,6 +467,28 @@ def _one_message() -> Iterator[None]:
         if said := home_error(error):
             raise click.ClickException(said) from error
         raise
+
+
+def _target(source: str | None, storage: str | None) -> Target:
+    """Open what the command is for. Options that it can't follow are refused.
+
+    Raises:
+        TargetError, OptionsError: see `open_target`.
+    """
+    from rare_assets.command.target import TargetError, open_target
+
+    target = open_target(*click.get_current_context().find_root().obj)
+    for option, given, role, field in (
+        ("--source", source, "corpus", "url"),
+        ("--storage", storage, "storage", "root"),
+    ):
+        own = getattr(target.resources[role], field, None)
+        if given is not None and own is not None:
+            raise TargetError(
+                f"{option}: the dataset {target.dataset.name or ''} has one of its own ({shown(own)}), which its "
+                "definitions say; change it there."
+            )
+    return target
 
 
 def _set(**values: str | None) -> None:

@@ -10,23 +10,24 @@ from rich.markup import escape
 
 from rare_assets.assets.corpus_report import FILE, FOLDER, make_report, write_report
 from rare_assets.automation.instance import prepare_home
+from rare_assets.command.target import Target
 from rare_assets.exports.export import stored_shards
 from rare_assets.exports.options import ExportError
-from rare_assets.resources.configurable import Storage, TeacherModel
-from rare_assets.resources.dataset import UNNAMED
+from rare_assets.resources.configurable import Storage
 
 
-def run_report(out: Path | None) -> None:
+def run_report(target: Target, out: Path | None) -> None:
     """Write the page of every shard that has documents, and say where it is.
 
     Args:
+        target: the dataset.
         out: the file to write; default, `corpus_report/report.html` in the storage.
 
     Raises:
         ExportError: nothing is stored, or the file can't be written.
     """
     prepare_home()
-    storage = Storage()
+    storage: Storage = target.resources["storage"]
     tables = storage.tables()
     shards = stored_shards(tables, "documents")
     if not shards:
@@ -35,7 +36,7 @@ def run_report(out: Path | None) -> None:
             "'rare-assets run', or name another storage."
         )
     with dg.DagsterInstance.get() as instance:
-        report = make_report(tables, shards, TeacherModel(storage=storage), instance, UNNAMED)
+        report = make_report(tables, shards, target.resources["teacher"], instance, target.dataset)
     if out is None:
         place = write_report(report, str(tables.root / FOLDER), FILE)
     else:

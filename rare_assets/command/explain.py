@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rare_assets.build import build_resources
+from rare_assets.command.target import Target
 from rare_assets.exports.export import Export, stored_shards
 from rare_assets.exports.format import Format
 from rare_assets.exports.formats import FORMATS
@@ -67,14 +67,14 @@ class History(NamedTuple):
     exported: list[str]
 
 
-def run_explain(question_id: str) -> None:
+def run_explain(target: Target, question_id: str) -> None:
     """Print the whole history of a question, of one that was rejected, too.
 
     Raises:
         UnknownQuestion: no shard has it.
         StorageError: the storage can't be read.
     """
-    resources = build_resources()
+    resources = target.resources
     tables: ParquetTables = resources["storage"].tables()
     history = find(tables, question_id)
     console = Console()

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from rare_assets.command.target import Target
 from rare_assets.exports.card import Cost, summed_counts, write_card
 from rare_assets.exports.complete import complete
 from rare_assets.exports.export import Export
@@ -22,7 +23,11 @@ from rare_assets.stages.cost import spent
 
 
 def run_export(
-    formats: Sequence[str], out: str | None, shards: Sequence[str], options: ExportOptions
+    target: Target,
+    formats: Sequence[str],
+    out: str | None,
+    shards: Sequence[str],
+    options: ExportOptions,
 ) -> bool:
     """Write what is missing or has changed, and print what there is now.
 
@@ -33,7 +38,8 @@ def run_export(
         ExportError: what can't be done, and what to do.
     """
     console = Console()
-    storage = Storage()
+    storage: Storage = target.resources["storage"]
+    teacher: TeacherModel = target.resources["teacher"]
     tables = storage.tables()
     with Export(tables, out, options, formats) as export:
         export.prepare(shards)
@@ -51,7 +57,7 @@ def run_export(
             raise ExportError(
                 f"No row fits.\n{_why_none(chosen, [f.name for f in export.formats])}"
             )
-        usage = spent(tables, export.shards, TeacherModel(storage=storage).load_prices())
+        usage = spent(tables, export.shards, teacher.load_prices())
         write_card(
             export, written, Cost(usage.prompt_tokens, usage.completion_tokens, usage.cost_usd)
         )

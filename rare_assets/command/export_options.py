@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import click
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from rare_assets.exports.options import ExportOptions
+
+if TYPE_CHECKING:
+    from rare_assets.command.target import Target
 
 
 def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -28,15 +31,22 @@ def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def read_options(given: Mapping[str, Any], config: Mapping[str, Any]) -> ExportOptions:
-    """Return the options: those of the command line over `ops.exports.config` of a run config.
+def read_options(
+    given: Mapping[str, Any], config: Mapping[str, Any], target: Target
+) -> ExportOptions:
+    """Return the options: those of the command line over `ops.exports.config` of a run config,
+    and these over the defaults of the target's deployment.
 
     Raises:
         click.UsageError: a value that does not fit, or a field that is not there.
     """
-    ops = (config.get("ops") or {}).get("exports") or {}
+    from rare_assets.stages.exports import ExportConfig
+
+    ops = {target.dataset.stage(op): each for op, each in (config.get("ops") or {}).items()}
+    defaults: ExportConfig = target.configs.get(ExportConfig)()
     values = {
-        **(ops.get("config") or {}),
+        **defaults.model_dump(),
+        **((ops.get("exports") or {}).get("config") or {}),
         **{k: v for k, v in given.items() if v not in (None, ())},
     }
     unknown = sorted(set(values) - set(ExportOptions.model_fields))

@@ -16,7 +16,7 @@ from rich.table import Table
 from rare_assets.assets.asking import ledger_in, once
 from rare_assets.assets.pilot import FILE, FOLDER, write_pilot
 from rare_assets.automation.instance import prepare_home
-from rare_assets.build import build_resources
+from rare_assets.command.target import Target
 from rare_assets.exports.folder import OutFolder
 from rare_assets.pilot.corpus import PilotCorpus
 from rare_assets.pilot.page import dollars, duration
@@ -24,6 +24,7 @@ from rare_assets.pilot.run import Pilot, PilotRun, Plan
 
 
 def run_pilot(
+    target: Target,
     run_configs: Mapping[str, Mapping[str, Any]],
     *,
     documents: int,
@@ -47,7 +48,7 @@ def run_pilot(
         ExportError: the page can't be written.
     """
     prepare_home()
-    console, resources = Console(), build_resources()
+    console, resources = Console(), target.resources
     storage, source = resources["storage"], resources["corpus"].source()
     tables = storage.tables()
     say = once(lambda line: console.print(escape(line), style="dim", soft_wrap=True))
@@ -63,6 +64,8 @@ def run_pilot(
             run_configs,
             corpus,
             resources["teacher"],
+            dataset=target.dataset,
+            configs=target.configs,
             documents=documents,
             seed=seed,
             ledger=lambda what: ledger_in(instance, scope, what),

@@ -241,13 +241,15 @@ class RunProgress:
     def _take(self, entry: dg.EventLogEntry, request: Request) -> None:
         event = entry.dagster_event
         if event is None:
-            step, level = entry.step_key, int(entry.level)
+            stage_of = request.place.dataset.stage
+            step, level = stage_of(entry.step_key or ""), int(entry.level)
             # Dagster's own words are errors and debug lines; what an asset says is neither.
             if step in self.stages and level in (logging.INFO, logging.WARNING):
                 self._say(step, entry.user_message, level)
-        elif event.event_type is dg.DagsterEventType.STEP_START and event.step_key in self.stages:
-            stage, shard = self.stages[event.step_key], request.shard or ""
-            stage.go_on(shard, 0, stage.expected.get(shard, 0))
+        elif event.event_type is dg.DagsterEventType.STEP_START:
+            name, shard = request.place.dataset.stage(event.step_key or ""), request.shard or ""
+            if name in self.stages:
+                self.stages[name].go_on(shard, 0, self.stages[name].expected.get(shard, 0))
         elif event.event_type is dg.DagsterEventType.ASSET_MATERIALIZATION:
             name = event.asset_key.path[-1] if event.asset_key else ""
             if name in self.stages:

@@ -7,6 +7,7 @@ submitted goes on, and the next command finds and follows it.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,11 @@ import dagster as dg
 from rich.console import Console
 
 from rare_assets.assets.step_progress import Moment
-from rare_assets.automation.instance import code_origin, submitted_tags
+from rare_assets.automation.instance import SHIPPED_MODULE, submitted_tags
+from rare_assets.automation.jobs import JOBS
+from rare_assets.command.target import SHIPPED_PLACE, Place
 from rare_assets.command.workers import STOPPED, Request, Result, create_run, failure
-from rare_assets.resources.dagster_internals import queue_size, submit
+from rare_assets.resources.dagster_internals import code_origin, queue_size, submit
 from rare_assets.resources.tags import COMMAND_TAG, PARTITION_TAG, PROGRESS_TAG, SUBMITTED_TAG
 
 if TYPE_CHECKING:
@@ -47,12 +50,15 @@ class RunQueue:
     Args:
         instance: its coordinator must be a queue.
         console: where a queue that nobody looks after is told.
+        place: where the runs belong.
 
     Raises:
         NoQueue: it has none.
     """
 
-    def __init__(self, instance: dg.DagsterInstance, console: Console) -> None:
+    def __init__(
+        self, instance: dg.DagsterInstance, console: Console, place: Place = SHIPPED_PLACE
+    ) -> None:
         size = queue_size(instance)
         if size is None:
             raise NoQueue(
@@ -63,6 +69,7 @@ class RunQueue:
         self.size = size
         self._instance = instance
         self._console = console
+        self._place = place
         self._running: dict[str, Request] = {}
         self._tags: dict[str, dict[str, str]] = {}
         self._queued_since: float | None = None
@@ -81,17 +88,24 @@ class RunQueue:
     def follow(self, run_config: dict[str, Any]) -> list[Request]:
         """Find the runs that an earlier command has submitted and that have not ended, to go on with them."""
         ours = dg.RunsFilter(tags={SUBMITTED_TAG: "true"}, statuses=UNFINISHED)
+        dataset = self._place.dataset
+        jobs = {dataset.named(job): job for job in JOBS}
         for run in self._instance.get_runs(ours):
+            made = run.asset_selection or set()
+            if run.job_name not in jobs or made != {dataset.key(key.path[-1]) for key in made}:
+                # Of another dataset.
+                continue
             if run.status == dg.DagsterRunStatus.NOT_STARTED:
                 # Its command was killed before it could hand it over.
                 submit(self._instance, run.run_id)
             self._running[run.run_id] = Request(
                 run.tags.get(COMMAND_TAG, ""),
                 run.run_id,
-                run.job_name,
+                jobs[run.job_name],
                 tuple(sorted(key.path[-1] for key in run.asset_selection or ())),
                 run.tags.get(PARTITION_TAG),
                 run_config,
+                self._place,
             )
         return list(self._running.values())
 
@@ -130,7 +144,10 @@ class RunQueue:
     def _submit(self, request: Request) -> Result | None:
         """Hand a run over. Returns its result if its config can't be used."""
         try:
-            tags, origin = submitted_tags(request.command), code_origin(request.job)
+            place = request.place
+            tags = submitted_tags(request.command, place.location)
+            folder = None if place.module == SHIPPED_MODULE else os.getcwd()
+            origin = code_origin(place.dataset.named(request.job), place.module, folder)
             create_run(self._instance, request, tags, {}, origin)
         except dg.DagsterInvalidConfigError as error:
             return Result(request, f"Run config: {error}", stops_others=True)

@@ -36,6 +36,7 @@ def print_report(
     failures: dict[str, str],
     home: Path,
     cwd: Path,
+    command: str,
     *,
     has_ui: bool = False,
 ) -> None:
@@ -71,7 +72,7 @@ def print_report(
         console.print(
             f"{unused:,} rejects are the teacher's last word: the same command does not ask for them "
             "again. Once the teacher, its settings or the prompt is mended, "
-            "[bold]rare-assets run --retry-rejects[/] asks for these alone.",
+            f"[bold]{escape(command)} run --retry-rejects[/] asks for these alone.",
             soft_wrap=True,
         )
     if failures:
@@ -81,7 +82,7 @@ def print_report(
             soft_wrap=True,
         )
     if not has_ui:
-        console.print("\nOpen the UI on these runs:  [bold]rare-assets dev[/]")
+        console.print(f"\nOpen the UI on these runs:  [bold]{escape(command)} dev[/]")
 
 
 def _retryable(tables: ParquetTables, shards: list[str]) -> int:

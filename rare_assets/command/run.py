@@ -18,7 +18,6 @@ from rich.markup import escape
 from rare_assets.assets.asking import once
 from rare_assets.automation.instance import open_pools, pool_limit, prepare_home
 from rare_assets.automation.registration import register, say_gone, some
-from rare_assets.build import build_resources
 from rare_assets.command.estimate import estimate
 from rare_assets.command.order import Schedule, Task
 from rare_assets.command.plan import ASKED_STAGES, Planner, Stale
@@ -26,11 +25,11 @@ from rare_assets.command.progress import RunProgress
 from rare_assets.command.queue import RunQueue
 from rare_assets.command.report import print_estimate, print_report, print_shards, print_status
 from rare_assets.command.status import made_nothing, shard_states
+from rare_assets.command.target import Target, open_target
 from rare_assets.command.workers import Request, Result, RunPool
 from rare_assets.corpus.scan import Scan, scan_source
 from rare_assets.corpus.source import CorpusSource
 from rare_assets.resources.configurable import Corpus, Storage, TeacherModel
-from rare_assets.resources.dataset import UNNAMED
 from rare_assets.resources.partitions import registered_shards
 from rare_assets.settings import Settings
 from rare_assets.stages.cost import spent
@@ -60,6 +59,7 @@ class MainJob:
             the whole corpus all the same, since negatives come from the whole corpus.
         redo_all: materialize what is current, too.
         submit: hand the runs to the instance's queue instead of executing them on this machine.
+        target: the dataset; default, the one without a project.
     """
 
     def __init__(
@@ -68,16 +68,19 @@ class MainJob:
         only: Iterable[str] = (),
         redo_all: bool = False,
         submit: bool = False,
+        target: Target | None = None,
     ) -> None:
         self.run_config = dict(run_config)
         self.only = list(only)
         self.submits = submit
         self.console = _console()
         self.home = prepare_home()
-        resources = build_resources()
+        target = target or open_target(None, None)
+        self.place = target.place
+        dataset, resources = target.dataset, target.resources
         storage: Storage = resources["storage"]
         corpus: Corpus = resources["corpus"]
-        self.teacher: TeacherModel = teacher_for(self.run_config, resources["teacher"])
+        self.teacher: TeacherModel = teacher_for(self.run_config, resources["teacher"], dataset)
         self.tables = storage.tables()
         self.source = corpus.source()
         self.removes_deleted = corpus.removes_deleted_shards
@@ -85,7 +88,7 @@ class MainJob:
             self.tables,
             resources["retriever"],
             self.teacher,
-            Options.from_run_config(self.run_config),
+            Options.from_run_config(self.run_config, dataset, target.configs),
             redo_all,
         )
         self.failures: dict[str, str] = {}
@@ -101,7 +104,9 @@ class MainJob:
             NoQueue: the runs are to be submitted, and the instance has no queue.
         """
         with dg.DagsterInstance.get() as instance:
-            pool = RunQueue(instance, self.console) if self.submits else RunPool(instance)
+            pool = (
+                RunQueue(instance, self.console, self.place) if self.submits else RunPool(instance)
+            )
             if not self.submits:
                 self._open_pools(instance)
             scan = self._register(instance)
@@ -111,7 +116,7 @@ class MainJob:
                 RunProgress(instance, self.console, self.planner.options.reasoning.n) as progress,
                 pool as runs,
             ):
-                registered = registered_shards(instance, UNNAMED)
+                registered = registered_shards(instance, self.place.dataset)
                 self._execute(runs, scan, registered, asked, progress)
         for shard in asked:
             if shard not in self.failures and (said := made_nothing(self.tables, shard)):
@@ -123,13 +128,14 @@ class MainJob:
             self.failures,
             self.home,
             Path.cwd(),
+            self.place.command,
             has_ui=self.submits,
         )
         return not self.failures
 
     def _open_pools(self, instance: dg.DagsterInstance) -> None:
         at_once = Settings().shards_at_once
-        if too_low := open_pools(instance, at_once, UNNAMED.pools.values()):
+        if too_low := open_pools(instance, at_once, self.place.dataset.pools.values()):
             self.console.print(
                 f"[yellow]RARE_SHARDS_AT_ONCE is {at_once}, and fewer steps run at once in "
                 f"pools whose limit was set by hand: {', '.join(too_low)}. Raise it in the UI "
@@ -165,7 +171,10 @@ class MainJob:
 
     def _scan(self, instance: dg.DagsterInstance, *, remember: bool) -> Scan:
         scan = scan_source(
-            self.source, self.tables, registered_shards(instance, UNNAMED), remember=remember
+            self.source,
+            self.tables,
+            registered_shards(instance, self.place.dataset),
+            remember=remember,
         )
         keys = {shard.key for shard in scan.shards}
         unknown = [key for key in self.only if key not in keys]
@@ -179,7 +188,12 @@ class MainJob:
     def _register(self, instance: dg.DagsterInstance) -> Scan:
         scan = self._scan(instance, remember=True)
         removed = register(
-            scan, self.source, self.tables, instance, UNNAMED, remove_deleted=self.removes_deleted
+            scan,
+            self.source,
+            self.tables,
+            instance,
+            self.place.dataset,
+            remove_deleted=self.removes_deleted,
         )
         teacher = f"; teacher [bold]{escape(self.teacher.name)}[/]"
         _print_registered(self.console, self.source, scan, removed, teacher)
@@ -223,7 +237,9 @@ class MainJob:
 
         def start(under_way: list[Request]) -> Request | None:
             task = schedule.next([_task(request) for request in under_way])
-            return Request(command, str(uuid.uuid4()), *task, self.run_config) if task else None
+            if task is None:
+                return None
+            return Request(command, str(uuid.uuid4()), *task, self.run_config, self.place)
 
         def done(result: Result) -> None:
             progress.finished(result)
@@ -298,23 +314,23 @@ class MainJob:
             # The embedded teacher uses every core for one shard already.
             return Places(asking_at_once=1, ahead=0, at_once=settings.shards_at_once)
         at_once = settings.shards_at_once
-        limit = pool_limit(instance, UNNAMED.pools["teacher"])
+        limit = pool_limit(instance, self.place.dataset.pools["teacher"])
         # A pool with more room would let it ask at once, beside all the others.
         ahead = 1 if limit is not None and limit <= at_once else 0
         return Places(asking_at_once=at_once, ahead=ahead, at_once=at_once)
 
 
-def register_shards() -> None:
+def register_shards(target: Target) -> None:
     """Register the shards of the source, and make nothing. Raises SourceError."""
     prepare_home()
-    resources = build_resources()
+    dataset, resources = target.dataset, target.resources
     storage: Storage = resources["storage"]
     corpus: Corpus = resources["corpus"]
     source, tables = corpus.source(), storage.tables()
     with dg.DagsterInstance.get() as instance:
-        scan = scan_source(source, tables, registered_shards(instance, UNNAMED), watching=True)
+        scan = scan_source(source, tables, registered_shards(instance, dataset), watching=True)
         removed = register(
-            scan, source, tables, instance, UNNAMED, remove_deleted=corpus.removes_deleted_shards
+            scan, source, tables, instance, dataset, remove_deleted=corpus.removes_deleted_shards
         )
     _print_registered(_console(), source, scan, removed)
 

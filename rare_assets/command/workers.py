@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rare_assets.assets.step_progress import Moment, listeners
+from rare_assets.command.target import SHIPPED_PLACE, Place, definitions_of
 from rare_assets.files.cache import temporary_folder
 from rare_assets.resources.leases import Lease
 from rare_assets.resources.pools import free_pool_slots
@@ -60,6 +61,7 @@ class Request(NamedTuple):
     assets: tuple[str, ...]
     shard: str | None
     run_config: dict[str, Any]
+    place: Place = SHIPPED_PLACE
 
 
 class Result(NamedTuple):
@@ -101,16 +103,25 @@ def _execute(request: Request) -> Result:
     import dagster as dg
 
     from rare_assets.automation.instance import run_tags
-    from rare_assets.definitions import defs
-    from rare_assets.resources.dagster_internals import execute_created_run
+    from rare_assets.resources.dagster_internals import execute_created_run, one_process_executor
+    from rare_assets.resources.dataset import SHIPPED
+    from rare_assets.stages.options import run_config_check
+
+    place = request.place
 
     with dg.DagsterInstance.get() as instance:
         try:
-            run = create_run(instance, request, run_tags(request.command, _lease), _SILENT)
+            run = create_run(
+                instance, request, run_tags(request.command, _lease, place.location), _SILENT
+            )
         except dg.DagsterInvalidConfigError as error:
             # Every run takes the same config.
             return Result(request, f"Run config: {error}", stops_others=True)
-        result = execute_created_run(defs.resolve_job_def(request.job), run, instance)
+        job = definitions_of(place.module).resolve_job_def(run.job_name)
+        # Whatever executes the deployment's own runs: this one is executed by this process.
+        check = run_config_check(place.dataset, SHIPPED)
+        job = job.with_executor_def(one_process_executor(check))
+        result = execute_created_run(job, run, instance)
         return Result(request, None) if result.success else failure(request, result.all_events)
 
 
@@ -126,10 +137,12 @@ def create_run(
     Raises:
         DagsterInvalidConfigError: the request's run config does not fit the assets.
     """
-    from rare_assets.automation.instance import job_origin
-    from rare_assets.definitions import defs
+    from rare_assets.resources.dagster_internals import job_origin
 
-    job, selection = defs.resolve_job_def(request.job), frozenset(_selection(request))
+    place = request.place
+    name = place.dataset.named(request.job)
+    job = definitions_of(place.module).resolve_job_def(name)
+    selection = frozenset(place.dataset.key(asset) for asset in request.assets)
     all_tags = {**job.run_tags, **tags}
     if request.shard is not None:
         all_tags |= job.get_tags_for_partition_key(request.shard, selection)
@@ -139,7 +152,7 @@ def create_run(
         run_config={**run_config, **_config_for(request)},
         tags=all_tags,
         asset_selection=selection,
-        remote_job_origin=job_origin(request.job),
+        remote_job_origin=job_origin(name, place.module, place.location),
         job_code_origin=code_origin,
     )
 
@@ -287,18 +300,16 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _selection(request: Request) -> list[dg.AssetKey]:
-    import dagster as dg
-
-    return [dg.AssetKey(name) for name in request.assets]
-
-
 def _config_for(request: Request) -> dict[str, Any]:
     # Dagster refuses config for ops that a run does not hold.
-    ops = request.run_config.get("ops", {})
+    ops, dataset = request.run_config.get("ops") or {}, request.place.dataset
     return {
         **{name: part for name, part in request.run_config.items() if name != "ops"},
-        "ops": {name: config for name, config in ops.items() if name in request.assets},
+        "ops": {
+            dataset.op(stage): config
+            for op, config in ops.items()
+            if (stage := dataset.stage(op)) in request.assets
+        },
     }
 
 

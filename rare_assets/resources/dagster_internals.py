@@ -5,6 +5,7 @@
 - `execute_created_run`: without it, `job.execute_in_process`, whose runs get their tags, their id and
   their asset selection only after they have begun.
 - `job_origin`: without it, a run of the command can't be launched again from its page.
+- `definitions_in`: without it, the command works on no project whose definitions are a function.
 - `code_origin`, `queue_size`: without them, no run can be handed to the queue of an instance (`--submit`).
 - `latest_target`: without it, the page of a check can't tell that a newer materialization is unjudged.
 - `run_daemon`, `run_dev`: without them, Dagster's own daemon and its 30 seconds between two looks at a
@@ -20,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import dagster as dg
@@ -46,6 +48,7 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster.components.definitions import LazyDefinitions
 
 from rare_assets.resources.tags import BACKFILL_TAG
 from rare_assets.resources.waiting import WaitForPlace
@@ -206,17 +209,27 @@ def job_origin(job: str, module: str, location: str) -> RemoteJobOrigin:
     return RemoteJobOrigin(RemoteRepositoryOrigin(origin, SINGLETON_REPOSITORY_NAME), job)
 
 
-def code_origin(job: str, module: str) -> JobPythonOrigin:
+def code_origin(job: str, module: str, folder: str | None) -> JobPythonOrigin:
     """Return where a launcher finds the code of a run: a module, in the image and with the secrets and
-    volumes that the code server of this environment has."""
+    volumes that the code server of this environment has; `folder` is where it is found from, too."""
     repository = RepositoryPythonOrigin(
         executable_path=sys.executable,
-        code_pointer=ModuleCodePointer(module, "defs", working_directory=None),
+        code_pointer=ModuleCodePointer(module, "defs", working_directory=folder),
         container_image=os.environ.get("DAGSTER_CURRENT_IMAGE"),
         entry_point=["dagster"],
         container_context=json.loads(os.environ.get("DAGSTER_CONTAINER_CONTEXT") or "null"),
     )
     return JobPythonOrigin(job, repository)
+
+
+def definitions_in(module: ModuleType) -> dg.Definitions | None:
+    """Return the definitions that a module has, as an object or as a function that makes them."""
+    for value in vars(module).values():
+        if isinstance(value, dg.Definitions):
+            return value
+        if isinstance(value, LazyDefinitions):
+            return value()
+    return None
 
 
 def queue_size(instance: dg.DagsterInstance) -> int | None:
