@@ -10,31 +10,28 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Event
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 from pydantic import SecretStr
 
 from rare_assets.retriever.elasticsearch.bulk import Action, Bulk, Refusal
+from rare_assets.retriever.elasticsearch.comparison import Comparison
 from rare_assets.retriever.elasticsearch.connection import (
     Connection,
     ElasticsearchError,
     batched,
 )
 from rare_assets.retriever.elasticsearch.index import MAX_TERMS, Alias, ConcreteIndex
+from rare_assets.retriever.elasticsearch.searches import MAX_HITS, Searches
 from rare_assets.retriever.interface import (
-    BEST_TERMS,
-    HITS,
     REJECTS,
-    SCORES,
-    TEXTS,
     Bm25,
     IndexConflict,
     IndexState,
@@ -43,17 +40,8 @@ from rare_assets.retriever.interface import (
 )
 from rare_assets.text.titled import titled
 
-MAX_HITS = 10_000  # what a server returns for one query by default (index.max_result_window)
-MAX_TIES = 1_000  # hits looked through for ties at the depth asked for
-REPORTED = 1_000  # duplicate texts that a report lists
-LISTED = 100  # ids and shards listed for one of them
-TERMS = 2_000  # terms sent in one query
-TEXTS_AT_ONCE = 250  # documents whose texts are read in one request
-COPIES = 50  # of them in other shards, for which there is room in that request
-GROUPED_ROWS = 1_000_000  # rows whose ids are compared in memory at once
 LEFT_OUT = 100  # documents without a text that a report lists
 LONGEST_ID = 8_000  # bytes of an id that a keyword field holds for sure
-COLLECTED_ROWS = 100_000  # rows whose ids and hashes are kept in memory for it
 
 _log = logging.getLogger(__name__)
 
@@ -135,6 +123,8 @@ class ElasticsearchRetriever:
         self.index = index
         self.bulk_size = bulk_size
         self.batch_size = batch_size
+        self._searches = Searches(self._connection, self._alias, index, batch_size)
+        self._comparison = Comparison(self._connection, index)
         self._behind = ThreadPoolExecutor(1, thread_name_prefix="elasticsearch-clearing")
         self._clearing: Future[None] | None = None
 
@@ -185,7 +175,7 @@ class ElasticsearchRetriever:
         # What only reads goes along beside what waits for the server's disk.
         with self._connection.beside() as submit:
             index = target.name if kept else None
-            compared = submit(partial(self._check, index, shards, send, changing, read))
+            compared = submit(partial(self._comparison.check, index, shards, send, changing, read))
             listed = submit(partial(self._left_out, target.name if held else None))
             if send or stale or target.hidden or not target.visible:
                 target = self._alias.claim(target, _purpose(wanted), fresh)
@@ -205,7 +195,7 @@ class ElasticsearchRetriever:
         if not target.visible or stale or target.hidden or fresh:
             self._alias.show(target, stale)
         self._clearing = self._behind.submit(self._clear, target, stale, bool(send or stale))
-        duplicates = self._duplicates(twins)
+        duplicates = self._comparison.duplicates(twins)
         stays = wanted - {_version(s, shards[s].content_hash) for s in send}
         kept_out = [row for version, row in left_out if version in stays]
         n_rejects = len(refused) + len(kept_out)
@@ -259,7 +249,7 @@ class ElasticsearchRetriever:
             ValueError: `depth` is not within 1 and 10,000.
             ElasticsearchError: see the class; a refused query is named by its question_id.
         """
-        return self._ranked(queries, depth, lambda _, texts, __: [_match(text) for text in texts])
+        return self._searches.search(queries, depth=depth)
 
     def search_like(self, texts: pl.DataFrame, *, depth: int) -> pl.DataFrame:
         """Rank the corpus by what each text is about: QUERIES in, HITS out; see the interface.
@@ -272,60 +262,7 @@ class ElasticsearchRetriever:
             ValueError: `depth` is not within 1 and 10,000.
             ElasticsearchError: see the class.
         """
-        return self._ranked(texts, depth, self._best_terms)
-
-    def _best_terms(
-        self, index: ConcreteIndex, texts: Sequence[str], stop: Event
-    ) -> list[dict[str, Any]]:
-        """For each text the query for its best terms."""
-        asked = {"fields": ["text"], "term_statistics": True, "field_statistics": True}
-        bare = dict.fromkeys(("positions", "offsets", "payloads"), False)
-        answer = self._connection.ask(
-            "find the best terms of documents",
-            lambda: self._connection.client.mtermvectors(
-                index=index.name, docs=[{"doc": {"text": text}, **asked, **bare} for text in texts]
-            ),
-            stop,
-        )
-        return [_any_of(_best(each)) for each in answer["docs"]]
-
-    def _ranked(
-        self,
-        queries: pl.DataFrame,
-        depth: int,
-        bodies: Callable[[ConcreteIndex, Sequence[str], Event], list[dict[str, Any]]],
-    ) -> pl.DataFrame:
-        """HITS of QUERIES, each turned into the query that is sent, many at a time."""
-        if not 1 <= depth <= MAX_HITS:
-            raise ValueError(f"depth is {depth}: Elasticsearch returns 1 to {MAX_HITS} hits")
-        index = self._alias.visible()
-
-        names, texts = queries["question_id"].to_list(), queries["query"].to_list()
-
-        def rank(batch: tuple[int, ...], stop: Event) -> _Hits:
-            made = bodies(index, [texts[number] for number in batch], stop)
-            sent = dict(zip(batch, made, strict=True))
-            return self._rank(index, names, sent, depth, stop)
-
-        found = _Hits([], [], [], [])
-        batches = batched(range(len(queries)), self.batch_size)
-        for some in self._connection.parallel(rank, batches):
-            found.extend(some)
-        schema = {field: HITS.get(field, pl.UInt32) for field in _Hits._fields}
-        hits = (
-            pl.DataFrame(found._asdict(), schema=schema)
-            .with_columns(pl.col("score") / (index.bm25.k1 + 1))
-            .unique(["query", "doc_id"], keep="first", maintain_order=True)
-            .sort(
-                ["query", pl.col("score").round_sig_figs(5), "doc_id"],
-                descending=[False, True, False],
-            )
-            .with_columns(rank=pl.int_range(1, pl.len() + 1).over("query"))
-            .filter(pl.col("rank") <= depth)
-        )
-        return hits.with_columns(question_id=queries["question_id"].gather(hits["query"])).select(
-            *HITS
-        )
+        return self._searches.search_like(texts, depth=depth)
 
     def score(self, pairs: pl.DataFrame) -> pl.DataFrame:
         """Score one document for each query: PAIRS in, SCORES out; see the interface.
@@ -334,31 +271,7 @@ class ElasticsearchRetriever:
             IndexMissing: there is no index yet.
             ElasticsearchError: see the class; a refused query is named by its question_id.
         """
-        index = self._alias.visible()
-
-        def score(batch: pl.DataFrame, stop: Event) -> pl.DataFrame:
-            names = batch["question_id"].to_list()
-            bodies = [
-                {
-                    "query": {
-                        "bool": {
-                            "filter": {"term": {"doc_id": doc_id}},
-                            "should": _match(query),
-                        }
-                    },
-                    "size": 1,
-                    **_bare(),
-                }
-                for query, doc_id in batch.select("query", "doc_id").iter_rows()
-            ]
-            found = self._connection.msearch(
-                names, bodies, stop, global_statistics=index.global_statistics
-            )
-            scores = [_score(hits[0], index) if hits else None for hits in found]
-            return batch.select("question_id", "doc_id", score=pl.Series(scores, dtype=pl.Float64))
-
-        batches = pairs.iter_slices(self.batch_size)
-        return pl.concat([pl.DataFrame(schema=SCORES), *self._connection.parallel(score, batches)])
+        return self._searches.score(pairs)
 
     def texts(self, doc_ids: Iterable[str]) -> pl.DataFrame:
         """TEXTS of the given documents, one row an id; those that the index lacks are absent.
@@ -366,35 +279,7 @@ class ElasticsearchRetriever:
         Raises:
             IndexMissing: there is no index yet.
         """
-        self._alias.visible()
-
-        def texts(batch: tuple[str, ...], stop: Event) -> dict[str, tuple[str, str | None]]:
-            body: dict[str, Any] = {
-                "query": {"bool": {"filter": {"terms": {"doc_id": batch}}}},
-                "size": len(batch) + COPIES,
-                "track_total_hits": False,
-            }
-            # The whole source, in the order in which it lies there, is what costs a server least.
-            in_order = {**body, "sort": ["_doc"]}
-            hits = self._connection.search("read texts", self.index, in_order, stop)
-            if len(hits) == body["size"]:  # more copies than there is room for
-                body["collapse"] = {"field": "doc_id"}
-                hits = self._connection.search("read texts", self.index, body, stop)
-            sources = [hit["_source"] for hit in hits]
-            return {
-                source["doc_id"]: (
-                    source.get("text", ""),
-                    source.get("heading", source.get("title")),
-                )
-                for source in sources
-            }
-
-        batches = batched(dict.fromkeys(doc_ids), TEXTS_AT_ONCE)
-        found: dict[str, tuple[str, str | None]] = {}
-        for some in self._connection.parallel(texts, batches):
-            found.update(some)
-        rows = [(doc_id, *document) for doc_id, document in found.items()]
-        return pl.DataFrame(rows, schema=TEXTS, orient="row")
+        return self._searches.texts(doc_ids)
 
     def settle(self) -> None:
         """Wait until what the last sync removed is gone from the server, too.
@@ -604,229 +489,6 @@ class ElasticsearchRetriever:
             if len(hits) < MAX_HITS:
                 break
 
-    def _check(
-        self,
-        index: str | None,
-        shards: Mapping[str, ShardContent],
-        send: Sequence[str],
-        changing: Collection[str],
-        read: Callable[[str], pl.LazyFrame],
-        stop: Event,
-    ) -> tuple[list[str], int]:
-        """Compare what is to be sent with itself and with what stays in the index.
-
-        Returns:
-            Hashes of texts that would stand there several times (the first 1,000 by hash), and
-            how many there are.
-
-        Raises:
-            IndexConflict: one doc_id would stand for two texts, or twice in a shard.
-        """
-        if not send:
-            return [], 0
-        rows = pl.concat([read(s).select("doc_id", "text_hash", shard=pl.lit(s)) for s in send])
-        total = sum(shards[s].n_documents for s in send)
-        if total <= COLLECTED_ROWS:  # to open many small files once is most of the work
-            rows = rows.collect().lazy()
-        parts = max(1, -(-total // GROUPED_ROWS))
-        for part in range(parts):
-            bad = (
-                rows.filter(pl.col("doc_id").hash() % parts == part)
-                .group_by("doc_id")
-                .agg("text_hash", "shard")
-                .filter(
-                    (pl.col("text_hash").list.n_unique() > 1)
-                    | (pl.col("shard").list.n_unique() < pl.col("shard").list.len())
-                )
-                .sort("doc_id")
-                .head(1)
-                .collect()
-            )
-            for doc_id, hashes, places in bad.iter_rows():
-                other = next((i for i, text in enumerate(hashes) if text != hashes[0]), 1)
-                raise _conflict(doc_id, places[0], places[other], read)
-
-        # 8 bytes for each text that has a twin in what stays.
-        elsewhere = pl.Series(dtype=pl.UInt64)
-        if index:
-            found = [elsewhere]
-            for batch in rows.collect_batches(chunk_size=TERMS):
-                for part_of_it in batch.iter_slices(TERMS):
-                    hashes = self._twins(index, part_of_it, changing, read, stop)
-                    found.append(pl.Series(sorted(hashes), dtype=pl.String).hash())
-            elsewhere = pl.concat(found).unique()
-        twins: list[str] = []
-        n_twins = 0
-        for part in range(parts):
-            several = (
-                rows.filter(pl.col("text_hash").hash() % parts == part)
-                .group_by("text_hash")
-                .len()
-                .filter((pl.col("len") > 1) | pl.col("text_hash").hash().is_in(elsewhere.implode()))
-                .select("text_hash")
-                .collect()
-                .to_series()
-            )
-            n_twins += several.len()
-            twins = sorted([*twins, *several.sort().head(REPORTED)])[:REPORTED]
-        return twins, n_twins
-
-    def _twins(
-        self,
-        index: str,
-        batch: pl.DataFrame,
-        changing: Collection[str],
-        read: Callable[[str], pl.LazyFrame],
-        stop: Event,
-    ) -> set[str]:
-        """Hashes of texts in `batch` that shards which stay in the index have, too."""
-        mine = {doc_id: (text, shard) for doc_id, text, shard in batch.iter_rows()}
-        texts = set(batch["text_hash"])
-        body: dict[str, Any] = {
-            "query": {
-                "bool": {
-                    "should": [
-                        {"terms": {"doc_id": list(mine)}},
-                        {"terms": {"text_hash": list(texts)}},
-                    ],
-                    "minimum_should_match": 1,
-                    "must_not": [
-                        {"terms": {"shard": part}} for part in batched(sorted(changing), MAX_TERMS)
-                    ],
-                }
-            },
-            "size": 5_000,
-            "source": False,
-            "docvalue_fields": ["doc_id", "text_hash", "shard"],
-            "track_total_hits": False,
-            "sort": ["doc_id", "shard", "content_hash"],
-        }
-        found = set()
-        while hits := self._connection.search("compare documents", index, body, stop):
-            for hit in hits:
-                doc_id, text, shard = (
-                    hit["fields"][field][0] for field in ("doc_id", "text_hash", "shard")
-                )
-                if doc_id in mine and mine[doc_id][0] != text:
-                    raise _conflict(doc_id, shard, mine[doc_id][1], read)
-                if text in texts:
-                    found.add(text)
-            body["search_after"] = hits[-1]["sort"]
-        return found
-
-    def _duplicates(self, twins: Sequence[str]) -> pl.DataFrame:
-        """Where these texts stand: a row each, with ids and shards."""
-        rows = []
-
-        def terms(field: str, size: int) -> dict[str, Any]:
-            return {"terms": {"field": field, "size": size, "order": {"_key": "asc"}}}
-
-        for hashes in batched(twins, 100):
-            texts = {
-                **terms("text_hash", len(hashes)),
-                "aggs": {field: terms(field, LISTED) for field in ("doc_id", "shard")},
-            }
-            answer = self._connection.ask(
-                "list duplicates",
-                partial(
-                    self._connection.client.search,
-                    index=self.index,
-                    size=0,
-                    allow_partial_search_results=False,
-                    query={"bool": {"filter": {"terms": {"text_hash": hashes}}}},
-                    aggs={"texts": texts},
-                ),
-            )
-            for bucket in answer["aggregations"]["texts"]["buckets"]:
-                ids, places = (
-                    [inner["key"] for inner in bucket[field]["buckets"]]
-                    for field in ("doc_id", "shard")
-                )
-                rows.append((bucket["key"], ids, places))
-        schema: dict[str, pl.DataType | type[pl.DataType]] = {
-            "text_hash": pl.String,
-            "doc_ids": pl.List(pl.String),
-            "shards": pl.List(pl.String),
-        }
-        return pl.DataFrame(rows, schema=schema, orient="row")
-
-    def _rank(
-        self,
-        index: ConcreteIndex,
-        names: Sequence[str],
-        queries: Mapping[int, dict[str, Any]],
-        depth: int,
-        stop: Event,
-    ) -> _Hits:
-        """The best hits of some of the queries, by number; enough of each to choose `depth` from.
-
-        A query is asked again for more hits while copies of a document take up places, or hits
-        beyond those returned could tie with the last place.
-        """
-        found = _Hits([], [], [], [])
-        todo = list(queries)
-        size = min(depth + max(2, depth // 10), MAX_HITS)
-        while todo:
-            again = []
-            for part in batched(todo, max(1, min(self.batch_size, 20 * MAX_HITS // size))):
-                bodies = [
-                    {
-                        "query": queries[number],
-                        "size": size,
-                        "docvalue_fields": ["doc_id", "text_hash"],
-                        **_bare(),
-                    }
-                    for number in part
-                ]
-                answers = self._connection.msearch(
-                    [names[number] for number in part],
-                    bodies,
-                    stop,
-                    global_statistics=index.global_statistics,
-                )
-                for number, hits in zip(part, answers, strict=True):
-                    fields = [hit["fields"] for hit in hits]
-                    of_query = _Hits(
-                        [number] * len(hits),
-                        [field["doc_id"][0] for field in fields],
-                        [field["text_hash"][0] for field in fields],
-                        [hit["_score"] for hit in hits],
-                    )
-                    if len(hits) == size < MAX_HITS and of_query.may_lack(depth, size):
-                        again.append(number)
-                    else:
-                        found.extend(of_query)
-            todo = again
-            size = min(4 * size, MAX_HITS)
-        return found
-
-
-class _Hits(NamedTuple):
-    """Hits of several queries by column; each query's stand together, best first, and may hold
-    copies of a document. Not a row a hit: so many small objects would slow down their collector."""
-
-    query: list[int]
-    doc_id: list[str]
-    text_hash: list[str]
-    score: list[float]
-
-    def extend(self, others: _Hits) -> None:
-        self.query.extend(others.query)
-        self.doc_id.extend(others.doc_id)
-        self.text_hash.extend(others.text_hash)
-        self.score.extend(others.score)
-
-    def may_lack(self, depth: int, size: int) -> bool:
-        """Whether more hits of this one query could change the best `depth` documents."""
-        distinct = list(
-            dict(zip(reversed(self.doc_id), reversed(self.score), strict=True)).values()
-        )
-        if len(distinct) < depth:
-            return True
-        # Equal to 5 digits are at most this far apart.
-        tie = distinct[-depth] * (1 - 1e-4) <= self.score[-1]
-        return tie and size < depth + MAX_TIES
-
 
 # What documents that were refused leave in the index: each other one has its text.
 _TEXTLESS = {"bool": {"must_not": {"exists": {"field": "text"}}}}
@@ -900,60 +562,3 @@ def _with_heading(row: dict[str, Any]) -> dict[str, Any]:
     if title is None:
         return row
     return row | {("title" if titled(title, row["text"]) == row["text"] else "heading"): title}
-
-
-def _best(answer: Mapping[str, Any]) -> list[str]:
-    """The best terms in the term vectors of a text; see `Retriever.search_like`."""
-    found = answer.get("term_vectors", {}).get("text")
-    if found is None:
-        return []
-    n = found["field_statistics"]["doc_count"]
-    weights = []
-    for term, counts in found["terms"].items():
-        if frequency := counts.get("doc_freq", 0):
-            idf = math.log1p((n - frequency + 0.5) / (frequency + 0.5))
-            weights.append((-round(counts["term_freq"] * idf, 6), term))
-    return [term for _, term in sorted(weights)[:BEST_TERMS]]
-
-
-def _any_of(terms: Sequence[str]) -> dict[str, Any]:
-    if not terms:
-        return {"match_none": {}}
-    return {"bool": {"should": [{"term": {"text": term}} for term in terms]}}
-
-
-def _match(query: str) -> dict[str, Any]:
-    return {"match": {"text": {"query": query}}}
-
-
-def _bare() -> dict[str, Any]:
-    """What keeps an answer small, and the server from unpacking what it stores of each hit."""
-    return {"stored_fields": "_none_", "track_total_hits": False}
-
-
-def _score(hit: Mapping[str, Any], index: ConcreteIndex) -> float:
-    """A hit's score in the interface's form; Elasticsearch multiplies by k1 + 1."""
-    return float(hit["_score"]) / (index.bm25.k1 + 1)
-
-
-def _conflict(
-    doc_id: str, one: str, other: str, read: Callable[[str], pl.LazyFrame]
-) -> IndexConflict:
-    """The error for an id that stands for two texts, with both places as the shards name them."""
-
-    def sources(shard: str) -> list[str]:
-        frame = read(shard).filter(pl.col("doc_id") == doc_id)
-        if "source" not in frame.collect_schema():
-            return []
-        found: list[str] = frame.select("source").collect().to_series().to_list()
-        return found
-
-    places = " and ".join(
-        f"shard {shard!r}" + "".join(f" ({source})" for source in sources(shard))
-        for shard in dict.fromkeys((one, other))
-    )
-    what = "stands twice in" if one == other else "has two different texts, in"
-    return IndexConflict(
-        f"doc_id {doc_id!r} {what} {places}: give each text an id of its own, or remove one. "
-        "Nothing was indexed"
-    )

@@ -19,7 +19,7 @@ from elasticsearch import Elasticsearch
 from pydantic import SecretStr
 
 from rare_assets.operators.bm25_hard_neg import bm25_hard_neg
-from rare_assets.retriever.elasticsearch import engine
+from rare_assets.retriever.elasticsearch import comparison
 from rare_assets.retriever.elasticsearch.connection import Connection, ElasticsearchError
 from rare_assets.retriever.elasticsearch.engine import ElasticsearchRetriever
 from rare_assets.retriever.interface import (
@@ -569,9 +569,9 @@ def test_a_shard_written_meanwhile_is_not_taken_for_the_one_announced(retriever,
 
 @pytest.mark.parametrize("collected", [0, 100_000])
 def test_comparing_many_documents_takes_several_rounds(retriever, tmp_path, monkeypatch, collected):
-    monkeypatch.setattr(engine, "COLLECTED_ROWS", collected)
-    monkeypatch.setattr(engine, "GROUPED_ROWS", 7)
-    monkeypatch.setattr(engine, "TERMS", 5)
+    monkeypatch.setattr(comparison, "COLLECTED_ROWS", collected)
+    monkeypatch.setattr(comparison, "GROUPED_ROWS", 7)
+    monkeypatch.setattr(comparison, "TERMS", 5)
     shards = {
         "a": passages("p", 30),
         "b": {f"q{i}": f"common passage p{i:03} of many" for i in range(20)},

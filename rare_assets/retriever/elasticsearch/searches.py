@@ -1,0 +1,300 @@
+"""Searches of an index: rankings, scores and texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import Event
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from rare_assets.retriever.elasticsearch.connection import (
+    Connection,
+    batched,
+)
+from rare_assets.retriever.elasticsearch.index import Alias, ConcreteIndex
+from rare_assets.retriever.interface import (
+    BEST_TERMS,
+    HITS,
+    SCORES,
+    TEXTS,
+)
+
+MAX_HITS = 10_000  # what a server returns for one query by default (index.max_result_window)
+MAX_TIES = 1_000  # hits looked through for ties at the depth asked for
+TEXTS_AT_ONCE = 250  # documents whose texts are read in one request
+COPIES = 50  # of them in other shards, for which there is room in that request
+
+
+class Searches:
+    """Asks what an alias shows: the reading half of `ElasticsearchRetriever`.
+
+    Args:
+        batch_size: queries sent in one request.
+    """
+
+    def __init__(self, connection: Connection, alias: Alias, index: str, batch_size: int) -> None:
+        self._connection = connection
+        self._alias = alias
+        self.index = index
+        self.batch_size = batch_size
+
+    def search(self, queries: pl.DataFrame, *, depth: int) -> pl.DataFrame:
+        """Rank the corpus for each query: QUERIES in, HITS out; see the interface.
+
+        Hits are distinct by doc_id. Ties at `depth` are looked through for up to 1,000 hits, so
+        a wider tie may be cut anywhere.
+
+        Raises:
+            IndexMissing: there is no index yet.
+            ValueError: `depth` is not within 1 and 10,000.
+            ElasticsearchError: see the class; a refused query is named by its question_id.
+        """
+        return self._ranked(queries, depth, lambda _, texts, __: [_match(text) for text in texts])
+
+    def search_like(self, texts: pl.DataFrame, *, depth: int) -> pl.DataFrame:
+        """Rank the corpus by what each text is about: QUERIES in, HITS out; see the interface.
+
+        The server makes the terms and counts them; with several primary shards it counts in one of
+        them.
+
+        Raises:
+            IndexMissing: there is no index yet.
+            ValueError: `depth` is not within 1 and 10,000.
+            ElasticsearchError: see the class.
+        """
+        return self._ranked(texts, depth, self._best_terms)
+
+    def score(self, pairs: pl.DataFrame) -> pl.DataFrame:
+        """Score one document for each query: PAIRS in, SCORES out; see the interface.
+
+        Raises:
+            IndexMissing: there is no index yet.
+            ElasticsearchError: see the class; a refused query is named by its question_id.
+        """
+        index = self._alias.visible()
+
+        def score(batch: pl.DataFrame, stop: Event) -> pl.DataFrame:
+            names = batch["question_id"].to_list()
+            bodies = [
+                {
+                    "query": {
+                        "bool": {
+                            "filter": {"term": {"doc_id": doc_id}},
+                            "should": _match(query),
+                        }
+                    },
+                    "size": 1,
+                    **_bare(),
+                }
+                for query, doc_id in batch.select("query", "doc_id").iter_rows()
+            ]
+            found = self._connection.msearch(
+                names, bodies, stop, global_statistics=index.global_statistics
+            )
+            scores = [_score(hits[0], index) if hits else None for hits in found]
+            return batch.select("question_id", "doc_id", score=pl.Series(scores, dtype=pl.Float64))
+
+        batches = pairs.iter_slices(self.batch_size)
+        return pl.concat([pl.DataFrame(schema=SCORES), *self._connection.parallel(score, batches)])
+
+    def texts(self, doc_ids: Iterable[str]) -> pl.DataFrame:
+        """TEXTS of the given documents, one row an id; those that the index lacks are absent.
+
+        Raises:
+            IndexMissing: there is no index yet.
+        """
+        self._alias.visible()
+
+        def texts(batch: tuple[str, ...], stop: Event) -> dict[str, tuple[str, str | None]]:
+            body: dict[str, Any] = {
+                "query": {"bool": {"filter": {"terms": {"doc_id": batch}}}},
+                "size": len(batch) + COPIES,
+                "track_total_hits": False,
+            }
+            # The whole source, in the order in which it lies there, is what costs a server least.
+            in_order = {**body, "sort": ["_doc"]}
+            hits = self._connection.search("read texts", self.index, in_order, stop)
+            if len(hits) == body["size"]:  # more copies than there is room for
+                body["collapse"] = {"field": "doc_id"}
+                hits = self._connection.search("read texts", self.index, body, stop)
+            sources = [hit["_source"] for hit in hits]
+            return {
+                source["doc_id"]: (
+                    source.get("text", ""),
+                    source.get("heading", source.get("title")),
+                )
+                for source in sources
+            }
+
+        batches = batched(dict.fromkeys(doc_ids), TEXTS_AT_ONCE)
+        found: dict[str, tuple[str, str | None]] = {}
+        for some in self._connection.parallel(texts, batches):
+            found.update(some)
+        rows = [(doc_id, *document) for doc_id, document in found.items()]
+        return pl.DataFrame(rows, schema=TEXTS, orient="row")
+
+    def _best_terms(
+        self, index: ConcreteIndex, texts: Sequence[str], stop: Event
+    ) -> list[dict[str, Any]]:
+        """For each text the query for its best terms."""
+        asked = {"fields": ["text"], "term_statistics": True, "field_statistics": True}
+        bare = dict.fromkeys(("positions", "offsets", "payloads"), False)
+        answer = self._connection.ask(
+            "find the best terms of documents",
+            lambda: self._connection.client.mtermvectors(
+                index=index.name, docs=[{"doc": {"text": text}, **asked, **bare} for text in texts]
+            ),
+            stop,
+        )
+        return [_any_of(_best(each)) for each in answer["docs"]]
+
+    def _ranked(
+        self,
+        queries: pl.DataFrame,
+        depth: int,
+        bodies: Callable[[ConcreteIndex, Sequence[str], Event], list[dict[str, Any]]],
+    ) -> pl.DataFrame:
+        """HITS of QUERIES, each turned into the query that is sent, many at a time."""
+        if not 1 <= depth <= MAX_HITS:
+            raise ValueError(f"depth is {depth}: Elasticsearch returns 1 to {MAX_HITS} hits")
+        index = self._alias.visible()
+
+        names, texts = queries["question_id"].to_list(), queries["query"].to_list()
+
+        def rank(batch: tuple[int, ...], stop: Event) -> Hits:
+            made = bodies(index, [texts[number] for number in batch], stop)
+            sent = dict(zip(batch, made, strict=True))
+            return self._rank(index, names, sent, depth, stop)
+
+        found = Hits([], [], [], [])
+        batches = batched(range(len(queries)), self.batch_size)
+        for some in self._connection.parallel(rank, batches):
+            found.extend(some)
+        schema = {field: HITS.get(field, pl.UInt32) for field in Hits._fields}
+        hits = (
+            pl.DataFrame(found._asdict(), schema=schema)
+            .with_columns(pl.col("score") / (index.bm25.k1 + 1))
+            .unique(["query", "doc_id"], keep="first", maintain_order=True)
+            .sort(
+                ["query", pl.col("score").round_sig_figs(5), "doc_id"],
+                descending=[False, True, False],
+            )
+            .with_columns(rank=pl.int_range(1, pl.len() + 1).over("query"))
+            .filter(pl.col("rank") <= depth)
+        )
+        return hits.with_columns(question_id=queries["question_id"].gather(hits["query"])).select(
+            *HITS
+        )
+
+    def _rank(
+        self,
+        index: ConcreteIndex,
+        names: Sequence[str],
+        queries: Mapping[int, dict[str, Any]],
+        depth: int,
+        stop: Event,
+    ) -> Hits:
+        """The best hits of some of the queries, by number; enough of each to choose `depth` from.
+
+        A query is asked again for more hits while copies of a document take up places, or hits
+        beyond those returned could tie with the last place.
+        """
+        found = Hits([], [], [], [])
+        todo = list(queries)
+        size = min(depth + max(2, depth // 10), MAX_HITS)
+        while todo:
+            again = []
+            for part in batched(todo, max(1, min(self.batch_size, 20 * MAX_HITS // size))):
+                bodies = [
+                    {
+                        "query": queries[number],
+                        "size": size,
+                        "docvalue_fields": ["doc_id", "text_hash"],
+                        **_bare(),
+                    }
+                    for number in part
+                ]
+                answers = self._connection.msearch(
+                    [names[number] for number in part],
+                    bodies,
+                    stop,
+                    global_statistics=index.global_statistics,
+                )
+                for number, hits in zip(part, answers, strict=True):
+                    fields = [hit["fields"] for hit in hits]
+                    of_query = Hits(
+                        [number] * len(hits),
+                        [field["doc_id"][0] for field in fields],
+                        [field["text_hash"][0] for field in fields],
+                        [hit["_score"] for hit in hits],
+                    )
+                    if len(hits) == size < MAX_HITS and of_query.may_lack(depth, size):
+                        again.append(number)
+                    else:
+                        found.extend(of_query)
+            todo = again
+            size = min(4 * size, MAX_HITS)
+        return found
+
+
+class Hits(NamedTuple):
+    """Hits of several queries by column; each query's stand together, best first, and may hold
+    copies of a document. Not a row a hit: so many small objects would slow down their collector."""
+
+    query: list[int]
+    doc_id: list[str]
+    text_hash: list[str]
+    score: list[float]
+
+    def extend(self, others: Hits) -> None:
+        self.query.extend(others.query)
+        self.doc_id.extend(others.doc_id)
+        self.text_hash.extend(others.text_hash)
+        self.score.extend(others.score)
+
+    def may_lack(self, depth: int, size: int) -> bool:
+        """Whether more hits of this one query could change the best `depth` documents."""
+        distinct = list(
+            dict(zip(reversed(self.doc_id), reversed(self.score), strict=True)).values()
+        )
+        if len(distinct) < depth:
+            return True
+        # Equal to 5 digits are at most this far apart.
+        tie = distinct[-depth] * (1 - 1e-4) <= self.score[-1]
+        return tie and size < depth + MAX_TIES
+
+
+def _best(answer: Mapping[str, Any]) -> list[str]:
+    """The best terms in the term vectors of a text; see `Retriever.search_like`."""
+    found = answer.get("term_vectors", {}).get("text")
+    if found is None:
+        return []
+    n = found["field_statistics"]["doc_count"]
+    weights = []
+    for term, counts in found["terms"].items():
+        if frequency := counts.get("doc_freq", 0):
+            idf = math.log1p((n - frequency + 0.5) / (frequency + 0.5))
+            weights.append((-round(counts["term_freq"] * idf, 6), term))
+    return [term for _, term in sorted(weights)[:BEST_TERMS]]
+
+
+def _any_of(terms: Sequence[str]) -> dict[str, Any]:
+    if not terms:
+        return {"match_none": {}}
+    return {"bool": {"should": [{"term": {"text": term}} for term in terms]}}
+
+
+def _match(query: str) -> dict[str, Any]:
+    return {"match": {"text": {"query": query}}}
+
+
+def _bare() -> dict[str, Any]:
+    """What keeps an answer small, and the server from unpacking what it stores of each hit."""
+    return {"stored_fields": "_none_", "track_total_hits": False}
+
+
+def _score(hit: Mapping[str, Any], index: ConcreteIndex) -> float:
+    """A hit's score in the interface's form; Elasticsearch multiplies by k1 + 1."""
+    return float(hit["_score"]) / (index.bm25.k1 + 1)
