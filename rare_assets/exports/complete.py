@@ -55,7 +55,10 @@ def splits_of(written: Iterable[Written]) -> list[str]:
 
 def _tevatron_corpus(export: Export) -> None:
     """Ids of a row may be of any shard: every shard of documents is there."""
-    shards = stored_shards(export.tables, "documents")
+    # An empty file is none that a JSON reader takes.
+    shards = [
+        shard for shard in stored_shards(export.tables, "documents") if _has_rows(export, shard)
+    ]
     for shard in shards:
         relative = f"tevatron/corpus/{file_name(shard)}.jsonl"
         state = f"manifest/tevatron-corpus/{file_name(shard)}.json"
@@ -125,6 +128,11 @@ def _write(export: Export, relative: str, frames: Iterable[pl.DataFrame]) -> Non
     except BaseException:
         file.discard()
         raise
+
+
+def _has_rows(export: Export, shard: str) -> bool:
+    stored = export.tables.provenance("documents", shard)
+    return stored is not None and stored.n_rows > 0
 
 
 def _documents_state(export: Export, shards: list[str]) -> list[Any]:

@@ -14,6 +14,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -230,10 +231,13 @@ class Export:
             path = self.tables.root / "document_sketches" / f"{file_name(shard)}{EXTENSION}"
             if not path.exists() or _made_from(self.tables.scan_file(path)) != state:
                 documents = self.tables.scan("documents", shard)
-                batches = (
-                    families.sketch(batch) for batch in documents.collect_batches(chunk_size=10_000)
+                # A shard whose file could not be read has no document.
+                batches = chain(
+                    [documents.head(0).collect()], documents.collect_batches(chunk_size=10_000)
                 )
-                whole = pl.concat(batches).with_columns(made_from=pl.lit(state))
+                whole = pl.concat(map(families.sketch, batches)).with_columns(
+                    made_from=pl.lit(state)
+                )
                 self.tables.write_file(whole, path)
             found.append((path, state))
         return found

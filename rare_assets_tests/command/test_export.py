@@ -5,6 +5,7 @@ from click.testing import CliRunner
 
 from rare_assets.command.cli import main
 from rare_assets.exports.options import ExportOptions
+from rare_assets.schemas import TABLES
 from rare_assets.storage.tables import ParquetTables
 from rare_assets_tests.exports.corpus import document, store
 
@@ -36,6 +37,17 @@ def test_a_format_that_no_row_fits_is_an_error_that_counts(export, tmp_path):
     assert "score gap at least 0.9: 0 of 20" in done.output
     assert not (tmp_path / "out/verl").exists()
     assert not (tmp_path / "out/README.md").exists()
+
+
+def test_a_corpus_of_empty_shards_has_no_row_that_fits(nothing_set, tmp_path):
+    tables = ParquetTables(str(tmp_path / "storage"))
+    for table in TABLES:
+        tables.write(table, "a.jsonl", TABLES[table].schema.create_empty())
+    nothing_set.setenv("RARE_STORAGE", str(tmp_path / "storage"))
+    done = CliRunner().invoke(main, ["export"])
+    assert done.exit_code == 1
+    assert "No row fits.\nsentence-transformers: no question has negatives." in done.output
+    assert not (tmp_path / "storage/exports/README.md").exists()
 
 
 @pytest.mark.parametrize(

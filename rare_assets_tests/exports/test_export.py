@@ -12,6 +12,7 @@ from rare_assets.exports.export import Export
 from rare_assets.exports.formats import FORMATS
 from rare_assets.exports.options import ExportError, ExportOptions
 from rare_assets.exports.proof import prove
+from rare_assets.schemas import TABLES
 from rare_assets.storage.tables import ParquetTables
 from rare_assets_tests.exports.conftest import SHARES, make
 from rare_assets_tests.exports.corpus import document, question, reasoning, store, write
@@ -269,10 +270,34 @@ def test_an_empty_corpus_says_so(tmp_path, out):
     assert not out.exists()
 
 
+def test_a_shard_without_documents_holds_up_no_other(tables, out):
+    """As one has whose file could not be read."""
+    for table in TABLES:
+        tables.write(table, "empty", TABLES[table].schema.create_empty())
+    make(tables, str(out), ["messages", "beir", "tevatron"])
+    alone = make(tables, str(out), ["messages", "beir", "tevatron"])
+    assert alone == []
+    counted = json.loads((out / "manifest/messages/empty.json").read_text())
+    assert counted["splits"] == {}
+    assert (out / "messages/train/a.jsonl.jsonl").exists()
+    assert not (out / "messages/train/empty.jsonl").exists()
+    assert {path.name for path in (out / "tevatron/corpus").iterdir()} == {
+        "a.jsonl.jsonl",
+        "b.jsonl.jsonl",
+    }
+    # One that has become empty leaves no file of before.
+    for table in TABLES:
+        tables.write(table, "a.jsonl", TABLES[table].schema.create_empty())
+    make(tables, str(out), ["messages", "beir", "tevatron"])
+    assert [path.name for path in (out / "tevatron/corpus").iterdir()] == ["b.jsonl.jsonl"]
+    assert not list((out / "messages").rglob("a.jsonl*"))
+
+
 FULL_DISK = """
 import resource, signal, sys
 from rare_assets.exports.export import Export
 from rare_assets.exports.options import ExportError, ExportOptions
+from rare_assets.schemas import TABLES
 from rare_assets.storage.tables import ParquetTables
 
 with Export(ParquetTables(sys.argv[1]), sys.argv[2], ExportOptions(max_gold_rank=7)) as export:
