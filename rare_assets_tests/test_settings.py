@@ -52,6 +52,7 @@ VARIABLES = [
     ("RARE_UI_URL", "ui_url", "https://dagster.example", "https://dagster.example"),
     ("RARE_CACHE", "cache", "/cache", "/cache"),
     ("RARE_JOB_TAGS", "job_tags", '{"rare_job": {"a": "b"}}', '{"rare_job": {"a": "b"}}'),
+    ("RARE_CONFIG", "config", "options.yaml", "options.yaml"),
     ("DAGSTER_HOME", "dagster_home", "/data/dagster", "/data/dagster"),
 ]
 SECRETS = {
