@@ -10,7 +10,7 @@ import polars as pl
 
 from rare_assets.assets.step_progress import seldom
 from rare_assets.assets.unsynced import report_unsynced, version_of
-from rare_assets.catalog.metadata import OWNERS, PREVIEW_CHARS, arranged, made_with
+from rare_assets.catalog.metadata import OWNERS, PREVIEW_CHARS, arranged, made_with, say_once
 from rare_assets.catalog.worked_example import shortened
 from rare_assets.corpus.languages import (
     choose_analyzer,
@@ -140,10 +140,9 @@ def corpus_index(
             negatives = find_standing(tables, registered, engine, held, report.state)
         version = version_of(context.instance, dataset, held, report.state)
         report_unsynced(context.instance, dataset, negatives, version, report.state)
-        return dg.MaterializeResult(
-            metadata=_metadata(report, missing, rejects, negatives, config),
-            data_version=version.now,
-        )
+        said = _metadata(report, missing, rejects, negatives, config)
+        made: dg.MaterializeResult = dg.MaterializeResult(metadata=said, data_version=version.now)
+        return say_once(context, made)
 
 
 def corpus_index_asset(dataset: Dataset, configs: Configs) -> dg.AssetsDefinition:

@@ -15,6 +15,7 @@ from rare_assets.catalog.metadata import (
     OWNERS,
     definition_metadata,
     materialized,
+    say_once,
     spread,
 )
 from rare_assets.corpus.formats import SourceError, UnreadableFile, on_one_line
@@ -197,7 +198,7 @@ def documents(
             say = context.log.warning if read.reason == FILE_GONE else context.log.error
             say(read.problem)
         words = produced.rows["n_words"]
-        return materialized(
+        made = materialized(
             "documents",
             produced,
             read.made_from,
@@ -211,6 +212,7 @@ def documents(
             seconds=time.monotonic() - started,
             chart=histogram(words, "words in a document"),
         )
+        return say_once(context, made)
 
 
 def documents_asset(dataset: Dataset) -> dg.AssetsDefinition:

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from rare_assets.catalog.metadata import OWNERS
+from rare_assets.catalog.metadata import OWNERS, say_once
 from rare_assets.exports.card import Cost, summed_counts, write_card
 from rare_assets.exports.complete import complete
 from rare_assets.exports.export import Export
@@ -36,9 +36,8 @@ def exports(
         raise dg.Failure(str(error), allow_retries=False) from error
     seconds = time.monotonic() - started
     for name, each in written.items():
-        yield dg.MaterializeResult(
-            asset_key=keys[name], metadata=_metadata(each, f"{place}/{name}", seconds)
-        )
+        said = _metadata(each, f"{place}/{name}", seconds)
+        yield say_once(context, dg.MaterializeResult(asset_key=keys[name], metadata=said))
 
 
 def exports_assets(dataset: Dataset, configs: Configs) -> dg.AssetsDefinition:

@@ -10,7 +10,7 @@ import polars as pl
 from rare_assets.assets.asking import ask
 from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog.charts import histogram
-from rare_assets.catalog.metadata import OWNERS, definition_metadata, materialized, spread
+from rare_assets.catalog.metadata import OWNERS, definition_metadata, materialized, say_once, spread
 from rare_assets.checks.gate import refuse_if_blocked
 from rare_assets.checks.negatives import words_shared
 from rare_assets.operators.bm25_hard_neg import (
@@ -174,7 +174,7 @@ def hard_negatives(
         if earlier and mined.stats.kept:
             # Small growths must not add up unnoticed.
             made_from[MINED_FROM] = earlier.mined_from
-        return materialized(
+        made = materialized(
             "hard_negatives",
             mined.produced,
             with_unanswered(made_from, usage),
@@ -195,6 +195,7 @@ def hard_negatives(
             ),
             documents=documents,
         )
+        return say_once(context, made)
 
 
 def hard_negatives_asset(dataset: Dataset, configs: Configs) -> dg.AssetsDefinition:

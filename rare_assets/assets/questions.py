@@ -10,7 +10,14 @@ import polars as pl
 from rare_assets.assets.asking import ask, code_version, mean_attempts
 from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog.charts import histogram
-from rare_assets.catalog.metadata import OWNERS, definition_metadata, materialized, spread, words
+from rare_assets.catalog.metadata import (
+    OWNERS,
+    definition_metadata,
+    materialized,
+    say_once,
+    spread,
+    words,
+)
 from rare_assets.checks.gate import refuse_if_blocked
 from rare_assets.operators.doc2query import GIVEN, UNSUITABLE, doc2query, say_left_out
 from rare_assets.operators.fitting import foreseen
@@ -87,7 +94,7 @@ def questions(
         )
         asked = produced.rows["question"]
         lengths = words(asked)
-        return materialized(
+        made = materialized(
             "questions",
             produced,
             made_from,
@@ -104,6 +111,7 @@ def questions(
             chart=histogram(lengths, "words in a question"),
             documents=documents,
         )
+        return say_once(context, made)
 
 
 def questions_asset(dataset: Dataset, configs: Configs, prompts: str | None) -> dg.AssetsDefinition:

@@ -13,6 +13,7 @@ from rare_assets.catalog.metadata import (
     OWNERS,
     definition_metadata,
     materialized,
+    say_once,
     share,
     spread,
     words,
@@ -91,7 +92,7 @@ def reasoning(
         )
         rows = produced.rows
         lengths = words(rows["reasoning"])
-        return materialized(
+        made = materialized(
             "reasoning",
             produced,
             with_unanswered(made_from, usage),
@@ -110,6 +111,7 @@ def reasoning(
             options=config,
             chart=histogram(lengths, "words in a chain of reasoning"),
         )
+        return say_once(context, made)
 
 
 def reasoning_asset(dataset: Dataset, configs: Configs, prompts: str | None) -> dg.AssetsDefinition:

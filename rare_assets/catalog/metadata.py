@@ -112,6 +112,9 @@ def preview(table: str, rows: pl.DataFrame) -> dg.MetadataValue:
 
 def first_rejects(table: str, rejects: pl.DataFrame) -> dg.MetadataValue:
     """The first of a table's rejects: which row or question, why, and how the raw answer begins."""
+    if rejects.is_empty():
+        # An empty table takes as much of the event log as one of three rows.
+        return dg.MetadataValue.text("none")
     place = pl.format("{}:{}", "file", "row") if table == "documents" else pl.col("question_id")
     head = rejects.head(PREVIEW_ROWS).select(place.alias("place"), "reason", "detail")
     records = [
@@ -159,6 +162,24 @@ def arranged(
         **shown,
         "details": dg.MetadataValue.table(details, schema=dg.TableSchema(columns)),
     }
+
+
+def say_once(
+    context: dg.AssetExecutionContext, result: dg.MaterializeResult[Any]
+) -> dg.MaterializeResult[Any]:
+    """Move a result's metadata to the materialization alone.
+
+    Dagster stores those of a result in the event of the step's output, too, which no page shows: a
+    third of a run's event log.
+    """
+    context.add_asset_metadata(result.metadata or {}, asset_key=result.asset_key)
+    return dg.MaterializeResult(
+        asset_key=result.asset_key,
+        value=result.value,
+        data_version=result.data_version,
+        check_results=result.check_results,
+        tags=result.tags,
+    )
 
 
 def _rounded(name: str, value: Any) -> Any:

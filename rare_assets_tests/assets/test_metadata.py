@@ -121,3 +121,20 @@ def test_a_table_has_few_keys_a_number_once_and_says_what_it_was_made_with(only_
     run = graph.instance.get_run_by_id(results[-1].run_id)
     assert run.tags["rare_assets/model"] == "fake-teacher"
     assert run.tags["rare_assets/prompt/questions"] == prompt
+
+
+def test_metadata_is_in_the_event_of_the_materialization_alone(only_key_set, tmp_path):
+    with FakeEndpoint() as endpoint:
+        graph = Graph(tmp_path, endpoint.url)
+        rows = [{"id": str(n), "text": f"Cells number {n} store charge for long"} for n in range(6)]
+        write(graph.source / "a.jsonl", rows)
+        results = graph.make_all(questions={"min_words": 1})
+    assert all(result.success for result in results), failure_text(results[-1])
+    for result in results:
+        entries = graph.instance.all_logs(result.run_id)
+        events = [entry.dagster_event for entry in entries if entry.dagster_event is not None]
+        outputs = [event for event in events if event.is_successful_output]
+        assert outputs
+        assert all(not event.step_output_data.metadata for event in outputs)
+        made = [event for event in events if event.is_step_materialization]
+        assert all(event.materialization.metadata for event in made)

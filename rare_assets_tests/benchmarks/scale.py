@@ -1,23 +1,27 @@
 """How the graph feels with thousands of shards: what a user waits for where nothing has to be made.
 
-Run by hand: `python -m rare_assets_tests.benchmarks.scale [--shards 2000] [--files 100000]`. Every table
-of every shard is stored and current. Commands are timed as whole processes; nothing leaves this machine.
+Run by hand: `python -m rare_assets_tests.benchmarks.scale [--shards 2000] [--files 100000] [--postgres]`. Every
+table of every shard is stored and current. Commands are timed as whole processes; nothing leaves this machine.
+With `--postgres` the instance is on a server of this machine, and so are, before that, a few real runs.
 
 - definitions: a process that loads the code location, as `dagster dev` does.
 - first tick, tick: the sensor, on a source that it has never seen and on one without any news; both
   for the shards and for a source of many more files, none of which is stored.
 - status, shards, run: the commands, the last with nothing to make.
+- event log: what a run takes of the database, tables and indexes, and as text; of RUNS shards made whole.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -43,10 +47,19 @@ from rare_assets.stages.provenance import (
 )
 from rare_assets.stages.questions import QuestionsConfig
 from rare_assets.stages.reasoning import ReasoningConfig
+from rare_assets_tests.support.command import Command
+from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import MODEL, OWN_VARIABLES
 from rare_assets_tests.support.passages import write_jsonl
+from rare_assets_tests.support.postgres_server import (
+    USER,
+    Database,
+    new_database,
+    running_postgres,
+)
 from rare_assets_tests.support.rows import rows
 
+RUNS = 4
 LOAD = "from rare_assets.definitions import defs; defs.get_repository_def()"
 
 
@@ -85,14 +98,16 @@ def store_all(storage: Storage, corpus: Corpus, instance: dg.DagsterInstance) ->
         )
         state = engine.state()
     for key in documents:
-        made_from = hard_negatives_from(questions[key].content_hash, HardNegativesConfig(), state)
+        made_from = hard_negatives_from(
+            questions[key].content_hash, HardNegativesConfig(), state, templates, MODEL
+        )
         mined = tables.write("hard_negatives", key, rows("hard_negatives", {}), made_from=made_from)
         made_from = reasoning_from(
             documents[key].content_hash,
             questions[key].content_hash,
             mined.content_hash,
             ReasoningConfig(),
-            templates.reason_distill.fingerprint,
+            templates,
             MODEL,
         )
         reasoned = rows("reasoning", {"model": MODEL})
@@ -129,8 +144,36 @@ def timed(*command: str) -> float:
     return min(once(), once())
 
 
-def measure_shards(folder: Path, count: int) -> Iterator[tuple[str, float]]:
-    """Figures with so many shards, everything stored."""
+def measure_event_log(folder: Path, database: Database) -> Iterator[tuple[str, str]]:
+    """Kilobytes that a run takes of the event log, all tables of a few shards being made by the command."""
+    import psycopg2
+
+    with FakeEndpoint() as endpoint:
+        command = Command(folder, endpoint.url)
+        command.home.mkdir(parents=True)
+        (command.home / "dagster.yaml").write_text(database.dagster_yaml())
+        for shard in range(RUNS):
+            write_jsonl(command.corpus / f"{shard}.jsonl", range(shard * 20, shard * 20 + 20))
+        assert command.run("run").returncode == 0, command.printed
+    where = {"host": "127.0.0.1", "port": database.port, "user": USER, "dbname": database.name}
+    connection = psycopg2.connect(**where)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute("VACUUM FULL event_logs")
+        cursor.execute(
+            "SELECT pg_total_relation_size('event_logs'), sum(length(event)), count(DISTINCT run_id) "
+            "FROM event_logs"
+        )
+        size, characters, runs = cursor.fetchone()
+    connection.close()
+    yield "event log, KB a run", f"{size / runs / 1000:.1f}"
+    yield "the same as text", f"{characters / runs / 1000:.1f}"
+
+
+def measure_shards(
+    folder: Path, count: int, database: Database | None = None
+) -> Iterator[tuple[str, float]]:
+    """Figures with so many shards, everything stored; in a database, or else in SQLite."""
     # So many small files would share a few shards by default.
     os.environ["RARE_FILES_PER_SHARD"] = "1"
     storage, corpus = Storage(root=str(folder / "storage")), Corpus(url=str(folder / "corpus"))
@@ -141,6 +184,9 @@ def measure_shards(folder: Path, count: int) -> Iterator[tuple[str, float]]:
         "RARE_MODEL": MODEL,
         "DAGSTER_HOME": str(folder / "home"),
     }
+    if database is not None:
+        (folder / "home").mkdir()
+        (folder / "home" / "dagster.yaml").write_text(database.dagster_yaml())
     prepare_home()
     with dg.DagsterInstance.get() as instance:
         store_all(storage, corpus, instance)
@@ -172,19 +218,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shards", type=int, default=2_000)
     parser.add_argument("--files", type=int, default=100_000)
+    parser.add_argument("--postgres", action="store_true")
     given = parser.parse_args()
     for name in [name for name in os.environ if name.startswith(OWN_VARIABLES)]:
         del os.environ[name]
     table = Table("with", "", "seconds", title="Nothing to make", title_justify="left")
-    parts: list[tuple[str, int, Callable[[Path, int], Iterator[tuple[str, float]]]]] = [
-        ("shards, all stored", given.shards, measure_shards),
-        ("files, none stored", given.files, measure_files),
-    ]
-    for what, count, measure in parts:
-        with tempfile.TemporaryDirectory() as folder:
-            for name, seconds in measure(Path(folder), count):
+    with contextlib.ExitStack() as stack:
+        on_shards = measure_shards
+        if given.postgres:
+            port = stack.enter_context(running_postgres())
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            for name, kilobytes in measure_event_log(folder, new_database(port)):
+                table.add_row(f"{RUNS} shards, being made", name, kilobytes)
+            on_shards = partial(measure_shards, database=new_database(port))
+        parts: list[tuple[str, int, Callable[[Path, int], Iterator[tuple[str, float]]]]] = [
+            ("shards, all stored", given.shards, on_shards),
+            ("files, none stored", given.files, measure_files),
+        ]
+        for what, count, measure in parts:
+            if not count:
+                continue
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            for name, seconds in measure(place, count):
                 table.add_row(f"{count:,} {what}", name, f"{seconds:.2f}")
-    Console().print(table)
+        Console().print(table)
 
 
 if __name__ == "__main__":

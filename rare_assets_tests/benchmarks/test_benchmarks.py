@@ -2,17 +2,32 @@
 
 import json
 
+import dagster as dg
 import polars as pl
 import pytest
 from elasticsearch import Elasticsearch
 
+from rare_assets.command.plan import Planner
+from rare_assets.command.status import shard_states
+from rare_assets.corpus.scan import scan_source
+from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage, TeacherModel
+from rare_assets.resources.partitions import registered_shards
 from rare_assets.retriever.interface import Bm25
+from rare_assets.stages.options import Options
 from rare_assets.text.words import count_words
-from rare_assets_tests.benchmarks import corpora, exports, false_negatives, retrieval, sources
+from rare_assets_tests.benchmarks import (
+    corpora,
+    exports,
+    false_negatives,
+    retrieval,
+    scale,
+    sources,
+)
 from rare_assets_tests.benchmarks.corpora import read_judged
 from rare_assets_tests.benchmarks.languages import LANGUAGES, agreement, passages
 from rare_assets_tests.benchmarks.languages import run as run_language
 from rare_assets_tests.support.elasticsearch_node import Unavailable
+from rare_assets_tests.support.graph import MODEL
 
 
 def judged_folder(folder, qrels="qrels.tsv"):
@@ -205,3 +220,24 @@ def test_sources_of_every_format_are_written_and_read(tmp_path, name):
     assert n > 20
     assert took > 0
     assert peak > 50
+
+
+def test_all_that_the_benchmark_of_many_shards_stores_is_current(nothing_set, tmp_path):
+    """Else it would time how shards are made."""
+    nothing_set.setenv("RARE_MODEL", MODEL)
+    storage = Storage(root=str(tmp_path / "storage"))
+    corpus = Corpus(url=str(tmp_path / "corpus"))
+    scale.write_source(tmp_path / "corpus", 3)
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+        scale.store_all(storage, corpus, instance)
+        registered = registered_shards(instance)
+        scan = scan_source(corpus.source(), storage.tables(), registered)
+    planner = Planner(
+        storage.tables(),
+        Bm25Retriever(storage=storage),
+        TeacherModel(storage=storage),
+        Options.from_run_config({}),
+    )
+    states = shard_states(planner, scan.shards, planner.index_state())
+    assert len(registered) == 3
+    assert {stage.state for shard in states.values() for stage in shard.values()} == {"current"}
