@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import polars as pl
@@ -51,7 +53,8 @@ class ShardContent(NamedTuple):
     n_documents: int
 
 
-class IndexState(NamedTuple):
+@dataclass(frozen=True)
+class IndexState:
     """What an index holds: shard -> content hash, and how it ranks."""
 
     engine: str
@@ -59,7 +62,7 @@ class IndexState(NamedTuple):
     shards: Mapping[str, str]
     n_documents: int
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """One short hash that changes whenever a result could change."""
         content = json.dumps(

@@ -1,5 +1,6 @@
 """What the stored answers of shards took."""
 
+import contextlib
 import datetime
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -35,15 +36,9 @@ def spent(
     rows counts once for each row."""
     by_model: dict[str, tuple[int, int]] = {}
     for table in asked:
-        for shard in shards:
-            try:
-                sums = _sums(tables, table, shard)
-            except (TableDamaged, TableMissing, *UNREADABLE):
-                # Its state says so.
-                continue
-            for model, prompt, completion in sums:
-                so_far = by_model.get(model, (0, 0))
-                by_model[model] = (so_far[0] + prompt, so_far[1] + completion)
+        for model, prompt, completion in _sums_of_all(tables, table, shards):
+            so_far = by_model.get(model, (0, 0))
+            by_model[model] = (so_far[0] + prompt, so_far[1] + completion)
     costs = [
         prices.cost(model, prompt, completion)
         for model, (prompt, completion) in by_model.items()
@@ -77,6 +72,33 @@ def spent_by_day(
             cursor = page.cursor
 
 
+def _sums_of_all(
+    tables: ParquetTables, table: str, shards: Sequence[str]
+) -> Iterator[tuple[str, int, int]]:
+    """Model, prompt and completion tokens of many shards, in one query where all of them can be read."""
+    stored = {shard: tables.provenance_if_whole(table, shard) for shard in shards}
+    paths = [tables.path(table, shard) for shard, found in stored.items() if found is not None]
+    paths += [
+        tables.rejects_path(table, shard)
+        for shard, found in stored.items()
+        if found is not None and found.n_rejects
+    ]
+    try:
+        if paths:
+            yield from _summed(tables.scan_files(paths)).collect().iter_rows()
+    except (OSError, *UNREADABLE):
+        for shard in shards:
+            # The state of one that can't be read says so.
+            with contextlib.suppress(TableDamaged, TableMissing, *UNREADABLE):
+                yield from _sums(tables, table, shard)
+
+
+def _summed(frame: pl.LazyFrame) -> pl.LazyFrame:
+    return frame.group_by("model").agg(
+        pl.col("prompt_tokens").sum(), pl.col("completion_tokens").sum()
+    )
+
+
 def _sums(tables: ParquetTables, table: str, shard: str) -> list[tuple[str, int, int]]:
     """Model, prompt and completion tokens of a shard's rows and rejects."""
     stored = tables.provenance(table, shard)
@@ -85,10 +107,4 @@ def _sums(tables: ParquetTables, table: str, shard: str) -> list[tuple[str, int,
     frames = [tables.scan(table, shard)]
     if stored.n_rejects:
         frames.append(tables.scan_rejects(table, shard))
-    sums = [
-        frame.group_by("model").agg(
-            pl.col("prompt_tokens").sum(), pl.col("completion_tokens").sum()
-        )
-        for frame in frames
-    ]
-    return [row for each in sums for row in each.collect().iter_rows()]
+    return [row for frame in frames for row in _summed(frame).collect().iter_rows()]

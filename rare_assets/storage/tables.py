@@ -18,7 +18,7 @@ import os
 import re
 import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import quote
@@ -59,6 +59,10 @@ _STAMP = re.compile(rb'\{"checksum": "([0-9a-f]{8})"')
 UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 _log = logging.getLogger(__name__)
+
+
+# Footers that are remembered at most: some 50 MB.
+KNOWN_FOOTERS = 50_000
 
 
 class TableMissing(FileNotFoundError):
@@ -116,6 +120,8 @@ class ParquetTables:
             self.root: UPath = UPath(path, **options)
             # Here an object store's package is loaded, or found missing.
             self._fs = self.root.fs
+        # Footers of local files, by name, each with what changes when its file does.
+        self._known: dict[tuple[str, str], tuple[tuple[int, ...], Provenance | None]] = {}
         self._container_seen = local
 
     @property
@@ -186,6 +192,10 @@ class ParquetTables:
             TableDamaged: its footer is damaged, or rare_assets did not write it.
             StorageError: it can't be read, so that nobody knows whether it is there.
         """
+        version = self._version(table, shard)
+        known = self._known.get((table, shard))
+        if known is not None and known[0] == version:
+            return known[1]
         path = self.path(table, shard)
         try:
             with accessing(path, "read"):
@@ -198,9 +208,25 @@ class ParquetTables:
                 raise _damaged(path, table, shard, "it is empty") from error
             raise
         try:
-            return _parsed(footer)[0]
+            found = _parsed(footer)[0]
         except _Damage as damage:
             raise _damaged(path, table, shard, str(damage)) from damage
+        if version is not None:
+            if len(self._known) >= KNOWN_FOOTERS:
+                self._known.clear()
+            self._known[table, shard] = version, found
+        return found
+
+    def _version(self, table: str, shard: str) -> tuple[int, ...] | None:
+        """What changes when a local file is replaced or written to; None where it can't be told so."""
+        if not self.is_local:
+            return None
+        try:
+            # Planning looks at a footer a dozen times: a Path would take longer than the system's call.
+            status = os.stat(f"{self.root}/{table}/{file_name(shard)}{EXTENSION}")
+        except OSError:
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
     def provenance_if_whole(self, table: str, shard: str) -> Provenance | None:
         """As `provenance`, but None for a damaged table, too: for one that is made again anyway."""
@@ -268,6 +294,11 @@ class ParquetTables:
     def scan_file(self, path: UPath) -> pl.LazyFrame:
         """A Parquet file under the root, lazily."""
         return pl.scan_parquet(self._polars_source(path), glob=False)
+
+    def scan_files(self, paths: Sequence[UPath]) -> pl.LazyFrame:
+        """Several Parquet files under the root as one frame, of the columns of the first."""
+        sources = [self._polars_source(path) for path in paths]
+        return pl.scan_parquet(sources, glob=False, extra_columns="ignore")
 
     def read_file(self, path: UPath, columns: tuple[str, ...] = ()) -> pl.DataFrame:
         """The rows of a file that `write_file` wrote, verified.

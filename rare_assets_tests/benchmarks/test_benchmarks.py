@@ -11,6 +11,7 @@ from rare_assets.command.plan import Planner
 from rare_assets.command.status import shard_states
 from rare_assets.corpus.scan import scan_source
 from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage, TeacherModel
+from rare_assets.resources.dataset import UNNAMED
 from rare_assets.resources.partitions import registered_shards
 from rare_assets.retriever.interface import Bm25
 from rare_assets.stages.options import Options
@@ -230,7 +231,7 @@ def test_all_that_the_benchmark_of_many_shards_stores_is_current(nothing_set, tm
     scale.write_source(tmp_path / "corpus", 3)
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
         scale.store_all(storage, corpus, instance)
-        registered = registered_shards(instance)
+        registered = registered_shards(instance, UNNAMED)
         scan = scan_source(corpus.source(), storage.tables(), registered)
     planner = Planner(
         storage.tables(),
