@@ -127,6 +127,20 @@ def test_a_limit_holds_for_all_configurations_and_what_was_answered_is_shown(
     assert html.count('<div class="text question"') == 3
 
 
+def test_a_configuration_goes_over_the_deployments_own_defaults(
+    pilot, endpoint, tmp_path, nothing_set
+):
+    (tmp_path / "rare.yaml").write_text("ops: {questions: {config: {min_words: 10000}}}")
+    nothing_set.setenv("RARE_CONFIG", str(tmp_path / "rare.yaml"))
+    done = pilot(
+        *config(tmp_path, "short"), *config(tmp_path, "all", {"questions": {"min_words": 1}})
+    )
+    assert done.exit_code == 0, done.output
+    assert "short: 0 answers are stored, exactly 0 requests" in done.output
+    assert len(endpoint.requests) == 6
+    assert "3 too_short" in (tmp_path / "storage/pilot/pilot.html").read_text()
+
+
 def test_an_estimate_sends_nothing(pilot, endpoint, tmp_path):
     done = pilot(
         "--dry-run", "--judge", *config(tmp_path, "a"), *config(tmp_path, "b", model="gpt-4o")
