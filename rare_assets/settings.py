@@ -152,6 +152,13 @@ class Settings(BaseSettings):
         validation_alias="RARE_MAX_CONCURRENCY",
         description="Requests in flight per step. Default: 64, embedded teacher 2.",
     )
+    max_in_flight: int | None = Field(
+        None,
+        ge=1,
+        validation_alias="RARE_MAX_IN_FLIGHT",
+        description="Requests in flight of all steps on a machine together: one with few left leaves its places "
+        "to others. Default: RARE_SHARDS_AT_ONCE times RARE_MAX_CONCURRENCY.",
+    )
     requests_per_minute: int | None = Field(
         None,
         ge=1,
@@ -211,7 +218,7 @@ class Settings(BaseSettings):
         4,
         ge=1,
         validation_alias="RARE_SHARDS_AT_ONCE",
-        description="Shards that `rare-assets run` works on side by side (embedded teacher: 1).",
+        description="Shards that `rare-assets run` works on side by side (embedded teacher: 1), and half as many more while others leave places in flight.",
     )
     max_reject_rate: float = Field(
         0.1,

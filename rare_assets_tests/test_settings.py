@@ -20,6 +20,7 @@ VARIABLES = [
     ("OPENAI_BASE_URL", "openai_base_url", "http://host/v1", "http://host/v1"),
     ("RARE_STRUCTURED_OUTPUT", "structured_output", "json_object", "json_object"),
     ("RARE_MAX_CONCURRENCY", "max_concurrency", "256", 256),
+    ("RARE_MAX_IN_FLIGHT", "max_in_flight", "512", 512),
     ("RARE_REQUESTS_PER_MINUTE", "requests_per_minute", "500", 500),
     ("RARE_TOKENS_PER_MINUTE", "tokens_per_minute", "30000", 30_000),
     ("RARE_REQUEST_TIMEOUT", "request_timeout", "12.5", 12.5),

@@ -125,7 +125,7 @@ def _make_databases(home: Path) -> None:
             made.touch()
 
 
-def run_tags(command: str, lease: str, location: str) -> dict[str, str]:
+def run_tags(command: str, lease: str, location: str = LOCATION) -> dict[str, str]:
     """Mark a run with the `rare-assets run` that it is part of, the process that works on it, the lease
     by which others know that it lives, and the code location that its job is of.
 
@@ -148,14 +148,21 @@ def submitted_tags(command: str, location: str) -> dict[str, str]:
     }
 
 
-def open_pools(instance: dg.DagsterInstance, at_once: int, pools: Collection[str]) -> list[str]:
+def open_pools(
+    instance: dg.DagsterInstance,
+    at_once: int,
+    pools: Collection[str],
+    *,
+    needed: int | None = None,
+) -> list[str]:
     """Give each of these pools room for so many steps at once, as RARE_SHARDS_AT_ONCE asks for.
 
     A limit that somebody has set, in the UI or by `dagster instance concurrency`, stays; one that
     this function has set follows the setting, down to the default limit of dagster.yaml.
 
-    Returns the pools that stay below `at_once`, with their limit, as `teacher (2)`.
+    Returns the pools that stay below `needed` (default `at_once`), with their limit, as `teacher (2)`.
     """
+    needed = at_once if needed is None else needed
     storage = instance.event_log_storage
     limits = {pool.name: pool for pool in storage.get_pool_limits()}
     default = instance.global_op_concurrency_default_limit
@@ -165,7 +172,7 @@ def open_pools(instance: dg.DagsterInstance, at_once: int, pools: Collection[str
         pool = limits.get(name)
         set_by_us = pool is not None and ours.get(_pool_cursor(name)) == str(pool.limit)
         if pool is not None and not pool.from_default and not set_by_us:
-            if pool.limit < at_once:
+            if pool.limit < needed:
                 too_low.append(f"{name} ({pool.limit})")
         elif default is not None and (set_by_us or at_once > default):
             limit = max(default, at_once)

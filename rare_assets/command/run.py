@@ -135,7 +135,8 @@ class MainJob:
 
     def _open_pools(self, instance: dg.DagsterInstance) -> None:
         at_once = Settings().shards_at_once
-        if too_low := open_pools(instance, at_once, self.place.dataset.pools.values()):
+        pools = self.place.dataset.pools.values()
+        if too_low := open_pools(instance, _asking_at_once(at_once), pools, needed=at_once):
             self.console.print(
                 f"[yellow]RARE_SHARDS_AT_ONCE is {at_once}, and fewer steps run at once in "
                 f"pools whose limit was set by hand: {', '.join(too_low)}. Raise it in the UI "
@@ -314,10 +315,19 @@ class MainJob:
             # The embedded teacher uses every core for one shard already.
             return Places(asking_at_once=1, ahead=0, at_once=settings.shards_at_once)
         at_once = settings.shards_at_once
+        asking = _asking_at_once(at_once)
         limit = pool_limit(instance, self.place.dataset.pools["teacher"])
+        if limit is not None:
+            asking = max(at_once, min(asking, limit))
         # A pool with more room would let it ask at once, beside all the others.
-        ahead = 1 if limit is not None and limit <= at_once else 0
-        return Places(asking_at_once=at_once, ahead=ahead, at_once=at_once)
+        ahead = 1 if limit is not None and limit <= asking else 0
+        return Places(asking_at_once=asking, ahead=ahead, at_once=at_once)
+
+
+def _asking_at_once(shards_at_once: int) -> int:
+    """Half as many more than RARE_SHARDS_AT_ONCE, which share the places in flight: while one step waits
+    for its last answers, or a shard is mined, another asks."""
+    return shards_at_once + shards_at_once // 2
 
 
 def register_shards(target: Target) -> None:

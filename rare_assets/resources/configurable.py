@@ -4,6 +4,7 @@ Each field that is left out comes from the environment when a run starts (`rare_
 Secrets are no fields: they come from the environment alone, so no config or UI page can show them.
 """
 
+import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -15,13 +16,14 @@ from pydantic import Field, SecretStr
 
 from rare_assets.corpus.passages import Cutting
 from rare_assets.corpus.source import CorpusSource
+from rare_assets.files.cache import temporary_folder
 from rare_assets.settings import Settings
 from rare_assets.storage.tables import ParquetTables, TableMissing
 from rare_assets.text.shown_url import shown, shown_fields
 
 if TYPE_CHECKING:
     from rare_assets.retriever import Retriever
-    from rare_assets.teacher import AnswerStore, EstimatingTeacher, Ledger, Prices, Teacher
+    from rare_assets.teacher import AnswerStore, EstimatingTeacher, Ledger, Places, Prices, Teacher
 
 # Requests in flight where RARE_MAX_CONCURRENCY is not set.
 ENDPOINT_CONCURRENCY = 64
@@ -137,6 +139,7 @@ class TeacherModel(_Resource):
     base_url: str | None = setting("openai_base_url")
     structured_output: str | None = setting("structured_output")
     max_concurrency: int | None = setting("max_concurrency")
+    max_in_flight: int | None = setting("max_in_flight")
     requests_per_minute: int | None = setting("requests_per_minute")
     tokens_per_minute: int | None = setting("tokens_per_minute")
     request_timeout: float | None = setting("request_timeout")
@@ -303,12 +306,25 @@ class TeacherModel(_Resource):
                 async with BatchTeacher(**endpoint) as teacher:
                     yield teacher
             else:
+                of_step = concurrency or ENDPOINT_CONCURRENCY
+                places = self._places(of_step)
                 async with OpenAITeacher(
-                    max_concurrency=concurrency or ENDPOINT_CONCURRENCY,
+                    max_concurrency=of_step,
+                    places=places,
                     batches=store.folder("batches"),
                     **endpoint,
                 ) as teacher:
                     yield teacher
+
+    def _places(self, of_step: int) -> "Places":
+        """The places in flight that all steps on this machine share which have the same DAGSTER_HOME."""
+        from rare_assets.teacher import Places
+
+        settings = Settings()
+        home = str(Path(settings.dagster_home).expanduser().absolute())
+        name = f"rare-assets-in-flight-{hashlib.sha256(home.encode()).hexdigest()[:16]}"
+        count = self.max_in_flight or settings.max_in_flight or settings.shards_at_once * of_step
+        return Places(Path(temporary_folder()) / name, count)
 
 
 def _fields_in(given: SecretStr | None) -> dict[str, Any]:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from rare_assets.teacher.ledger import Ledger
     from rare_assets.teacher.local_server import CONTEXT_TOKENS, EMBEDDED_MODEL, EmbeddedServer
     from rare_assets.teacher.online import OpenAITeacher
+    from rare_assets.teacher.places import Places
     from rare_assets.teacher.pricing import PriceError, Prices
     from rare_assets.teacher.reading import Parts, part, prose
     from rare_assets.teacher.store.answers import AnswerStore
@@ -93,6 +94,7 @@ _DOORS = {
         "EmbeddedServer",
     ),
     "online": ("OpenAITeacher",),
+    "places": ("Places",),
     "pricing": (
         "PriceError",
         "Prices",
@@ -139,6 +141,7 @@ __all__ = [
     "Outcome",
     "Parts",
     "Patience",
+    "Places",
     "PriceError",
     "Prices",
     "Progress",

@@ -25,6 +25,7 @@ from rare_assets.teacher.known import Folder, Memory
 from rare_assets.teacher.ledger import NO_MONEY, Ledger
 from rare_assets.teacher.negotiation import Negotiation
 from rare_assets.teacher.pacing import AdaptiveLimit, Pace
+from rare_assets.teacher.places import Places
 from rare_assets.teacher.pricing import Prices
 from rare_assets.teacher.tokens import estimated_prompt_tokens
 from rare_assets.teacher.window import advice, window_in, window_of
@@ -39,6 +40,8 @@ OPENAI_URL = "https://api.openai.com/v1"
 _LATENCIES_KEPT = 10_000
 _GUESSED_COMPLETION_TOKENS = 256
 _LOOK_AGAIN_S = 0.5
+# Until a place in flight is looked for again, which another process may free at any time.
+_PLACE_S = 0.05
 # For a list of models.
 _LIST_S = 5.0
 # The whole of a request that says nothing but that an endpoint answers; two, since one may be refused.
@@ -55,6 +58,7 @@ class Slot:
     ticket: int
     tokens: float
     cost: float
+    place: int | None = None
     taken_at: float = field(default_factory=time.monotonic)
     taken: bool = True
 
@@ -70,6 +74,7 @@ class Endpoint:
             requests.
         memory: where what is learnt of the endpoint is kept; default, nowhere.
         window: tokens that prompt and answer may have together, where that is known beforehand.
+        places: places in flight that others on this machine take, too; default, only this one's.
 
     The others are those of `OpenAITeacher`.
     """
@@ -98,6 +103,7 @@ class Endpoint:
         extra_body: Mapping[str, Any] | None = None,
         memory: Folder | None = None,
         window: int | None = None,
+        places: Places | None = None,
     ) -> None:
         self.model = model
         self._batch = batch
@@ -129,6 +135,8 @@ class Endpoint:
         limited = max_requests is not None or max_cost_usd is not None
         self._ledger = self._books if limited else None
         self._limit = AdaptiveLimit(max_concurrency)
+        self._places = places
+        self._without_place = False
         self._requests = self._pace(requests_per_minute, "requests")
         self._tokens = self._pace(tokens_per_minute, "tokens")
         self.dialect = Dialect(structured_output, extra_body)
@@ -175,6 +183,7 @@ class Endpoint:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        self.take_no_more()
         await self._connections.close()
         self._books.close()
 
@@ -241,7 +250,10 @@ class Endpoint:
         for pace in (self._requests, self._tokens):
             if pace is not None:
                 delay = max(delay, pace.delay())
-        return max(0.0, delay)
+        if delay > 0.0:
+            return delay
+        self._without_place = self._places is not None and not self._places.keep_one()
+        return _PLACE_S if self._without_place else 0.0
 
     def _wait_for_money(self, ledger: Ledger, ask: Ask) -> float | None:
         """As `wait`, for what the limits on requests and cost leave."""
@@ -290,6 +302,7 @@ class Endpoint:
             ticket=self._limit.start(),
             tokens=estimated_prompt_tokens(ask) + (ask.max_tokens or completion),
             cost=cost,
+            place=self._places.take() if self._places is not None else None,
         )
         self.usage.requests += 1
         if self._requests is not None:
@@ -297,6 +310,11 @@ class Endpoint:
         if self._tokens is not None:
             self._tokens.take(slot.tokens)
         return slot
+
+    def take_no_more(self) -> None:
+        """Leave to other steps the place that `wait` has found and nobody has taken."""
+        if self._places is not None:
+            self._places.keep_none()
 
     def free(self, slot: Slot) -> None:
         """Give a place back whose request was cancelled; does nothing if it was answered."""
@@ -306,6 +324,8 @@ class Endpoint:
 
     def _give_back(self, slot: Slot) -> None:
         slot.taken = False
+        if self._places is not None:
+            self._places.free(slot.place)
         if self._ledger is not None:
             self._ledger.add(reserved_usd=-slot.cost)
 
@@ -516,6 +536,11 @@ class Endpoint:
             return (
                 f"The rate per minute of {self} is used up: the next request is sent in "
                 f"{max(paces):.0f} s (RARE_REQUESTS_PER_MINUTE, RARE_TOKENS_PER_MINUTE)."
+            )
+        if not in_flight and self._without_place:
+            return (
+                "All places in flight of this machine are taken by other steps (RARE_MAX_IN_FLIGHT): "
+                f"the next request to {self} is sent as soon as one is free."
             )
         if self._batch:
             return f"{self} works on {in_flight} requests in batches, which may take a day."

@@ -46,6 +46,7 @@ from rare_assets.teacher.interface import (
 )
 from rare_assets.teacher.known import Folder
 from rare_assets.teacher.ledger import Ledger
+from rare_assets.teacher.places import Places
 from rare_assets.teacher.pricing import Prices
 from rare_assets.teacher.store import answer_files
 from rare_assets.teacher.store.claims import Claims, WaitingSaid
@@ -115,6 +116,8 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
         batches: folder of the batches that were handed in: what waits in one of this endpoint is paid
             for, so that asking for it stops the run. Default, nobody hands in any.
         window: tokens that the model takes at once, where that is known beforehand.
+        places: places in flight that teachers of other processes take, too; `max_concurrency` stays
+            this one's bound.
 
     Raises:
         ValueError: if the settings can't work together.
@@ -147,6 +150,7 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
         memory: Folder | None = None,
         batches: answer_files.Folder | None = None,
         window: int | None = None,
+        places: Places | None = None,
     ) -> None:
         endpoint = Endpoint(
             model=model,
@@ -169,6 +173,7 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
             extra_body=extra_body,
             memory=memory,
             window=window,
+            places=places,
         )
         super().__init__(
             endpoint,
@@ -601,6 +606,7 @@ class _Run(Generic[T]):
             task = asyncio.create_task(self._ask(work, slot))
             self._sending.add(task)
             task.add_done_callback(partial(self._left, slot))
+        self._endpoint.take_no_more()
         self._make_room()
 
     @property

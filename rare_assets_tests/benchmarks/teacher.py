@@ -6,9 +6,9 @@ a local server with a fixed latency in a process of its own; nothing leaves this
 - `pipeline`: wall time over the ideal `asks x latency / in flight`, without faults and with 5 %
   unusable answers and 5 % 429, at 64 and 256 in flight. Beside it a plain thread pool that waits for
   its first pass before it retries unusable answers one by one, as DataFlow's RARE operators do.
-- `run`: the whole of `rare-assets run`, 600 documents in 20 shards, 48 in flight (4 shards at once,
-  12 each), 4 s latency, over the ideal of both LLM stages.
-- `backfill`: a backfill of 15 such shards by Dagster's daemon, each run a fresh process, from documents and
+- `run`: the whole of `rare-assets run`, 20 shards of 35 rows, 48 in flight (4 shards at once, 12 each),
+  latencies between half and one and a half of 4 s, over the ideal of both LLM stages.
+- `backfill`: a backfill of 15 shards of 30 rows by Dagster's daemon, each run a fresh process, from documents and
   an index that are there; over the ideal likewise.
 - `memory`: peak resident memory of both stages over 100,000 short documents, asked and from stored answers.
 """
@@ -41,18 +41,22 @@ FAULTS = {UNUSABLE: 0.05, "throttled": 0.05}
 ATTEMPTS = 3
 # Of `run` and `backfill`: shards side by side, and requests of all of them together.
 AT_ONCE, IN_FLIGHT = 4, 48
+# Of the latencies of `run` and `backfill`.
+SPREAD = 0.5
 RUN = [sys.executable, "-m", "rare_assets.command.cli", "run"]
 
 
 @contextmanager
-def endpoint(latency: float, faults: dict[str, float]) -> Iterator[str]:
-    """A fake endpoint in its own process; its URL."""
+def endpoint(latency: float, faults: dict[str, float], spread: float = 0.0) -> Iterator[str]:
+    """A fake endpoint in its own process, its latencies apart by `spread` of their mean; its URL."""
     command = [
         sys.executable,
         "-m",
         "rare_assets_tests.support.fake_endpoint",
         "--latency",
         str(latency),
+        "--spread",
+        str(spread),
     ]
     for name, share in faults.items():
         command += ["--fault", f"{name}={share}"]
@@ -232,8 +236,8 @@ def say_wall(
 
 def whole_run(console: Console, latency: float) -> None:
     """`rare-assets run` from nothing, over the ideal of both LLM stages."""
-    documents, shards = 600, 20
-    with tempfile.TemporaryDirectory() as folder, endpoint(latency, {}) as url:
+    documents, shards = 700, 20
+    with tempfile.TemporaryDirectory() as folder, endpoint(latency, {}, SPREAD) as url:
         write_corpus(Path(folder) / "corpus", documents, shards)
         wall = timed(RUN, environment(folder, url))
     say_wall(console, "rare-assets run", wall, documents, shards, latency)
@@ -251,7 +255,7 @@ def backfill(console: Console, latency: float) -> None:
 
     documents, shards = 480, 16
     scripts = Path(sys.executable).parent
-    with tempfile.TemporaryDirectory() as folder, endpoint(latency, {}) as url:
+    with tempfile.TemporaryDirectory() as folder, endpoint(latency, {}, SPREAD) as url:
         write_corpus(Path(folder) / "corpus", documents, shards)
         settings = environment(folder, url)
         first, *others = [f"part-{number:03d}.jsonl" for number in range(shards)]

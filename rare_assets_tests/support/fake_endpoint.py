@@ -99,6 +99,7 @@ class FakeEndpoint:
 
     Args:
         latency: seconds until a chat request is answered.
+        spread: of the latency, so much more or less at most, by the request: 0.5 is half to one and a half.
         script: faults of the first chat requests in order of arrival (None: no fault).
         fault_for: the fault of a request body, None for what script and shares say.
         shares: fault name or `Fault` -> the share of the other chat requests that meet it.
@@ -121,6 +122,7 @@ class FakeEndpoint:
         self,
         *,
         latency: float = 0.0,
+        spread: float = 0.0,
         script: Iterable[Fault | str | None] = (),
         fault_for: Callable[[dict[str, Any]], Fault | str | None] | None = None,
         shares: Mapping[Fault | str, float] | None = None,
@@ -139,6 +141,7 @@ class FakeEndpoint:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.latency = latency
+        self.spread = spread
         self.script = deque(_as_fault(fault) for fault in script)
         self.fault_for = fault_for
         self.shares = {_as_fault(fault): share for fault, share in (shares or {}).items()}
@@ -281,7 +284,8 @@ class FakeEndpoint:
             self.counts[fault.name if fault else "good"] += 1
             if fault is not None and hasattr(_Faults, fault.name):
                 return await getattr(_Faults, fault.name)(self, fault, recorded)
-            await asyncio.sleep(self.latency)
+            apart = random.Random(recorded.raw).uniform(-self.spread, self.spread)
+            await asyncio.sleep(self.latency * (1 + apart))
             return self._completed(recorded.body, fault)
         finally:
             self.in_flight -= 1
@@ -652,6 +656,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A fake OpenAI-compatible endpoint.")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--latency", type=float, default=0.0, help="seconds until an answer")
+    parser.add_argument("--spread", type=float, default=0.0, help="of the latency, both ways")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--thinking", choices=["reasoning_content", "reasoning", "think"])
     parser.add_argument(
@@ -669,6 +674,7 @@ def main() -> None:
     shares = {name: float(share) for name, _, share in (f.partition("=") for f in options.fault)}
     endpoint = FakeEndpoint(
         latency=options.latency,
+        spread=options.spread,
         shares=shares,
         refuses=options.refuse,
         thinking=options.thinking,
