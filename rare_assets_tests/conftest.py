@@ -16,6 +16,7 @@ from rare_assets_tests.support.s3_server import s3_bucket, s3_endpoint
 
 # The modules that take minutes, longest first.
 LONGEST = (
+    "test_lost_host.py",
     "test_command_line.py",
     "test_browser.py",
     "test_deployment.py",

@@ -6,6 +6,7 @@ Secrets are no fields: they come from the environment alone, so no config or UI 
 
 import hashlib
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -317,12 +318,15 @@ class TeacherModel(_Resource):
                     yield teacher
 
     def _places(self, of_step: int) -> "Places":
-        """The places in flight that all steps on this machine share which have the same DAGSTER_HOME."""
+        """The places in flight that all steps of this user share which have the same DAGSTER_HOME here."""
         from rare_assets.teacher import Places
 
         settings = Settings()
         home = str(Path(settings.dagster_home).expanduser().absolute())
-        name = f"rare-assets-in-flight-{hashlib.sha256(home.encode()).hexdigest()[:16]}"
+        # Another user could not open the file.
+        user = os.getuid() if hasattr(os, "getuid") else 0
+        whose = f"{user}:{home}"
+        name = f"rare-assets-in-flight-{hashlib.sha256(whose.encode()).hexdigest()[:16]}"
         count = self.max_in_flight or settings.max_in_flight or settings.shards_at_once * of_step
         return Places(Path(temporary_folder()) / name, count)
 
