@@ -76,7 +76,8 @@ def pilot(
             )
             plan = wait_for(trying.plan(judge=config.judge))
             for name, each in plan.foreseen.items():
-                context.log.info(f"{name}: {each}")
+                said = each if isinstance(each, str) else each.sentence
+                context.log.info(f"{name}: {said}")
             made = wait_for(trying.run(judge=config.judge))
             place = write_pilot(made, {"source": source.url}, folder, FILE)
     except (ExportError, PilotError, SourceError) as error:

@@ -92,14 +92,7 @@ def _print_plan(console: Console, plan: Plan) -> None:
         if isinstance(each, str):
             console.print(f"[red]{escape(name)}: {escape(each)}[/]", soft_wrap=True)
             continue
-        cost = "unknown, no price" if each.cost_usd is None else f"about {dollars(each.cost_usd)}"
-        console.print(
-            f"{escape(name)}: {each.stored:,} answers are stored, "
-            f"{'at most' if each.is_bound else 'exactly'} {each.requests:,} requests to send (beside "
-            f"those for answers that can't be used): about {each.prompt_tokens:,} prompt and "
-            f"{each.completion_tokens:,} completion tokens, cost {cost}",
-            soft_wrap=True,
-        )
+        console.print(f"{escape(name)}: {escape(each.sentence)}", soft_wrap=True)
     if plan.judge_requests:
         console.print(f"judge: at most {plan.judge_requests:,} short requests")
 

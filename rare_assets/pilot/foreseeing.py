@@ -29,6 +29,16 @@ class Foreseen(NamedTuple):
     cost_usd: float | None
     is_bound: bool
 
+    @property
+    def sentence(self) -> str:
+        """All of it in one line."""
+        cost = "unknown, no price" if self.cost_usd is None else f"about ${self.cost_usd:.4f}"
+        return (
+            f"{self.stored:,} answers are stored, {'at most' if self.is_bound else 'exactly'} "
+            f"{self.requests:,} requests to send (beside those for answers that can't be used): about "
+            f"{self.prompt_tokens:,} prompt and {self.completion_tokens:,} completion tokens, cost {cost}"
+        )
+
 
 async def foresee(configuration: Configuration, sample: Sample, index: Retriever) -> Foreseen:
     """Count what is stored and what would be sent. Sends nothing.
