@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 
@@ -28,6 +28,7 @@ from rare_assets.resources.configurable import (
     Storage,
     TeacherModel,
     fields_by_setting,
+    teacher_of,
 )
 from rare_assets.resources.dagster_internals import one_process_executor
 from rare_assets.resources.dataset import UNNAMED, Configs, Dataset
@@ -36,6 +37,8 @@ from rare_assets.schemas import TABLES
 from rare_assets.settings import Settings
 from rare_assets.stages.exports import CARD, export_keys
 from rare_assets.stages.options import deployment_configs, run_config_check
+
+ASKING: tuple[Literal["questions", "reasoning"], ...] = ("questions", "reasoning")
 
 
 def build_resources(
@@ -104,16 +107,20 @@ def with_engines(assets: list[Any], resources: Mapping[str, Any], dataset: Datas
     try:
         settings = Settings()
         url = resources["retriever"].elasticsearch_url or settings.elasticsearch_url
-        model = resources["teacher"].model or settings.model
+        models = {
+            stage: teacher_of(resources["teacher"], stage).model or settings.model
+            for stage in ASKING
+        }
     except (AttributeError, ValueError):
         # Resources of somebody's own need not say.
         return assets
-    index, teacher = "elasticsearch" if url else "polars", "openai" if model else "llamacpp"
+    index = "elasticsearch" if url else "polars"
     kinds = {
         dataset.key("corpus_index"): index,
         dataset.key("hard_negatives"): index,
-        dataset.key("questions"): teacher,
-        dataset.key("reasoning"): teacher,
+        **{
+            dataset.key(stage): "openai" if model else "llamacpp" for stage, model in models.items()
+        },
     }
 
     def with_kind(spec: dg.AssetSpec) -> dg.AssetSpec:

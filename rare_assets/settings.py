@@ -128,6 +128,51 @@ class Settings(BaseSettings):
         validation_alias="OPENAI_API_KEY",
         description="Key for the endpoint, used only with RARE_MODEL.",
     )
+    questions_model: str | None = Field(
+        None,
+        validation_alias="RARE_QUESTIONS_MODEL",
+        description="The teacher that writes the questions. Default: RARE_MODEL.",
+    )
+    questions_base_url: str | None = Field(
+        None,
+        validation_alias="RARE_QUESTIONS_BASE_URL",
+        description="That teacher's endpoint, where it is another. Default: OPENAI_BASE_URL.",
+    )
+    questions_api_key: SecretStr | None = Field(
+        None,
+        validation_alias="RARE_QUESTIONS_API_KEY",
+        description="Key for that teacher. Default: OPENAI_API_KEY; none where it has an endpoint of its own.",
+    )
+    reasoning_model: str | None = Field(
+        None,
+        validation_alias="RARE_REASONING_MODEL",
+        description="The teacher that writes the reasoning. Default: RARE_MODEL.",
+    )
+    reasoning_base_url: str | None = Field(
+        None,
+        validation_alias="RARE_REASONING_BASE_URL",
+        description="That teacher's endpoint, where it is another. Default: OPENAI_BASE_URL.",
+    )
+    reasoning_api_key: SecretStr | None = Field(
+        None,
+        validation_alias="RARE_REASONING_API_KEY",
+        description="Key for that teacher. Default: OPENAI_API_KEY; none where it has an endpoint of its own.",
+    )
+    judge_model: str | None = Field(
+        None,
+        validation_alias="RARE_JUDGE_MODEL",
+        description="The teacher that judges questions, negatives and answers. Default: RARE_MODEL.",
+    )
+    judge_base_url: str | None = Field(
+        None,
+        validation_alias="RARE_JUDGE_BASE_URL",
+        description="That teacher's endpoint, where it is another. Default: OPENAI_BASE_URL.",
+    )
+    judge_api_key: SecretStr | None = Field(
+        None,
+        validation_alias="RARE_JUDGE_API_KEY",
+        description="Key for that teacher. Default: OPENAI_API_KEY; none where it has an endpoint of its own.",
+    )
     extra_headers: SecretStr | None = Field(
         None,
         validation_alias="RARE_EXTRA_HEADERS",

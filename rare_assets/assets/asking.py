@@ -60,6 +60,7 @@ def ask(
     mode: str = "online",
     foresee: Callable[[int | None], str | None] | None = None,
     judge_at_once: bool = True,
+    judging: TeacherModel | None = None,
 ) -> tuple[T, dict[str, Any]]:
     """Run an operator with an opened teacher and a judge. Returns what it gave, and the usage as
     metadata, that of the judge included.
@@ -68,6 +69,7 @@ def ask(
     is asked next (`judge_at_once`) is asked online: in batches each round of them would take a day.
 
     Args:
+        judging: whom the judge asks, where a judge is asked and it may be another than `teacher`.
         foresee: what to tell a user of later stages, by the model's window, before this one pays.
 
     Raises:
@@ -78,6 +80,9 @@ def ask(
     say = once(context.log.warning)
     how: dict[str, Any] = {"refresh": refresh, "retry_rejects": retry_rejects, "say": say}
     usage: dict[str, Any] = {}
+    asks_judge = judging or teacher
+    # A teacher of somebody's own class judges, too.
+    apart = judging is not None and judging is not teacher and judging.endpoint != teacher.endpoint
 
     async def work() -> tuple[T, dict[str, Any]]:
         nonlocal usage
@@ -91,16 +96,23 @@ def ask(
                 # A teacher of somebody's own need not know its window.
                 window = await model.window() if hasattr(model, "window") else None
                 known = {} if window is None else {"window": window}
-                async with teacher.estimating(batch=batch, **known, **how) as estimating:
-                    await operator(estimating, judge_of(teacher, estimating, templates))
-                    estimate = describe_estimate(estimating.usage)
+                async with AsyncExitStack() as foreseeing:
+                    estimating = judging_foreseen = await foreseeing.enter_async_context(
+                        teacher.estimating(batch=batch, **known, **how)
+                    )
+                    if apart:
+                        judging_foreseen = await foreseeing.enter_async_context(
+                            asks_judge.estimating(**how)
+                        )
+                    await operator(estimating, judge_of(asks_judge, judging_foreseen, templates))
+                    estimate = describe_estimate(_usage(estimating, judging_foreseen))
                     context.log.info(f"{context.partition_key}: {estimate}")
                     for said in (estimating.say_too_long(), foresee and foresee(window)):
                         if said:
                             say(f"{context.partition_key}: {said}")
-                if batch and judge_at_once:
-                    online = await opened.enter_async_context(teacher.open(ledger=ledger, **how))
-                judge = judge_of(teacher, online, templates)
+                if apart or (batch and judge_at_once):
+                    online = await opened.enter_async_context(asks_judge.open(ledger=ledger, **how))
+                judge = judge_of(asks_judge, online, templates)
                 try:
                     produced = await operator(model, judge)
                 finally:

@@ -22,7 +22,7 @@ from rare_assets.operators.bm25_hard_neg import (
 )
 from rare_assets.operators.judge import with_verdicts
 from rare_assets.operators.templates import load_templates
-from rare_assets.resources.configurable import Bm25Retriever, Storage, TeacherModel
+from rare_assets.resources.configurable import Bm25Retriever, Storage, TeacherModel, teacher_of
 from rare_assets.resources.dataset import Configs, Dataset, bind, code_reference
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
@@ -133,6 +133,7 @@ def hard_negatives(
     """
     with failures_told():
         started = time.monotonic()
+        teacher = teacher_of(teacher, "judge")
         refuse_if_blocked(context, dataset, storage.tables(), "documents", "questions")
         content_hash = storage.content_hash("documents", context.partition_key)
         with retriever.open() as engine:

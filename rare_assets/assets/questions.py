@@ -23,7 +23,7 @@ from rare_assets.operators.doc2query import GIVEN, UNSUITABLE, doc2query, say_le
 from rare_assets.operators.fitting import foreseen
 from rare_assets.operators.reason_distill import NoReferences, require_given_answers
 from rare_assets.operators.templates import load_templates
-from rare_assets.resources.configurable import Storage, TeacherModel
+from rare_assets.resources.configurable import Storage, TeacherModel, teacher_of
 from rare_assets.resources.dataset import Configs, Dataset, bind, code_reference
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
@@ -57,6 +57,7 @@ def questions(
         refuse_if_blocked(context, dataset, storage.tables(), "documents")
         rows = documents.collect()
         templates = load_templates(teacher.prompts_folder)
+        judging, teacher = teacher_of(teacher, "judge"), teacher_of(teacher, "questions")
         later = {
             stage: options_in(context.run.run_config, stage, dataset, configs)
             for stage in ("hard_negatives", "reasoning")
@@ -83,6 +84,7 @@ def questions(
             mode=config.mode,
             foresee=lambda window: foreseen(rows, None if bounded else window, num_neg),
             judge_at_once=False,
+            judging=judging if config.judge_questions else None,
         )
         if said := say_left_out(produced.rows.height, produced.rejects):
             context.log.warning(f"Shard {context.partition_key!r}: {said}.")
@@ -91,6 +93,7 @@ def questions(
             config,
             templates,
             teacher.name,
+            judging.name,
         )
         asked = produced.rows["question"]
         lengths = words(asked)

@@ -25,7 +25,7 @@ from rare_assets.operators.reason_distill import (
     require_references,
 )
 from rare_assets.operators.templates import load_templates
-from rare_assets.resources.configurable import Storage, TeacherModel
+from rare_assets.resources.configurable import Storage, TeacherModel, teacher_of
 from rare_assets.resources.dataset import Configs, Dataset, bind, code_reference
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
@@ -60,6 +60,7 @@ def reasoning(
         )
         asked = questions.collect()
         templates = load_templates(teacher.prompts_folder)
+        judging, teacher = teacher_of(teacher, "judge"), teacher_of(teacher, "reasoning")
         try:
             require_references(asked, config.rejection_samples, judges=config.judge_answers)
         except NoReferences as error:
@@ -80,6 +81,7 @@ def reasoning(
             refresh=config.refresh,
             retry_rejects=config.retry_rejects,
             mode=config.mode,
+            judging=judging if config.judge_answers else None,
         )
         shard = context.partition_key
         made_from = reasoning_from(
@@ -89,6 +91,7 @@ def reasoning(
             config,
             templates,
             teacher.name,
+            judging.name,
         )
         rows = produced.rows
         lengths = words(rows["reasoning"])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from rare_assets.assets.asking import judge_of
 from rare_assets.command.plan import Planner
@@ -12,7 +12,7 @@ from rare_assets.corpus.source import Shard
 from rare_assets.operators.doc2query import doc2query
 from rare_assets.operators.fitting import foreseen
 from rare_assets.operators.reason_distill import NoReferences, reason_distill
-from rare_assets.resources.configurable import TeacherModel
+from rare_assets.resources.configurable import TeacherModel, teacher_of
 from rare_assets.stages.asking import DOCUMENT_TOKENS, PROMPT_TOKENS, VERDICT_TOKENS
 from rare_assets.stages.options import OptionsError
 from rare_assets.teacher import COMPLETION_TOKENS, Usage
@@ -30,6 +30,7 @@ class StageEstimate(NamedTuple):
     completion_tokens: int
     cost_usd: float | None
     bound: bool
+    models: str
 
 
 def estimate(
@@ -48,7 +49,13 @@ def estimate(
     asking = ["questions", "reasoning"]
     if options.hard_negatives.judge_relevance:
         asking.insert(1, "hard_negatives")
-    totals = {stage: _Total(stage, teacher) for stage in asking}
+    judge = teacher_of(teacher, "judge")
+    teachers = {
+        "questions": teacher_of(teacher, "questions"),
+        "hard_negatives": judge,
+        "reasoning": teacher_of(teacher, "reasoning"),
+    }
+    totals = {stage: _Total(stage, teachers[stage]) for stage in asking}
     index = planner.index_state()
     # What is made again only because it was asked for asks the same, so that its answers are stored.
     changed = planner.without_redoing()
@@ -69,12 +76,19 @@ def estimate(
                         DOCUMENT_TOKENS + PROMPT_TOKENS,
                         VERDICT_TOKENS,
                         shards=0,
+                        model=judge.name,
                     )
             else:
-                totals["questions"].count(asyncio.run(_questions(planner, teacher, shard.key, say)))
+                found = asyncio.run(
+                    _questions(planner, teachers["questions"], judge, shard.key, say)
+                )
+                totals["questions"].count_all(found)
         if stages == ["reasoning"] or (planner.redo_all and not stages):
             try:
-                totals["reasoning"].count(asyncio.run(_reasoning(planner, teacher, shard.key, say)))
+                found = asyncio.run(
+                    _reasoning(planner, teachers["reasoning"], judge, shard.key, say)
+                )
+                totals["reasoning"].count_all(found)
             except NoReferences as error:
                 raise OptionsError(f"ops.reasoning.config: {error}") from error
         elif "reasoning" in stages:
@@ -93,34 +107,43 @@ def estimate(
             answers = asked * options.reasoning.n * max(1, options.reasoning.rejection_samples)
             totals["reasoning"].guess(answers, (1 + negatives) * DOCUMENT_TOKENS + PROMPT_TOKENS)
             if options.reasoning.judge_answers:
-                totals["reasoning"].guess(answers, PROMPT_TOKENS, VERDICT_TOKENS, shards=0)
+                totals["reasoning"].guess(
+                    answers, PROMPT_TOKENS, VERDICT_TOKENS, shards=0, model=judge.name
+                )
     return [total.result() for total in totals.values()]
 
 
 async def _questions(
-    planner: Planner, teacher: TeacherModel, shard: str, say: Callable[[str], None] | None
-) -> Usage:
+    planner: Planner,
+    teacher: TeacherModel,
+    judge: TeacherModel,
+    shard: str,
+    say: Callable[[str], None] | None,
+) -> dict[str, Usage]:
     options = planner.options.questions
-    async with teacher.estimating(
-        refresh=options.refresh,
-        retry_rejects=options.retry_rejects,
-        batch=options.mode == "batch",
-        say=say,
-    ) as estimating:
+    how: dict[str, Any] = {
+        "refresh": options.refresh,
+        "retry_rejects": options.retry_rejects,
+        "say": say,
+    }
+    async with (
+        teacher.estimating(batch=options.mode == "batch", **how) as estimating,
+        judge.estimating(**how) as verdicts,
+    ):
+        # One that judges by the same model is counted with what it judges.
+        judging = estimating if judge.endpoint == teacher.endpoint else verdicts
         await doc2query(
             planner.tables.load("documents", shard).collect(),
             estimating,
             templates=planner.templates,
-            judge=judge_of(teacher, estimating, planner.templates)
-            if options.judge_questions
-            else None,
+            judge=judge_of(judge, judging, planner.templates) if options.judge_questions else None,
             **options.operator_options(teacher),
         )
         if planner.options.reasoning.max_context_tokens is None:
             documents = planner.tables.load("documents", shard).collect()
             num_neg = planner.options.hard_negatives.num_neg
             _say(say, shard, foreseen(documents, await estimating.window(), num_neg))
-        return estimating.usage
+        return _by_model(teacher, estimating.usage, judge, verdicts.usage)
 
 
 def _say(say: Callable[[str], None] | None, shard: str, line: str | None) -> None:
@@ -129,28 +152,43 @@ def _say(say: Callable[[str], None] | None, shard: str, line: str | None) -> Non
 
 
 async def _reasoning(
-    planner: Planner, teacher: TeacherModel, shard: str, say: Callable[[str], None] | None
-) -> Usage:
+    planner: Planner,
+    teacher: TeacherModel,
+    judge: TeacherModel,
+    shard: str,
+    say: Callable[[str], None] | None,
+) -> dict[str, Usage]:
     options = planner.options.reasoning
-    async with teacher.estimating(
-        refresh=options.refresh,
-        retry_rejects=options.retry_rejects,
-        batch=options.mode == "batch",
-        say=say,
-    ) as estimating:
+    how: dict[str, Any] = {
+        "refresh": options.refresh,
+        "retry_rejects": options.retry_rejects,
+        "say": say,
+    }
+    async with (
+        teacher.estimating(batch=options.mode == "batch", **how) as estimating,
+        judge.estimating(**how) as verdicts,
+    ):
+        # One that judges by the same model is counted with what it judges.
+        judging = estimating if judge.endpoint == teacher.endpoint else verdicts
         await reason_distill(
             planner.tables.load("questions", shard).collect(),
             planner.tables.load("documents", shard).collect(),
             planner.tables.load("hard_negatives", shard).collect(),
             estimating,
             templates=planner.templates,
-            judge=judge_of(teacher, estimating, planner.templates)
-            if options.judge_answers
-            else None,
+            judge=judge_of(judge, judging, planner.templates) if options.judge_answers else None,
             **options.operator_options(teacher),
         )
         _say(say, shard, estimating.say_too_long())
-        return estimating.usage
+        return _by_model(teacher, estimating.usage, judge, verdicts.usage)
+
+
+def _by_model(
+    teacher: TeacherModel, usage: Usage, judge: TeacherModel, verdicts: Usage
+) -> dict[str, Usage]:
+    if judge.name == teacher.name:
+        return {teacher.name: usage + verdicts}
+    return {teacher.name: usage, judge.name: verdicts}
 
 
 class _Total:
@@ -159,16 +197,22 @@ class _Total:
     def __init__(self, stage: str, teacher: TeacherModel) -> None:
         self.stage = stage
         self.teacher = teacher
-        self.usage = Usage()
+        self.usages: dict[str, Usage] = {}
         self.shards = 0
         self.bound = False
 
-    def count(self, usage: Usage, shards: int = 1) -> None:
-        self.shards += shards
-        self.usage.requests += usage.requests
-        self.usage.answers_reused += usage.answers_reused
-        self.usage.prompt_tokens += usage.prompt_tokens
-        self.usage.completion_tokens += usage.completion_tokens
+    def count_all(self, usages: Mapping[str, Usage]) -> None:
+        """Count what a shard would ask of each model."""
+        self.shards += 1
+        for model, usage in usages.items():
+            self._count(model, usage)
+
+    def _count(self, model: str, usage: Usage) -> None:
+        total = self.usages.setdefault(model, Usage())
+        total.requests += usage.requests
+        total.answers_reused += usage.answers_reused
+        total.prompt_tokens += usage.prompt_tokens
+        total.completion_tokens += usage.completion_tokens
 
     def guess(
         self,
@@ -176,28 +220,36 @@ class _Total:
         prompt_tokens: int,
         completion_tokens: int = COMPLETION_TOKENS,
         shards: int = 1,
+        model: str | None = None,
     ) -> None:
         self.bound = True
-        self.count(
+        self.shards += shards
+        self._count(
+            model or self.teacher.name,
             Usage(
                 requests=requests,
                 prompt_tokens=requests * prompt_tokens,
                 completion_tokens=requests * completion_tokens,
             ),
-            shards,
         )
 
     def result(self) -> StageEstimate:
-        usage = self.usage
+        prices, usages = self.teacher.load_prices(), self.usages.values()
+        costs = [
+            prices.cost(model, usage.prompt_tokens, usage.completion_tokens)
+            for model, usage in self.usages.items()
+            if usage.requests
+        ]
+        known = [cost for cost in costs if cost is not None]
+        models = [model for model, usage in self.usages.items() if usage.requests]
         return StageEstimate(
             self.stage,
             self.shards,
-            usage.requests,
-            usage.answers_reused,
-            usage.prompt_tokens,
-            usage.completion_tokens,
-            self.teacher.load_prices().cost(
-                self.teacher.name, usage.prompt_tokens, usage.completion_tokens
-            ),
+            sum(usage.requests for usage in usages),
+            sum(usage.answers_reused for usage in usages),
+            sum(usage.prompt_tokens for usage in usages),
+            sum(usage.completion_tokens for usage in usages),
+            sum(known) if len(known) == len(costs) else None,
             self.bound,
+            ", ".join(models) or self.teacher.name,
         )

@@ -15,7 +15,7 @@ from rare_assets.checks.gate import why_blocked
 from rare_assets.checks.judgement import StoredShard
 from rare_assets.operators.answers import retryable
 from rare_assets.operators.templates import load_templates
-from rare_assets.resources.configurable import FIRST_WAIT
+from rare_assets.resources.configurable import FIRST_WAIT, teacher_of
 from rare_assets.retriever import (
     Bm25,
     IndexDamaged,
@@ -78,10 +78,21 @@ class Planner:
         self.options = options
         self.redo_all = redo_all
         self.teacher = teacher
-        self.teacher_name = teacher.name
+        self.writer, self.reasoner, self.judge = (
+            teacher_of(teacher, "questions").name,
+            teacher_of(teacher, "reasoning").name,
+            teacher_of(teacher, "judge").name,
+        )
         self.templates = load_templates(teacher.prompts_folder)
         # What the last sync noted of the negatives, and the index that it is true of.
         self._standing: tuple[str, dict[str, str]] | None = None
+
+    @property
+    def teachers(self) -> str:
+        """Who is asked: one model, or that of each stage."""
+        if self.writer == self.reasoner == self.judge:
+            return self.writer
+        return f"questions by {self.writer}, reasoning by {self.reasoner}, judged by {self.judge}"
 
     def without_redoing(self) -> Planner:
         """The same, for what is missing or has changed alone."""
@@ -152,7 +163,8 @@ class Planner:
             documents.content_hash,
             self.options.questions,
             self.templates,
-            self.teacher_name,
+            self.writer,
+            self.judge,
         )
         stale = self._compare("questions", shard, made_from, QuestionsConfig)
         if stale is None and self._has_grown_long_enough(shard):
@@ -190,7 +202,7 @@ class Planner:
                 self.options.hard_negatives,
                 index,
                 self.templates,
-                self.teacher_name,
+                self.judge,
             ),
             HardNegativesConfig,
         )
@@ -209,7 +221,8 @@ class Planner:
                 hard_negatives.content_hash,
                 self.options.reasoning,
                 self.templates,
-                self.teacher_name,
+                self.reasoner,
+                self.judge,
             ),
             ReasoningConfig,
         )

@@ -108,6 +108,7 @@ def print_estimate(console: Console, stages: list[StageEstimate]) -> None:
     table = Table(title="A run would ask", title_justify="left", header_style="bold")
     for column in (
         "stage",
+        "teacher",
         "shards",
         "requests",
         "stored",
@@ -115,11 +116,12 @@ def print_estimate(console: Console, stages: list[StageEstimate]) -> None:
         "completion tok.",
         "cost",
     ):
-        table.add_column(column, justify="left" if column == "stage" else "right")
+        table.add_column(column, justify="left" if column in ("stage", "teacher") else "right")
     for stage in stages:
         about = "at most " if stage.bound else ""
         table.add_row(
             stage.stage,
+            escape(stage.models),
             f"{stage.shards:,}",
             f"{about}{stage.requests:,}",
             f"{stage.reused:,}",
@@ -136,7 +138,11 @@ def print_estimate(console: Console, stages: list[StageEstimate]) -> None:
 
 
 def print_status(
-    console: Console, states: dict[str, dict[str, StageState]], costs: Spent, scan: Scan
+    console: Console,
+    states: dict[str, dict[str, StageState]],
+    costs: Spent,
+    scan: Scan,
+    teachers: str,
 ) -> None:
     """Print each table's state over all shards, and what was spent."""
     table = Table(title=f"{len(states):,} shards", title_justify="left", header_style="bold")
@@ -155,6 +161,7 @@ def print_status(
         f"completion tokens, {_dollars(costs.cost_usd)}.",
         soft_wrap=True,
     )
+    console.print(f"Teacher: {escape(teachers)}.", soft_wrap=True)
     if scan.new:
         console.print(f"{len(scan.new)} shards are not registered yet: rare-assets run does it.")
     if said := say_gone(scan, []):

@@ -29,7 +29,7 @@ from rare_assets.command.target import Target, open_target
 from rare_assets.command.workers import Request, Result, RunPool
 from rare_assets.corpus.scan import Scan, scan_source
 from rare_assets.corpus.source import CorpusSource
-from rare_assets.resources.configurable import Corpus, Storage, TeacherModel
+from rare_assets.resources.configurable import Corpus, Storage, TeacherModel, teacher_of
 from rare_assets.resources.partitions import registered_shards
 from rare_assets.settings import Settings
 from rare_assets.stages.cost import spent
@@ -168,7 +168,8 @@ class MainJob:
             costs = {key: spent(self.tables, [key], prices) for key in keys}
             print_shards(self.console, scan.shards, states, costs)
         else:
-            print_status(self.console, states, spent(self.tables, keys, prices), scan)
+            total = spent(self.tables, keys, prices)
+            print_status(self.console, states, total, scan, self.planner.teachers)
 
     def _scan(self, instance: dg.DagsterInstance, *, remember: bool) -> Scan:
         scan = scan_source(
@@ -196,7 +197,7 @@ class MainJob:
             self.place.dataset,
             remove_deleted=self.removes_deleted,
         )
-        teacher = f"; teacher [bold]{escape(self.teacher.name)}[/]"
+        teacher = f"; teacher [bold]{escape(self.planner.teachers)}[/]"
         _print_registered(self.console, self.source, scan, removed, teacher)
         return scan
 
@@ -311,7 +312,8 @@ class MainJob:
         if isinstance(runs, RunQueue):
             return Places(asking_at_once=runs.size, ahead=runs.size, at_once=2 * runs.size)
         settings = Settings()
-        if not (self.teacher.model or settings.model):
+        teachers = (teacher_of(self.teacher, "questions"), teacher_of(self.teacher, "reasoning"))
+        if not all(teacher.model or settings.model for teacher in teachers):
             # The embedded teacher uses every core for one shard already.
             return Places(asking_at_once=1, ahead=0, at_once=settings.shards_at_once)
         at_once = settings.shards_at_once

@@ -138,6 +138,12 @@ class TeacherModel(_Resource):
     storage: dg.ResourceDependency[Storage]
     model: str | None = setting("model")
     base_url: str | None = setting("openai_base_url")
+    questions_model: str | None = setting("questions_model")
+    questions_base_url: str | None = setting("questions_base_url")
+    reasoning_model: str | None = setting("reasoning_model")
+    reasoning_base_url: str | None = setting("reasoning_base_url")
+    judge_model: str | None = setting("judge_model")
+    judge_base_url: str | None = setting("judge_base_url")
     structured_output: str | None = setting("structured_output")
     max_concurrency: int | None = setting("max_concurrency")
     max_in_flight: int | None = setting("max_in_flight")
@@ -150,6 +156,25 @@ class TeacherModel(_Resource):
     endpoint_wait: float | None = setting("endpoint_wait")
     prices: str | None = setting("prices")
     prompts: str | None = setting("prompts")
+    role: str | None = Field(
+        default=None, description="Set by the graph: what this one is the teacher of."
+    )
+
+    @property
+    def endpoint(self) -> tuple[str, str | None]:
+        """The model that answers and where: teachers of one endpoint share what is learnt of it."""
+        return self.name, self.base_url or Settings().openai_base_url
+
+    def _is_elsewhere(self, settings: Settings) -> bool:
+        """Whether it has an endpoint of its own, which is sent no secret of the general one."""
+        name = f"{self.role}_base_url"
+        return self.role is not None and bool(getattr(self, name) or getattr(settings, name))
+
+    def _api_key(self, settings: Settings) -> SecretStr | None:
+        own: SecretStr | None = getattr(settings, f"{self.role}_api_key") if self.role else None
+        if own is not None or self._is_elsewhere(settings):
+            return own
+        return settings.openai_api_key
 
     @property
     def name(self) -> str:
@@ -292,12 +317,14 @@ class TeacherModel(_Resource):
             mode = self.structured_output or settings.structured_output
             endpoint: dict[str, Any] = {
                 "structured_output": None if mode == "auto" else mode,
-                "extra_headers": _secrets_in(settings.extra_headers),
+                "extra_headers": {}
+                if self._is_elsewhere(settings)
+                else _secrets_in(settings.extra_headers),
                 "extra_body": _fields_in(settings.extra_body),
                 "memory": store.folder("endpoints"),
                 "model": model,
                 "base_url": self.base_url or settings.openai_base_url,
-                "api_key": settings.openai_api_key,
+                "api_key": self._api_key(settings),
                 "store": store,
                 **limits,
             }
@@ -329,6 +356,27 @@ class TeacherModel(_Resource):
         name = f"rare-assets-in-flight-{hashlib.sha256(whose.encode()).hexdigest()[:16]}"
         count = self.max_in_flight or settings.max_in_flight or settings.shards_at_once * of_step
         return Places(Path(temporary_folder()) / name, count)
+
+
+def teacher_of(
+    teacher: TeacherModel, role: Literal["questions", "reasoning", "judge"]
+) -> TeacherModel:
+    """Return the teacher that does one thing: the settings of that name over the general ones.
+
+    A teacher of somebody's own class does all.
+    """
+    if not isinstance(teacher, TeacherModel):
+        return teacher
+    settings = Settings()
+    model, base_url = (
+        getattr(teacher, f"{role}_{name}") or getattr(settings, f"{role}_{name}")
+        for name in ("model", "base_url")
+    )
+    if not (model or base_url or getattr(settings, f"{role}_api_key")):
+        return teacher
+    own = {name: getattr(teacher, name) for name in type(teacher).model_fields}
+    chosen = {"model": model or teacher.model, "base_url": base_url or teacher.base_url}
+    return type(teacher)(**{**own, **chosen, "role": role})
 
 
 def _fields_in(given: SecretStr | None) -> dict[str, Any]:

@@ -89,9 +89,14 @@ def was_read(made_from: Mapping[str, str]) -> bool:
 
 
 def questions_from(
-    documents_hash: str, config: QuestionsConfig, templates: Templates, teacher: str
+    documents_hash: str,
+    config: QuestionsConfig,
+    templates: Templates,
+    teacher: str,
+    judge: str | None = None,
 ) -> dict[str, str]:
-    """What `questions[shard]` is made from; a judge's prompt only where a judge was asked."""
+    """What `questions[shard]` is made from; a judge's prompt only where a judge was asked, its model only
+    where it is another than the teacher's."""
     made_from = {
         "documents": documents_hash,
         "options": options_of(config),
@@ -100,6 +105,8 @@ def questions_from(
     }
     if config.judge_questions:
         made_from["judge_prompt"] = templates.judge_question.fingerprint
+        if judge not in (None, teacher):
+            made_from["judge"] = str(judge)
     return made_from
 
 
@@ -135,8 +142,9 @@ def reasoning_from(
     config: ReasoningConfig,
     templates: Templates,
     teacher: str,
+    judge: str | None = None,
 ) -> dict[str, str]:
-    """What `reasoning[shard]` is made from; a judge's prompt only where a judge was asked."""
+    """What `reasoning[shard]` is made from; a judge as in `questions_from`."""
     made_from = {
         "documents": documents_hash,
         "questions": questions_hash,
@@ -147,6 +155,8 @@ def reasoning_from(
     }
     if config.judge_answers:
         made_from["judge_prompt"] = templates.judge_answer.fingerprint
+        if judge not in (None, teacher):
+            made_from["judge"] = str(judge)
     return made_from
 
 
