@@ -12,7 +12,7 @@ import polars as pl
 
 from rare_assets.resources.configurable import Bm25Retriever
 from rare_assets.schemas import TABLES
-from rare_assets.storage.tables import ParquetTables, TableDamaged, TableMissing, completed
+from rare_assets.storage.tables import ParquetTables, TableDamaged, TableMissing, with_later_columns
 from rare_assets.text.shown import cut
 
 EXAMPLES = 5
@@ -66,7 +66,7 @@ class StoredShard:
 
     def other(self, table: str) -> pl.LazyFrame:
         """The same shard of another table; columns that came after it was written are null."""
-        return completed(self.tables.scan(table, self.shard), TABLES[table].schema)
+        return with_later_columns(self.tables.scan(table, self.shard), TABLES[table].schema)
 
 
 class Judgement(NamedTuple):

@@ -178,7 +178,7 @@ class ParquetTables:
             StorageError: it can't be read.
         """
         self._verify(self.path(table, shard), table, shard, TABLES[table].identity)
-        return completed(self.scan_file(self.path(table, shard)), TABLES[table].schema)
+        return with_later_columns(self.scan_file(self.path(table, shard)), TABLES[table].schema)
 
     def load_rejects(self, table: str, shard: str) -> pl.LazyFrame:
         """What a shard could not use, lazily, verified as `load` does."""
@@ -470,7 +470,7 @@ class ParquetTables:
             _log.warning("%s is damaged and can't be marked as such: %s", shown(path), error)
 
     def _cast(self, frame: pl.LazyFrame, schema: type[dy.Schema]) -> pl.LazyFrame:
-        frame = completed(frame, schema)
+        frame = with_later_columns(frame, schema)
         present = frame.collect_schema()
         missing = [name for name in schema.column_names() if name not in present]
         if missing:
@@ -498,7 +498,7 @@ class ParquetTables:
                 temporary.unlink(missing_ok=True)
 
 
-def completed(frame: pl.LazyFrame, schema: type[dy.Schema]) -> pl.LazyFrame:
+def with_later_columns(frame: pl.LazyFrame, schema: type[dy.Schema]) -> pl.LazyFrame:
     """Add the columns that may be null and are not there, as in tables of an earlier version."""
     present = frame.collect_schema()
     return frame.with_columns(
