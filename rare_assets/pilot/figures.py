@@ -13,6 +13,7 @@ from rare_assets.checks.by_table import CHECKS
 from rare_assets.checks.judgement import StoredShard, figures
 from rare_assets.files.cache import temporary_folder
 from rare_assets.pilot.trial import STAGES, Trial
+from rare_assets.resources.configurable import teacher_of
 from rare_assets.schemas import Produced
 from rare_assets.stages.provenance import (
     hard_negatives_from,
@@ -126,12 +127,21 @@ def _write(tables: ParquetTables, trial: Trial, documents: pl.DataFrame) -> None
         configuration.templates,
         configuration.teacher,
     )
+    judge = teacher_of(teacher, "judge").name
     made_from = {
-        "questions": questions_from("", options.questions, templates, teacher.name),
-        "hard_negatives": hard_negatives_from(
-            "", options.hard_negatives, state, templates, teacher.name
+        "questions": questions_from(
+            "", options.questions, templates, teacher_of(teacher, "questions").name, judge
         ),
-        "reasoning": reasoning_from("", "", "", options.reasoning, templates, teacher.name),
+        "hard_negatives": hard_negatives_from("", options.hard_negatives, state, templates, judge),
+        "reasoning": reasoning_from(
+            "",
+            "",
+            "",
+            options.reasoning,
+            templates,
+            teacher_of(teacher, "reasoning").name,
+            judge,
+        ),
     }
     for stage, produced in trial.produced.items():
         rows, rejects = Produced(*produced)

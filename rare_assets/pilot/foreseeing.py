@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -13,8 +14,10 @@ from rare_assets.operators.judge import Judge
 from rare_assets.operators.reason_distill import reason_distill
 from rare_assets.pilot.configuration import Configuration
 from rare_assets.pilot.corpus import Sample
+from rare_assets.resources.configurable import teacher_of
 from rare_assets.retriever import Retriever
 from rare_assets.stages.asking import PROMPT_TOKENS, VERDICT_TOKENS
+from rare_assets.stages.options import Options
 from rare_assets.teacher import COMPLETION_TOKENS, Usage, text_tokens
 
 
@@ -48,52 +51,66 @@ async def foresee(configuration: Configuration, sample: Sample, index: Retriever
     """
     _, options, teacher, templates = configuration
     documents = sample.documents
-    judging = teacher.max_tokens(None)
-    total, is_bound = Usage(), False
+    writer, reasoner, judge = (
+        teacher_of(teacher, "questions"),
+        teacher_of(teacher, "reasoning"),
+        teacher_of(teacher, "judge"),
+    )
+    judging = judge.max_tokens(None)
+    # By model, since each has a price of its own.
+    totals: defaultdict[str, Usage] = defaultdict(Usage)
+    is_bound = False
     asking = options.questions
-    async with teacher.estimating(
-        refresh=asking.refresh, retry_rejects=asking.retry_rejects
-    ) as estimating:
+    how: dict[str, Any] = {"refresh": asking.refresh, "retry_rejects": asking.retry_rejects}
+    async with writer.estimating(**how) as estimating, judge.estimating(**how) as verdicts:
         questions = await doc2query(
             documents,
             estimating,
             templates=templates,
-            judge=Judge(estimating, templates, max_tokens=judging)
+            judge=Judge(verdicts, templates, max_tokens=judging)
             if asking.judge_questions
             else None,
-            **asking.operator_options(teacher),
+            **asking.operator_options(writer),
         )
-        _count(total, estimating.usage)
+        _count(totals[writer.name], estimating.usage)
+        _count(totals[judge.name], verdicts.usage)
     wanted = _wanted(documents, asking.min_words, asking.num_questions)
-    if total.requests or options.hard_negatives.judge_relevance:
-        _guess_reasoning(configuration, documents, max(wanted, questions.rows.height), total)
+    if any(total.requests for total in totals.values()) or options.hard_negatives.judge_relevance:
+        asked = max(wanted, questions.rows.height)
+        _guess_reasoning(options, documents, asked, totals[reasoner.name], totals[judge.name])
         is_bound = True
     elif questions.rows.height:
         mine = partial(bm25_hard_neg, questions.rows, index, documents=sample.families)
         negatives = mine(**options.hard_negatives.operator_options()).produced.rows
         answering = options.reasoning
-        async with teacher.estimating(
-            refresh=answering.refresh, retry_rejects=answering.retry_rejects
-        ) as estimating:
+        how = {"refresh": answering.refresh, "retry_rejects": answering.retry_rejects}
+        async with reasoner.estimating(**how) as estimating, judge.estimating(**how) as verdicts:
             await reason_distill(
                 questions.rows,
                 documents,
                 negatives,
                 estimating,
                 templates=templates,
-                judge=Judge(estimating, templates, max_tokens=judging)
+                judge=Judge(verdicts, templates, max_tokens=judging)
                 if answering.judge_answers
                 else None,
-                **answering.operator_options(teacher),
+                **answering.operator_options(reasoner),
             )
-            _count(total, estimating.usage)
-    cost = teacher.load_prices().cost(teacher.name, total.prompt_tokens, total.completion_tokens)
+            _count(totals[reasoner.name], estimating.usage)
+            _count(totals[judge.name], verdicts.usage)
+    prices = teacher.load_prices()
+    costs = [
+        prices.cost(model, total.prompt_tokens, total.completion_tokens)
+        for model, total in totals.items()
+        if total.requests or model == writer.name
+    ]
+    known = [cost for cost in costs if cost is not None]
     return Foreseen(
-        total.requests,
-        total.answers_reused,
-        total.prompt_tokens,
-        total.completion_tokens,
-        cost,
+        sum(total.requests for total in totals.values()),
+        sum(total.answers_reused for total in totals.values()),
+        sum(total.prompt_tokens for total in totals.values()),
+        sum(total.completion_tokens for total in totals.values()),
+        sum(known) if len(known) == len(costs) else None,
         is_bound,
     )
 
@@ -113,20 +130,21 @@ def _wanted(documents: pl.DataFrame, min_words: int, num_questions: int) -> int:
 
 
 def _guess_reasoning(
-    configuration: Configuration, documents: pl.DataFrame, questions: int, total: Usage
+    options: Options, documents: pl.DataFrame, questions: int, answered: Usage, judged: Usage
 ) -> None:
     """Count at most what questions that are not there yet will have asked about them."""
-    options = configuration.options
     mean = sum(map(text_tokens, documents["text"])) // max(documents.height, 1)
     negatives, reasoning = options.hard_negatives, options.reasoning
     answers = questions * reasoning.n * max(1, reasoning.rejection_samples)
     longest = min(COMPLETION_TOKENS, reasoning.max_tokens or COMPLETION_TOKENS)
-    guesses = [(answers, (1 + negatives.num_neg) * mean + PROMPT_TOKENS, longest)]
+    guesses = [(answered, answers, (1 + negatives.num_neg) * mean + PROMPT_TOKENS, longest)]
     if negatives.judge_relevance:
-        guesses.append((questions * negatives.num_neg, mean + PROMPT_TOKENS, VERDICT_TOKENS))
+        guesses.append(
+            (judged, questions * negatives.num_neg, mean + PROMPT_TOKENS, VERDICT_TOKENS)
+        )
     if reasoning.judge_answers:
-        guesses.append((answers, PROMPT_TOKENS, VERDICT_TOKENS))
-    for requests, prompt, completion in guesses:
+        guesses.append((judged, answers, PROMPT_TOKENS, VERDICT_TOKENS))
+    for total, requests, prompt, completion in guesses:
         total.requests += requests
         total.prompt_tokens += requests * prompt
         total.completion_tokens += requests * completion

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from rare_assets.operators.judge import Judge, with_verdicts
 from rare_assets.operators.reason_distill import reason_distill
 from rare_assets.pilot.configuration import Configuration
 from rare_assets.pilot.corpus import Sample
+from rare_assets.resources.configurable import TeacherModel, teacher_of
 from rare_assets.retriever import IndexState, Retriever
 from rare_assets.schemas import HardNegatives, HardNegativesRejects, Produced
 from rare_assets.stages.asking import AskingConfig
@@ -164,7 +165,7 @@ class Trying:
 
     async def _questions(self) -> Produced:
         _, options, teacher, templates = self._configuration
-        config = options.questions
+        teacher, config = teacher_of(teacher, "questions"), options.questions
         return await self._ask(
             "questions",
             lambda model, judge: doc2query(
@@ -174,7 +175,9 @@ class Trying:
                 judge=judge if config.judge_questions else None,
                 **config.operator_options(teacher),
             ),
+            teacher,
             config,
+            judges=config.judge_questions,
         )
 
     async def _hard_negatives(self, questions: pl.DataFrame, index: Retriever) -> Produced:
@@ -195,11 +198,13 @@ class Trying:
             lambda _, judge: with_verdicts(
                 lambda is_relevant: mine(is_relevant=is_relevant), judge
             ),
+            teacher_of(self._configuration.teacher, "judge"),
         )
         return mined.produced
 
     async def _reasoning(self) -> Produced:
         _, options, teacher, templates = self._configuration
+        teacher = teacher_of(teacher, "reasoning")
         config, produced = options.reasoning, self.trial.produced
         return await self._ask(
             "reasoning",
@@ -212,36 +217,52 @@ class Trying:
                 judge=judge if config.judge_answers else None,
                 **config.operator_options(teacher),
             ),
+            teacher,
             config,
+            judges=config.judge_answers,
         )
 
     async def _ask(
         self,
         stage: str,
         operator: Callable[[Teacher, Judge], Awaitable[T]],
+        teacher: TeacherModel,
         config: AskingConfig | None = None,
+        *,
+        judges: bool = False,
     ) -> T:
-        """Run an operator with the configuration's teacher, and count what its answers took.
+        """Run an operator with the stage's teacher, and count what its answers took; where it has a judge
+        of another model, its verdicts, too.
 
         Always online, whatever `mode` says: in batches a pilot would take days.
         """
-        _, _, teacher, templates = self._configuration
+        templates = self._configuration.templates
+        judging = teacher_of(self._configuration.teacher, "judge")
+        apart = judges and judging is not teacher and judging.endpoint != teacher.endpoint
+        longest = (judging if apart else teacher).max_tokens(None)
         how: dict[str, Any] = {}
         if config is not None:
             how = {"refresh": config.refresh, "retry_rejects": config.retry_rejects}
         if self._stopped:
-            async with teacher.estimating(say=self._say) as stored:
-                return await operator(
-                    stored, Judge(stored, templates, max_tokens=teacher.max_tokens(None))
+            async with AsyncExitStack() as opened:
+                stored = verdicts = await opened.enter_async_context(
+                    teacher.estimating(say=self._say)
                 )
+                if apart:
+                    verdicts = await opened.enter_async_context(judging.estimating(say=self._say))
+                return await operator(stored, Judge(verdicts, templates, max_tokens=longest))
         use = self.trial.use.setdefault(stage, StageUse())
-        async with teacher.open(ledger=self._ledger(stage), say=self._say, **how) as model:
-            watched = Watched(model)
-            judge = Judge(watched, templates, max_tokens=teacher.max_tokens(None))
+        how |= {"ledger": self._ledger(stage), "say": self._say}
+        async with AsyncExitStack() as opening:
+            watched = asked = Watched(await opening.enter_async_context(teacher.open(**how)))
+            if apart:
+                asked = Watched(await opening.enter_async_context(judging.open(**how)))
             try:
-                return await operator(watched, judge)
+                return await operator(watched, Judge(asked, templates, max_tokens=longest))
             finally:
-                use.add(model.usage, watched.latencies_s)
+                use.add(watched.usage, watched.latencies_s)
+                if apart:
+                    use.add(asked.usage, asked.latencies_s)
 
 
 def _sum(one: float | None, other: float | None) -> float | None:
