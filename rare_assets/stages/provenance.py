@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from rare_assets.operators.read_documents import READER_VERSION
@@ -57,8 +58,13 @@ def completed(made_from: Mapping[str, str], config: type[dg.Config]) -> dict[str
     """
     if "options" not in made_from:
         return dict(made_from)
-    options = json.loads(options_of(config())) | json.loads(made_from["options"])
-    return {**made_from, "options": json.dumps(options, sort_keys=True)}
+    return {**made_from, "options": _with_defaults(made_from["options"], config)}
+
+
+@lru_cache(1000)
+def _with_defaults(options: str, config: type[dg.Config]) -> str:
+    """The JSON of options, with those that it lacks; thousands of shards have the same."""
+    return json.dumps(json.loads(options_of(config())) | json.loads(options), sort_keys=True)
 
 
 def documents_from(shard: Shard) -> dict[str, str]:
