@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rare_assets.operators.templates import Templates, load_templates
 from rare_assets.pilot.corpus import PilotError
-from rare_assets.resources.configurable import TeacherModel
+from rare_assets.resources.configurable import TeacherModel, teacher_of
 from rare_assets.resources.dataset import SHIPPED, UNNAMED, Configs, Dataset
 from rare_assets.stages.options import Options, OptionsError, teacher_for
 from rare_assets.stages.pilot import MOST_CONFIGURATIONS
@@ -28,8 +28,13 @@ class Configuration(NamedTuple):
     @property
     def settings(self) -> dict[str, str]:
         """What it has other than the defaults, and model and prompts: for people, by name."""
+        general = self.teacher.name
+        roles: tuple[Literal["questions", "reasoning", "judge"], ...]
+        roles = ("questions", "reasoning", "judge")
+        of_role = {role: teacher_of(self.teacher, role).name for role in roles}
         found = {
-            "model": self.teacher.name,
+            "model": general,
+            **{f"model of {role}": name for role, name in of_role.items() if name != general},
             "doc2query prompt": self.templates.doc2query.fingerprint,
             "reason_distill prompt": self.templates.reason_distill.fingerprint,
         }

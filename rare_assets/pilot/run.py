@@ -15,7 +15,7 @@ from rare_assets.pilot.foreseeing import Foreseen, foresee
 from rare_assets.pilot.judging import Verdict, judge_pairs, n_requests
 from rare_assets.pilot.projection import Projection, project
 from rare_assets.pilot.trial import StageUse, Trial, Trying, Watched
-from rare_assets.resources.configurable import TeacherModel
+from rare_assets.resources.configurable import TeacherModel, teacher_of
 from rare_assets.resources.dataset import SHIPPED, UNNAMED, Configs, Dataset
 from rare_assets.teacher import Ledger, TeacherStopped
 
@@ -152,7 +152,7 @@ class PilotRun:
         return trying.trial
 
     async def _judge(self, trials: Sequence[Trial]) -> Judging:
-        teacher, use = self._teacher, StageUse()
+        teacher, use = teacher_of(self._teacher, "judge"), StageUse()
         self._say(f"judging pairs by {teacher.name}")
         verdicts: list[Verdict] = []
         problem = None

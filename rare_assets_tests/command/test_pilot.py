@@ -1,6 +1,7 @@
 """`rare-assets pilot`, as a user types it, against an endpoint that counts."""
 
 import json
+from collections import Counter
 
 import pytest
 from click.testing import CliRunner
@@ -167,6 +168,35 @@ def test_a_judge_compares_in_both_orders(pilot, endpoint, tmp_path):
     html = (tmp_path / "storage/pilot/pilot.html").read_text()
     # Neither won, no tie, and the orders disagree on all three documents.
     assert "<td>0</td><td>0</td><td>0</td><td>3</td><td>0</td><td>0</td>" in html
+
+
+def test_each_stage_asks_its_own_teacher_and_pairs_the_judge(
+    pilot, endpoint, tmp_path, nothing_set
+):
+    nothing_set.setenv("RARE_JUDGE_MODEL", "judge-1")
+    a = config(tmp_path, "a", {"reasoning": {"judge_answers": True}}, reasoning_model="thinker-1")
+    done = pilot("--judge", *a, *config(tmp_path, "b", reasoning_model="thinker-2"))
+    assert done.exit_code == 0, done.output
+    counts = Counter(request.body["model"] for request in endpoint.requests)
+    assert (counts[MODEL], counts["thinker-1"], counts["thinker-2"]) == (3, 3, 3)
+    # Verdicts on three answers, and on three pairs in both orders.
+    assert counts["judge-1"] == 3 + 6
+    html = (tmp_path / "storage/pilot/pilot.html").read_text()
+    assert "model of reasoning" in html
+    assert "judged by <bdi>judge-1</bdi>" in html
+
+
+def test_the_estimate_goes_by_the_price_of_each_stages_teacher(pilot, endpoint, tmp_path):
+    prices = {"prompt_usd_per_million": 0, "completion_usd_per_million": 1_000_000 / 900}
+    (tmp_path / "prices.json").write_text(json.dumps({"models": {"thinker-1": prices}}))
+    own = {"reasoning_model": "thinker-1", "prices": str(tmp_path / "prices.json")}
+    done = pilot("--dry-run", *config(tmp_path, "a", model="free", **own))
+    assert "cost unknown, no price" in done.output
+    free = {"models": {"thinker-1": prices, "free": dict.fromkeys(prices, 0)}}
+    (tmp_path / "prices.json").write_text(json.dumps(free))
+    done = pilot("--dry-run", *config(tmp_path, "a", model="free", **own))
+    # Three answers of 300 tokens at a dollar in all.
+    assert "cost about $1.0000" in done.output, done.output
 
 
 def test_five_configurations_are_too_many(pilot, endpoint, tmp_path):
