@@ -251,5 +251,5 @@ class _Total:
             sum(usage.completion_tokens for usage in usages),
             sum(known) if len(known) == len(costs) else None,
             self.bound,
-            ", ".join(models) or self.teacher.name,
+            " and ".join(models) or self.teacher.name,
         )

@@ -108,7 +108,6 @@ def print_estimate(console: Console, stages: list[StageEstimate]) -> None:
     table = Table(title="A run would ask", title_justify="left", header_style="bold")
     for column in (
         "stage",
-        "teacher",
         "shards",
         "requests",
         "stored",
@@ -116,12 +115,11 @@ def print_estimate(console: Console, stages: list[StageEstimate]) -> None:
         "completion tok.",
         "cost",
     ):
-        table.add_column(column, justify="left" if column in ("stage", "teacher") else "right")
+        table.add_column(column, justify="left" if column == "stage" else "right")
     for stage in stages:
         about = "at most " if stage.bound else ""
         table.add_row(
             stage.stage,
-            escape(stage.models),
             f"{stage.shards:,}",
             f"{about}{stage.requests:,}",
             f"{stage.reused:,}",
@@ -130,6 +128,8 @@ def print_estimate(console: Console, stages: list[StageEstimate]) -> None:
             _dollars(stage.cost_usd),
         )
     console.print(table)
+    teachers = ", ".join(f"{stage.stage} by {stage.models}" for stage in stages)
+    console.print(f"Teacher: {escape(teachers)}.", soft_wrap=True)
     console.print(
         "Tokens are estimated (four characters a token, answers as long as the stored ones). "
         "RARE_MAX_COST_USD and RARE_MAX_REQUESTS bound a step.",
