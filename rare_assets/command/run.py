@@ -327,9 +327,9 @@ class MainJob:
 
 
 def _asking_at_once(shards_at_once: int) -> int:
-    """Half as many more than RARE_SHARDS_AT_ONCE, which share the places in flight: while one step waits
-    for its last answers, or a shard is mined, another asks."""
-    return shards_at_once + shards_at_once // 2
+    """Twice RARE_SHARDS_AT_ONCE, which share the places in flight: while one step waits for its last
+    answers, or a shard is mined, another asks. One stays one."""
+    return 2 * shards_at_once if shards_at_once > 1 else 1
 
 
 def register_shards(target: Target) -> None:

@@ -62,9 +62,9 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(
-            path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666
-        )
+        # Nobody else may have laid a link there.
+        flags = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
+        self._descriptor = os.open(path, flags, 0o600)
         self._process = os.getpid()
         self._taken: set[int] = set()
         # Where a free one was last found: the others are then looked at in turn.
