@@ -128,7 +128,9 @@ def print_estimate(console: Console, stages: list[StageEstimate]) -> None:
             _dollars(stage.cost_usd),
         )
     console.print(table)
+    models = {stage.models for stage in stages}
     teachers = ", ".join(f"{stage.stage} by {stage.models}" for stage in stages)
+    teachers = models.pop() if len(models) == 1 else teachers
     console.print(f"Teacher: {escape(teachers)}.", soft_wrap=True)
     console.print(
         "Tokens are estimated (four characters a token, answers as long as the stored ones). "
