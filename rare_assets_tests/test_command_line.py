@@ -415,8 +415,8 @@ def test_a_refused_key_stops_the_command_early_with_one_message(tmp_path):
         write_corpus(command.corpus)
         run = Finished(command, endpoint, "run")
     assert run.code == 1
-    # At most what two shards had in flight when the first refusal came, of 40 documents.
-    assert len(run.sent) <= 16
+    # At most what each of four steps that ask had in flight when its first refusal came, of 40 documents.
+    assert len(run.sent) <= 32
     report = run.said.split("RARE data", 1)[1]
     assert report.count("Incorrect API key") == 1
     assert "401" in report
