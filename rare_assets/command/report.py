@@ -134,7 +134,7 @@ def print_estimate(console: Console, stages: list[StageEstimate]) -> None:
     console.print(f"Teacher: {escape(teachers)}.", soft_wrap=True)
     console.print(
         "Tokens are estimated (four characters a token, answers as long as the stored ones). "
-        "RARE_MAX_COST_USD and RARE_MAX_REQUESTS bound a step.",
+        "RARE_MAX_COST_USD and RARE_MAX_REQUESTS bound the whole run.",
         soft_wrap=True,
     )
 
