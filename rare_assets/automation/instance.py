@@ -162,6 +162,8 @@ def open_pools(
 
     Returns the pools that stay below `needed` (default `at_once`), with their limit, as `teacher (2)`.
     """
+    from sqlalchemy.exc import DBAPIError
+
     needed = at_once if needed is None else needed
     storage = instance.event_log_storage
     limits = {pool.name: pool for pool in storage.get_pool_limits()}
@@ -176,7 +178,10 @@ def open_pools(
                 too_low.append(f"{name} ({pool.limit})")
         elif default is not None and (set_by_us or at_once > default):
             limit = max(default, at_once)
-            storage.set_concurrency_slots(name, limit)
+            try:
+                storage.set_concurrency_slots(name, limit)
+            except DBAPIError:  # another command was the first to set it
+                storage.set_concurrency_slots(name, limit)
             instance.run_storage.set_cursor_values({_pool_cursor(name): str(limit)})
     return too_low
 

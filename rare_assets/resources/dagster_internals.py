@@ -93,7 +93,17 @@ class PoolPlaces(InstanceConcurrencyContext):
         self._waits: dict[str, WaitForPlace] = {}
 
     def claim(self, concurrency_key: str, step_key: str, step_priority: int = 0) -> bool:
-        claimed = super().claim(concurrency_key, step_key, step_priority)
+        from sqlalchemy.exc import DBAPIError
+
+        try:
+            claimed = super().claim(concurrency_key, step_key, step_priority)
+        except DBAPIError:
+            # On Postgres Dagster fails where two processes are the first to use a pool: it is there then.
+            self._sync_pools()
+            if self.get_pool_info(concurrency_key) is None:
+                raise
+            self._pending_claims.discard(step_key)
+            claimed = super().claim(concurrency_key, step_key, step_priority)
         if claimed:
             self._waits.pop(step_key, None)
         else:

@@ -2,6 +2,8 @@
 
 import threading
 import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
 import pytest
@@ -89,6 +91,30 @@ def test_a_step_sleeps_until_its_place_is_free(instance, claims):
     assert len(claims) < 50
     info = instance.event_log_storage.get_concurrency_info(POOL)
     assert (info.active_slot_count, info.pending_step_count) == (0, 0)
+
+
+def test_processes_that_are_the_first_to_use_a_pool_at_once_each_get_a_place(
+    tmp_path, postgres_database
+):
+    (tmp_path / "dagster.yaml").write_text(
+        "concurrency: {pools: {default_limit: 8}}\n" + postgres_database.dagster_yaml()
+    )
+    made = dg.DagsterRun(job_name="job", run_id=str(uuid.uuid4()))
+    ready = threading.Barrier(4)
+
+    def claim(number):
+        with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+            found = []
+            for pool in range(12):
+                with PoolPlaces(instance, made) as places:
+                    ready.wait(60)
+                    found.append(places.claim(f"pool {pool}", f"step {number}"))
+            return found
+
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        instance.run_storage.get_runs_count()  # the tables are there
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(claim, range(4))) == [[True] * 12] * 4
 
 
 def test_a_place_is_looked_for_again_at_the_same_interval_however_long_it_takes(

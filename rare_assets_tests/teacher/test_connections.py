@@ -62,7 +62,7 @@ def test_a_request_follows_a_redirect_of_its_own_host_as_it_was(status):
             return Response(status, b"", {"Location": location})
 
         endpoint.route("POST", r"/v1/chat/completions", moved)
-        result = run(endpoint, asks(3), api_key=SecretStr(SECRET))
+        result = run(endpoint, asks(3), api_key=SecretStr(SECRET), max_concurrency=1)
     assert len(result.good) == 3
     assert [r.method for r in target.requests] == ["POST"] * 3
     assert {r.headers["authorization"] for r in target.requests} == {f"Bearer {SECRET}"}
