@@ -5,6 +5,7 @@ Every run is an ordinary Dagster run of one shard, or of the index; `schedule` s
 
 from __future__ import annotations
 
+import os
 import sys
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -327,9 +328,13 @@ class MainJob:
 
 
 def _asking_at_once(shards_at_once: int) -> int:
-    """Twice RARE_SHARDS_AT_ONCE, which share the places in flight: while one step waits for its last
-    answers, or a shard is mined, another asks. One stays one."""
-    return 2 * shards_at_once if shards_at_once > 1 else 1
+    """Up to twice RARE_SHARDS_AT_ONCE, which share the places in flight: while one step waits for its last
+    answers, or a shard is mined, another asks. One stays one, and more than two processes a core only take
+    each other's time."""
+    if shards_at_once == 1:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(shards_at_once, min(2 * shards_at_once, 2 * (cores or 1)))
 
 
 def register_shards(target: Target) -> None:
