@@ -16,8 +16,9 @@ from rare_assets.stages.hard_negatives import HardNegativesConfig
 from rare_assets.stages.provenance import MINED_FROM
 
 # With fewer other documents it is no wonder that a question has no negative: the fallback of the
-# defaults begins at this rank. With as many, that most questions have none is.
-ENOUGH_DOCUMENTS = 20
+# defaults begins at this rank. With as many, that not one question has any is; that most have none is
+# with more, since a question in other words than its document's skips the nearest ranks, too.
+ENOUGH_DOCUMENTS, MANY_DOCUMENTS = 20, 50
 MOST = 0.5
 # A share of fewer questions says little.
 FEWEST_FOR_DIFFICULTY = 20
@@ -158,8 +159,9 @@ def num_negatives_found(stored: StoredShard) -> Judgement:
     without = int((found == 0).sum())
     provenance = stored.tables.provenance(stored.table, stored.shard)
     documents = int((provenance.made_from if provenance else {}).get(MINED_FROM, 0))
+    most = MOST if documents > MANY_DOCUMENTS else 1 - 1 / (len(found) + 1)
     enough = documents - 1 >= max(ENOUGH_DOCUMENTS, wanted) + options["range_min"]
-    none_to_learn_from = enough and without > MOST * len(found)
+    none_to_learn_from = enough and without > most * len(found)
     return Judgement(
         share <= threshold and not none_to_learn_from,
         {

@@ -125,6 +125,8 @@ def test_the_query_is_compared_as_the_options_say(stored):
         (3, 2, {}, False),  # a corpus of two documents has none to offer
         (3, 20, {}, False),
         (3, 21, {}, True),
+        (2, 50, {}, False),  # questions in other words skip the nearest ranks, too
+        (2, 51, {}, True),
         (3, 100, {"range_min": 99}, False),
     ],
 )
