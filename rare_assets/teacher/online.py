@@ -184,6 +184,7 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
         )
         self._store = store
         self._batches = Submissions(batches) if batches is not None else None
+        self._handed_in: asyncio.Future[dict[bytes, Submission]] | None = None
         # What this teacher asks for, for others on the same storage to see.
         self._published = store.claims()
         self._max_concurrency = max_concurrency
@@ -262,12 +263,19 @@ class OpenAITeacher(EndpointTeacher["_Run[Any]"]):
             yield from run.queued()
 
     async def handed_in(self) -> tuple[Submissions, dict[bytes, Submission]] | None:
-        """The batches of this endpoint and what waits in them; None where there are none."""
+        """The batches of this endpoint and what waits in them; None where there are none.
+
+        Looked up once: a judge of answers asks for each verdict by itself.
+        """
         if self._batches is None:
             return None
-        waiting = await asyncio.to_thread(
-            self._batches.open_at, self.model, str(self._endpoint), self._ignore_before
-        )
+        if self._handed_in is None:
+            where = (self.model, str(self._endpoint), self._ignore_before)
+            self._handed_in = asyncio.ensure_future(
+                asyncio.to_thread(self._batches.open_at, *where)
+            )
+        # One run that is closed takes the look-up from no other.
+        waiting = await asyncio.shield(self._handed_in)
         return (self._batches, waiting) if waiting else None
 
     def _claim(self, work: _Work) -> bool:
