@@ -142,12 +142,13 @@ def hard_negatives(
             earlier = earlier_negatives(storage.tables(), context.partition_key, config, state)
             asked = questions.collect()
             documents = storage.tables().load("documents", context.partition_key)
+            passages = documents.select("doc_id", "parent_id", "title", "text").collect()
             mine = partial(
                 bm25_hard_neg,
                 asked,
                 engine,
                 **config.operator_options(),
-                documents=documents.select("doc_id", "parent_id", "title", "text").collect(),
+                documents=passages,
                 earlier=earlier.rows if earlier else None,
                 progress=StepProgress(context, asked.height).count,
             )
@@ -162,9 +163,7 @@ def hard_negatives(
                 )
             else:
                 mined = mine()
-        shared = words_shared(
-            mined.produced.rows, documents.select("doc_id", "title", "text").collect()
-        )
+        shared = words_shared(mined.produced.rows, passages)
         made_from = hard_negatives_from(
             storage.content_hash("questions", context.partition_key),
             config,

@@ -261,12 +261,13 @@ class CorpusSource:
             UnreadableFile: its file can't be read.
             SourceError: the source can't be reached or listed.
         """
+        known = list(known)
         earlier = next((shard for shard in known if shard.key == key), None)
         if earlier is not None:
             return self._now(earlier)
         files = self.files()
         keys = shard_keys(file.path for file in files)
-        together = {shard.key: shard for shard in self._packed(files)}
+        together = {shard.key: shard for shard in self._packed(files, known)}
         if key in together:
             return together[key]
         file_key = _PART.sub("", key)

@@ -157,8 +157,8 @@ def bm25_hard_neg(
     rows: list[pl.DataFrame] = [kept]
     rejects: list[pl.DataFrame] = [HardNegativesRejects.create_empty()]
     dropped: Counter[str] = Counter()
+    siblings = Siblings(questions, documents, same_parent) if documents is not None else None
     for batch in questions.iter_slices(_BATCH):
-        siblings = Siblings(batch, documents, same_parent) if documents is not None else None
         work = Batch(
             batch,
             query,

@@ -42,6 +42,8 @@ class Siblings:
         self._asked = {question_id: rest for question_id, *rest in asked.iter_rows()}
         self._excluded = same_parent == "exclude"
         self._words: dict[str, frozenset[str]] = {}
+        # Of each question, the words of its answer, and those of its own that its gold document has.
+        self._wanted: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
 
     def rule(self, question_id: str, doc_id: str) -> str | None:
         """The rule that leaves a document out of a question's negatives; None if none does."""
@@ -53,9 +55,12 @@ class Siblings:
             return SAME_PARENT
         if answer is None:
             return None
+        if question_id not in self._wanted:
+            told = frozenset(content_words_in(question)) & self._words_of(gold)
+            self._wanted[question_id] = pieces_in(answer), told
+        in_answer, told = self._wanted[question_id]
         words = self._words_of(doc_id)
-        told = frozenset(content_words_in(question)) & self._words_of(gold)
-        holds = _share(pieces_in(answer), words) >= _ANSWER_SHARE
+        holds = _share(in_answer, words) >= _ANSWER_SHARE
         return HOLDS_ANSWER if holds and _share(told, words) >= _QUESTION_SHARE else None
 
     def _words_of(self, doc_id: str) -> frozenset[str]:
