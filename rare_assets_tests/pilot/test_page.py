@@ -1,7 +1,6 @@
 """The page: everything side by side, nothing of it runs or loads, and every script reads right."""
 
 import re
-from html.parser import HTMLParser
 
 import pytest
 
@@ -10,38 +9,12 @@ from rare_assets.pilot.page import Line, dollars, duration, page
 from rare_assets.pilot.projection import Projection
 from rare_assets.pilot.run import Judging, Pilot
 from rare_assets.pilot.trial import StageUse, Trial
+from rare_assets_tests.support.html_page import Page
 from rare_assets_tests.support.pilot import a_trial
 from rare_assets_tests.support.rows import rows
 
 HOSTILE = "</div><script>alert('x')</script><img src=https://example.org/x.png> & more"
 ARABIC = "لماذا يصدأ الحديد؟"
-
-
-class Read(HTMLParser):
-    """Tags with their attributes, and the cells of each table by its id."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.tables, self._cell = [], {}, None
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag == "table":
-            self._table = self.tables.setdefault(dict(attrs).get("id"), [])
-        elif tag == "tr":
-            self._table.append([])
-        elif tag in ("td", "th"):
-            self._cell = ""
-
-    def handle_data(self, data):
-        if self._cell is not None:
-            self._cell += data
-
-    def handle_endtag(self, tag):
-        if tag in ("td", "th"):
-            self._table[-1].append(" ".join(self._cell.split()))
-            self._cell = None
 
 
 @pytest.fixture
@@ -75,7 +48,7 @@ def pilot(tmp_path, nothing_set):
 
 def test_nothing_in_a_text_runs_or_loads(pilot):
     html = page(pilot, {"source": HOSTILE})
-    read = Read(html)
+    read = Page(html)
     assert HOSTILE not in html
     assert [attrs for tag, attrs in read.tags if tag == "script"] == [{}]
     assert not [tag for tag, _ in read.tags if tag in ("img", "link", "iframe", "b<b>")]
@@ -95,7 +68,7 @@ def test_every_text_takes_its_own_direction(pilot):
 
 
 def test_configurations_stand_side_by_side(pilot):
-    tables = Read(page(pilot, {})).tables
+    tables = Page(page(pilot, {})).tables
     assert tables["settings"][0] == ["", "a<b>", "other", "broken"]
     assert ["model", "gpt-4o-mini", "gpt-4o-mini", ""] in tables["settings"]
     assert ["hard_negatives.num_neg", "2", "default", ""] in tables["settings"]
@@ -111,7 +84,7 @@ def test_configurations_stand_side_by_side(pilot):
 
 
 def test_the_checks_figures_stand_there_too(pilot):
-    tables = Read(page(pilot, {})).tables
+    tables = Page(page(pilot, {})).tables
     names = [tuple(row[0].split(" ")[:2]) for row in [*tables["rules"][1:], *tables["passing"][1:]]]
     assert len(set(names)) == len(names) > 30
     (short,) = [

@@ -1,6 +1,5 @@
 import datetime
 import re
-from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from rare_assets.catalog.corpus_report.figures import Distribution, gather
 from rare_assets.catalog.corpus_report.page import DayCost, Exported, StageCost, chart, page
 from rare_assets.storage.tables import ParquetTables
+from rare_assets_tests.support.html_page import Page
 from rare_assets_tests.support.rows import rejects, rows
 
 DAY = datetime.date(2026, 3, 1)
@@ -33,34 +33,8 @@ def html(tmp_path):
     )
 
 
-class Cells(HTMLParser):
-    """The text of every cell of a page, by the id of its table."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tables, self._cell, self._table = {}, None, None
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        if tag == "table":
-            self._table = self.tables.setdefault(dict(attrs).get("id"), [])
-        elif tag == "tr":
-            self._table.append([])
-        elif tag in ("td", "th"):
-            self._cell = ""
-
-    def handle_data(self, data):
-        if self._cell is not None:
-            self._cell += data
-
-    def handle_endtag(self, tag):
-        if tag in ("td", "th"):
-            self._table[-1].append(self._cell.strip())
-            self._cell = None
-
-
 def test_the_tables_say_what_was_counted(html):
-    tables = Cells(html).tables
+    tables = Page(html).tables
     assert ["questions", "1", "1", "1", "1 cut"] in tables["funnel"]
     assert ["exports/verl", "", "7", "", ""] in tables["funnel"]
     assert tables["cost"][1:] == [
@@ -111,7 +85,7 @@ def test_a_day_tells_what_a_judge_of_negatives_cost(tmp_path):
     html = page(
         gather(ParquetTables(str(tmp_path)), []), [StageCost("questions", 1, 1, 1.0)], days, [], {}
     )
-    assert Cells(html).tables["days"] == [
+    assert Page(html).tables["days"] == [
         ["day", "questions", "hard_negatives"],
         ["2026-03-01", "$1.0000", "$0.2500"],
     ]

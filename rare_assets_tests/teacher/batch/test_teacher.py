@@ -483,6 +483,16 @@ run(sys.argv[1], sys.argv[2], asks(int(sys.argv[3])), max_batch_requests=4)
 """
 
 
+def kill_a_run(folder, endpoint, count, batches):
+    """Have a process hand in so many asks, and be killed while their batches are worked on."""
+    endpoint.hold = True
+    process = subprocess.Popen([sys.executable, "-c", KILLED, folder, endpoint.url, str(count)])
+    until(lambda: stored(folder) and len(endpoint.batches) == batches)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    endpoint.hold = False
+
+
 def test_a_run_killed_while_it_waits_finds_its_batches_again(tmp_path, endpoint):
     endpoint.hold = True
     for _ in range(2):
@@ -708,23 +718,13 @@ def test_a_batch_that_the_endpoint_has_forgotten_is_asked_anew(tmp_path, endpoin
 
 def test_refresh_asks_anew_and_takes_up_no_older_batch(tmp_path, endpoint):
     run(tmp_path, endpoint.url, asks(3))
-    endpoint.hold = True
-    process = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path, endpoint.url, "4"])
-    until(lambda: stored(tmp_path) and len(endpoint.batches) == 2)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    endpoint.hold = False
+    kill_a_run(tmp_path, endpoint, 4, batches=2)
     result = run(tmp_path, endpoint.url, asks(4), refresh=True)
     assert (result.usage.requests, result.usage.answers_reused) == (4, 0)
 
 
 def test_an_online_run_asks_for_nothing_that_waits_in_a_batch(tmp_path, endpoint):
-    endpoint.hold = True
-    process = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path, endpoint.url, "4"])
-    until(lambda: stored(tmp_path) and len(endpoint.batches) == 1)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    endpoint.hold = False
+    kill_a_run(tmp_path, endpoint, 4, batches=1)
     batches = Folder(str(tmp_path / "batches"))
     online = {"kind": OpenAITeacher, "batches": batches}
     result = run(tmp_path, endpoint.url, asks(6), **online)
