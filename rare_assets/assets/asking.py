@@ -12,7 +12,7 @@ import polars as pl
 
 from rare_assets.operators.judge import Judge
 from rare_assets.operators.templates import Templates, load_templates
-from rare_assets.resources.configurable import TeacherModel
+from rare_assets.resources.configurable import TeacherModel, judges_apart
 from rare_assets.resources.instance_database import postgres_of
 from rare_assets.resources.tags import BACKFILL_TAG, COMMAND_TAG
 from rare_assets.schemas import Produced
@@ -82,7 +82,7 @@ def ask(
     usage: dict[str, Any] = {}
     asks_judge = judging or teacher
     # A teacher of somebody's own class judges, too.
-    apart = judging is not None and judging is not teacher and judging.endpoint != teacher.endpoint
+    apart = judging is not None and judges_apart(judging, teacher)
 
     async def work() -> tuple[T, dict[str, Any]]:
         nonlocal usage

@@ -61,13 +61,6 @@ def make_report(
     return Report(page(figures, costs, days, rows, origin), figures, costs)
 
 
-def write_report(report: Report, folder: str, name: str) -> str:
-    """Write the page, replaced whole. Returns where. Raises ExportError."""
-    out = OutFolder(folder)
-    out.write_page(name, report.html)
-    return str(out.path(name))
-
-
 def corpus_report(
     context: dg.AssetExecutionContext, dataset: Dataset, storage: Storage, teacher: TeacherModel
 ) -> dg.MaterializeResult:
@@ -84,7 +77,7 @@ def corpus_report(
     shards = registered_shards(context.instance, dataset)
     report = make_report(tables, shards, teacher, context.instance, dataset)
     try:
-        place = write_report(report, str(tables.root / FOLDER), FILE)
+        place = OutFolder(str(tables.root / FOLDER)).write_page(FILE, report.html)
     except ExportError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     return dg.MaterializeResult(metadata=_metadata(report, place, time.monotonic() - started))

@@ -1,7 +1,6 @@
 """The pilot in the UI: configurations tried on a sample of the corpus, on one page side by side."""
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -22,13 +21,6 @@ from rare_assets.stages.pilot import PilotConfig
 from rare_assets.text.shown_url import shown
 
 FOLDER, FILE = "pilot", "pilot.html"
-
-
-def write_pilot(pilot: Pilot, origin: Mapping[str, str], folder: str, name: str) -> str:
-    """Write the page, replaced whole. Returns where. Raises ExportError."""
-    out = OutFolder(folder)
-    out.write_page(name, page(pilot, origin))
-    return str(out.path(name))
 
 
 def pilot(
@@ -54,7 +46,7 @@ def pilot(
     started = time.monotonic()
     say = once(context.log.info)
     source = corpus.source()
-    folder = str(storage.tables().root / FOLDER)
+    out = OutFolder(str(storage.tables().root / FOLDER))
     scope = context.run.tags.get(BACKFILL_TAG) or context.run.run_id
     try:
         with (
@@ -62,7 +54,7 @@ def pilot(
             PilotCorpus(source, storage.tables(), retriever, say) as opened,
         ):
             # Before anything is paid for.
-            OutFolder(folder).require_page(FILE)
+            out.require_page(FILE)
             trying = PilotRun(
                 config.configurations,
                 opened,
@@ -79,7 +71,7 @@ def pilot(
                 said = each if isinstance(each, str) else each.sentence
                 context.log.info(f"{name}: {said}")
             made = wait_for(trying.run(judge=config.judge))
-            place = write_pilot(made, {"source": source.url}, folder, FILE)
+            place = out.write_page(FILE, page(made, {"source": source.url}))
     except (ExportError, PilotError, SourceError) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     problems = made.problems

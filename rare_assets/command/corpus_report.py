@@ -8,10 +8,11 @@ import dagster as dg
 from rich.console import Console
 from rich.markup import escape
 
-from rare_assets.assets.corpus_report import FILE, FOLDER, make_report, write_report
+from rare_assets.assets.corpus_report import FILE, FOLDER, make_report
 from rare_assets.automation.instance import prepare_home
 from rare_assets.command.target import Target
 from rare_assets.exports.export import stored_shards
+from rare_assets.exports.folder import OutFolder
 from rare_assets.exports.options import ExportError
 from rare_assets.resources.configurable import Storage
 
@@ -37,8 +38,8 @@ def run_report(target: Target, out: Path | None) -> None:
         )
     with dg.DagsterInstance.get() as instance:
         report = make_report(tables, shards, target.resources["teacher"], instance, target.dataset)
-    if out is None:
-        place = write_report(report, str(tables.root / FOLDER), FILE)
-    else:
-        place = write_report(report, str(out.absolute().parent), out.name)
+    folder, name = (str(tables.root / FOLDER), FILE)
+    if out is not None:
+        folder, name = str(out.absolute().parent), out.name
+    place = OutFolder(folder).write_page(name, report.html)
     Console().print(f"The report on {len(shards):,} shards: {escape(place)}", soft_wrap=True)

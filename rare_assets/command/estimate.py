@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from rare_assets.assets.asking import judge_of
@@ -12,10 +13,15 @@ from rare_assets.corpus.source import Shard
 from rare_assets.operators.doc2query import doc2query
 from rare_assets.operators.fitting import foreseen
 from rare_assets.operators.reason_distill import NoReferences, reason_distill
-from rare_assets.resources.configurable import TeacherModel, teacher_of
-from rare_assets.stages.asking import DOCUMENT_TOKENS, PROMPT_TOKENS, VERDICT_TOKENS
+from rare_assets.resources.configurable import TeacherModel, judges_apart, teacher_of
+from rare_assets.stages.asking import (
+    DOCUMENT_TOKENS,
+    PROMPT_TOKENS,
+    VERDICT_TOKENS,
+    AskingConfig,
+)
 from rare_assets.stages.options import OptionsError
-from rare_assets.teacher import COMPLETION_TOKENS, Usage
+from rare_assets.teacher import COMPLETION_TOKENS, EstimatingTeacher, Usage
 
 
 class StageEstimate(NamedTuple):
@@ -121,17 +127,7 @@ async def _questions(
     say: Callable[[str], None] | None,
 ) -> dict[str, Usage]:
     options = planner.options.questions
-    how: dict[str, Any] = {
-        "refresh": options.refresh,
-        "retry_rejects": options.retry_rejects,
-        "say": say,
-    }
-    async with (
-        teacher.estimating(batch=options.mode == "batch", **how) as estimating,
-        judge.estimating(**how) as verdicts,
-    ):
-        # One that judges by the same model is counted with what it judges.
-        judging = estimating if judge.endpoint == teacher.endpoint else verdicts
+    async with _foreseeing(options, teacher, judge, say) as (estimating, judging, usages):
         await doc2query(
             planner.tables.load("documents", shard).collect(),
             estimating,
@@ -143,7 +139,7 @@ async def _questions(
             documents = planner.tables.load("documents", shard).collect()
             num_neg = planner.options.hard_negatives.num_neg
             _say(say, shard, foreseen(documents, await estimating.window(), num_neg))
-        return _by_model(teacher, estimating.usage, judge, verdicts.usage)
+        return usages()
 
 
 def _say(say: Callable[[str], None] | None, shard: str, line: str | None) -> None:
@@ -159,17 +155,7 @@ async def _reasoning(
     say: Callable[[str], None] | None,
 ) -> dict[str, Usage]:
     options = planner.options.reasoning
-    how: dict[str, Any] = {
-        "refresh": options.refresh,
-        "retry_rejects": options.retry_rejects,
-        "say": say,
-    }
-    async with (
-        teacher.estimating(batch=options.mode == "batch", **how) as estimating,
-        judge.estimating(**how) as verdicts,
-    ):
-        # One that judges by the same model is counted with what it judges.
-        judging = estimating if judge.endpoint == teacher.endpoint else verdicts
+    async with _foreseeing(options, teacher, judge, say) as (estimating, judging, usages):
         await reason_distill(
             planner.tables.load("questions", shard).collect(),
             planner.tables.load("documents", shard).collect(),
@@ -180,15 +166,34 @@ async def _reasoning(
             **options.operator_options(teacher),
         )
         _say(say, shard, estimating.say_too_long())
-        return _by_model(teacher, estimating.usage, judge, verdicts.usage)
+        return usages()
 
 
-def _by_model(
-    teacher: TeacherModel, usage: Usage, judge: TeacherModel, verdicts: Usage
-) -> dict[str, Usage]:
-    if judge.name == teacher.name:
-        return {teacher.name: usage + verdicts}
-    return {teacher.name: usage, judge.name: verdicts}
+@asynccontextmanager
+async def _foreseeing(
+    options: AskingConfig,
+    teacher: TeacherModel,
+    judge: TeacherModel,
+    say: Callable[[str], None] | None,
+) -> AsyncIterator[tuple[EstimatingTeacher, EstimatingTeacher, Callable[[], dict[str, Usage]]]]:
+    """What stands for a stage's teacher and its judge, and what they would be asked, by model."""
+    how: dict[str, Any] = {
+        "refresh": options.refresh,
+        "retry_rejects": options.retry_rejects,
+        "say": say,
+    }
+    async with (
+        teacher.estimating(batch=options.mode == "batch", **how) as estimating,
+        judge.estimating(**how) as verdicts,
+    ):
+
+        def usages() -> dict[str, Usage]:
+            if judge.name == teacher.name:
+                return {teacher.name: estimating.usage + verdicts.usage}
+            return {teacher.name: estimating.usage, judge.name: verdicts.usage}
+
+        # One that judges by the same model is counted with what it judges.
+        yield estimating, verdicts if judges_apart(judge, teacher) else estimating, usages
 
 
 class _Total:

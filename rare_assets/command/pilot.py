@@ -14,12 +14,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from rare_assets.assets.asking import ledger_in, once
-from rare_assets.assets.pilot import FILE, FOLDER, write_pilot
+from rare_assets.assets.pilot import FILE, FOLDER
 from rare_assets.automation.instance import prepare_home
 from rare_assets.command.target import Target
 from rare_assets.exports.folder import OutFolder
 from rare_assets.pilot.corpus import PilotCorpus
-from rare_assets.pilot.page import dollars, duration
+from rare_assets.pilot.page import dollars, duration, page
 from rare_assets.pilot.run import Pilot, PilotRun, Plan
 
 
@@ -76,7 +76,7 @@ def run_pilot(
         if dry_run:
             return not any(isinstance(each, str) for each in plan.foreseen.values())
         pilot = asyncio.run(trying.run(judge=judge))
-    place = write_pilot(pilot, {"source": source.url}, folder, name)
+    place = OutFolder(folder).write_page(name, page(pilot, {"source": source.url}))
     _print(console, pilot)
     console.print(f"Side by side: {escape(place)}", soft_wrap=True)
     return not pilot.problems

@@ -5,7 +5,6 @@ Every run is an ordinary Dagster run of one shard, or of the index; `schedule` s
 
 from __future__ import annotations
 
-import os
 import sys
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +29,7 @@ from rare_assets.command.target import Target, open_target
 from rare_assets.command.workers import Request, Result, RunPool
 from rare_assets.corpus.scan import Scan, scan_source
 from rare_assets.corpus.source import CorpusSource
+from rare_assets.files.processes import usable_cpus
 from rare_assets.resources.configurable import Corpus, Storage, TeacherModel, teacher_of
 from rare_assets.resources.partitions import registered_shards
 from rare_assets.settings import Settings
@@ -333,8 +333,7 @@ def _asking_at_once(shards_at_once: int) -> int:
     each other's time."""
     if shards_at_once == 1:
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(shards_at_once, min(2 * shards_at_once, 2 * (cores or 1)))
+    return max(shards_at_once, min(2 * shards_at_once, 2 * usable_cpus()))
 
 
 def register_shards(target: Target) -> None:

@@ -127,10 +127,15 @@ class OutFolder:
                 "a page never overwrites it."
             )
 
-    def write_page(self, relative: str, html: str) -> None:
-        """Replace a page of ours (`html` has PAGE_MARK), and no other file. Raises ExportError."""
+    def write_page(self, relative: str, html: str) -> str:
+        """Replace a page of ours (`html` has PAGE_MARK), and no other file. Returns where it is.
+
+        Raises:
+            ExportError: another file has its name, or it can't be written.
+        """
         self.require_page(relative)
         self.write_text(relative, html)
+        return str(self.path(relative))
 
     def read_text(self, relative: str) -> str | None:
         """Return a text file's content; None if it is not there."""

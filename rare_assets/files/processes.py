@@ -1,4 +1,6 @@
-"""Processes: a name by which others can tell whether one is gone, as far as that can be told at once."""
+"""Processes: what they may use, and a name by which others can tell whether one is gone, as far as that can be
+told at once.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +21,13 @@ def machine() -> str:
         return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
+
+
+def usable_cpus() -> int:
+    """Return the number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def this_process() -> str:

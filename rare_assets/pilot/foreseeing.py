@@ -72,8 +72,8 @@ async def foresee(configuration: Configuration, sample: Sample, index: Retriever
             else None,
             **asking.operator_options(writer),
         )
-        _count(totals[writer.name], estimating.usage)
-        _count(totals[judge.name], verdicts.usage)
+        totals[writer.name] += estimating.usage
+        totals[judge.name] += verdicts.usage
     wanted = _wanted(documents, asking.min_words, asking.num_questions)
     if any(total.requests for total in totals.values()) or options.hard_negatives.judge_relevance:
         asked = max(wanted, questions.rows.height)
@@ -96,8 +96,8 @@ async def foresee(configuration: Configuration, sample: Sample, index: Retriever
                 else None,
                 **answering.operator_options(reasoner),
             )
-            _count(totals[reasoner.name], estimating.usage)
-            _count(totals[judge.name], verdicts.usage)
+            totals[reasoner.name] += estimating.usage
+            totals[judge.name] += verdicts.usage
     prices = teacher.load_prices()
     costs = [
         prices.cost(model, total.prompt_tokens, total.completion_tokens)
@@ -113,13 +113,6 @@ async def foresee(configuration: Configuration, sample: Sample, index: Retriever
         sum(known) if len(known) == len(costs) else None,
         is_bound,
     )
-
-
-def _count(total: Usage, usage: Usage) -> None:
-    total.requests += usage.requests
-    total.answers_reused += usage.answers_reused
-    total.prompt_tokens += usage.prompt_tokens
-    total.completion_tokens += usage.completion_tokens
 
 
 def _wanted(documents: pl.DataFrame, min_words: int, num_questions: int) -> int:

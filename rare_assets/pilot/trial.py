@@ -17,7 +17,7 @@ from rare_assets.operators.judge import Judge, with_verdicts
 from rare_assets.operators.reason_distill import reason_distill
 from rare_assets.pilot.configuration import Configuration
 from rare_assets.pilot.corpus import Sample
-from rare_assets.resources.configurable import TeacherModel, teacher_of
+from rare_assets.resources.configurable import TeacherModel, judges_apart, teacher_of
 from rare_assets.retriever import IndexState, Retriever
 from rare_assets.schemas import HardNegatives, HardNegativesRejects, Produced
 from rare_assets.stages.asking import AskingConfig
@@ -238,7 +238,7 @@ class Trying:
         """
         templates = self._configuration.templates
         judging = teacher_of(self._configuration.teacher, "judge")
-        apart = judges and judging is not teacher and judging.endpoint != teacher.endpoint
+        apart = judges and judges_apart(judging, teacher)
         longest = (judging if apart else teacher).max_tokens(None)
         how: dict[str, Any] = {}
         if config is not None:

@@ -379,6 +379,11 @@ def teacher_of(
     return type(teacher)(**{**own, **chosen, "role": role})
 
 
+def judges_apart(judge: TeacherModel, teacher: TeacherModel) -> bool:
+    """Whether a judge is another than the teacher whose answers it judges. One of somebody's own class is both."""
+    return judge is not teacher and judge.endpoint != teacher.endpoint
+
+
 def _fields_in(given: SecretStr | None) -> dict[str, Any]:
     return json.loads(given.get_secret_value()) if given is not None else {}
 

@@ -74,6 +74,9 @@ class EmbeddedServer:
         return f"{self._address}/v1"
 
     def __enter__(self) -> Self:
+        # The server's own process runs this module, and nothing else of the package.
+        from rare_assets.files.processes import usable_cpus
+
         weights = embedded_weights() if self._given is None else Path(self._given).expanduser()
         if not weights.is_file():
             raise FileNotFoundError(f"{weights}: no such file of weights (GGUF)")
@@ -83,7 +86,15 @@ class EmbeddedServer:
         # meanwhile, any other busy process makes them several times slower.
         environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
         process = subprocess.Popen(
-            [sys.executable, "-P", __file__, str(weights), self.model, str(self.slots)],
+            [
+                sys.executable,
+                "-P",
+                __file__,
+                str(weights),
+                self.model,
+                str(self.slots),
+                str(usable_cpus()),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -135,7 +146,7 @@ def embedded_weights() -> Path:
     )
 
 
-def _serve(weights: str, model: str, slots: int) -> None:
+def _serve(weights: str, model: str, slots: int, cpus: int) -> None:
     """The server's own process: says where it listens, then serves until its input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the starter's business
     try:
@@ -148,7 +159,7 @@ def _serve(weights: str, model: str, slots: int) -> None:
         params.port = 0  # any that is free
         params.n_parallel = slots
         params.n_ctx = CONTEXT_TOKENS * slots
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _usable_cpus()
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = cpus
         params.cache_ram_mib = 0  # it may otherwise keep 8 GB of old prompts
         params.verbosity = -1
         params.ui = False
@@ -162,11 +173,5 @@ def _serve(weights: str, model: str, slots: int) -> None:
     os._exit(0)  # an orderly end would wait for what is being answered
 
 
-def _usable_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 if __name__ == "__main__":
-    _serve(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    _serve(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

@@ -41,38 +41,15 @@ class Searches:
         self.batch_size = batch_size
 
     def search(self, queries: pl.DataFrame, *, depth: int) -> pl.DataFrame:
-        """Rank the corpus for each query: QUERIES in, HITS out; see the interface.
-
-        Hits are distinct by doc_id. Ties at `depth` are looked through for up to 1,000 hits, so
-        a wider tie may be cut anywhere.
-
-        Raises:
-            IndexMissing: there is no index yet.
-            ValueError: `depth` is not within 1 and 10,000.
-            ElasticsearchError: see the class; a refused query is named by its question_id.
-        """
+        """See `ElasticsearchRetriever.search`."""
         return self._ranked(queries, depth, lambda _, texts, __: [_match(text) for text in texts])
 
     def search_like(self, texts: pl.DataFrame, *, depth: int) -> pl.DataFrame:
-        """Rank the corpus by what each text is about: QUERIES in, HITS out; see the interface.
-
-        The server makes the terms and counts them; with several primary shards it counts in one of
-        them.
-
-        Raises:
-            IndexMissing: there is no index yet.
-            ValueError: `depth` is not within 1 and 10,000.
-            ElasticsearchError: see the class.
-        """
+        """See `ElasticsearchRetriever.search_like`."""
         return self._ranked(texts, depth, self._best_terms)
 
     def score(self, pairs: pl.DataFrame) -> pl.DataFrame:
-        """Score one document for each query: PAIRS in, SCORES out; see the interface.
-
-        Raises:
-            IndexMissing: there is no index yet.
-            ElasticsearchError: see the class; a refused query is named by its question_id.
-        """
+        """See `ElasticsearchRetriever.score`."""
         index = self._alias.visible()
 
         def score(batch: pl.DataFrame, stop: Event) -> pl.DataFrame:
@@ -100,11 +77,7 @@ class Searches:
         return pl.concat([pl.DataFrame(schema=SCORES), *self._connection.parallel(score, batches)])
 
     def texts(self, doc_ids: Iterable[str]) -> pl.DataFrame:
-        """TEXTS of the given documents, one row an id; those that the index lacks are absent.
-
-        Raises:
-            IndexMissing: there is no index yet.
-        """
+        """See `ElasticsearchRetriever.texts`."""
         self._alias.visible()
 
         def texts(batch: tuple[str, ...], stop: Event) -> dict[str, tuple[str, str | None]]:
