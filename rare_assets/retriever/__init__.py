@@ -1,7 +1,7 @@
-"""BM25 over texts, in an index that follows its shards: embedded, or in Elasticsearch. Both rank alike.
+"""Rank texts by BM25, in an index that follows its shards: embedded, or in Elasticsearch. Both rank alike.
 
-Knows nothing of RARE or Dagster. An index holds shards of documents; `sync` makes it hold those that it
-is given, at a cost proportional to what changed, and whoever searches sees a whole sync or none of it.
+Knows nothing of RARE or Dagster. An index holds shards of documents. `sync` makes it hold the shards that it
+is given, at a cost proportional to what changed; a search sees a whole sync or none of it.
 
 Example:
     >>> import polars as pl
@@ -16,54 +16,27 @@ Example:
     >>> index.search(queries, depth=2)["doc_id"].to_list()
     ['salt', 'rust']
 
-`ElasticsearchRetriever("http://localhost:9200", "an-index")` takes the place of `EmbeddedRetriever`.
+Use `ElasticsearchRetriever("http://localhost:9200", "an-index")` instead for more than 500,000 passages.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from rare_assets.retriever.analyzers import ANALYZERS, OF_LANGUAGE, Analyzer, refusal
-    from rare_assets.retriever.elasticsearch.connection import ElasticsearchError
-    from rare_assets.retriever.elasticsearch.engine import ElasticsearchRetriever
-    from rare_assets.retriever.embedded.engine import EmbeddedRetriever
-    from rare_assets.retriever.interface import (
-        PAIRS,
-        QUERIES,
-        REJECTS,
-        Bm25,
-        IndexConflict,
-        IndexDamaged,
-        IndexMissing,
-        IndexState,
-        NoAnalyzer,
-        Retriever,
-        ShardContent,
-        SyncReport,
-    )
-
-# What others may use, by the module that has it; loaded at first use, since the client of
-# Elasticsearch alone takes longer to import than the rest of a `rare-assets status`.
-_DOORS = {
-    "analyzers": ("ANALYZERS", "OF_LANGUAGE", "Analyzer", "refusal"),
-    "elasticsearch.connection": ("ElasticsearchError",),
-    "elasticsearch.engine": ("ElasticsearchRetriever",),
-    "embedded.engine": ("EmbeddedRetriever",),
-    "interface": (
-        *("PAIRS", "QUERIES", "REJECTS", "Bm25", "IndexConflict", "IndexDamaged", "IndexMissing"),
-        *("IndexState", "NoAnalyzer", "Retriever", "ShardContent", "SyncReport"),
-    ),
-}
-_MODULE_OF = {name: module for module, names in _DOORS.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-
+from rare_assets.retriever.analyzers import ANALYZERS, OF_LANGUAGE, Analyzer, refusal
+from rare_assets.retriever.elasticsearch.engine import ElasticsearchRetriever
+from rare_assets.retriever.elasticsearch.errors import ElasticsearchError
+from rare_assets.retriever.embedded.engine import EmbeddedRetriever
+from rare_assets.retriever.interface import (
+    PAIRS,
+    QUERIES,
+    REJECTS,
+    Bm25,
+    IndexConflict,
+    IndexDamaged,
+    IndexMissing,
+    IndexState,
+    NoAnalyzer,
+    Retriever,
+    ShardContent,
+    SyncReport,
+)
 
 __all__ = [  # noqa: RUF022, by what a reader looks for
     "EmbeddedRetriever",

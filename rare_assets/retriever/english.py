@@ -1,7 +1,7 @@
-"""English text as index terms: the same terms, in the same order, as Lucene's EnglishAnalyzer.
+"""Turn English text into index terms: the same terms, in the same order, as Lucene's EnglishAnalyzer.
 
-Lucene's chain is StandardTokenizer (Unicode word boundaries, UAX #29), possessive 's cut, lower case,
-stop words, Porter stemmer. Both retrieval engines must see the same terms, or their scores differ.
+Lucene's chain is StandardTokenizer (Unicode word boundaries, UAX #29), possessive 's cut, lower case, stop
+words, Porter stemmer. Both engines must see the same terms, or their scores differ.
 """
 
 from __future__ import annotations
@@ -27,22 +27,26 @@ _OUTER_MARKS = '.,;:!?()[]"'
 
 
 def english_terms(text: str) -> list[str]:
-    """The terms of a text in order, stop words left out, repeated terms repeated.
+    """Return the terms of a text in order, without stop words; a term that repeats is repeated.
 
-    A piece of text between two white spaces is analyzed once per process and remembered.
+    A piece of text between two white spaces is analyzed once in a process and remembered.
+
+    Example:
+        >>> english_terms("The lake's ice is melting")
+        ['lake', 'ic', 'melt']
     """
-    terms_of = _analyzed()
+    terms_of = analyzed()
     return [term for chunk in chunks(text) for term in terms_of[chunk]]
 
 
 def chunks(text: str) -> list[str]:
-    """Cut a text where a term can never span: the terms of a text are those of its chunks."""
+    """Cut a text at white space, which no term spans: the terms of a text are those of its chunks."""
     # This one white space joins digits and letters (UAX #29 ExtendNumLet).
     return text.split(" ") if "\N{NARROW NO-BREAK SPACE}" in text else text.split()
 
 
 def chunk_terms(chunk: str) -> tuple[str, ...]:
-    """The terms of one chunk, analyzed afresh."""
+    """Return the terms of one chunk, without looking into what is remembered."""
     stem = _stemmer()
     terms = []
     for token in tokens(chunk):
@@ -55,7 +59,11 @@ def chunk_terms(chunk: str) -> tuple[str, ...]:
 
 
 class Memo(dict[str, tuple[str, ...]]):
-    """Chunk -> terms, filled on demand by a function and bounded."""
+    """Terms by chunk, filled on demand and bounded in size.
+
+    Args:
+        analyze: returns the terms of a chunk.
+    """
 
     def __init__(self, analyze: Callable[[str], tuple[str, ...]]) -> None:
         self._analyze = analyze
@@ -70,17 +78,18 @@ class Memo(dict[str, tuple[str, ...]]):
 
 
 @functools.cache
-def _analyzed() -> Memo:
+def analyzed() -> Memo:
+    """Return what this process has analyzed."""
     return Memo(chunk_terms)
 
 
 def lower(token: str) -> str:
-    """Lower case character by character, without the context rules of `str.lower`, as Lucene does."""
+    """Return a token in lower case, character by character without rules of context, as Lucene does."""
     return token.lower() if token.isascii() else "".join(char.lower()[0] for char in token)
 
 
 def tokens(chunk: str) -> list[str]:
-    """A chunk's tokens as Lucene's StandardTokenizer cuts them."""
+    """Return a chunk's tokens as Lucene's StandardTokenizer cuts them."""
     bare = chunk.strip(_OUTER_MARKS)
     if bare.isascii() and bare.isalnum() and len(bare) <= MAX_TOKEN_LENGTH:
         # Most of any English text: the rules leave it whole.
@@ -89,7 +98,11 @@ def tokens(chunk: str) -> list[str]:
 
 
 def spans(chunk: str) -> list[tuple[int, int]]:
-    """Where the tokens of a chunk begin and end."""
+    """Return the start and the end of each token of a chunk.
+
+    >>> spans("ice-cold")
+    [(0, 3), (4, 8)]
+    """
     tokenizer = _tokenizer()
     found = []
     position = 0
@@ -103,7 +116,7 @@ def spans(chunk: str) -> list[tuple[int, int]]:
 
 @functools.cache
 def _tokenizer():  # type: ignore[no-untyped-def]  # regex has no types
-    """The word boundary rules of UAX #29 as one pattern, with Lucene's kinds of token."""
+    """Return the word boundary rules of UAX #29 as one pattern, with Lucene's kinds of token."""
     import regex
 
     # A base character takes the marks and joiners that follow it (rule WB4).
@@ -151,7 +164,10 @@ def _tokenizer():  # type: ignore[no-untyped-def]  # regex has no types
 
 @functools.cache
 def _stemmer() -> Callable[[str], str]:
-    """Porter's stemmer with the rules of his that Lucene has and Snowball's `porter` lacks."""
+    """Return Porter's stemmer, with those of his rules that Lucene has and Snowball's `porter` lacks.
+
+    Source: M. Porter, "An Algorithm for Suffix Stripping", 1980.
+    """
     import regex
     import Stemmer
 

@@ -1,7 +1,10 @@
-"""What every retriever offers, whichever engine ranks: sync the index with the shards, search it.
+"""What every retriever offers, whichever engine ranks: sync the index with the shards, and search it.
 
-Engines give the same results: BM25 in Lucene's form (`idf * tf / (tf + k1 * (1 - b + b * dl / avgdl))`,
-no `k1 + 1` factor) over title and text together, terms as Lucene's analyzer of the name makes them.
+Engines give the same results: BM25 in Lucene's form, `idf * tf / (tf + k1 * (1 - b + b * dl / avgdl))`
+without a factor `k1 + 1`, over title and text together, with the terms of Lucene's analyzer of the name.
+
+Source: S. Robertson and H. Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009, and
+C. Kamphuis et al., "Which BM25 Do You Mean?", 2020, for the variants.
 """
 
 from __future__ import annotations
@@ -34,7 +37,18 @@ BEST_TERMS = 12
 
 
 class Bm25(NamedTuple):
-    """How an index ranks."""
+    """How an index ranks.
+
+    Attributes:
+        k1: how slowly a term that repeats stops to count more, at least 0.
+        b: how much the length of a document counts, within 0 and 1.
+        analyzer: makes the terms, one of `Analyzer`.
+
+    The defaults of k1 and b are those of Anserini.
+
+    >>> Bm25(analyzer="german").fingerprint
+    'k1=0.9 b=0.4 german titled'
+    """
 
     k1: float = 0.9
     b: float = 0.4
@@ -42,12 +56,12 @@ class Bm25(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """The three as one short text, and that titles are searched, too."""
+        """The three as one short text, with a note that titles are searched, too."""
         return f"k1={self.k1} b={self.b} {self.analyzer} titled"
 
 
 class ShardContent(NamedTuple):
-    """What a shard of the documents table holds, as its file tells without reading the rows."""
+    """What a shard of documents holds: a hash of its content, and how many documents."""
 
     content_hash: str
     n_documents: int
@@ -55,7 +69,14 @@ class ShardContent(NamedTuple):
 
 @dataclass(frozen=True)
 class IndexState:
-    """What an index holds: shard -> content hash, and how it ranks."""
+    """What an index holds, and how it ranks.
+
+    Attributes:
+        engine: `embedded` or `elasticsearch`.
+        bm25: how it ranks.
+        shards: content hash of each shard that it holds.
+        n_documents: in all shards together.
+    """
 
     engine: str
     bm25: Bm25
@@ -64,7 +85,7 @@ class IndexState:
 
     @cached_property
     def fingerprint(self) -> str:
-        """One short hash that changes whenever a result could change."""
+        """A short hash that changes whenever a result of a search could change."""
         content = json.dumps(
             [*self.bm25, "titled", sorted(self.shards.items())], separators=(",", ":")
         )
@@ -72,11 +93,20 @@ class IndexState:
 
 
 class SyncReport(NamedTuple):
-    """What a sync did. `rejects` has a row a document that the engine does not take: REJECTS; the
-    first 100 of `n_rejects`, with those of earlier syncs that are still so. They count among the
-    documents, and no search finds them. `duplicates` has a row a text that stands under several ids or in several
-    shards: `text_hash`, `doc_ids: list[str]`, `shards: list[str]`; the first 1,000 of `n_duplicates`.
-    `warnings` are for the user.
+    """What a sync did.
+
+    Attributes:
+        state: what the index holds now.
+        indexed_shards: shards that are new or changed.
+        removed_shards: shards that it held before and holds no more.
+        n_indexed, n_removed: documents, those of earlier versions of shards included.
+        n_duplicates: texts that stand under several ids or in several shards.
+        duplicates: the first 1,000 of them, with `text_hash`, `doc_ids` and `shards` (lists of strings).
+        seconds: that the sync took.
+        warnings: sentences for the user.
+        n_rejects: documents that the engine does not take, also from earlier syncs. They count among the
+            documents, and no search finds them.
+        rejects: the first 100 of them, as REJECTS.
     """
 
     state: IndexState
@@ -93,15 +123,15 @@ class SyncReport(NamedTuple):
 
 
 class IndexMissing(Exception):
-    """There is no index of that name yet; materialize `corpus_index`."""
+    """There is no index of that name yet."""
 
 
 class IndexDamaged(IndexMissing):
-    """The index is there and its files are not what was written; the next sync makes it anew."""
+    """The files of the index are not what was written; the next sync makes it again."""
 
 
 class IndexConflict(Exception):
-    """The index can't be synced without losing something; the message names both places."""
+    """The index can't be synced without losing a document or another index; the message names both places."""
 
 
 class NoAnalyzer(ValueError):
@@ -121,43 +151,62 @@ class Retriever(Protocol):
         """Make the index hold exactly `shards`, at a cost proportional to what changed.
 
         Args:
-            shards: every shard that the index is to hold.
-            read: a shard's documents (`doc_id`, `text`, `title`, `text_hash`, ...), read lazily.
+            shards: every shard that the index is to hold, by name.
+            read: returns a shard's documents (`doc_id`, `text`, `title`, `text_hash`, ...), read lazily;
+                called for shards that are new or changed.
             bm25: how the index is to rank.
             progress: called now and then with a line for the log.
 
         Raises:
-            IndexConflict: one doc_id has two texts in different shards, or the index is not ours.
+            IndexConflict: one doc_id has two texts, or an index of that name was not made here.
             NoAnalyzer: the engine lacks `bm25.analyzer`.
         """
 
     def state(self) -> IndexState:
-        """What the index holds now. Raises IndexMissing."""
+        """Return what the index holds now. Raises IndexMissing."""
 
     def search(self, queries: pl.DataFrame, *, depth: int) -> pl.DataFrame:
-        """Rank the corpus for each query: QUERIES in, HITS out, at most `depth` rows a query.
+        """Rank the corpus for each query.
 
-        In the queries' order, best first; equal scores (to 5 significant digits) are ordered by
-        doc_id. Documents that share no term with the query are not hits.
+        Args:
+            queries: QUERIES.
+            depth: most hits of a query, at least 1.
+
+        Returns:
+            HITS in the queries' order, best first; scores that are equal to 5 significant digits are sorted
+            by doc_id. Documents that share no term with the query are not hits.
         """
 
     def search_like(self, texts: pl.DataFrame, *, depth: int) -> pl.DataFrame:
-        """Rank the corpus by what each text is about: QUERIES in, with a text as the query, HITS out.
+        """Rank the corpus by what each text is about.
 
-        What is looked for are the text's BEST_TERMS best terms, each once: those of which tf * idf is
-        highest, with BM25's idf; of equal ones the first in the order of their letters.
+        The query is made of the text's BEST_TERMS best terms, each once: those with the highest tf * idf,
+        with BM25's idf, and of equal ones the first by alphabet.
+
+        Args:
+            texts: QUERIES, with a text in place of each query.
+            depth: most hits of a text, at least 1.
+
+        Returns:
+            HITS, as `search` returns them.
         """
 
     def score(self, pairs: pl.DataFrame) -> pl.DataFrame:
-        """Score one document for each query: PAIRS in, SCORES out, one row a pair in the same order.
+        """Score one document for each query.
 
-        0.0 if query and document share no term (as a document that the engine does not take shares
-        none), null if the index lacks the document.
+        Args:
+            pairs: PAIRS.
+
+        Returns:
+            SCORES, a row for each pair in the same order. A score is 0.0 if query and document share no
+            term, or the engine did not take the document, and null if the index lacks the document.
         """
 
     def texts(self, doc_ids: Iterable[str]) -> pl.DataFrame:
-        """TEXTS of the given documents, in any order; documents the index lacks are absent, the text
-        of one that the engine does not take is empty."""
+        """Return the TEXTS of documents, in any order.
+
+        Documents that the index lacks are absent; the text of one that the engine did not take is empty.
+        """
 
     def close(self) -> None:
-        """Let go of connections and files."""
+        """Close connections and files."""

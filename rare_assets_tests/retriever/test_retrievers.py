@@ -200,6 +200,7 @@ def test_titles_are_searched_with_their_texts_and_kept_apart(retriever, tmp_path
     assert found(retriever.search(queries("v3", "v1"), depth=9)) == {"q1": ["one"]}
 
 
+@and_sharded
 def test_a_text_is_searched_with_by_its_best_terms(retriever, known_corpus):
     retriever.sync(known_corpus.shards, known_corpus.read, Bm25())
     documents = {k: v for shard in known_corpus.documents.values() for k, v in shard.items()}
@@ -223,6 +224,7 @@ def test_a_text_is_searched_with_by_its_best_terms(retriever, known_corpus):
     assert retriever.search_like(queries(), depth=3).schema == HITS
 
 
+@and_sharded
 def test_only_the_best_terms_are_looked_for(retriever, tmp_path):
     rare = [f"rare{n}word" for n in range(14)]
     corpus = Corpus(

@@ -1,4 +1,4 @@
-"""An analyzer as a chain: tokens, their shape, stop words, a stemmer."""
+"""Build an analyzer as a chain: tokens, their shape, stop words, a stemmer."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from rare_assets.retriever.english import Memo, chunks, lower, tokens
 
 
 class Chain:
-    """Text -> terms in order, stop words left out, repeated terms repeated.
+    """An analyzer: call it with a text for its terms, in order, without stop words.
 
-    A piece of text between two white spaces is analyzed once per process and remembered.
+    A piece of text between two white spaces is analyzed once in a process and remembered.
 
     Args:
-        stop_words: name of a list in `stop_words.json`; None leaves out none.
-        stemmer: makes the stemmer, once it is needed; None leaves words as they are.
-        shape: what becomes of a token before the stop words are looked up; "" is left out.
+        stop_words: name of a list in `stop_words.json`; None keeps all words.
+        stemmer: makes the stemmer when it is first needed; None keeps words as they are.
+        shape: changes a token before stop words are looked up; the token is left out if it returns "".
+
+    Example:
+        >>> Chain()("Ice melts, ice melts.")
+        ['ice', 'melts', 'ice', 'melts']
     """
 
     def __init__(
@@ -49,13 +53,16 @@ class Chain:
 
 
 def stop_words(name: str) -> frozenset[str]:
-    """Lucene's stop words of an analyzer: Snowball's lists and Jacques Savoy's (BSD), its own."""
+    """Return Lucene's stop words of an analyzer.
+
+    Source: lists of Snowball and of Jacques Savoy (both BSD), and Lucene's own.
+    """
     lists = resources.files(__package__) / "stop_words.json"
     return frozenset(json.loads(lists.read_text(encoding="utf-8"))[name].split())
 
 
 def snowball(algorithm: str) -> Callable[[], Callable[[str], str]]:
-    """Make a Snowball stemmer, once it is needed."""
+    """Return a function that makes a Snowball stemmer."""
 
     def make() -> Callable[[str], str]:
         import Stemmer

@@ -1,4 +1,4 @@
-"""Chinese, Japanese and Korean by pairs of characters, as Lucene's CJKAnalyzer has them."""
+"""Analyze Chinese, Japanese and Korean by pairs of characters, as Lucene's CJKAnalyzer does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ _find_narrow = regex.compile(r"[\uFF65-\uFF9D][\uFF9E\uFF9F]?|[\uFF9E\uFF9F]").s
 
 
 def cjk_terms(text: str) -> list[str]:
-    """The terms of a text in order: words of other scripts, each two neighbours of these."""
+    """Return the terms of a text in order: pairs of neighbouring characters, and words of other scripts.
+
+    Example:
+        >>> cjk_terms("冰会融化 melts")
+        ['冰会', '会融', '融化', 'melts']
+    """
     terms_of = _analyzed()
     return [term for chunk in chunks(text) for term in terms_of[chunk]]
 
@@ -54,7 +59,7 @@ def _terms(chunk: str) -> tuple[str, ...]:
 
 
 def _shaped(token: str) -> str:
-    """Lower case, wide letters and narrow kana in their usual width."""
+    """Return a token in lower case, with wide letters and narrow kana in their usual width."""
     if token.isascii():
         return token.lower()
     token = _find_narrow(lambda found: unicodedata.normalize("NFKC", found[0]), token)

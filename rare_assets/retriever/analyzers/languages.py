@@ -1,4 +1,4 @@
-"""The analyzers that are chains, by the names that Elasticsearch gives them."""
+"""Build the analyzers that are chains, by the names that Elasticsearch gives them."""
 
 # ruff: noqa: RUF001
 
@@ -21,7 +21,7 @@ _APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
 
 
 def _without_article(*articles: str) -> Callable[[str], str]:
-    """Lower case, without an article that is joined by an apostrophe."""
+    """Return a function that lowers a token and drops an article that an apostrophe joins to it."""
     joined = frozenset(articles)
 
     def shape(token: str) -> str:
@@ -35,7 +35,7 @@ def _without_article(*articles: str) -> Callable[[str], str]:
 
 
 def _turkish_shape(token: str) -> str:
-    """Without what follows an apostrophe; a capital I has no dot, and small i has."""
+    """Return a token in Turkish lower case (I becomes a dotless i), without what follows an apostrophe."""
     for mark in _APOSTROPHES:
         token = token.partition(mark)[0]
     return lower(token.replace("I\N{COMBINING DOT ABOVE}", "i").replace("I", "ı"))
@@ -45,7 +45,7 @@ _irish_article = _without_article("d", "m", "b")
 
 
 def _irish_shape(token: str) -> str:
-    """A prefixed n or t gets its hyphen back; alone it is no word."""
+    """Return a token in Irish lower case, a prefixed n or t with its hyphen; "" for a single h, n or t."""
     if token in ("h", "n", "t", "H", "N", "T"):
         return ""
     if token[:1] in ("n", "t") and token[1:2] in tuple("AEIOUÁÉÍÓÚ"):
@@ -75,7 +75,7 @@ def _arabic_shape(token: str) -> str:
 
 
 def _decimal(token: str) -> str:
-    """With the digits of every script as those of ASCII."""
+    """Return a token with the digits of every script as ASCII digits."""
     if token.isascii() or not any(character.isdecimal() for character in token):
         return token
     return "".join(str(int(c)) if c.isdecimal() else c for c in token)

@@ -1,6 +1,8 @@
-"""Light stemmers: the rules of Jacques Savoy ("Light stemming approaches for the French, Portuguese,
-German and Hungarian languages", 2006; "Report on CLEF-2001 experiments") and of light10 for Arabic
-(Larkey, Ballesteros, Connell 2007), in the form in which Lucene has them.
+"""Stem words by a few rules, as Lucene's light stemmers do.
+
+Source: J. Savoy, "Light Stemming Approaches for the French, Portuguese, German and Hungarian Languages",
+2006, and "Report on CLEF-2001 Experiments", 2002; for Arabic light10 of L. Larkey, L. Ballesteros and
+M. Connell, "Light Stemming for Arabic Information Retrieval", 2007.
 """
 
 # ruff: noqa: RUF001
@@ -13,8 +15,10 @@ import regex
 
 
 class _Rule(NamedTuple):
-    """Words longer than `longer_than` that end so: the end is replaced, and nothing else is tried
-    unless `go_on`."""
+    """A rule for words longer than `longer_than` that end in `end`, which `by` replaces.
+
+    No other rule is tried after it, unless `go_on`.
+    """
 
     longer_than: int
     end: str
@@ -36,7 +40,14 @@ _FRENCH_ACCENTS = _unaccented(a="àáâ", o="ô", e="èéê", u="ùû", i="î", 
 
 
 def german_stem(word: str) -> str:
-    """Umlauts written either way are one letter; then an ending of declension, and one of comparison."""
+    """Return the light German stem of a lower-case word, as Lucene's GermanLightStemmer does.
+
+    Umlauts are made plain, also those written as ae, oe and ue.
+
+    Example:
+        >>> german_stem("häuser"), german_stem("haeuser")
+        ('haus', 'haus')
+    """
     word = _german_letters(word).translate(_GERMAN_ACCENTS)
     word = _without_declension(word)
     if len(word) > 5 and word.endswith("est"):
@@ -53,7 +64,7 @@ _BEFORE_ST = frozenset("bdfghklmnt")
 
 
 def _german_letters(word: str) -> str:
-    """With ä, ae as a, and so on; an e after ue is kept where a vowel or q stands before the u."""
+    """Return a word with ä and ae as a, and so on; ue is kept if a vowel or q stands before the u."""
     if word.isascii() and "ae" not in word and "oe" not in word and "ue" not in word:
         return word
     letters = []
@@ -85,6 +96,7 @@ def _without_declension(word: str) -> str:
 
 
 def spanish_stem(word: str) -> str:
+    """Return the light Spanish stem of a lower-case word, as Lucene's SpanishLightStemmer does."""
     if len(word) < 5:
         return word
     word = word.translate(_ACCENTS)
@@ -96,6 +108,7 @@ def spanish_stem(word: str) -> str:
 
 
 def italian_stem(word: str) -> str:
+    """Return the light Italian stem of a lower-case word, as Lucene's ItalianLightStemmer does."""
     if len(word) < 6:
         return word
     word = word.translate(_ACCENTS)
@@ -128,6 +141,7 @@ _PORTUGUESE_FEMININE = (
 
 
 def portuguese_stem(word: str) -> str:
+    """Return the light Portuguese stem of a lower-case word, as Lucene's PortugueseLightStemmer does."""
     if len(word) < 4:
         return word
     word = _first(_PORTUGUESE_PLURALS, word)
@@ -173,6 +187,7 @@ _FRENCH = (
 
 
 def french_stem(word: str) -> str:
+    """Return the light French stem of a lower-case word, as Lucene's FrenchLightStemmer does."""
     if len(word) > 5 and word[-1] == "x":
         plural_of_al = word.endswith("aux") and word[-4] != "e"
         word = f"{word[:-2]}l" if plural_of_al else word[:-1]
@@ -205,7 +220,7 @@ def _french_normal(word: str) -> str:
 
 
 def _first(rules: tuple[_Rule, ...], word: str) -> str:
-    """A word after the first rule that holds for it."""
+    """Return a word after the first rule that holds for it."""
     for rule in rules:
         if len(word) > rule.longer_than and word.endswith(rule.end):
             word = word[: -len(rule.end)] + rule.by
@@ -222,7 +237,10 @@ _ARABIC_SUFFIXES = ("ها", "ان", "ات", "ون", "ين", "يه", "ية", "ه"
 
 
 def arabic_stem(word: str) -> str:
-    """Letters in one form, then article, conjunction and preposition off, then endings in this order."""
+    """Return the light Arabic stem of a word, as Lucene's ArabicStemmer does after its normalization.
+
+    Letters are brought into one form; then article, conjunction and preposition go, then endings.
+    """
     word = word.translate(_ARABIC_LETTERS)
     for prefix in _ARABIC_PREFIXES:
         fewest = 4 if len(prefix) == 1 else len(prefix) + 2

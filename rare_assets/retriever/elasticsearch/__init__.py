@@ -1,0 +1,1 @@
+"""Rank by BM25 in Elasticsearch, in an index behind an alias."""

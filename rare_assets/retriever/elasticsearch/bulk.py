@@ -1,8 +1,8 @@
-"""Bulk requests to Elasticsearch: every item is looked at, and what is wrong with one harms no other.
+"""Send bulk requests to Elasticsearch: every item is checked, and what is wrong with one harms no other.
 
-An item that fails in passing is sent again. One that the server never takes, while it takes others, is
-that document's own fault: too large for the server's memory or for one request, a value that no field
-can hold. Something that stands for it is written in its place, and the caller is told.
+An item that fails for a moment is sent again. If the server never takes an item while it takes others, the
+document is at fault: it is too large for the server's memory or for one request, or has a value that no
+field can hold. A stand-in is written in its place, and the caller is told.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from threading import BoundedSemaphore, Event, Lock
 from typing import Any, NamedTuple
 
-from rare_assets.retriever.elasticsearch.connection import (
+from rare_assets.retriever.elasticsearch.connection import Connection
+from rare_assets.retriever.elasticsearch.errors import (
     PASSING,
-    Connection,
     ElasticsearchError,
     Passing,
     error_reason,
@@ -37,7 +37,7 @@ Action = dict[str, Any]
 
 
 class Problem(NamedTuple):
-    """What became of an item that was not carried out; status 0 if there was no answer."""
+    """Why an item was not carried out: HTTP status (0 without an answer), Elasticsearch's name, its words."""
 
     status: int
     kind: str
@@ -55,12 +55,12 @@ class Refusal(NamedTuple):
 
 
 class Bulk:
-    """Writes to an index, in requests that may run side by side.
+    """Write to an index, in requests that may run at the same time.
 
     Args:
-        connection: the server.
-        stand_in: makes the action that is carried out in place of one that is refused. None: what is
-            refused is an error.
+        connection: to the server.
+        stand_in: returns the action that is carried out in place of a refused one. None: a refusal is an
+            error.
     """
 
     def __init__(
@@ -76,11 +76,15 @@ class Bulk:
         self._patience = min(PATIENCE_SECONDS, connection.wait_seconds / 4)
 
     def write(self, actions: Sequence[Action], stop: Event) -> list[Refusal]:
-        """Carry out actions; those that the server refuses for good are returned.
+        """Carry out actions; returns those that the server refuses for good.
+
+        Args:
+            actions: as `elasticsearch.helpers` takes them, each with the name of its `shard`.
+            stop: ends the waiting when another thread sets it.
 
         Raises:
-            ElasticsearchError: the server takes nothing, or refuses too much, or the index is no
-                longer this sync's.
+            ElasticsearchError: the server takes nothing, or refuses too much, or another sync has claimed
+                the index.
         """
         from elastic_transport import ConnectionError
 
@@ -122,7 +126,7 @@ class Bulk:
     def _sorted(
         self, actions: Sequence[Action], problems: Sequence[Problem | None]
     ) -> tuple[list[tuple[Action, Problem]], list[Action], list[Refusal]]:
-        """What is to be sent again, what in smaller requests, and what is refused for good.
+        """Return what is to be sent again, what in smaller requests, and what is refused for good.
 
         Raises:
             ElasticsearchError: what is refused is no single document's fault.
@@ -134,7 +138,9 @@ class Bulk:
             if problem is None:
                 continue
             if problem.kind == "index_not_found_exception":
-                raise self._connection.overtaken(f"no longer takes {_name(action)} from this sync")
+                raise self._connection.concurrent_sync_error(
+                    f"no longer takes {_name(action)} from this sync"
+                )
             if not problem.status or problem.status in PASSING:
                 left.append((action, problem))
             elif problem.status == _TOO_LARGE and len(actions) > 1:
@@ -148,8 +154,9 @@ class Bulk:
         return left, smaller, wrong
 
     def _judge(self, action: Action, problem: Problem, stop: Event) -> Refusal | None:
-        """Try an item alone: carry it out, or, if the server takes what stands in for it and never
-        takes it, replace it.
+        """Try an item alone, and replace it if the server takes its stand-in but never the item.
+
+        Returns the refusal of an item that was replaced; None if it was carried out.
 
         Raises:
             Passing: the server takes nothing at the moment.
@@ -198,7 +205,7 @@ class Bulk:
             return self._sent(actions)
 
     def _sent(self, actions: Sequence[Action]) -> list[Problem | None]:
-        """Send actions once; what is wrong with each, None where it is done."""
+        """Send actions once; returns what is wrong with each, None if it is done."""
         from elastic_transport import ApiError
 
         answers = self._streaming_bulk(
@@ -231,7 +238,7 @@ class Bulk:
 
     @contextmanager
     def _place(self) -> Iterator[None]:
-        """Be one of those that send."""
+        """Take one of the places of those that send."""
         with self._turn:
             self._places.acquire()
         try:
@@ -241,7 +248,7 @@ class Bulk:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Be the only one that sends."""
+        """Take all places, so that nothing else is sent meanwhile."""
         with self._turn:
             for _ in range(self._connection.threads):
                 self._places.acquire()

@@ -1,4 +1,4 @@
-"""Documents to be sent, compared with each other and with what stays in the index."""
+"""Compare the documents to be sent with each other and with what stays in the index."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ COLLECTED_ROWS = 100_000  # rows whose ids and hashes are kept in memory for it
 
 
 class Comparison:
-    """Finds ids that stand for two texts, and texts that stand under several ids."""
+    """Find ids that stand for two texts, and texts that stand under several ids.
+
+    Args:
+        connection: to the server.
+        index: name of the alias, by which `duplicates` asks.
+    """
 
     def __init__(self, connection: Connection, index: str) -> None:
         self._connection = connection
@@ -42,11 +47,19 @@ class Comparison:
         read: Callable[[str], pl.LazyFrame],
         stop: Event,
     ) -> tuple[list[str], int]:
-        """Compare what is to be sent with itself and with what stays in the index.
+        """Compare the shards to be sent with each other and with what stays in the index.
+
+        Args:
+            index: holds what stays; None if nothing does.
+            shards: all that the index is to hold.
+            send: those of the shards that are sent.
+            changing: shards whose documents in the index don't stay.
+            read: returns a shard's documents, `doc_id` and `text_hash` among their columns.
+            stop: ends the waiting for the server.
 
         Returns:
-            Hashes of texts that would stand there several times (the first 1,000 by hash), and
-            how many there are.
+            Hashes of the texts that will stand in the index more than once (the first 1,000, sorted), and
+            how many such texts there are.
 
         Raises:
             IndexConflict: one doc_id would stand for two texts, or twice in a shard.
@@ -58,47 +71,27 @@ class Comparison:
         if total <= COLLECTED_ROWS:  # to open many small files once is most of the work
             rows = rows.collect().lazy()
         parts = max(1, -(-total // GROUPED_ROWS))
-        for part in range(parts):
-            bad = (
-                rows.filter(pl.col("doc_id").hash() % parts == part)
-                .group_by("doc_id")
-                .agg("text_hash", "shard")
-                .filter(
-                    (pl.col("text_hash").list.n_unique() > 1)
-                    | (pl.col("shard").list.n_unique() < pl.col("shard").list.len())
-                )
-                .sort("doc_id")
-                .head(1)
-                .collect()
-            )
-            for doc_id, hashes, places in bad.iter_rows():
-                other = next((i for i, text in enumerate(hashes) if text != hashes[0]), 1)
-                raise _conflict(doc_id, places[0], places[other], read)
-
-        # 8 bytes for each text that has a twin in what stays.
+        _require_one_text_an_id(rows, parts, read)
         elsewhere = pl.Series(dtype=pl.UInt64)
         if index:
-            found = [elsewhere]
-            for batch in rows.collect_batches(chunk_size=TERMS):
-                for part_of_it in batch.iter_slices(TERMS):
-                    hashes = self._twins(index, part_of_it, changing, read, stop)
-                    found.append(pl.Series(sorted(hashes), dtype=pl.String).hash())
-            elsewhere = pl.concat(found).unique()
-        twins: list[str] = []
-        n_twins = 0
-        for part in range(parts):
-            several = (
-                rows.filter(pl.col("text_hash").hash() % parts == part)
-                .group_by("text_hash")
-                .len()
-                .filter((pl.col("len") > 1) | pl.col("text_hash").hash().is_in(elsewhere.implode()))
-                .select("text_hash")
-                .collect()
-                .to_series()
-            )
-            n_twins += several.len()
-            twins = sorted([*twins, *several.sort().head(REPORTED)])[:REPORTED]
-        return twins, n_twins
+            elsewhere = self._twins_in_index(index, rows, changing, read, stop)
+        return _repeated_texts(rows, parts, elsewhere)
+
+    def _twins_in_index(
+        self,
+        index: str,
+        rows: pl.LazyFrame,
+        changing: Collection[str],
+        read: Callable[[str], pl.LazyFrame],
+        stop: Event,
+    ) -> pl.Series:
+        """Return a number for each text of `rows` that stays in the index, too: 8 bytes a text."""
+        found = [pl.Series(dtype=pl.UInt64)]
+        for batch in rows.collect_batches(chunk_size=TERMS):
+            for part_of_it in batch.iter_slices(TERMS):
+                hashes = self._twins(index, part_of_it, changing, read, stop)
+                found.append(pl.Series(sorted(hashes), dtype=pl.String).hash())
+        return pl.concat(found).unique()
 
     def _twins(
         self,
@@ -108,7 +101,7 @@ class Comparison:
         read: Callable[[str], pl.LazyFrame],
         stop: Event,
     ) -> set[str]:
-        """Hashes of texts in `batch` that shards which stay in the index have, too."""
+        """Return the hashes of those texts in `batch` that stay in the index, too. Raises IndexConflict."""
         mine = {doc_id: (text, shard) for doc_id, text, shard in batch.iter_rows()}
         texts = set(batch["text_hash"])
         body: dict[str, Any] = {
@@ -144,7 +137,14 @@ class Comparison:
         return found
 
     def duplicates(self, twins: Sequence[str]) -> pl.DataFrame:
-        """Where these texts stand: a row each, with ids and shards."""
+        """Return a row for each of these texts: its hash, and the first 100 ids and shards that have it.
+
+        Args:
+            twins: hashes of texts.
+
+        Returns:
+            `text_hash`, `doc_ids` and `shards` (lists, sorted).
+        """
         rows = []
 
         def terms(field: str, size: int) -> dict[str, Any]:
@@ -180,10 +180,51 @@ class Comparison:
         return pl.DataFrame(rows, schema=schema, orient="row")
 
 
+def _require_one_text_an_id(
+    rows: pl.LazyFrame, parts: int, read: Callable[[str], pl.LazyFrame]
+) -> None:
+    """Raise IndexConflict if an id has two texts or stands twice in a shard; a part of the ids at a time."""
+    for part in range(parts):
+        bad = (
+            rows.filter(pl.col("doc_id").hash() % parts == part)
+            .group_by("doc_id")
+            .agg("text_hash", "shard")
+            .filter(
+                (pl.col("text_hash").list.n_unique() > 1)
+                | (pl.col("shard").list.n_unique() < pl.col("shard").list.len())
+            )
+            .sort("doc_id")
+            .head(1)
+            .collect()
+        )
+        for doc_id, hashes, places in bad.iter_rows():
+            other = next((i for i, text in enumerate(hashes) if text != hashes[0]), 1)
+            raise _conflict(doc_id, places[0], places[other], read)
+
+
+def _repeated_texts(rows: pl.LazyFrame, parts: int, elsewhere: pl.Series) -> tuple[list[str], int]:
+    """Return texts that stand twice in `rows`, or once and `elsewhere`: the first hashes and their number."""
+    twins: list[str] = []
+    n_twins = 0
+    for part in range(parts):
+        several = (
+            rows.filter(pl.col("text_hash").hash() % parts == part)
+            .group_by("text_hash")
+            .len()
+            .filter((pl.col("len") > 1) | pl.col("text_hash").hash().is_in(elsewhere.implode()))
+            .select("text_hash")
+            .collect()
+            .to_series()
+        )
+        n_twins += several.len()
+        twins = sorted([*twins, *several.sort().head(REPORTED)])[:REPORTED]
+    return twins, n_twins
+
+
 def _conflict(
     doc_id: str, one: str, other: str, read: Callable[[str], pl.LazyFrame]
 ) -> IndexConflict:
-    """The error for an id that stands for two texts, with both places as the shards name them."""
+    """Return the error for an id that stands for two texts, with both places as the shards name them."""
 
     def sources(shard: str) -> list[str]:
         frame = read(shard).filter(pl.col("doc_id") == doc_id)

@@ -1,16 +1,14 @@
-"""Requests to Elasticsearch that outlast a server that is gone, and that check every item.
+"""Send requests to Elasticsearch, which outlast an outage of the server, and check every item of an answer.
 
-An msearch answers 200 with failures inside: each item is looked at, repeated if it failed in passing
-(429, 502, 503, 504), and else reported by the name of its question.
+An msearch answers 200 even if some searches failed: each of these is repeated if its failure may pass (429,
+502, 503, 504), and else reported by the name of its question.
 """
 
 from __future__ import annotations
 
-import base64
 import itertools
 import logging
 import random
-import re
 import socket
 import time
 from collections import deque
@@ -18,18 +16,32 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import SecretStr
 
+from rare_assets.retriever.elasticsearch.address import (
+    authorization,
+    client_options,
+    no_address,
+    nodes_of,
+)
+from rare_assets.retriever.elasticsearch.errors import (
+    PASSING,
+    ElasticsearchError,
+    ElasticsearchSettingError,
+    Passing,
+    error_reason,
+)
 from rare_assets.retriever.interface import IndexMissing
-from rare_assets.text.shown_url import is_clear, shown_all, urls_of, without_secrets
+from rare_assets.text.shown_url import without_secrets
 
-PASSING = frozenset({429, 502, 503, 504})
+if TYPE_CHECKING:
+    from elastic_transport import ApiError, TransportError
+    from elasticsearch import Elasticsearch
+
 # The major version that the client speaks.
 CLIENT = "9"
-_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -39,37 +51,13 @@ _log = logging.getLogger(__name__)
 _reached: set[str] = set()  # URLs that this process has had a connection to
 
 
-class ElasticsearchError(RuntimeError):
-    """Elasticsearch refused something or is gone; the message says what and what to do.
-
-    Attributes:
-        status: HTTP status, 0 if there was no answer.
-        kind: Elasticsearch's name for the error, as `index_not_found_exception`.
-    """
-
-    def __init__(self, message: str, status: int = 0, kind: str = "") -> None:
-        super().__init__(message)
-        self.status = status
-        self.kind = kind
-
-    @property
-    def not_offered(self) -> bool:
-        """Whether this deployment, as a serverless one, does not let anybody do that."""
-        return self.status in (405, 410) or "serverless" in str(self).lower()
-
-
-class ElasticsearchSettingError(ElasticsearchError, ValueError):
-    """Settings that contradict each other or are no address; the message names them."""
-
-
-class Passing(Exception):
-    """Part of a request failed in a way that another try may mend."""
-
-
 class Connection:
-    """An Elasticsearch server, of one or more nodes, and the alias that requests are about.
+    """A connection to an Elasticsearch server of one or more nodes, and the alias that requests are about.
 
-    Args: see `ElasticsearchRetriever`.
+    Args: as of `ElasticsearchRetriever`.
+
+    Raises:
+        ElasticsearchSettingError: the settings contradict each other or are no address.
     """
 
     def __init__(
@@ -86,77 +74,46 @@ class Connection:
         first_wait_seconds: float | None,
         threads: int,
     ) -> None:
-        from elasticsearch import Elasticsearch
-
-        hosts = [url_of_cloud_id(url)] if is_cloud_id(url) else urls_of(url)
-        hosts = [_with_port(host) for host in hosts]
-        self.url = shown_all(",".join(hosts))
-        self._addresses = [_address(host) for host in hosts]
-        wrong = ElasticsearchSettingError(
-            f"ELASTICSEARCH_URL is {self.url!r}: give http(s)://host:port, or several with commas, or the "
-            "cloud id of a hosted deployment. In a "
-            "password that stands in it, write /, ?, #, @, % and , as %2F, %3F, %23, %40, %25 and %2C, or "
-            "set ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD; a key goes to ELASTICSEARCH_API_KEY."
+        nodes = nodes_of(url)
+        options = client_options(
+            nodes.urls, api_key=api_key, username=username, password=password, ca_certs=ca_certs
         )
-        if not hosts or None in self._addresses:
-            raise wrong
-        if api_key and (username or password):
-            raise ElasticsearchSettingError(
-                "give ELASTICSEARCH_API_KEY, or ELASTICSEARCH_USERNAME and _PASSWORD, not both"
-            )
-        if bool(username) != bool(password):
-            raise ElasticsearchSettingError(
-                "ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD go together: one is missing"
-            )
-        options: dict[str, Any] = {}
-        if api_key:
-            options["api_key"] = _reveal(api_key)
-        if username and password:
-            options["basic_auth"] = (username, _reveal(password))
-        if ca_certs:
-            if not all(host.startswith("https://") for host in hosts):
-                raise ElasticsearchSettingError(
-                    "ELASTICSEARCH_CA_CERTS is set, but ELASTICSEARCH_URL is not https"
-                )
-            options["ca_certs"] = ca_certs
-        self._authorization = _authorization(options)
+        self.url = nodes.shown
         self.index = index
         self.wait_seconds = wait_seconds
         self.first_wait_seconds = first_wait_seconds
         self.threads = threads
+        self._addresses = nodes.addresses
+        self._authorization = authorization(options)
         self._closed = Event()
-        # Statuses are retried with back-off here; the client would repeat them at once.
+        options |= {"request_timeout": request_timeout, "connections_per_node": threads + 1}
         try:
-            self.client = Elasticsearch(
-                hosts,
-                request_timeout=request_timeout,
-                max_retries=len(hosts),
-                retry_on_status=(),
-                connections_per_node=threads + 1,
-                **options,
-            )
+            self.client = _client(nodes.urls, options)
         except ValueError as error:
             if ca_certs or "url" not in str(error).lower():
                 raise ElasticsearchSettingError(without_secrets(error, url)) from None
-            raise wrong from None
+            raise no_address(nodes.shown) from None
 
     def __repr__(self) -> str:
         return f"Connection({self.url!r}, index={self.index!r})"
 
     def close(self) -> None:
-        """Close the connections; nobody waits for the server any more."""
+        """Close the connections, and end the waiting of all requests."""
         self._closed.set()
         self.client.close()
 
     def ask(self, what: str, call: Callable[[], Result], stop: Event | None = None) -> Result:
-        """Send a request that may be repeated, for `wait_seconds` while the server can't answer."""
-        from elastic_transport import (
-            ApiError,
-            ConnectionError,
-            ConnectionTimeout,
-            TlsError,
-            TransportError,
-        )
+        """Send a request, and repeat it for `wait_seconds` while the server can't answer.
+
+        Args:
+            what: what the request is to do, as a verb for people.
+            call: sends the request; called again after each failure that may pass.
+            stop: ends the waiting when another thread sets it.
+
+        Raises:
+            ElasticsearchError: the server refuses the request, or did not answer in time.
+        """
+        from elastic_transport import ApiError, TransportError
 
         if self.first_wait_seconds is not None and self.url not in _reached:
             self._reach(min(self.first_wait_seconds, self.wait_seconds))
@@ -165,46 +122,16 @@ class Connection:
         for attempt in itertools.count():
             try:
                 answer = call()
+            except Passing as error:
+                reason = str(error)
+            except TransportError as error:
+                reason = self._passing_transport_error(what, error)
+            except ApiError as error:
+                reason = self._passing_api_error(what, error)
+            else:
                 if deadline:
                     _log.warning("Elasticsearch answers again: %s", what)
                 return answer
-            except Passing as error:
-                reason = str(error)
-            except (ConnectionError, ConnectionTimeout) as error:
-                # A server that dies ends a handshake so; else it is the certificate or scheme.
-                if isinstance(error, TlsError) and "EOF" not in str(error):
-                    raise ElasticsearchError(
-                        f"no secure connection to Elasticsearch at {self.url} to {what}: {error} "
-                        "(ELASTICSEARCH_CA_CERTS names the CA file; is the URL's scheme right?)"
-                    ) from error
-                reason = f"{type(error).__name__}: {error.message}"
-            except TransportError as error:
-                raise ElasticsearchError(
-                    f"what answers at {self.url} is no Elasticsearch; could not {what}: {error}"
-                ) from error
-            except ApiError as error:
-                kind, detail = error_reason(error.body)
-                status = error.meta.status
-                # The client's word for a server that is none, and an older server's for the client.
-                if status < 300 or kind == "media_type_header_exception":
-                    raise ElasticsearchError(self._other_product(), status, kind) from error
-                if status in (401, 403):
-                    raise ElasticsearchError(
-                        f"Elasticsearch at {self.url} lets nobody {what} with these credentials "
-                        f"({status} {kind}: {detail}): check ELASTICSEARCH_API_KEY or "
-                        "ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD, and their privileges "
-                        f"on {self.index}*",
-                        status,
-                        kind,
-                    ) from error
-                # Closed means: another sync is setting k1 and b this very moment.
-                if status not in PASSING and kind != "index_closed_exception":
-                    raise ElasticsearchError(
-                        f"Elasticsearch at {self.url} refused to {what}: {status} {kind}: {detail}",
-                        status,
-                        kind,
-                    ) from error
-                reason = f"{status} {kind}: {detail}"
             now = time.monotonic()
             if not deadline:
                 deadline = now + self.wait_seconds
@@ -221,8 +148,47 @@ class Connection:
                 )
         raise AssertionError("unreachable")
 
+    def _passing_transport_error(self, what: str, error: TransportError) -> str:
+        """Return why no answer came, if another try may bring one. Raises ElasticsearchError."""
+        from elastic_transport import ConnectionError, ConnectionTimeout, TlsError
+
+        if not isinstance(error, ConnectionError | ConnectionTimeout):
+            raise ElasticsearchError(
+                f"what answers at {self.url} is no Elasticsearch; could not {what}: {error}"
+            ) from error
+        # A server that dies ends a handshake so; else it is the certificate or scheme.
+        if isinstance(error, TlsError) and "EOF" not in str(error):
+            raise ElasticsearchError(
+                f"no secure connection to Elasticsearch at {self.url} to {what}: {error} "
+                "(ELASTICSEARCH_CA_CERTS names the CA file; is the URL's scheme right?)"
+            ) from error
+        return f"{type(error).__name__}: {error.message}"
+
+    def _passing_api_error(self, what: str, error: ApiError) -> str:
+        """Return what a server answered, if another try may bring more. Raises ElasticsearchError."""
+        kind, detail = error_reason(error.body)
+        status = error.meta.status
+        # The client's word for a server that is none, and an older server's for the client.
+        if status < 300 or kind == "media_type_header_exception":
+            raise ElasticsearchError(self._other_product(), status, kind) from error
+        if status in (401, 403):
+            raise ElasticsearchError(
+                f"Elasticsearch at {self.url} lets nobody {what} with these credentials "
+                f"({status} {kind}: {detail}): check ELASTICSEARCH_API_KEY or "
+                "ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD, and their privileges "
+                f"on {self.index}*",
+                *(status, kind),
+            ) from error
+        # Closed means: another sync is setting k1 and b this very moment.
+        if status not in PASSING and kind != "index_closed_exception":
+            raise ElasticsearchError(
+                f"Elasticsearch at {self.url} refused to {what}: {status} {kind}: {detail}",
+                *(status, kind),
+            ) from error
+        return f"{status} {kind}: {detail}"
+
     def _other_product(self) -> str:
-        """Return what to tell of a server that answers, and does not take what the client sends."""
+        """Return a sentence about a server that answers and does not understand the client."""
         from elastic_transport import TransportError
 
         remedy = "or unset ELASTICSEARCH_URL: the embedded index ranks alike"
@@ -248,10 +214,10 @@ class Connection:
         )
 
     def _reach(self, seconds: float) -> None:
-        """Wait so long for a node that accepts connections; raises ElasticsearchError."""
+        """Wait for a node that accepts connections. Raises ElasticsearchError after so many seconds."""
         deadline = time.monotonic() + seconds
         for attempt in itertools.count():
-            for host, port in filter(None, self._addresses):
+            for host, port in self._addresses:
                 left = max(deadline - time.monotonic(), 0.1)
                 try:
                     socket.create_connection((host, port), left / len(self._addresses)).close()
@@ -273,7 +239,7 @@ class Connection:
             time.sleep(min(0.5, max(deadline - time.monotonic(), 0)))
 
     def optional(self, what: str, call: Callable[[], Any]) -> bool:
-        """Whether a request that not every deployment offers was carried out."""
+        """Send a request that not every deployment offers; returns False if this one does not offer it."""
         try:
             self.ask(what, call)
         except ElasticsearchError as error:
@@ -286,9 +252,11 @@ class Connection:
     def parallel(
         self, work: Callable[[Item, Event], Result], items: Iterable[Item]
     ) -> Iterator[Result]:
-        """Results in the items' order, taking items only as threads get free for them.
+        """Yield the results of `work` in the items' order; items are read as threads get free for them.
 
-        An error ends the waiting of all threads, which they learn from the event.
+        Args:
+            work: called with an item and an event, which is set once another thread has failed.
+            items: read lazily.
         """
         stop = Event()
         pending: deque[Future[Result]] = deque()
@@ -305,13 +273,13 @@ class Connection:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
-    def beside(self) -> Iterator[Callable[[Callable[[Event], Result]], Future[Result]]]:
-        """A function that starts work in a thread of its own, one after the other.
+    def background_worker(self) -> Iterator[Callable[[Callable[[Event], Result]], Future[Result]]]:
+        """Return a function that starts work in one other thread, one piece after the other.
 
-        The end of the context ends the waiting of that thread, which it learns from the event.
+        The work is called with an event, which is set at the end of the context.
         """
         stop = Event()
-        pool = ThreadPoolExecutor(1, thread_name_prefix="elasticsearch-beside")
+        pool = ThreadPoolExecutor(1, thread_name_prefix="elasticsearch-background")
         try:
             yield lambda work: pool.submit(work, stop)
         finally:
@@ -321,7 +289,14 @@ class Connection:
     def search(
         self, what: str, index: str, body: Mapping[str, Any], stop: Event | None = None
     ) -> list[dict[str, Any]]:
-        """Hits of one search that is whole: no shard was left out."""
+        """Return the hits of one search over all shards of an index.
+
+        Args:
+            what: what the search is for, as a verb for people.
+            index: its name or alias.
+            body: of the search.
+            stop: ends the waiting when another thread sets it.
+        """
         response = self.ask(
             what,
             lambda: self.client.search(index=index, allow_partial_search_results=False, **body),
@@ -331,7 +306,7 @@ class Connection:
         return hits
 
     def count(self, index: str, query: Mapping[str, Any]) -> int:
-        """Documents in an index that a query fits, none of its shards left out."""
+        """Return the number of documents in an index that a query fits, over all of its shards."""
         answer = self.ask(
             f"count what {index} holds", lambda: self.client.count(index=index, query=query)
         )
@@ -350,7 +325,18 @@ class Connection:
         *,
         global_statistics: bool,
     ) -> list[list[dict[str, Any]]]:
-        """Hits of several searches; those that fail in passing are repeated, others named."""
+        """Return the hits of several searches, in their order; searches that fail for a moment are repeated.
+
+        Args:
+            names: of the questions, for messages.
+            bodies: of the searches.
+            stop: ends the waiting when another thread sets it.
+            global_statistics: count terms over all shards of the index before ranking.
+
+        Raises:
+            IndexMissing: there is no index of that name.
+            ElasticsearchError: a search is refused; the message names its question.
+        """
         found: list[list[dict[str, Any]]] = [[] for _ in bodies]
         pending = list(range(len(bodies)))
 
@@ -369,24 +355,12 @@ class Connection:
             )
             again, reason = [], ""
             for i, item in zip(pending, answer["responses"], strict=True):
-                status = item.get("status", 200)
-                if "error" in item:
-                    kind, detail = error_reason(item)
-                    if kind == "index_not_found_exception":
-                        raise self.missing()
-                    message = f"question {names[i]!r}: {status} {kind}: {detail}"
-                    if status not in PASSING and kind != "index_closed_exception":
-                        raise ElasticsearchError(
-                            f"Elasticsearch at {self.url} refused the query of {message}",
-                            *(status, kind),
-                        )
-                    again.append(i)
-                    reason = reason or message
-                elif item.get("timed_out") or item["_shards"]["failed"]:
-                    again.append(i)
-                    reason = reason or f"question {names[i]!r}: a part of the index did not answer"
-                else:
+                failure = self._passing_failure(item, names[i])
+                if failure is None:
                     found[i] = item.get("hits", {}).get("hits", [])
+                else:
+                    again.append(i)
+                    reason = reason or failure
             pending = again
             if again:
                 raise Passing(reason)
@@ -395,97 +369,54 @@ class Connection:
             self.ask("search", once, stop)
         return found
 
-    def overtaken(self, how: str) -> ElasticsearchError:
+    def _passing_failure(self, item: Mapping[str, Any], name: str) -> str | None:
+        """Return why a search of an msearch is to be repeated; None if it is whole.
+
+        Raises IndexMissing and ElasticsearchError if another try does not help.
+        """
+        if "error" in item:
+            status = item.get("status", 200)
+            kind, detail = error_reason(item)
+            if kind == "index_not_found_exception":
+                raise self.missing()
+            message = f"question {name!r}: {status} {kind}: {detail}"
+            if status not in PASSING and kind != "index_closed_exception":
+                raise ElasticsearchError(
+                    f"Elasticsearch at {self.url} refused the query of {message}",
+                    *(status, kind),
+                )
+            return message
+        if item.get("timed_out") or item["_shards"]["failed"]:
+            return f"question {name!r}: a part of the index did not answer"
+        return None
+
+    def concurrent_sync_error(self, how: str) -> ElasticsearchError:
+        """Return the error for an index that another sync has changed meanwhile; `how` is the sentence's verb."""
         return ElasticsearchError(
             f"the index {self.index!r} at {self.url} {how}: another sync, or somebody, changed it "
             "meanwhile; materialize corpus_index again"
         )
 
     def missing(self) -> IndexMissing:
+        """Return the error for an alias that points to no index."""
         return IndexMissing(
             f"Elasticsearch at {self.url} has no index {self.index!r}: materialize corpus_index"
         )
 
 
-def _reveal(secret: str | SecretStr) -> str:
-    return secret.get_secret_value() if isinstance(secret, SecretStr) else secret
+def _client(urls: Sequence[str], options: Mapping[str, Any]) -> Elasticsearch:
+    """Return a client that leaves statuses to `Connection.ask`: it would repeat them at once, without a pause."""
+    from elasticsearch import Elasticsearch
 
-
-def _authorization(options: Mapping[str, Any]) -> dict[str, str]:
-    """The header that the client makes of its options."""
-    if "api_key" in options:
-        return {"authorization": f"ApiKey {options['api_key']}"}
-    if "basic_auth" in options:
-        token = base64.b64encode(":".join(options["basic_auth"]).encode()).decode()
-        return {"authorization": f"Basic {token}"}
-    return {}
-
-
-def is_cloud_id(setting: str) -> bool:
-    """Whether a setting is the cloud id of a hosted deployment, as its page shows it, and no URL."""
-    return "://" not in setting and _of_cloud_id(setting) is not None
-
-
-def url_of_cloud_id(setting: str) -> str:
-    """Return the URL of the deployment that a cloud id names: `<name>:<base64 of domain$server$...>`.
-
-    Example:
-        >>> url_of_cloud_id("search:ZXhhbXBsZS5jb20kYWJjJGRlZg==")
-        'https://abc.example.com:443'
-    """
-    found = _of_cloud_id(setting)
-    if found is None:
-        raise ValueError("not a cloud id")
-    domain, server = found
-    host, _, port = domain.partition(":")
-    return f"https://{server}.{host}:{port or 443}"
-
-
-def _of_cloud_id(setting: str) -> tuple[str, str] | None:
-    _, colon, encoded = setting.strip().rpartition(":")
-    try:
-        parts = base64.b64decode(encoded, validate=True).decode("ascii").split("$")
-    except ValueError:
-        return None
-    is_one = colon and len(parts) >= 2 and all(map(_HOST.fullmatch, parts[:2]))
-    return (parts[0], parts[1]) if is_one else None
-
-
-def _with_port(url: str) -> str:
-    """Return an https URL that has no port with its own, as hosted deployments are written."""
-    try:
-        parts = urlsplit(url)
-        is_without = parts.scheme == "https" and parts.hostname and parts.port is None
-    except ValueError:
-        return url
-    if not is_without or not is_clear(url) or parts.netloc.endswith(":"):
-        return url
-    return parts._replace(netloc=f"{parts.netloc}:443").geturl()
-
-
-def _address(url: str) -> tuple[str, int] | None:
-    """Host and port, None if it is no such URL."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        return None
-    is_address = parts.scheme in ("http", "https") and host and port and is_clear(url)
-    return (host, port) if is_address and host and port and not parts.fragment else None
-
-
-def error_reason(body: object) -> tuple[str, str]:
-    """Kind and reason of an error answer, the innermost there is."""
-    error = body.get("error") if isinstance(body, Mapping) else body
-    if not isinstance(error, Mapping):
-        return "", str(error)[:500]
-    for inner in [*error.get("root_cause", []), error.get("caused_by")]:
-        if isinstance(inner, Mapping) and inner.get("type"):
-            return str(inner["type"]), str(inner.get("reason"))[:500]
-    return str(error.get("type", "")), str(error.get("reason"))[:500]
+    return Elasticsearch(urls, max_retries=len(urls), retry_on_status=(), **options)
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
+    """Yield the items in tuples of `size`, the last of which may be shorter.
+
+    >>> list(batched("abc", 2))
+    [('a', 'b'), ('c',)]
+    """
     iterator = iter(items)
     while batch := tuple(itertools.islice(iterator, size)):
         yield batch

@@ -1,7 +1,7 @@
-"""The concrete indices behind an alias: made, marked, tuned and switched without a reader noticing.
+"""Make, mark, tune and switch the concrete indices behind an alias, without a reader noticing.
 
-An index of ours is `<alias>-<suffix>` and says in its mapping's `_meta` whose alias it serves.
-Whatever else bears the alias' name, or such a name, is never touched.
+An index of ours is called `<alias>-<suffix>`, and its mapping's `_meta` names the alias that it serves. Any
+other index of the alias' name, or of a name like ours, is never changed.
 """
 
 from __future__ import annotations
@@ -13,11 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from rare_assets.retriever.elasticsearch.connection import (
-    Connection,
-    ElasticsearchError,
-    batched,
-)
+from rare_assets.retriever.elasticsearch.connection import Connection, batched
+from rare_assets.retriever.elasticsearch.errors import ElasticsearchError
 from rare_assets.retriever.interface import Bm25, IndexConflict, IndexMissing
 
 FORMAT = 2  # of the concrete index; another number means another index
@@ -58,7 +55,7 @@ class Alias:
         self.number_of_shards = number_of_shards
 
     def _describe(self, names: str) -> dict[str, Any]:
-        """Indices behind the names; names that nothing has are left out."""
+        """Return the indices of these names or aliases, as the server describes them, by index name."""
         answer = self.connection.ask(
             f"look up {names}",
             lambda: self.connection.client.indices.get(
@@ -71,7 +68,7 @@ class Alias:
         return found
 
     def _parse(self, name: str, described: Mapping[str, Any]) -> ConcreteIndex | None:
-        """An index of ours under this alias, None if it is not; raises if it only claims to be."""
+        """Return an index of ours under this alias; None if it is another. Raises IndexConflict if it was changed."""
         mappings, settings = described["mappings"], described["settings"]["index"]
         mark = mappings.get("_meta", {}).get("rare_assets", {})
         if mark.get("index") != self.name:
@@ -101,7 +98,7 @@ class Alias:
         )
 
     def _ours(self) -> dict[str, ConcreteIndex]:
-        """Indices made here for this alias. Raises IndexConflict if the name is taken."""
+        """Return the indices made here for this alias. Raises IndexConflict if the name is taken."""
         ours = {}
         for name, described in self._describe(f"{self.name},{self.name}-*").items():
             if index := self._parse(name, described):
@@ -119,7 +116,7 @@ class Alias:
         return ours
 
     def visible(self) -> ConcreteIndex:
-        """The index that the alias points to. Raises IndexMissing and IndexConflict."""
+        """Return the index that the alias points to. Raises IndexMissing and IndexConflict."""
         described = self._describe(self.name)
         if not described:
             raise self.connection.missing()
@@ -137,7 +134,12 @@ class Alias:
         return found[0]
 
     def target(self, bm25: Bm25) -> ConcreteIndex:
-        """The index to sync: the visible one if it can rank so, else another, made if need be."""
+        """Return the index to sync: the visible one if it can rank so, else another, which is made if needed.
+
+        Raises:
+            IndexConflict: an index of that name was not made here.
+            ElasticsearchError: it can't rank so.
+        """
         ours = self._ours()
         for index in ours.values():
             if index.closed:
@@ -174,7 +176,7 @@ class Alias:
         )
 
     def _create(self, name: str, bm25: Bm25) -> None:
-        """Make an index, set for its first load; another sync may be faster."""
+        """Make an index with settings for its first load; do nothing if another sync was faster."""
         settings = {
             "number_of_shards": self.number_of_shards,
             "similarity": {"default": _similarity(bm25)},
@@ -207,7 +209,7 @@ class Alias:
         self._set_each(name, loading)
 
     def restore(self, target: ConcreteIndex) -> None:
-        """Undo what `_create` set for the load."""
+        """Undo the settings that a new index has for its first load."""
         self._set_each(target.name, target.restore or {})
         self._mark(
             target.name,
@@ -223,7 +225,7 @@ class Alias:
         )
 
     def _set_each(self, name: str, settings: Mapping[str, Any]) -> None:
-        """Set what this deployment lets one set."""
+        """Set those of the settings that this deployment lets one set."""
         if settings and not self._set(name, settings) and len(settings) > 1:
             for setting, value in settings.items():
                 self._set(name, {setting: value})
@@ -237,7 +239,7 @@ class Alias:
         )
 
     def _set_bm25(self, index: ConcreteIndex, bm25: Bm25) -> bool:
-        """Whether the index ranks so now; it is closed for the moment of a change."""
+        """Set k1 and b, for which the index is closed for a moment; returns False if this deployment can't."""
         if index.bm25 == bm25:
             return True
         name = index.name
@@ -252,15 +254,23 @@ class Alias:
             self._open(name)
 
     def claim(self, target: ConcreteIndex, purpose: str, hide: Collection[str]) -> ConcreteIndex:
-        """Keep syncs of another purpose from the index, and hide these versions from readers.
+        """Keep syncs of another purpose from changing the index, and hide versions from readers.
 
-        Each sync writes under an alias that is named after its purpose, and each of its changes
-        fails once that alias is gone: what it was about to do can't spoil what this one does. The
-        alias also keeps a deleted index from coming back by itself.
+        Each sync writes under an alias that is named after its purpose. Once that alias is gone, each change
+        of that sync fails, so that it can't spoil what this one does. The alias also keeps a deleted index
+        from being created by a write.
+
+        Args:
+            target: the index.
+            purpose: the same for all syncs that want the same, as `purpose_of` returns it.
+            hide: versions of shards that readers are not to see yet.
+
+        Raises:
+            ElasticsearchError: the index is gone.
         """
         now = self._parse(target.name, self._describe(target.name).get(target.name, {}))
         if now is None:
-            raise self.connection.overtaken("is gone")
+            raise self.connection.concurrent_sync_error("is gone")
         own = f"{target.name}{WRITE}-{purpose}"
         # Whoever claimed it for the same has hidden them, and perhaps has shown them since.
         hidden = now.hidden | frozenset(() if own in now.write_aliases else hide)
@@ -279,9 +289,10 @@ class Alias:
         return target._replace(visible=now.visible, hidden=hidden, write_aliases=(own,))
 
     def show(self, target: ConcreteIndex, hidden: Collection[str]) -> None:
-        """Point the alias to this index alone, without these versions of shards.
+        """Point the alias to this index alone, without these versions of shards, in one step.
 
-        Raises ElasticsearchError if another sync has claimed the index meanwhile.
+        Raises:
+            ElasticsearchError: another sync has claimed the index meanwhile.
         """
         others = [
             {"remove": {"index": index.name, "alias": self.name}}
@@ -291,7 +302,7 @@ class Alias:
         self._point(target, [*others, {"add": self._filtered(target.name, hidden)}])
 
     def unhide(self, target: ConcreteIndex) -> None:
-        """Have the alias show all that the index holds. Raises as `show` does."""
+        """Let the alias show all that the index holds. Raises the same as `show`."""
         self._point(target, [{"add": self._filtered(target.name, ())}])
 
     def _point(self, target: ConcreteIndex, actions: Sequence[Mapping[str, Any]]) -> None:
@@ -309,10 +320,10 @@ class Alias:
         except ElasticsearchError as error:
             if error.kind != "aliases_not_found_exception":
                 raise
-            raise self.connection.overtaken("can't be shown") from error
+            raise self.connection.concurrent_sync_error("can't be shown") from error
 
     def _filtered(self, name: str, hidden: Collection[str]) -> dict[str, Any]:
-        """The alias over an index, without these versions of shards."""
+        """Return the alias over an index, without these versions of shards."""
         alias: dict[str, Any] = {"index": name, "alias": self.name}
         if hidden:
             must_not = [{"terms": {"version": part}} for part in batched(sorted(hidden), MAX_TERMS)]
@@ -320,7 +331,7 @@ class Alias:
         return alias
 
     def delete_others(self, target: ConcreteIndex) -> None:
-        """Delete the index that the alias pointed to before, and what a killed load left over."""
+        """Delete the index that the alias pointed to before, and those that killed loads have left."""
         for index in self._ours().values():
             if index.name != target.name and not index.visible:
                 delete = partial(self.connection.client.indices.delete, index=index.name)
@@ -332,14 +343,15 @@ class Alias:
         self.connection.ask(f"open {name}", lambda: self.connection.client.indices.open(index=name))
 
     def refresh(self, name: str) -> None:
+        """Let searches of an index find all that was written to it."""
         self.connection.ask(
             f"refresh {name}", lambda: self.connection.client.indices.refresh(index=name)
         )
 
     def expunge(self, target: ConcreteIndex) -> None:
-        """Ask for removed documents to be merged away, which count in term statistics until then.
+        """Ask the server to merge removed documents away, which count in term statistics until then.
 
-        The merge can take as long as a full load; the server does it after the sync.
+        The merge can take as long as a full load; nobody waits for it.
         """
         try:
             self.connection.optional(
@@ -374,6 +386,6 @@ def _mappings(analyzer: str) -> dict[str, Any]:
 
 
 def _shape(mappings: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What has to be equal for two mappings to hold the same documents."""
+    """Return the part of a mapping that is equal for two indexes that hold the same documents."""
     fields = mappings.get("properties", {})
     return mappings.get("dynamic"), {name: field.get("type") for name, field in fields.items()}

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Event
 from typing import Any, NamedTuple
 
 import polars as pl
 
+from rare_assets.retriever.elasticsearch.best_terms import BestTerms
 from rare_assets.retriever.elasticsearch.connection import (
     Connection,
     batched,
 )
 from rare_assets.retriever.elasticsearch.index import Alias, ConcreteIndex
 from rare_assets.retriever.interface import (
-    BEST_TERMS,
     HITS,
     SCORES,
     TEXTS,
@@ -25,6 +24,10 @@ MAX_HITS = 10_000  # what a server returns for one query by default (index.max_r
 MAX_TIES = 1_000  # hits looked through for ties at the depth asked for
 TEXTS_AT_ONCE = 250  # documents whose texts are read in one request
 COPIES = 50  # of them in other shards, for which there is room in that request
+
+
+# Texts as the queries that are sent; the event ends what waits for the server meanwhile.
+AsQueries = Callable[[Sequence[str], Event], list[dict[str, Any]]]
 
 
 class Searches:
@@ -39,14 +42,15 @@ class Searches:
         self._alias = alias
         self.index = index
         self.batch_size = batch_size
+        self._best_terms: BestTerms | None = None
 
     def search(self, queries: pl.DataFrame, *, depth: int) -> pl.DataFrame:
         """See `ElasticsearchRetriever.search`."""
-        return self._ranked(queries, depth, lambda _, texts, __: [_match(text) for text in texts])
+        return self._ranked(queries, depth, lambda _: _matches)
 
     def search_like(self, texts: pl.DataFrame, *, depth: int) -> pl.DataFrame:
         """See `ElasticsearchRetriever.search_like`."""
-        return self._ranked(texts, depth, self._best_terms)
+        return self._ranked(texts, depth, self._by_best_terms)
 
     def score(self, pairs: pl.DataFrame) -> pl.DataFrame:
         """See `ElasticsearchRetriever.score`."""
@@ -108,36 +112,28 @@ class Searches:
         rows = [(doc_id, *document) for doc_id, document in found.items()]
         return pl.DataFrame(rows, schema=TEXTS, orient="row")
 
-    def _best_terms(
-        self, index: ConcreteIndex, texts: Sequence[str], stop: Event
-    ) -> list[dict[str, Any]]:
-        """For each text the query for its best terms."""
-        asked = {"fields": ["text"], "term_statistics": True, "field_statistics": True}
-        bare = dict.fromkeys(("positions", "offsets", "payloads"), False)
-        answer = self._connection.ask(
-            "find the best terms of documents",
-            lambda: self._connection.client.mtermvectors(
-                index=index.name, docs=[{"doc": {"text": text}, **asked, **bare} for text in texts]
-            ),
-            stop,
-        )
-        return [_any_of(_best(each)) for each in answer["docs"]]
+    def _by_best_terms(self, index: ConcreteIndex) -> AsQueries:
+        """Return what turns texts into queries for their best terms."""
+        known = self._best_terms
+        if known is None or known.index != index:
+            known = self._best_terms = BestTerms(self._connection, index)
+        return lambda texts, stop: [_any_of(terms) for terms in known.of(texts, stop)]
 
     def _ranked(
         self,
         queries: pl.DataFrame,
         depth: int,
-        bodies: Callable[[ConcreteIndex, Sequence[str], Event], list[dict[str, Any]]],
+        asking: Callable[[ConcreteIndex], AsQueries],
     ) -> pl.DataFrame:
-        """HITS of QUERIES, each turned into the query that is sent, many at a time."""
+        """HITS of QUERIES; what `asking` returns for the index turns them into what is sent, many at a time."""
         if not 1 <= depth <= MAX_HITS:
             raise ValueError(f"depth is {depth}: Elasticsearch returns 1 to {MAX_HITS} hits")
         index = self._alias.visible()
-
+        as_queries = asking(index)
         names, texts = queries["question_id"].to_list(), queries["query"].to_list()
 
         def rank(batch: tuple[int, ...], stop: Event) -> Hits:
-            made = bodies(index, [texts[number] for number in batch], stop)
+            made = as_queries([texts[number] for number in batch], stop)
             sent = dict(zip(batch, made, strict=True))
             return self._rank(index, names, sent, depth, stop)
 
@@ -169,7 +165,7 @@ class Searches:
         depth: int,
         stop: Event,
     ) -> Hits:
-        """The best hits of some of the queries, by number; enough of each to choose `depth` from.
+        """Return the best hits of some of the queries, by number; enough of each to choose `depth` from.
 
         A query is asked again for more hits while copies of a document take up places, or hits
         beyond those returned could tie with the last place.
@@ -228,7 +224,7 @@ class Hits(NamedTuple):
         self.score.extend(others.score)
 
     def may_lack(self, depth: int, size: int) -> bool:
-        """Whether more hits of this one query could change the best `depth` documents."""
+        """Return whether more hits of this one query could change the best `depth` documents."""
         distinct = list(
             dict(zip(reversed(self.doc_id), reversed(self.score), strict=True)).values()
         )
@@ -239,24 +235,15 @@ class Hits(NamedTuple):
         return tie and size < depth + MAX_TIES
 
 
-def _best(answer: Mapping[str, Any]) -> list[str]:
-    """The best terms in the term vectors of a text; see `Retriever.search_like`."""
-    found = answer.get("term_vectors", {}).get("text")
-    if found is None:
-        return []
-    n = found["field_statistics"]["doc_count"]
-    weights = []
-    for term, counts in found["terms"].items():
-        if frequency := counts.get("doc_freq", 0):
-            idf = math.log1p((n - frequency + 0.5) / (frequency + 0.5))
-            weights.append((-round(counts["term_freq"] * idf, 6), term))
-    return [term for _, term in sorted(weights)[:BEST_TERMS]]
-
-
 def _any_of(terms: Sequence[str]) -> dict[str, Any]:
     if not terms:
         return {"match_none": {}}
-    return {"bool": {"should": [{"term": {"text": term}} for term in terms]}}
+    # Half the work of a clause a term to write and read; no analyzer leaves white space in a term.
+    return {"match": {"text": {"query": " ".join(terms), "analyzer": "whitespace"}}}
+
+
+def _matches(texts: Sequence[str], _: Event) -> list[dict[str, Any]]:
+    return [_match(text) for text in texts]
 
 
 def _match(query: str) -> dict[str, Any]:
@@ -264,10 +251,10 @@ def _match(query: str) -> dict[str, Any]:
 
 
 def _bare() -> dict[str, Any]:
-    """What keeps an answer small, and the server from unpacking what it stores of each hit."""
+    """Return what keeps an answer small, and the server from unpacking what it stores of each hit."""
     return {"stored_fields": "_none_", "track_total_hits": False}
 
 
 def _score(hit: Mapping[str, Any], index: ConcreteIndex) -> float:
-    """A hit's score in the interface's form; Elasticsearch multiplies by k1 + 1."""
+    """Return a hit's score in the interface's form; Elasticsearch multiplies by k1 + 1."""
     return float(hit["_score"]) / (index.bm25.k1 + 1)

@@ -1,0 +1,1 @@
+"""Rank by BM25 in files, without a server."""

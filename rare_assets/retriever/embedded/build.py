@@ -1,8 +1,8 @@
-"""A new state of the embedded index, at a cost proportional to what changed.
+"""Build a new state of the embedded index, at a cost proportional to what changed.
 
-Documents that did not change stay where they are, in a segment that is not touched; the others are
-analyzed and put into a segment of their own. What the large segment has lost and what lies beside it
-is held down to a share of it: beyond that all is merged into one.
+Documents that did not change stay in their segment, which is not written again; the others are analyzed and
+put into a new segment. Once the rows that are gone from the largest segment, and those outside of it, are
+more than a quarter of its rows, all segments are merged into one.
 """
 
 from __future__ import annotations
@@ -15,17 +15,13 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from rare_assets.retriever.analyzers import ANALYZERS
-from rare_assets.retriever.embedded.folder import (
-    IndexFolder,
-    Manifest,
-    Segment,
-    new_name,
-)
+from rare_assets.retriever.embedded.folder import IndexFolder, new_name
+from rare_assets.retriever.embedded.manifest import Manifest, Segment
 from rare_assets.retriever.embedded.postings import frequencies_among, merge_postings
 from rare_assets.retriever.embedded.segment import (
     DOCUMENTS,
     Analyzed,
-    Gone,
+    ReusableRows,
     analyze_shard,
     analyzed_name,
     read_analyzed,
@@ -59,7 +55,14 @@ def build(
     bm25: Bm25,
     progress: Callable[[str], None],
 ) -> Manifest:
-    """Write the state that holds these shards; it is not made the current one.
+    """Write a new state of the index, which is not made the current one.
+
+    Args:
+        folder: of the index; its lock is held.
+        before: the current state; None if there is none of use.
+        held: every shard with documents that the state is to hold.
+        read, progress: as of `Retriever.sync`; shards that are new or changed are read.
+        bm25: how the state ranks.
 
     Raises:
         IndexConflict: one doc_id has two texts, or a shard's rows are not what `held` says.
@@ -72,28 +75,12 @@ def build(
     analyzed = _analyze(folder, held, new, old, read, bm25, progress)
 
     progress(f"building the index of {len(held)} shards")
-    rewritten = _to_rewrite(old, sum(len(shard.new) for shard in analyzed.values()))
-    kept = [part for part in old if part not in rewritten]
-    written = _NewSegment(folder.segment(new_name()))
-    for part in rewritten:
-        written.add_segment(part)
-    for owner, shard in analyzed.items():
-        written.add_shard(owner, shard)
+    kept, written = _put_together(folder, old, analyzed)
     owners = np.concatenate(
         [np.empty(0, np.int32), *(part.owners for part in kept), *written.owners]
     )
-    documents = pl.concat(
-        [
-            pl.DataFrame(schema=DOCUMENTS),
-            *(part.documents.select(*DOCUMENTS) for part in kept),
-            *written.documents,
-        ]
-    )
     (present,) = np.nonzero(owners >= 0)
-    rows = documents.select("doc_id", "text_hash", "length", shard=owners)
-    if len(present) < len(rows):
-        rows = rows[present]
-
+    rows = _rows(kept, written, owners, present)
     order = _order(rows, list(held), read)
     duplicates = _duplicates(rows, list(held))
     segments = [part.segment for part in kept]
@@ -122,8 +109,36 @@ def build(
     return folder.write(manifest, before)
 
 
+def _put_together(
+    folder: IndexFolder, old: Sequence[_Old], analyzed: Mapping[int, Analyzed]
+) -> tuple[list[_Old], _NewSegment]:
+    """Return the segments that stay as they are, and a new one of all other rows."""
+    rewritten = _to_rewrite(old, sum(len(shard.new) for shard in analyzed.values()))
+    written = _NewSegment(folder.segment(new_name()))
+    for part in rewritten:
+        written.add_segment(part)
+    for owner, shard in analyzed.items():
+        written.add_shard(owner, shard)
+    return [part for part in old if part not in rewritten], written
+
+
+def _rows(
+    kept: Sequence[_Old], written: _NewSegment, owners: Array, present: Array
+) -> pl.DataFrame:
+    """Return the rows that are not gone: `doc_id`, `text_hash`, `length`, and the place of their `shard`."""
+    documents = pl.concat(
+        [
+            pl.DataFrame(schema=DOCUMENTS),
+            *(part.documents.select(*DOCUMENTS) for part in kept),
+            *written.documents,
+        ]
+    )
+    rows = documents.select("doc_id", "text_hash", "length", shard=owners)
+    return rows[present] if len(present) < len(rows) else rows
+
+
 class _Old:
-    """A segment of the state before; the next state has the rows that have an owner in it."""
+    """A segment of the state before; its rows with an owner go into the new state."""
 
     def __init__(self, segment: Segment, folder: Path, owners: Array) -> None:
         self.segment, self.folder, self.owners = segment, folder, owners
@@ -131,11 +146,12 @@ class _Old:
 
     @property
     def n_gone(self) -> int:
+        """Number of rows without an owner."""
         return int((self.owners < 0).sum())
 
 
 class _NewSegment:
-    """A segment being put together from older ones and analyzed shards."""
+    """A new segment, put together from older ones and from analyzed shards."""
 
     def __init__(self, folder: Path) -> None:
         self.n_rows = 0
@@ -146,7 +162,7 @@ class _NewSegment:
         self._postings: list[tuple[Path, Array]] = []
 
     def add_segment(self, part: _Old) -> None:
-        """Take over what is not gone from an older segment."""
+        """Take over the rows of an older segment that are not gone."""
         import numpy as np
 
         stays = part.owners >= 0
@@ -160,7 +176,7 @@ class _NewSegment:
         self._add(part.owners[stays], part.documents.filter(stays), part.folder, runs)
 
     def add_shard(self, owner: int, shard: Analyzed) -> None:
-        """Take an analyzed shard."""
+        """Take in the new documents of an analyzed shard; `owner` is its place among the shards."""
         import numpy as np
 
         for folder, own in shard.postings():
@@ -178,6 +194,7 @@ class _NewSegment:
         self.n_rows += len(documents)
 
     def write(self) -> Segment:
+        """Write the segment's files."""
         merge_postings(self._folder, self._postings)
         write_arrow(pl.concat(self.documents), self._folder / "documents.arrow")
         write_texts(self._folder, self._texts)
@@ -187,7 +204,7 @@ class _NewSegment:
 def _old_segments(
     folder: IndexFolder, before: Manifest | None, held: Mapping[str, ShardContent], bm25: Bm25
 ) -> list[_Old]:
-    """The state's segments, if their terms are of the same analyzer."""
+    """Return the segments of the state before; none if another analyzer made their terms."""
     import numpy as np
 
     if before is None or before.bm25.analyzer != bm25.analyzer:
@@ -216,17 +233,22 @@ def _analyze(
     bm25: Bm25,
     progress: Callable[[str], None],
 ) -> dict[int, Analyzed]:
-    """The new shards by their place among all; what older segments have of them is given to them."""
+    """Return the new and changed shards by their place among all.
+
+    Rows of older segments that hold the same documents become theirs.
+    """
     analyzed = {}
     number = {key: number for number, key in enumerate(held)}
     relevant = old if new else []
-    gone = Gone([part.documents for part in relevant], [part.owners for part in relevant])
+    reusable = ReusableRows(
+        [part.documents for part in relevant], [part.owners for part in relevant]
+    )
     for done, key in enumerate(new, 1):
         target = folder.analyzed(analyzed_name(bm25.analyzer, key, held[key]))
-        shard = read_analyzed(target, gone, number[key])
+        shard = read_analyzed(target, reusable, number[key])
         if shard is None:
             analyze = ANALYZERS[bm25.analyzer]
-            shard = analyze_shard(target, read(key), analyze, gone, number[key])
+            shard = analyze_shard(target, read(key), analyze, reusable, number[key])
             progress(f"analyzed shard {key!r}, {done} of {len(new)}")
         if len(shard.documents) != held[key].n_documents:
             shutil.rmtree(target)
@@ -239,7 +261,7 @@ def _analyze(
 
 
 def _to_rewrite(old: Sequence[_Old], n_new: int) -> list[_Old]:
-    """Which segments become part of the new one: all but the largest, or that one, too."""
+    """Return the segments that become part of the new one: all but the largest, all, or none."""
     if not old:
         return []
     largest = max(old, key=lambda part: part.segment.n_rows)
@@ -251,7 +273,7 @@ def _to_rewrite(old: Sequence[_Old], n_new: int) -> list[_Old]:
 
 
 def _order(rows: pl.DataFrame, shards: Sequence[str], read: Callable[[str], pl.LazyFrame]) -> Array:
-    """Places of the rows in the order of their ids, one for each id.
+    """Return the places of the rows in the order of their ids, one for each id.
 
     Raises:
         IndexConflict: an id stands for two texts.
@@ -276,7 +298,7 @@ def _order(rows: pl.DataFrame, shards: Sequence[str], read: Callable[[str], pl.L
 
 
 def _duplicates(rows: pl.DataFrame, shards: Sequence[str]) -> pl.DataFrame:
-    """Texts that stand under several ids or in several shards, with both, in order."""
+    """Return the texts that stand under several ids or in several shards: a row each, sorted by hash."""
     if _differ(rows["text_hash"]):
         return pl.DataFrame(schema=_DUPLICATES)
     duplicated = rows.filter(pl.col("text_hash").is_duplicated())
@@ -294,13 +316,13 @@ def _duplicates(rows: pl.DataFrame, shards: Sequence[str]) -> pl.DataFrame:
 
 
 def _differ(values: pl.Series) -> bool:
-    """Whether no two of them are equal, or look so."""
+    """Return whether all values have different hashes."""
     # Hashes take a quarter of the memory that the values would.
     return values.hash().n_unique() == len(values)
 
 
 def _gone_frequencies(kept: Sequence[_Old]) -> tuple[Array, Array]:
-    """What the kept segments' statistics count and should not: terms, ascending, and how often."""
+    """Return the terms (ascending) that rows gone from the kept segments have, and in how many of them."""
     import numpy as np
 
     gone = [frequencies_among(part.folder, part.owners < 0) for part in kept if part.n_gone]

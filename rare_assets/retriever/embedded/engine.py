@@ -1,15 +1,16 @@
-"""The embedded retriever: BM25 in this process over an index on disk, without a server.
+"""Rank by BM25 in this process, over an index on disk, without a server.
 
-Scores are Elasticsearch's: the same terms, document lengths rounded as Lucene rounds them, statistics
-over all rows. They are computed for each query from postings that hold no statistics, so that a
-change of one shard leaves the others' postings as they are.
+Scores are those of Elasticsearch: the same terms, document lengths rounded as Lucene rounds them, statistics
+over all rows. Each query computes them from postings that hold no statistics, so that a change of one shard
+leaves the others' postings as they are.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import polars as pl
@@ -37,13 +38,14 @@ _log = logging.getLogger(__name__)
 
 
 class EmbeddedRetriever:
-    """BM25 over an index in a folder, memory-mapped: any number of processes can read it at once.
+    """A `Retriever` over an index in a folder, which any number of processes can read at the same time.
 
-    Meant for up to 500,000 passages; a larger corpus works, with a warning. A remote folder
-    (`s3://...`) holds whole states; they are built and read in a local cache.
+    Meant for up to 500,000 passages; a larger corpus works, with a warning. The index is memory-mapped. A
+    remote folder (`s3://...`) holds whole states, which are built and read in a local cache.
+    `rare_assets.retriever` shows an example.
 
     Args:
-        path: the index folder or its URL.
+        path: of the index folder, or its URL.
         cache: local folder for a remote index. Default: `index` in RARE_CACHE.
     """
 
@@ -62,16 +64,16 @@ class EmbeddedRetriever:
         bm25: Bm25,
         progress: Callable[[str], None] = _log.info,
     ) -> SyncReport:
-        """Make the index hold exactly `shards`: see the interface.
+        """Make the index hold exactly `shards`; see `Retriever.sync`.
 
-        A kill at any moment leaves the state before or the state after, and the next sync goes on
-        with what was analyzed. A state whose files are not what was written is made anew. A second sync waits for the first. A document that stands in
-        several shards with one text is one hit; term statistics count every row, as
-        Elasticsearch's do.
+        A kill at any moment leaves the state before or the state after; the next sync goes on with the
+        shards that are analyzed. A second sync waits for the first. A state whose files were changed is
+        made again. A document that stands in several shards with one text is one hit; term statistics
+        count every row, as Elasticsearch's do.
 
-        Memory is for a batch of texts and of postings and what the analyzer remembers, all bounded;
-        with the corpus grow ids, hashes and places, some 200 bytes a passage. A shard is read as
-        its file gives it, by row groups.
+        Memory holds a batch of texts and of postings and what the analyzer remembers, all bounded. Ids,
+        hashes and places grow with the corpus, by some 200 bytes a passage. A shard is read by the row
+        groups of its file.
 
         Raises:
             IndexConflict: one doc_id has two texts, or a shard's rows are not what `shards` says.
@@ -90,14 +92,9 @@ class EmbeddedRetriever:
             indexed = [key for key, content in held.items() if known.get(key) != content]
             removed = [key for key in known if key not in held]
             if before is None or indexed or removed or before.bm25 != bm25:
-                try:
+                with self._writing():
                     manifest = build(folder, before, held, read, bm25, progress)
                     folder.publish(manifest)
-                except OSError as error:
-                    # One without a number is none of this machine's: it came from `read`.
-                    if error.errno is None or isinstance(error, FileNotFoundError):
-                        raise
-                    raise StorageError(explained(self.path, "write", error)) from error
             else:
                 manifest = before
             folder.sweep(manifest)
@@ -118,13 +115,30 @@ class EmbeddedRetriever:
             warnings=_warnings(manifest.n_documents),
         )
 
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raise what keeps the index from being written as StorageError; errors of `read` pass through."""
+        try:
+            yield
+        except OSError as error:
+            # One without a number is none of this machine's: it came from `read`.
+            if error.errno is None or isinstance(error, FileNotFoundError):
+                raise
+            raise StorageError(explained(self.path, "write", error)) from error
+
     def state(self) -> IndexState:
-        """What the index holds now; later searches see this state. Raises IndexMissing, IndexDamaged."""
+        """Return what the index holds now; later searches see this state.
+
+        Raises:
+            IndexMissing: there is no index yet.
+            IndexDamaged: its files are not what was written.
+            StorageError: they can't be read.
+        """
         self.close()
         return self._snapshot().state
 
     def search(self, queries: pl.DataFrame, *, depth: int) -> pl.DataFrame:
-        """Rank the corpus for each query: QUERIES in, HITS out; see the interface.
+        """Rank the corpus for each query: QUERIES in, HITS out; see `Retriever.search`.
 
         Raises:
             IndexMissing: there is no index yet.
@@ -133,7 +147,7 @@ class EmbeddedRetriever:
         return self._ranked(queries, depth, Snapshot.best)
 
     def search_like(self, texts: pl.DataFrame, *, depth: int) -> pl.DataFrame:
-        """Rank the corpus by what each text is about: QUERIES in, HITS out; see the interface.
+        """Rank the corpus by what each text is about: QUERIES in, HITS out; see `Retriever.search_like`.
 
         Raises:
             IndexMissing: there is no index yet.
@@ -170,7 +184,9 @@ class EmbeddedRetriever:
         )
 
     def score(self, pairs: pl.DataFrame) -> pl.DataFrame:
-        """Score one document for each query: PAIRS in, SCORES out; see the interface.
+        """Score one document for each query: PAIRS in, SCORES out; see `Retriever.score`.
+
+        Pairs of one query that follow each other are scored together.
 
         Raises:
             IndexMissing: there is no index yet.
@@ -194,7 +210,7 @@ class EmbeddedRetriever:
         )
 
     def texts(self, doc_ids: Iterable[str]) -> pl.DataFrame:
-        """TEXTS of the given documents, in any order; documents the index lacks are absent.
+        """Return the TEXTS of documents, in any order; those that the index lacks are absent.
 
         Raises:
             IndexMissing: there is no index yet.
@@ -214,11 +230,11 @@ class EmbeddedRetriever:
         )
 
     def close(self) -> None:
-        """Let go of the opened state; the next search opens the current one."""
+        """Forget the opened state; the next search opens the current one."""
         self._opened = None
 
     def _snapshot(self) -> Snapshot:
-        """The opened state, or else the current one."""
+        """Return the opened state, or else the current one."""
         if self._opened is None:
             self._opened = self._folder.open(
                 lambda manifest: Snapshot(self._folder, manifest), _log.info

@@ -1,4 +1,4 @@
-"""The embedded index's folder: its states, the one that is current, its lock, its remote home.
+"""Keep the embedded index's folder: its states, the current one, its lock, its remote copy.
 
     current.json       names the state that readers open, with the checksum of its `state.json`;
                        replaced atomically
@@ -14,25 +14,24 @@
     analyzed/<hash>/   a shard's documents on their way into a segment, kept for the next sync if
                        this one is killed
 
-A state and a segment never change and no name comes twice. So a reader may open whatever state is
-current, and keeps what it has opened when a sync removes the files. All of a state is on the disk
-before `current.json` names it. What is opened is compared with lengths and checksums first: lengths
-each time, the checksum of a file once in each process.
+A state or segment never changes, and no name is used twice. So a reader may open the current state at any
+time, and keeps what it has opened when a sync removes the files. All files of a state are on the disk before
+`current.json` names it. Before files are opened, they are compared with what was written: their lengths each
+time, the checksum of each file once in a process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import uuid
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
@@ -45,31 +44,14 @@ from rare_assets.files.stored_bytes import (
     sync_file,
 )
 from rare_assets.retriever.embedded import postings as embedded_postings
-from rare_assets.retriever.interface import (
-    Bm25,
-    IndexDamaged,
-    IndexMissing,
-    IndexState,
-    ShardContent,
-)
+from rare_assets.retriever.embedded.manifest import FileSum, Manifest, Pointer, damaged
+from rare_assets.retriever.interface import IndexDamaged, IndexMissing
 from rare_assets.text.shown_url import shown
 
 if TYPE_CHECKING:
     from upath import UPath
 
-ENGINE = "embedded"
-# Raise it when the files' layout or an analyzer's terms change.
-FORMAT = 3
 UNFINISHED = ".part"
-STATE_FILES = (
-    "state.json",
-    "owners.npy",
-    "order.npy",
-    "gone_terms.npy",
-    "gone_frequencies.npy",
-    "duplicates.arrow",
-)
-SEGMENT_FILES = ("documents.arrow", "texts", *embedded_postings.FILES)
 Opened = TypeVar("Opened")
 # Files read or written out at once.
 _THREADS = 4
@@ -79,101 +61,8 @@ _seen: dict[Path, tuple[tuple[int, ...], int]] = {}
 _SEEN_AT_MOST = 10_000
 
 
-class FileSum(NamedTuple):
-    """Length and CRC-32 of a file."""
-
-    size: int
-    checksum: int
-
-
-class Segment(NamedTuple):
-    """A segment and how many documents lie in it."""
-
-    name: str
-    n_rows: int
-
-
-class Manifest(NamedTuple):
-    """What `state.json` says of a state.
-
-    `n_counted` documents have a term, `n_terms` is the sum of their lengths: both count each row,
-    `n_documents` each id. `sums` has each file by its path in the index folder; none where an
-    earlier version wrote the state.
-    """
-
-    name: str
-    bm25: Bm25
-    shards: dict[str, ShardContent]
-    n_documents: int
-    n_duplicates: int
-    n_counted: int
-    n_terms: int
-    segments: list[Segment]
-    sums: Mapping[str, FileSum] = {}
-
-    @property
-    def state(self) -> IndexState:
-        """The same for those outside the engine."""
-        shown = {key: content.content_hash for key, content in self.shards.items()}
-        return IndexState(ENGINE, self.bm25, shown, self.n_documents)
-
-    @property
-    def files(self) -> list[str]:
-        """Every file of the state, relative to the index folder; `state.json` comes first."""
-        return [f"states/{self.name}/{file}" for file in STATE_FILES] + [
-            f"segments/{segment.name}/{file}" for segment in self.segments for file in SEGMENT_FILES
-        ]
-
-    @property
-    def data_files(self) -> list[str]:
-        """Every file but `state.json`."""
-        return self.files[1:]
-
-    def as_json(self) -> str:
-        return json.dumps(self._asdict() | {"bm25": self.bm25._asdict()})
-
-    @classmethod
-    def from_json(cls, text: bytes) -> Manifest:
-        """Raises ValueError, KeyError, TypeError or AttributeError if it is no manifest."""
-        content = json.loads(text)
-        return cls(**content)._replace(
-            bm25=Bm25(**content["bm25"]),
-            shards={key: ShardContent(*of) for key, of in content["shards"].items()},
-            segments=[Segment(*of) for of in content["segments"]],
-            sums={file: FileSum(*of) for file, of in content.get("sums", {}).items()},
-        )
-
-
-class Pointer(NamedTuple):
-    """What `current.json` says: the current state, and the checksum of its `state.json`."""
-
-    state: str
-    checksum: int | None = None
-
-    def as_json(self) -> str:
-        return json.dumps({"format": FORMAT, **self._asdict()})
-
-    @classmethod
-    def from_json(cls, text: bytes, path: str) -> Pointer | None:
-        """None if another version wrote it. Raises IndexDamaged."""
-        try:
-            content = json.loads(text)
-            if content["format"] != FORMAT:
-                return None
-            return cls(str(content["state"]), content.get("checksum"))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise damaged(path, "current.json is not what was written") from error
-
-
-def damaged(path: str, what: str) -> IndexDamaged:
-    return IndexDamaged(
-        f"the index in {shown(path)} is damaged: {what}. Materialize corpus_index, which makes it anew "
-        "at no cost, as `rare-assets run` does by itself"
-    )
-
-
 def new_name() -> str:
-    """A name that no state and no segment had before."""
+    """Return a name that no state and no segment had before."""
     return uuid.uuid4().hex
 
 
@@ -181,8 +70,12 @@ class IndexFolder:
     """A local index folder, or the local cache of a remote one.
 
     Args:
-        path: the folder or its URL.
+        path: of the folder, or its URL.
         cache: local folder for a remote index. Default: `index` in RARE_CACHE.
+
+    Attributes:
+        path: as it was given.
+        root: the local folder.
     """
 
     def __init__(self, path: str, cache: str | None = None) -> None:
@@ -226,19 +119,22 @@ class IndexFolder:
             lock.release()
 
     def segment(self, name: str) -> Path:
+        """Return the folder of a segment."""
         return self.root / "segments" / name
 
     def state(self, name: str) -> Path:
+        """Return the folder of a state."""
         return self.root / "states" / name
 
     def analyzed(self, name: str) -> Path:
+        """Return the folder of a shard that was analyzed for the next segment."""
         return self.root / "analyzed" / name
 
     def current(self, progress: Callable[[str], None]) -> Manifest | None:
-        """The current state; None if there is none that is whole and of this format; needs the lock.
+        """Return the current state; None if there is none that is whole and of this format. Needs the lock.
 
         Raises:
-            StorageError: it can't be told.
+            StorageError: its files can't be read.
         """
         try:
             with self._reading():
@@ -257,7 +153,11 @@ class IndexFolder:
             return None
 
     def open(self, opener: Callable[[Manifest], Opened], progress: Callable[[str], None]) -> Opened:
-        """Open the current state's files.
+        """Return what `opener` makes of the current state.
+
+        Args:
+            opener: opens the files of a state, which are whole.
+            progress: called with a line for the log.
 
         Raises:
             IndexMissing: there is no state.
@@ -294,11 +194,14 @@ class IndexFolder:
         raise missing
 
     def write(self, manifest: Manifest, before: Manifest | None) -> Manifest:
-        """Have a new state's files on the disk, and write its `state.json` with their checksums.
+        """Make a new state durable, and write its `state.json` with the checksums of its files.
 
         Args:
-            manifest: the state, whose other files are written.
-            before: the verified state that it shares segments with.
+            manifest: the state; its other files are written.
+            before: the verified state that it shares segments with; None without.
+
+        Returns:
+            The same with the checksums.
         """
         known = dict(before.sums) if before else {}
         new = [file for file in manifest.data_files if file not in known]
@@ -340,7 +243,7 @@ class IndexFolder:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        """Raise what keeps a local file from being read as StorageError, but for its absence."""
+        """Raise an OSError as StorageError, except FileNotFoundError."""
         try:
             yield
         except FileNotFoundError:
@@ -353,7 +256,7 @@ class IndexFolder:
         return self._manifest(pointer) if pointer else None
 
     def _manifest(self, pointer: Pointer) -> Manifest:
-        """A state by its `state.json`. Raises FileNotFoundError and IndexDamaged."""
+        """Return a state by its `state.json`. Raises FileNotFoundError and IndexDamaged."""
         content = (self.state(pointer.state) / "state.json").read_bytes()
         broken = damaged(self.path, f"state.json of {pointer.state} is not what was written")
         if pointer.checksum is not None and zlib.crc32(content) != pointer.checksum:
@@ -384,7 +287,7 @@ class IndexFolder:
                     raise damaged(self.path, f"{file} is not what was written")
 
     def _inconsistent(self, manifest: Manifest) -> str | None:
-        """Which files of a state without checksums can't belong together, None if all may."""
+        """Return which files of a state without checksums can't belong together; None if all may."""
         import numpy as np
 
         for segment in manifest.segments:
@@ -411,7 +314,7 @@ class IndexFolder:
         return None if whole else f"the files of state {manifest.name} do not fit together"
 
     def _sum(self, file: str) -> FileSum:
-        """Length and checksum of a file; read once in a process, unless its status changes."""
+        """Return length and checksum of a file; it is read once in a process, unless its status changes."""
         path = self.root / file
         status = path.stat()
         now = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -436,8 +339,7 @@ class IndexFolder:
         sync_file(self.root)
 
     def _upload(self, remote: UPath, manifest: Manifest, pointer: Pointer) -> None:
-        """Put what the remote folder lacks, make the state its current one, remove what only the
-        one before had."""
+        """Copy what the remote folder lacks, make the state its current one, and remove files of the one before."""
         old: set[str] = set()
         with contextlib.suppress(FileNotFoundError, IndexDamaged):
             if before := self._remote_pointer(remote):
@@ -453,10 +355,10 @@ class IndexFolder:
                     (remote / file).unlink()
 
     def _download(self, remote: UPath) -> Manifest | None:
-        """Make the remote folder's current state the local one, and return it; needs the lock.
+        """Make the remote folder's current state the local one, and return it; None without. Needs the lock.
 
         Raises:
-            IndexDamaged: it is damaged over there.
+            IndexDamaged: the remote state is damaged.
             StorageError: it can't be read.
         """
         pointer = self._remote_pointer(remote)
@@ -478,7 +380,7 @@ class IndexFolder:
         return manifest
 
     def _fetch_state(self, remote: UPath, pointer: Pointer) -> Manifest:
-        """Copy what the local folder lacks of a state, or has otherwise than it was written."""
+        """Copy the files of a state that the local folder lacks, or that differ from what was written."""
         state = f"states/{pointer.state}/state.json"
         if not (self.root / state).exists():
             self._fetch(remote, state)

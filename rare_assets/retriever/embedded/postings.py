@@ -1,6 +1,6 @@
-"""Postings on disk: for each term the documents it is in, and how it stands there.
+"""Keep postings on disk: for each term, the documents that have it, and how often.
 
-A folder of plain little-endian arrays, never changed once written:
+They are a folder of plain little-endian arrays, which never change:
 
     terms      64-bit hashes of the terms, ascending
     starts     where each term's postings begin, and where the last one's end
@@ -9,9 +9,9 @@ A folder of plain little-endian arrays, never changed once written:
     pairs      how often a term is in a document << 32 | the document's length as Lucene keeps it
     buckets    the first term of each of 256 equal ranges of hashes, and the number of terms
 
-They hold no statistics of the corpus, no `k1` and no `b`: those come in with the query. So postings
-stay valid whatever else is indexed, and merging them is a copy. Two terms of one hash would be taken
-for one: at ten million terms the chance of such a pair anywhere is three in a million.
+They hold no statistics of the corpus, no `k1` and no `b`: the query brings these. So postings stay valid
+whatever else is indexed, and to merge them is to copy them. Two terms of one hash count as one; at ten
+million terms the chance that there is any such pair is three in a million.
 """
 
 from __future__ import annotations
@@ -37,7 +37,16 @@ _AT_ONCE = 1 << 19
 
 
 class Postings(NamedTuple):
-    """Postings opened for search, memory-mapped."""
+    """Postings opened for search, memory-mapped.
+
+    Attributes:
+        terms: hashes, ascending; uint64 of shape (terms,).
+        starts: where each term's postings begin; int64 of shape (terms + 1,).
+        rows: of the documents; int32 of shape (postings,).
+        impacts: for each posting its place in `counts` and `lengths`; of shape (postings,).
+        counts: how often a term is in a document; of shape (pairs,).
+        lengths: of the document, as Lucene keeps it; of shape (pairs,).
+    """
 
     terms: Array
     starts: Array
@@ -48,7 +57,7 @@ class Postings(NamedTuple):
 
     @classmethod
     def open(cls, folder: Path) -> Postings:
-        """Raises FileNotFoundError if they are gone."""
+        """Open stored postings. Raises FileNotFoundError if they are gone."""
         import numpy as np
 
         def mapped(name: str) -> Array:
@@ -69,7 +78,14 @@ class Postings(NamedTuple):
         )
 
     def find(self, terms: Array) -> tuple[Array, Array]:
-        """Where the postings of each of the terms (hashes) start and end; equal if there are none."""
+        """Return where the postings of each term start and end; both are equal for a term without any.
+
+        Args:
+            terms: hashes, uint64 of shape (n,).
+
+        Returns:
+            Two int64 arrays of shape (n,).
+        """
         import numpy as np
 
         if not len(self.terms):
@@ -82,13 +98,26 @@ class Postings(NamedTuple):
 
 @functools.lru_cache(1 << 17)
 def term_hash(term: str) -> int:
-    """A term's number, the same everywhere and always: 64 bits of its BLAKE2."""
+    """Return a term's hash, 64 bits of its BLAKE2, which is the same on every machine.
+
+    >>> term_hash("ice") == term_hash("ice") != term_hash("salt")
+    True
+    """
     return int.from_bytes(hashlib.blake2b(term.encode(), digest_size=8).digest(), "little")
 
 
 def lucene_length(lengths: Array) -> Array:
-    """Document lengths as Lucene keeps them, in one byte: exact to 40, above it rounded down to
-    four significant bits over 24 (`SmallFloat.intToByte4`).
+    """Return document lengths as Lucene keeps them in one byte (`SmallFloat.intToByte4`).
+
+    They are exact up to 40; above it, what they have over 24 is rounded down to four significant bits.
+
+    Args:
+        lengths: in terms, integers of any shape.
+
+    Example:
+        >>> import numpy as np
+        >>> lucene_length(np.array([40, 41, 1_000])).tolist()
+        [40, 40, 984]
     """
     import numpy as np
 
@@ -98,7 +127,15 @@ def lucene_length(lengths: Array) -> Array:
 
 
 def write_postings(folder: Path, documents: Sequence[Sequence[str]]) -> Array:
-    """Write the postings of documents given as terms, row by row; returns the rows' lengths."""
+    """Write the postings of documents.
+
+    Args:
+        folder: to write to; made here.
+        documents: terms of each document, row by row.
+
+    Returns:
+        Number of terms of each document, int64 of shape (documents,).
+    """
     import numpy as np
 
     lengths = np.fromiter(map(len, documents), np.int64, len(documents))
@@ -128,9 +165,9 @@ def merge_postings(folder: Path, sources: Sequence[tuple[Path, Array]]) -> None:
     """Merge postings into one folder, in memory of a fixed size.
 
     Args:
-        folder: where to.
-        sources: folders of postings, each with the new row of every row that it has; -1 leaves a
-            row's postings out.
+        folder: to write to; made here.
+        sources: folders of postings, each with the new number of each of its rows (int32 of shape
+            (rows,)); -1 leaves out a row.
     """
     import numpy as np
 
@@ -166,7 +203,15 @@ def merge_postings(folder: Path, sources: Sequence[tuple[Path, Array]]) -> None:
 
 
 def frequencies_among(folder: Path, chosen: Array) -> tuple[Array, Array]:
-    """Terms of the chosen rows (a mask over all rows), ascending, and in how many each one is."""
+    """Return the terms of the chosen rows, and how many of these rows have each term.
+
+    Args:
+        folder: of the postings.
+        chosen: mask of shape (rows,).
+
+    Returns:
+        Hashes (uint64, ascending) and counts (int64), both of shape (terms,).
+    """
     import numpy as np
 
     terms, frequencies = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
@@ -179,7 +224,7 @@ def frequencies_among(folder: Path, chosen: Array) -> tuple[Array, Array]:
 
 
 def fit_together(folder: Path) -> bool:
-    """Whether the lengths of a folder's postings are those of one and the same postings."""
+    """Return whether the sizes of a folder's files agree with each other."""
     import numpy as np
 
     counts = {
@@ -198,7 +243,7 @@ def fit_together(folder: Path) -> bool:
 
 
 class _Writer:
-    """Writes postings whose terms come in ascending order, a range of them at a time."""
+    """Write postings whose terms come in ascending order, a range of terms at a time."""
 
     def __init__(self, folder: Path, pairs: Array) -> None:
         import numpy as np
@@ -213,6 +258,7 @@ class _Writer:
         self._put("starts", np.zeros(1))
 
     def append(self, terms: Array, frequencies: Array, rows: Array, impacts: Array) -> None:
+        """Write the postings of the next terms, `frequencies` for each term."""
         import numpy as np
 
         self._put("terms", terms)
@@ -240,10 +286,10 @@ class _Writer:
 
 
 def _in_step(folders: Sequence[Path], *names: str) -> Iterator[list[tuple[Array, ...]]]:
-    """Read several postings through the same ranges of terms, about `_AT_ONCE` postings at a time.
+    """Read postings of several folders by the same ranges of terms, about `_AT_ONCE` postings at a time.
 
-    Yields for each folder its terms in the range, where each one's postings start within what is
-    read (and where the last one's end), and the arrays of these names.
+    Yields for each folder its terms in the range, where the postings of each start within what is read (and
+    where those of the last one end), and the arrays of these names.
     """
     import numpy as np
 
@@ -269,7 +315,7 @@ def _in_step(folders: Sequence[Path], *names: str) -> Iterator[list[tuple[Array,
 
 
 def _renumbered(part: Sequence[Array], new_rows: Array) -> tuple[Array, Array, Array]:
-    """Frequencies, rows and impacts of what `_in_step` has read, left out what has no new row."""
+    """Return frequencies, rows and impacts of what `_in_step` has read, without rows that have no new number."""
     import numpy as np
 
     starts, rows, impacts = part
@@ -281,7 +327,7 @@ def _renumbered(part: Sequence[Array], new_rows: Array) -> tuple[Array, Array, A
 
 
 def _frequencies(starts: Array, chosen: Array) -> Array:
-    """How many of each term's postings are among the chosen (a mask)."""
+    """Return how many of each term's postings are chosen, by a mask over the postings."""
     import numpy as np
 
     through: Array = np.concatenate([[0], np.cumsum(chosen, dtype=np.int32)])
@@ -289,7 +335,7 @@ def _frequencies(starts: Array, chosen: Array) -> Array:
 
 
 def _distinct(values: Array) -> tuple[Array, Array]:
-    """Distinct values, ascending, and which of them each value is; for small whole numbers."""
+    """Return the distinct values, ascending, and which of them each value is; for small whole numbers."""
     import numpy as np
 
     distinct = np.flatnonzero(np.bincount(values))

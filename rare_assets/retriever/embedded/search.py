@@ -1,4 +1,4 @@
-"""A state of the embedded index, opened for reading: scores, the best of them, documents."""
+"""Search an opened state of the embedded index: scores, the best of them, documents."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from rare_assets.retriever.analyzers import ANALYZERS
-from rare_assets.retriever.embedded.folder import IndexFolder, Manifest
+from rare_assets.retriever.embedded.folder import IndexFolder
+from rare_assets.retriever.embedded.manifest import Manifest
 from rare_assets.retriever.embedded.postings import Postings, term_hash
 from rare_assets.retriever.embedded.segment import read_documents, unpacked
-from rare_assets.retriever.interface import BEST_TERMS
+from rare_assets.retriever.tf_idf import best_terms
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,9 +22,17 @@ if TYPE_CHECKING:
 
 
 class Snapshot:
-    """A state opened for reading. Documents are numbered by segment and row.
+    """A state opened for reading; documents are numbered by segment and row.
 
     Postings and texts are memory-mapped; ids, hashes and places are in memory.
+
+    Args:
+        folder: of the index.
+        manifest: the state; its files are whole.
+
+    Attributes:
+        state: as the interface shows it.
+        documents: `doc_id`, `text_hash`, and where each text lies; a row for each number.
     """
 
     def __init__(self, folder: IndexFolder, manifest: Manifest) -> None:
@@ -78,11 +87,11 @@ class Snapshot:
 
     @cached_property
     def numbers(self) -> pl.DataFrame:
-        """`doc_id` -> `number`."""
+        """The documents that can be found, as `doc_id` and `number`, sorted by id."""
         return self.documents[self._order].select("doc_id", number=pl.Series(self._order))
 
     def texts(self, documents: pl.DataFrame) -> list[tuple[str | None, str]]:
-        """Titles and texts of rows of `documents`."""
+        """Return title (None without) and text of each of these rows of `documents`."""
         places = documents.select("segment", "start", "n_bytes").iter_rows()
         return [
             unpacked(self._texts[segment][start : start + n_bytes].tobytes())
@@ -90,11 +99,11 @@ class Snapshot:
         ]
 
     def scores(self, query: str) -> Array:
-        """Score of every document by number, float32 of shape (documents,)."""
+        """Return the BM25 score of every document by its number, float32 of shape (documents,)."""
         return self._scores(self._analyze(query))
 
     def best_terms(self, text: str) -> list[str]:
-        """The terms of a text of which tf * idf is highest; see `Retriever.search_like`."""
+        """Return the terms of a text that have the highest tf * idf; see `Retriever.search_like`."""
         import numpy as np
 
         counts = Counter(self._analyze(text))
@@ -102,9 +111,8 @@ class Snapshot:
             return []
         terms = np.fromiter(map(term_hash, counts), np.uint64, len(counts))
         frequencies = self._frequencies(terms, self._places(terms))
-        rated = zip(counts.items(), self._idf(frequencies).tolist(), frequencies, strict=True)
-        weights = [(-round(times * idf, 6), term) for (term, times), idf, n in rated if n]
-        return [term for _, term in sorted(weights)[:BEST_TERMS]]
+        idf = np.where(frequencies, self._idf(frequencies), 0.0)
+        return best_terms(counts, dict(zip(counts, idf.tolist(), strict=True)))
 
     def _places(self, terms: Array) -> list[tuple[Array, Array]]:
         return [postings.find(terms) for postings, _, _ in self._parts]
@@ -151,16 +159,31 @@ class Snapshot:
         return scores
 
     def best(self, query: str, depth: int) -> tuple[Array, Array]:
-        """Numbers and scores of the best documents: by score to 5 significant digits, then id."""
+        """Return numbers and scores of the best documents for a query, both of shape (at most `depth`,).
+
+        Sorted by score to 5 significant digits, then by id.
+        """
         return best(self.scores(query), self._place, depth)
 
     def best_like(self, text: str, depth: int) -> tuple[Array, Array]:
-        """As `best`, for the best terms of a text."""
+        """Return the same as `best`, for the best terms of a text."""
         return best(self._scores(self.best_terms(text)), self._place, depth)
 
 
 def best(scores: Array, places: Array, depth: int) -> tuple[Array, Array]:
-    """Numbers and scores of the best: by score to 5 significant digits, then by place."""
+    """Return numbers and scores of the best documents, sorted by score to 5 significant digits, then by place.
+
+    Args:
+        scores: by number, float32 of shape (documents,); 0 for no hit.
+        places: by number, integers of shape (documents,).
+        depth: most documents to return.
+
+    Example:
+        >>> import numpy as np
+        >>> numbers, _ = best(np.array([1, 0, 3, 1], np.float32), np.array([3, 2, 1, 0]), 3)
+        >>> numbers.tolist()
+        [2, 3, 0]
+    """
     import numpy as np
 
     # The depth-th best of the maxima of groups of documents bounds the depth-th score from below.

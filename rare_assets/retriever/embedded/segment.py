@@ -1,4 +1,4 @@
-"""Documents of the embedded index: a shard analyzed in batches, segments put together from shards."""
+"""Analyze shards for the embedded index in batches, and read and write the documents of segments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 import polars as pl
 
 from rare_assets.files.stored_bytes import ChecksumWriter
-from rare_assets.retriever.embedded.folder import FORMAT, UNFINISHED
+from rare_assets.retriever.embedded.folder import UNFINISHED
+from rare_assets.retriever.embedded.manifest import FORMAT
 from rare_assets.retriever.embedded.postings import write_postings
 from rare_assets.retriever.interface import ShardContent
 from rare_assets.text.titled import titled
@@ -44,18 +45,18 @@ _NO_TITLE = 2**32 - 1
 
 
 class Analyzed(NamedTuple):
-    """An analyzed shard's documents, and the folder of those that no older segment has."""
+    """An analyzed shard: all of its documents, and the folder with those that no older segment has."""
 
     folder: Path
     documents: pl.DataFrame
 
     @property
     def new(self) -> pl.DataFrame:
-        """Those that no older segment has."""
+        """The documents that no older segment has."""
         return self.documents.filter(pl.col("part").is_not_null())
 
     def postings(self) -> Iterator[tuple[Path, Array]]:
-        """Each batch's postings and which of the new documents are in them."""
+        """Yield the folder of each batch's postings, and the places of its documents among the new ones."""
         import numpy as np
 
         part = self.new["part"].to_numpy()
@@ -63,13 +64,13 @@ class Analyzed(NamedTuple):
             yield self.folder / f"{number:06}", np.flatnonzero(part == number)
 
 
-class Gone:
-    """Documents of older segments whose shard changed or left; another can have them, each once.
+class ReusableRows:
+    """Rows of older segments whose shard changed or left; another shard can take over each of them once.
 
     Args:
         documents: the rows of each segment.
-        owners: for each segment, the shard that has a row, -1 for those that are gone; kept up to
-            date here.
+        owners: for each segment, the shard that has a row, -1 for none (int32 of shape (rows,)); changed by
+            `take` and `give_back`.
     """
 
     def __init__(self, documents: Sequence[pl.DataFrame], owners: Sequence[Array]) -> None:
@@ -91,7 +92,15 @@ class Gone:
         ).unique(_KEY, keep="first", maintain_order=True)
 
     def take(self, documents: pl.DataFrame, owner: int) -> Array:
-        """Give the shard those of its documents that are here; which ones, as a mask."""
+        """Give a shard the rows that hold documents of its own.
+
+        Args:
+            documents: of the shard, with `doc_id`, `text_hash` and `title_hash`.
+            owner: the shard's place among the shards.
+
+        Returns:
+            Mask of the documents that it was given, of shape (documents,).
+        """
         import numpy as np
 
         if self._rows.is_empty():
@@ -109,20 +118,27 @@ class Gone:
         return taken
 
     def give_back(self, owner: int) -> None:
-        """Undo what the shard has taken."""
+        """Take all rows back from a shard."""
         for owners in self._owners:
             owners[owners == owner] = -1
 
 
 def analyzed_name(analyzer: str, key: str, content: ShardContent) -> str:
-    """Folder name of an analyzed shard, another for whatever could change what is in it."""
+    """Return the folder name of an analyzed shard, another one for anything that could change its content."""
     named = f"{FORMAT}:{analyzer}:{content.content_hash}:{key}"
     return hashlib.sha256(named.encode()).hexdigest()[:32]
 
 
-def read_analyzed(folder: Path, gone: Gone, owner: int) -> Analyzed | None:
-    """The shard that an earlier sync analyzed; None if there is none or what it relied on is not
-    there."""
+def read_analyzed(folder: Path, reusable: ReusableRows, owner: int) -> Analyzed | None:
+    """Return a shard that an earlier sync analyzed, or None.
+
+    None if it is not there or not whole, or if rows that it relies on can't be taken over any more.
+
+    Args:
+        folder: of the analyzed shard.
+        reusable: rows that it may take over.
+        owner: the shard's place among the shards.
+    """
     try:
         # Not waited for to be on the disk, so an outage of the machine may have taken some of it.
         if json.loads((folder / "files.json").read_bytes()) != _as_left(folder):
@@ -130,17 +146,28 @@ def read_analyzed(folder: Path, gone: Gone, owner: int) -> Analyzed | None:
         documents = read_arrow(folder / "documents.arrow")
     except (FileNotFoundError, ValueError, pl.exceptions.PolarsError):
         return None
-    if not gone.take(documents.filter(pl.col("part").is_null()), owner).all():
-        gone.give_back(owner)
+    if not reusable.take(documents.filter(pl.col("part").is_null()), owner).all():
+        reusable.give_back(owner)
         return None
     return Analyzed(folder, documents)
 
 
 def analyze_shard(
-    folder: Path, rows: pl.LazyFrame, analyze: Callable[[str], list[str]], gone: Gone, owner: int
+    folder: Path,
+    rows: pl.LazyFrame,
+    analyze: Callable[[str], list[str]],
+    reusable: ReusableRows,
+    owner: int,
 ) -> Analyzed:
-    """Analyze a shard's documents, but those taken from `gone`, and keep the outcome, whole or not
-    at all."""
+    """Analyze the documents of a shard that it can't take over from `reusable`.
+
+    Args:
+        folder: to write to; it appears whole or not at all.
+        rows: the shard's documents, `doc_id`, `text`, `text_hash` and perhaps `title`.
+        analyze: returns the terms of a text.
+        reusable: rows that the shard may take over.
+        owner: the shard's place among the shards.
+    """
     unfinished = folder.with_name(folder.name + UNFINISHED)
     for left in (folder, unfinished):
         shutil.rmtree(left, ignore_errors=True)
@@ -148,7 +175,7 @@ def analyze_shard(
     done = [pl.DataFrame(schema=_ANALYZED)]
     with (unfinished / "texts").open("wb") as file:
         for part, batch in enumerate(_batches(_with_titles(rows))):
-            taken = pl.Series(gone.take(batch, owner), dtype=pl.Boolean)
+            taken = pl.Series(reusable.take(batch, owner), dtype=pl.Boolean)
             done.append(
                 batch.filter(taken)
                 .select(*_KEY)
@@ -179,7 +206,7 @@ def analyze_shard(
 
 
 def packed(title: str | None, text: str) -> bytes:
-    """A document as it lies in the file of texts: the length of its title, that, and its text."""
+    """Return a document as it lies in the file of texts: the title's length (4 bytes), title, text."""
     if title is None:
         return _NO_TITLE.to_bytes(4, "little") + text.encode()
     encoded = title.encode()
@@ -187,7 +214,11 @@ def packed(title: str | None, text: str) -> bytes:
 
 
 def unpacked(stored: bytes) -> tuple[str | None, str]:
-    """Title and text of what `packed` made."""
+    """Return title and text of what `packed` returned.
+
+    >>> unpacked(packed("Ice", "It melts."))
+    ('Ice', 'It melts.')
+    """
     length = int.from_bytes(stored[:4], "little")
     if length == _NO_TITLE:
         return None, stored[4:].decode()
@@ -195,7 +226,7 @@ def unpacked(stored: bytes) -> tuple[str | None, str]:
 
 
 def _with_titles(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Documents with their titles, and a hash of each that is the same everywhere; 0 without one."""
+    """Return documents with their titles, and a hash of each title, 0 without one."""
     if "title" not in rows.collect_schema():
         rows = rows.with_columns(title=pl.lit(None, pl.String))
     title_hash = pl.col("title").map_elements(_hash, pl.UInt64).fill_null(0)
@@ -207,7 +238,7 @@ def _hash(title: str) -> int:
 
 
 def _as_left(folder: Path) -> dict[str, Any]:
-    """Which boot of the machine it is, and the lengths of a folder's files."""
+    """Return which boot of the machine it is, and the lengths of a folder's files."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -222,7 +253,7 @@ def _as_left(folder: Path) -> dict[str, Any]:
 
 
 def _batches(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-    """Rows in order, `_BATCH_BYTES` of text or a little more at a time."""
+    """Yield the rows in order, `_BATCH_BYTES` of text or a little more at a time."""
     held: list[pl.DataFrame] = []
     size = 0
     for chunk in rows.collect_batches(chunk_size=_BATCH_ROWS):
@@ -237,14 +268,19 @@ def _batches(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
 
 
 def read_documents(folder: Path) -> pl.DataFrame:
-    """A segment's rows: DOCUMENTS, and where each text starts."""
+    """Return a segment's rows: DOCUMENTS, and where each text starts."""
     return read_arrow(folder / "documents.arrow").with_columns(
         start=pl.col("n_bytes").cast(pl.Int64).cum_sum() - pl.col("n_bytes")
     )
 
 
 def write_texts(folder: Path, pieces: Iterable[tuple[Path, Iterable[tuple[int, int]]]]) -> None:
-    """Put a segment's texts together from pieces of files: from which byte to which, in order."""
+    """Put a segment's texts together from parts of files.
+
+    Args:
+        folder: of the segment.
+        pieces: files, each with the start and the end (in bytes) of what is copied, in order.
+    """
     with (folder / "texts").open("wb") as target:
         for path, runs in pieces:
             with path.open("rb") as source:
@@ -255,7 +291,7 @@ def write_texts(folder: Path, pieces: Iterable[tuple[Path, Iterable[tuple[int, i
 
 
 def write_arrow(frame: pl.DataFrame, file: Path) -> None:
-    """Write a frame. Raises OSError, which Polars would tell in words alone."""
+    """Write a frame as Arrow file. Raises OSError with its number, which Polars would hide."""
     with file.open("wb") as target:
         writer = ChecksumWriter(target)
         try:
@@ -267,7 +303,7 @@ def write_arrow(frame: pl.DataFrame, file: Path) -> None:
 
 
 def write_array(values: Array, file: Path) -> None:
-    """Write an array as .npy. Raises OSError, which numpy would raise without its reason."""
+    """Write an array as .npy file. Raises OSError with its number, which NumPy would hide."""
     import numpy as np
 
     with file.open("wb") as target:
@@ -275,5 +311,6 @@ def write_array(values: Array, file: Path) -> None:
 
 
 def read_arrow(file: Path) -> pl.DataFrame:
+    """Read an Arrow file, whatever its path."""
     # read_ipc would take a bracket in the path for a pattern.
     return pl.scan_ipc(file, glob=False).collect()

@@ -1,7 +1,6 @@
 """Which server is meant and what answers there, without a node: other products' answers as they give them."""
 
 import base64
-import doctest
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,8 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from rare_assets.retriever import ElasticsearchError, ElasticsearchRetriever
-from rare_assets.retriever.elasticsearch import connection
-from rare_assets.retriever.elasticsearch.connection import is_cloud_id, url_of_cloud_id
+from rare_assets.retriever.elasticsearch.address import is_cloud_id, url_of_cloud_id
 
 SECRET = "p4ss"  # noqa: S105
 OLDER = {
@@ -142,7 +140,3 @@ def test_an_https_url_without_a_port_has_its_own(given, used):
 def test_an_http_url_without_a_port_is_refused_since_two_are_usual():
     with pytest.raises(ValueError, match="http\\(s\\)://host:port"):
         ElasticsearchRetriever("http://search.example.com")
-
-
-def test_the_examples_hold():
-    assert doctest.testmod(connection).failed == 0

@@ -20,8 +20,9 @@ from pydantic import SecretStr
 
 from rare_assets.operators.bm25_hard_neg import bm25_hard_neg
 from rare_assets.retriever.elasticsearch import comparison
-from rare_assets.retriever.elasticsearch.connection import Connection, ElasticsearchError
+from rare_assets.retriever.elasticsearch.connection import Connection
 from rare_assets.retriever.elasticsearch.engine import ElasticsearchRetriever
+from rare_assets.retriever.elasticsearch.errors import ElasticsearchError
 from rare_assets.retriever.interface import (
     Bm25,
     IndexConflict,
@@ -357,7 +358,7 @@ def one_after_the_other(monkeypatch):
     """What a sync does beside its writes is done between them: its requests have one order."""
 
     @contextlib.contextmanager
-    def beside(self):
+    def background_worker(self):
         def submit(work):
             done = Future()
             done.set_result(work(Event()))
@@ -365,7 +366,7 @@ def one_after_the_other(monkeypatch):
 
         yield submit
 
-    monkeypatch.setattr(Connection, "beside", beside)
+    monkeypatch.setattr(Connection, "background_worker", background_worker)
 
 
 def test_of_two_syncs_that_want_different_shards_the_later_takes_over_at_any_moment(

@@ -8,8 +8,8 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from rare_assets.retriever.elasticsearch import bulk as elasticsearch_bulk
-from rare_assets.retriever.elasticsearch.connection import ElasticsearchError
 from rare_assets.retriever.elasticsearch.engine import ElasticsearchRetriever
+from rare_assets.retriever.elasticsearch.errors import ElasticsearchError
 from rare_assets.retriever.interface import PAIRS, Bm25
 from rare_assets_tests.support.elasticsearch_proxy import running_proxy
 from rare_assets_tests.support.retrieved_corpus import Corpus, found, queries

@@ -11,7 +11,7 @@ import pytest
 from rare_assets.files.stored_bytes import StorageError
 from rare_assets.retriever.embedded import folder as embedded_folder
 from rare_assets.retriever.embedded.engine import EmbeddedRetriever
-from rare_assets.retriever.embedded.folder import SEGMENT_FILES, STATE_FILES
+from rare_assets.retriever.embedded.manifest import SEGMENT_FILES, STATE_FILES
 from rare_assets.retriever.interface import Bm25, IndexDamaged
 from rare_assets_tests.support.retrieved_corpus import Corpus, found, queries
 

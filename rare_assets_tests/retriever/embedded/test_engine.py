@@ -22,7 +22,7 @@ from rare_assets.retriever.embedded import engine as embedded
 from rare_assets.retriever.embedded import postings as embedded_postings
 from rare_assets.retriever.embedded import segment as embedded_segment
 from rare_assets.retriever.embedded.engine import EmbeddedRetriever
-from rare_assets.retriever.embedded.folder import SEGMENT_FILES, STATE_FILES
+from rare_assets.retriever.embedded.manifest import SEGMENT_FILES, STATE_FILES
 from rare_assets.retriever.english import english_terms
 from rare_assets.retriever.interface import (
     Bm25,
@@ -371,9 +371,9 @@ def test_memory_does_not_grow_with_the_texts(tmp_path, monkeypatch):
         EmbeddedRetriever(str(tmp_path / f"index{n}")).sync(corpus.shards, corpus.read, Bm25())
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    # The first one has filled what the analyzer remembers. Held whole, postings alone are 9 MB more; what
-    # waits to be written varies with the disk.
-    assert peaks[2] - peaks[1] < 19_000 * 200
+    # The first one has filled what the analyzer remembers. Ids and hashes of a document take
+    # 100 bytes; what waits for a slow disk up to 3 MB; held whole, postings alone are 9 MB more.
+    assert peaks[2] - peaks[1] < 19_000 * 350
 
 
 def test_nothing_of_an_older_state_stays_on_disk(retriever, corpus, tmp_path):
