@@ -1,4 +1,4 @@
-"""Where an endpoint is, out of what people put into OPENAI_BASE_URL."""
+"""Read an endpoint's address from what people put into OPENAI_BASE_URL."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from rare_assets.text.shown_url import is_clear, shown
 
+OPENAI_URL = "https://api.openai.com/v1"
 # What is asked for below the base URL: people paste the whole URL of a request.
 _PASTED = re.compile(
     r"(/chat/completions|/completions|/responses|/embeddings|/models|/batches|/files)/*\Z"
@@ -18,25 +19,26 @@ _AZURE = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azu
 
 
 class Address(NamedTuple):
-    """A base URL, and the query that goes with every request to it (Azure's `api-version`)."""
+    """A base URL, and the query that every request to it carries (Azure's `api-version`)."""
 
     base_url: str
     query: Mapping[str, str]
 
     @property
     def is_azure(self) -> bool:
-        """Whether Azure serves it, where a key goes into a header of its own."""
+        """True if Azure serves it, which wants the key in a header of its own."""
         return (urlsplit(self.base_url).hostname or "").endswith(_AZURE)
 
 
 def address_of(url: str) -> Address:
     """Read a base URL, or the whole URL of a request.
 
-    >>> address_of(" https://host/v1/chat/completions?api-version=1 ")
-    Address(base_url='https://host/v1', query={'api-version': '1'})
-
     Raises:
-        ValueError: it is no URL of an endpoint; the message does not repeat it.
+        ValueError: it is no URL of an endpoint; the message shows no secret of it.
+
+    Example:
+        >>> address_of(" https://host/v1/chat/completions?api-version=1 ")
+        Address(base_url='https://host/v1', query={'api-version': '1'})
     """
     url = url.strip(_AROUND)
     try:
@@ -53,3 +55,20 @@ def address_of(url: str) -> Address:
     path = _PASTED.sub("", parts.path)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     return Address(urlunsplit((parts.scheme.lower(), parts.netloc, path, "", "")), query)
+
+
+def endpoint_name(url: str | None, model: str) -> str:
+    """Return the name of a model at an endpoint; what is learnt of it is kept under this name.
+
+    Args:
+        url: base URL; None for OpenAI's own.
+        model: the model's name there.
+
+    Raises:
+        ValueError: the URL is no URL of an endpoint.
+
+    Example:
+        >>> endpoint_name("https://user:password@host/v1", "a-model")
+        'the endpoint https://host/v1 (model a-model)'
+    """
+    return f"the endpoint {shown(address_of(url or OPENAI_URL).base_url)} (model {model})"

@@ -1,4 +1,4 @@
-"""One ask on its way to an outcome, attempt by attempt: the same whether asked online or in batches."""
+"""Lead one ask to its outcome, attempt by attempt, online and in batches alike."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _AGAIN = "An earlier answer to this could not be used. {} Answer again, without 
 
 
 class Records(Protocol):
-    """The stored answers as an attempt needs them."""
+    """The store of answers, as far as attempts use it."""
 
     async def get(self, keys: Sequence[bytes]) -> dict[bytes, dict[str, Any]]: ...
 
@@ -28,27 +28,35 @@ class Records(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Work:
-    """An ask with what it has come to so far; `key` is that of its present attempt, `first_key` that
-    of its first one, under which the ask is claimed with all its attempts. `unusable` says what was
-    wrong with the last answer, None if it was used."""
+class Attempts:
+    """The attempts at one ask so far.
+
+    Attributes:
+        ask: what is asked.
+        key: of the present attempt.
+        first_key: of the first attempt; the ask is claimed under it, with all its attempts.
+        stored: attempts whose answer is stored, so that the next one is stored under this number.
+        lost: attempts that brought nothing to store, so that no key is theirs.
+        answer: the last one; None before the first.
+        prompt_tokens, completion_tokens: of all attempts together.
+        unusable: what was wrong with the last answer; None if it was used.
+        spent: no more may be asked for. Answers that are stored already are still looked at, since a
+            usable one counts whatever its number.
+        passed: stored answers that do not count as attempts (`retry_rejects`).
+        earlier: stored answers by key that are asked for again (`refresh`), in the order of their attempts.
+    """
 
     ask: Ask
     key: bytes
     first_key: bytes = b""
-    attempt: int = 0
-    # Attempts that brought nothing to store, so that no key is theirs.
+    stored: int = 0
     lost: int = 0
     answer: Answer | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    # Why the last answer could not be used, and whether no more may be asked for: then only answers
-    # that are stored already are looked at, since a usable one wins whatever the number of attempts.
     unusable: Unusable | None = None
     spent: bool = False
-    # Stored answers that do not count as attempts (`retry_rejects`).
     passed: int = 0
-    # Stored answers with their keys that are asked for anew (`refresh`), in the order of their attempts.
     earlier: dict[bytes, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,42 +65,47 @@ class Work:
     async def judge(
         self, answer: Answer, use: Use[T], model: str, max_attempts: int
     ) -> Outcome[T] | None:
-        """The outcome with this answer; None if it can't be used: then `key` is that of the next
-        attempt, and `spent` says whether that may only be looked up. Errors of `use` but Unusable
-        pass through."""
+        """Return the outcome with this answer, or None if it can't be used.
+
+        After None, `key` is that of the next attempt, and `spent` tells whether it may only be looked up.
+        Errors of `use` other than Unusable pass through.
+        """
         self.answer = answer
         self.prompt_tokens += answer.prompt_tokens
         self.completion_tokens += answer.completion_tokens
         if answer.unstored:
             self.lost += 1
         else:
-            self.attempt += 1
+            self.stored += 1
         self.unusable = None
         try:
             value = await settled(use(self.ask, answer))
         except Unusable as unusable:
             self.unusable = unusable
-            self.spent = self.attempts >= max_attempts + self.passed
-            self.key = wire.answer_key(model, self.ask, self.attempt)
+            self.spent = self.made >= max_attempts + self.passed
+            self.key = wire.answer_key(model, self.ask, self.stored)
             return None
         return self._outcome(value, None, None)
 
+    def forget_faults(self) -> None:
+        """Forget the faults of the last attempt: they tell nothing of the next one."""
+
     @property
-    def attempts(self) -> int:
-        """Attempts made so far; the number, from 0, of the next."""
-        return self.attempt + self.lost
+    def made(self) -> int:
+        """Number of attempts so far; also the number, from 0, of the next one."""
+        return self.stored + self.lost
 
     def lose(self, max_attempts: int) -> bool:
-        """Count an attempt that a status came back for in place of an answer; False if it was the
-        last that may be made."""
+        """Count an attempt that brought an HTTP status in place of an answer; False if it was the last one
+        that may be made."""
         self.lost += 1
-        return self.attempts < max_attempts + self.passed
+        return self.made < max_attempts + self.passed
 
     @property
     def sent(self) -> Ask:
-        """The ask as it is sent: after an answer that can't be used it ends with what was wrong with it.
+        """The ask as it is sent: after an unusable answer it ends with what was wrong with that answer.
 
-        Its key is that of the ask itself, since what is told follows from the stored answers before.
+        Its key stays that of the ask itself, since the advice follows from the stored answers before.
         """
         advice = self.unusable.advice if self.unusable is not None else None
         if advice is None:
@@ -102,29 +115,31 @@ class Work:
         return replace(self.ask, messages=(*before, told))
 
     def given_up(self) -> Outcome[Any]:
-        """The outcome where no answer could be used."""
+        """Return the outcome where no answer could be used."""
         assert self.unusable is not None
         return self.failed(self.unusable.reason, self.unusable.detail)
 
     def passes(self, record: Mapping[str, Any], before: float) -> None:
-        """Take a stored answer from before this time for none of the attempts that may be made."""
+        """Do not count a stored answer from before this Unix time as an attempt."""
         self.passed += record.get("answered_at", 0.0) < before
 
     def sets_aside(self, record: Mapping[str, Any] | None) -> None:
-        """Keep a stored answer that is not to be used, for the case that no new one can be."""
+        """Keep a stored answer for `fall_back`, although a new one is asked for."""
         if record is not None:
             self.earlier.setdefault(self.key, record)
 
     async def fall_back(self, use: Use[T], store: Records, model: str) -> Outcome[T]:
-        """The outcome where no new answer could be used: with the first of the earlier answers that
-        can, which then takes the place of the new one for good; else without a value."""
-        attempts = count() if self.earlier else ()
-        for attempt in attempts:
+        """Return the outcome of an ask to which no new answer could be used.
+
+        Its value is that of the first earlier answer that can be used; this answer is then stored as the
+        one to use from now on. Without any, the outcome has no value.
+        """
+        for attempt in count() if self.earlier else ():
             key = wire.answer_key(model, self.ask, attempt)
             record = self.earlier.get(key)
-            if record is None and attempt >= self.attempt:
+            if record is None and attempt >= self.stored:
                 record = (await store.get([key])).get(key)
-            if record is None and attempt >= self.attempt:
+            if record is None and attempt >= self.stored:
                 break
             answer = reusable(record, 0.0, self.ask)
             if answer is None:
@@ -139,7 +154,7 @@ class Work:
         return self.given_up()
 
     def failed(self, reason: str, detail: str) -> Outcome[Any]:
-        """The outcome without a value."""
+        """Return the outcome without a value."""
         return self._outcome(None, reason, detail)
 
     def _outcome(self, value: T | None, reason: str | None, detail: str | None) -> Outcome[T]:
@@ -147,7 +162,7 @@ class Work:
             ask=self.ask,
             value=value,
             answer=self.answer,
-            attempts=self.attempts,
+            attempts=self.made,
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.completion_tokens,
             reason=reason,
@@ -156,12 +171,12 @@ class Work:
 
 
 async def settled(value: T | Awaitable[T]) -> T:
-    """What a `Use` gave, once it is there."""
+    """Return what a `Use` gave; wait for it if it is awaitable."""
     return await value if isawaitable(value) else value
 
 
 def reusable(record: Mapping[str, Any] | None, since: float, ask: Ask | None) -> Answer | None:
-    """A stored answer to `ask`, unless there is none, it is older than `since`, or it can't be read."""
+    """Return a stored answer to `ask`; None if there is none, it is older than `since`, or it can't be read."""
     if record is None or max(record.get(at, 0.0) for at in ("answered_at", KEPT_AT)) < since:
         return None
     try:

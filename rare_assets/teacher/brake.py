@@ -1,4 +1,4 @@
-"""The brake: a teacher of which no answer can be used is not paid for again and again."""
+"""Stop asking a teacher whose answers can't be used, before they cost more."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ _SHOWN_LENGTH = 300
 
 
 class Brake:
-    """Stops after so many new answers that could not be used, where none could.
+    """Stop after a number of new answers of which none could be used.
 
-    Answers are counted in the ledger, for all that work on the same at once: the shards of one
-    `rare-assets run` or backfill. The first answer that can be used takes the brake off.
+    The ledger counts them, for all steps that share it: the shards of one `rare-assets run` or backfill. The
+    first usable answer takes the brake off.
 
     Args:
-        most: unusable answers until it stops; 0 for never.
+        ledger: counts usable and unusable answers.
+        most: unusable answers until it stops; 0: never.
         halt: called with one message for people.
         name: the endpoint, for people.
         redact: takes the API key out of what is shown.
@@ -44,14 +45,14 @@ class Brake:
         self._last: deque[str] = deque(maxlen=_SHOWN)
 
     def holds(self) -> bool:
-        """Whether nothing may be sent, since what was asked before brought nothing usable."""
+        """Return whether nothing may be sent, since earlier answers were all unusable."""
         if self._off or self._looked:
             return False
         self._looked = True
         return self._decide(*self._ledger.judged())
 
     def judged(self, answer: Answer, unusable: Unusable | None) -> None:
-        """A new answer could be used, or not: then say why."""
+        """Count a new answer; `unusable` tells why it could not be used, None if it could."""
         if self._off:
             return
         if unusable is None:

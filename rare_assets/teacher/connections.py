@@ -1,4 +1,4 @@
-"""Connections to one endpoint: its address, headers and key, and what redirects it sends."""
+"""Connect to one endpoint: its address, headers and key, and the redirects that it sends."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from pydantic import SecretStr
-
-from rare_assets.teacher.address import Address
+from rare_assets.teacher.address import OPENAI_URL, address_of, endpoint_name
+from rare_assets.teacher.options import EndpointOptions
 from rare_assets.text.shown_url import without_secrets
 
 if TYPE_CHECKING:
@@ -41,38 +40,35 @@ class Connections:
     """Clients of one endpoint, as many as its requests in flight need.
 
     Args:
-        address: where it is.
-        key: sent as a bearer token, and to Azure in its own header; "" for none.
-        headers: further headers of every request, which go before the usual ones; secrets.
-        extra_body: of this, long texts are secrets, too.
+        options: address, key, further headers and body fields. The key is sent as a bearer token, and to
+            Azure in its own header; further headers go before the usual ones. Key, headers and long texts
+            in the body are secrets.
         request_timeout: seconds until a request counts as lost.
 
     Raises:
-        ValueError: key or headers can't be sent; the message does not repeat them.
+        ValueError: the address is none, the key is missing, or key or headers can't be sent; the message
+            does not repeat them.
     """
 
-    def __init__(
-        self,
-        address: Address,
-        key: str,
-        headers: Mapping[str, SecretStr],
-        extra_body: Mapping[str, Any],
-        request_timeout: float,
-    ) -> None:
-        if not (key.isascii() and key.isprintable()):
+    def __init__(self, options: EndpointOptions, request_timeout: float) -> None:
+        self._url = options.base_url or OPENAI_URL
+        self._address = address_of(self._url)
+        self._key = options.api_key.get_secret_value().strip() if options.api_key else ""
+        if not self._key and options.base_url is None:
+            raise ValueError("OpenAI's own endpoint needs a key: set OPENAI_API_KEY.")
+        if not (self._key.isascii() and self._key.isprintable()):
             raise ValueError("The API key has characters that no HTTP header can carry.")
-        self._headers = {name: value.get_secret_value() for name, value in headers.items()}
+        given = options.extra_headers.items()
+        self._headers = {name: value.get_secret_value() for name, value in given}
         for name, value in self._headers.items():
             if not (_HEADER_NAME.fullmatch(name) and value.isascii() and value.isprintable()):
                 raise ValueError(
                     f"The header {name!r} of RARE_EXTRA_HEADERS has characters that no HTTP header "
                     "can carry."
                 )
-        if key and address.is_azure:
-            self._headers = {"api-key": key, **self._headers}
-        self._address = address
-        self._key = key
-        self._extra_body = extra_body
+        if self._key and self._address.is_azure:
+            self._headers = {"api-key": self._key, **self._headers}
+        self._extra_body = options.extra_body
         self._request_timeout = request_timeout
         self._lanes: list[_Lane] = []
 
@@ -82,12 +78,20 @@ class Connections:
             await self._lanes.pop().client.close()
 
     async def post(self, path: str, body: Mapping[str, Any]) -> bytes:
-        """Send a request. Errors are those of the openai client."""
+        """Send a request, and return the body of the response.
+
+        Args:
+            path: below the base URL, as `/chat/completions`.
+            body: the request's JSON.
+
+        Raises:
+            openai.OpenAIError: as the client tells it; nothing is tried twice.
+        """
         with self._lane() as client:
             return await client.post(path, cast_to=bytes, body=body)
 
     async def get(self, path: str) -> bytes:
-        """As `post`, for what is only read."""
+        """Read what lies at a path; see `post`."""
         with self._lane() as client:
             return await client.get(path, cast_to=bytes)
 
@@ -96,9 +100,13 @@ class Connections:
         """A client for what is not a chat completion; it tries nothing twice."""
         return self._free_lane().client
 
-    def redact(self, text: str, url: str) -> str:
-        """A text without key, headers, and what is secret in the URL as it was given."""
-        text = without_secrets(text, url, self._address.base_url)
+    def name(self, model: str) -> str:
+        """Return the endpoint's name for people, without secrets."""
+        return self.redact(endpoint_name(self._url, model))
+
+    def redact(self, text: str) -> str:
+        """Return a text without the key, the headers, and what is secret in the URL and the body."""
+        text = without_secrets(text, self._url, self._address.base_url)
         words = [self._key, *self._headers.values()]
         words += [word for value in self._headers.values() for word in value.split()]
         secrets = {word for word in words if len(word) >= _SECRET_LENGTH}
@@ -117,7 +125,7 @@ class Connections:
             lane.in_flight -= 1
 
     def _free_lane(self) -> _Lane:
-        """A client with room for one more request."""
+        """Return a client with room for one more request."""
         for lane in self._lanes:
             if lane.in_flight < _LANE_WIDTH:
                 return lane
@@ -151,7 +159,7 @@ def _texts(value: Any) -> list[str]:
 
 
 def _http_client() -> Any:
-    """A class of HTTP clients that send a request again where its own host redirects it.
+    """Return a class of HTTP clients that send a request again where its own host redirects it.
 
     Others turn a POST into a GET there. Another host gets neither key nor prompt.
     """
@@ -182,7 +190,7 @@ def _http_client() -> Any:
 
 
 def same_host_target(request: Any, response: Any) -> str | None:
-    """Where a response redirects to, if that is the same host and no less safe."""
+    """Return where a response redirects to, if that is the same host and no less safe; else None."""
     if response.status_code not in _REDIRECTS or not response.headers.get("location"):
         return None
     target = urljoin(str(request.url), response.headers["location"])

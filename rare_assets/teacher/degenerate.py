@@ -1,4 +1,4 @@
-"""Is a text one thing said again and again, as models do that have lost their way?"""
+"""Tell texts that repeat themselves, as models write when they have lost their way."""
 
 from __future__ import annotations
 
@@ -21,10 +21,15 @@ _MOST = 0.6
 
 
 def is_degenerate(text: str) -> bool:
-    """Whether a text, or a long stretch of it, repeats itself and says nothing else.
+    """Return whether a text, or a stretch of 4,000 bytes in it, does nothing but repeat itself.
 
-    >>> is_degenerate("a" * 4_000), is_degenerate("The salt melts the ice. " * 300)
-    (True, True)
+    Judged by how far it compresses (DEFLATE) and by how much of it is the same sentence or line.
+
+    Example:
+        >>> is_degenerate("The salt melts the ice. " * 300)
+        True
+        >>> is_degenerate("Salt melts ice since it lowers the freezing point of water.")
+        False
     """
     content = text.encode("utf-8", "replace")
     if len(content) < _SHORTEST:

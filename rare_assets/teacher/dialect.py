@@ -1,6 +1,6 @@
-"""How requests are worded for an endpoint: what it was found to take, and what is left out for it.
+"""Word requests for an endpoint: which parts it takes, and which are left out for it.
 
-Nothing is learnt from the words of a refusal: `negotiation` tries, and sets what worked here.
+Nothing is learnt from the words of a refusal: `negotiation` tries, and sets here what worked.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Manner:
     """One way to word requests.
 
     Args:
-        mode: of MODES.
-        without: of PARTS, those not sent as they are. The system part then goes before the user's,
-            `max_tokens` under its newer name, unless that is in here as well.
+        mode: how structured output is asked for, one of MODES.
+        without: those of PARTS that are not sent as they are. The system message then goes before the
+            user's, and `max_tokens` is sent as `max_completion_tokens`, unless that is in here as well.
         stream: ask for a stream.
     """
 
@@ -46,7 +46,7 @@ class Manner:
         return ", ".join([*words, "streamed"] if self.stream else words)
 
     def parts_of(self, ask: Ask) -> frozenset[str]:
-        """What a request for this ask has that an endpoint may refuse."""
+        """Return the names of the parts of a request for this ask that an endpoint may refuse."""
         parts = {"stream"} if self.stream else set()
         if ask.schema is not None:
             parts.add(f"{self.mode} {_hash(ask.schema)}")
@@ -64,11 +64,14 @@ def _hash(schema: type[BaseModel]) -> str:
 
 
 class Dialect:
-    """The manner that an endpoint is spoken to in, shared by all requests to it.
+    """The manner in which requests to an endpoint are worded, shared by all of them.
 
     Args:
-        mode: how structure is asked for, set by hand and never changed; None to find it out.
-        extra_body: fields that go into every request, over those of the ask.
+        mode: how structured output is asked for, one of MODES, never changed; None to find it out.
+        extra_body: fields of every request; they replace those of the ask.
+
+    Raises:
+        ValueError: `mode` is none of MODES.
     """
 
     def __init__(
@@ -96,18 +99,27 @@ class Dialect:
             self.version += 1
 
     def prove(self, ask: Ask, manner: Manner | None = None) -> None:
-        """Note that a request for this ask was taken, in the present manner or another."""
+        """Note that the endpoint took a request for this ask; `manner` is the present one by default."""
         self._proven |= (manner or self.manner).parts_of(ask)
 
     def is_proven(self, ask: Ask) -> bool:
-        """Whether everything that a request for this ask has was taken before: then a refusal is
-        the ask's own."""
+        """Return whether the endpoint has taken all parts of a request for this ask before.
+
+        A refusal is then due to the ask itself, not to how it is worded.
+        """
         return self.manner.parts_of(ask) <= self._proven
 
     def body(
         self, model: str, ask: Ask, attempt: int, manner: Manner | None = None
     ) -> dict[str, Any]:
-        """The JSON body of the request for one attempt at an ask."""
+        """Return the JSON body of the request for one attempt at an ask.
+
+        Args:
+            model: the model's name at the endpoint.
+            ask: what is asked.
+            attempt: its number, from 0; decides the seed.
+            manner: how to word it; default, the present one.
+        """
         manner = manner or self.manner
         messages = [dict(message) for message in ask.messages]
         if "system" in manner.without:
@@ -130,7 +142,7 @@ class Dialect:
 
 
 def _without_system(messages: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The messages with what the system says before what the user says."""
+    """Return the messages with what the system says before what the user says."""
     said = [message["content"] for message in messages if message["role"] == "system"]
     others = [message for message in messages if message["role"] != "system"]
     if said and others:

@@ -1,45 +1,40 @@
-"""One OpenAI-compatible endpoint: what may be sent to it when, and what its failures mean."""
+"""Send requests to one OpenAI-compatible endpoint: what may be sent, when, and what its failures mean."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pydantic import SecretStr
-
 from rare_assets.teacher import wire
-from rare_assets.teacher.address import address_of
 from rare_assets.teacher.brake import Brake
+from rare_assets.teacher.budget import Budget
 from rare_assets.teacher.connections import Connections
 from rare_assets.teacher.dialect import Dialect, Manner
 from rare_assets.teacher.faults import Fault, Kind, body_fault, fault_of
 from rare_assets.teacher.finish import is_whole
-from rare_assets.teacher.health import Health, Patience
-from rare_assets.teacher.interface import Answer, Ask, Usage
-from rare_assets.teacher.known import Folder, Memory
-from rare_assets.teacher.ledger import NO_MONEY, Ledger
+from rare_assets.teacher.health import Health
+from rare_assets.teacher.interface import Answer, Ask
+from rare_assets.teacher.known import Memory
+from rare_assets.teacher.ledger import Ledger
 from rare_assets.teacher.negotiation import Negotiation
-from rare_assets.teacher.pacing import AdaptiveLimit, Pace
+from rare_assets.teacher.options import EndpointOptions, Limits
+from rare_assets.teacher.pacing import AdaptiveLimit, RateLimit
 from rare_assets.teacher.places import Places
 from rare_assets.teacher.pricing import Prices
+from rare_assets.teacher.tally import Tally
 from rare_assets.teacher.tokens import estimated_prompt_tokens
 from rare_assets.teacher.window import advice, window_in, window_of
-from rare_assets.text.shown_url import shown
 
 if TYPE_CHECKING:
     import openai
 
 logger = logging.getLogger(__name__)
 
-OPENAI_URL = "https://api.openai.com/v1"
-_LATENCIES_KEPT = 10_000
 _GUESSED_COMPLETION_TOKENS = 256
-_LOOK_AGAIN_S = 0.5
 # Until a place in flight is looked for again, which another process may free at any time.
 _PLACE_S = 0.05
 # For a list of models.
@@ -52,8 +47,16 @@ _SHORT_SYSTEM = {"role": "system", "content": "You answer in one sentence."}
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A place among the requests in flight, taken at a time of `time.monotonic`, with what the
-    request is expected to use."""
+    """A place among the requests in flight.
+
+    Attributes:
+        ticket: of the limit on requests in flight.
+        tokens: expected of prompt and answer together.
+        cost: expected, in US dollars.
+        place: of the places that processes share; None without.
+        taken_at: time of `time.monotonic`.
+        taken: False once it was given back.
+    """
 
     ticket: int
     tokens: float
@@ -64,131 +67,105 @@ class Slot:
 
 
 class Endpoint:
-    """Sends requests and keeps the books: limits, pace, adaptation, usage.
+    """Send requests as fast as limits, rates and faults allow, and count what they use.
 
     Args:
+        model: the model's name at the endpoint.
+        options: where the endpoint is, and how it is spoken to.
+        limits: how much may be asked, and how fast; in batches, all open requests count as in flight.
+        prices: for costs, which are None without the model's price.
         halt: called with one message for people when no request may or can be sent any more.
         say: called with a sentence for people about what they would not expect.
-        batch: requests are collected into batches, at the price of those.
-        ledger: where what the limits and rates hold for is counted; default, this endpoint's own
-            requests.
-        memory: where what is learnt of the endpoint is kept; default, nowhere.
-        window: tokens that prompt and answer may have together, where that is known beforehand.
-        places: places in flight that others on this machine take, too; default, only this one's.
+        batch: requests go out in batches, at the Batch API's price.
+        ledger: counts for limits and rates; default, this endpoint alone.
+        places: places in flight that other processes on this machine take, too; default, none.
 
-    The others are those of `OpenAITeacher`.
+    Raises:
+        ValueError: address, key or headers can't be used, or a limit on cost is set and the model has no
+            price.
     """
 
     def __init__(
         self,
         *,
         model: str,
-        base_url: str | None,
-        api_key: SecretStr | None,
-        max_concurrency: int,
-        requests_per_minute: int | None,
-        tokens_per_minute: int | None,
-        request_timeout: float,
-        max_cost_usd: float | None,
-        max_requests: int | None,
+        options: EndpointOptions,
+        limits: Limits,
         prices: Prices,
-        patience: Patience,
         halt: Callable[[str], None],
         say: Callable[[str], None] = logger.warning,
-        max_unusable_answers: int = 0,
         batch: bool = False,
         ledger: Ledger | None = None,
-        structured_output: str | None = None,
-        extra_headers: Mapping[str, SecretStr] | None = None,
-        extra_body: Mapping[str, Any] | None = None,
-        memory: Folder | None = None,
-        window: int | None = None,
         places: Places | None = None,
     ) -> None:
         self.model = model
         self._batch = batch
-        self._given_url = base_url or OPENAI_URL
-        address = address_of(self._given_url)
-        self._base_url = address.base_url
-        self._key = api_key.get_secret_value().strip() if api_key else ""
-        if not self._key and base_url is None:
-            raise ValueError("OpenAI's own endpoint needs a key: set OPENAI_API_KEY.")
-        self._connections = Connections(
-            address, self._key, extra_headers or {}, extra_body or {}, request_timeout
-        )
-        known = prices.price(model) is not None
-        if max_cost_usd is not None and not known:
+        self._limits = limits
+        self._prices = prices
+        self._say = say
+        self._connections = Connections(options, limits.request_timeout)
+        self._name = name = self._connections.name(model)
+        has_price = prices.price(model) is not None
+        if not has_price and limits.max_cost_usd is not None:
             raise ValueError(
                 f"max_cost_usd is set, but the price of model {model} is unknown: "
                 "give it in a price file (RARE_PRICES)."
             )
-        self._prices = prices
-        self._patience = patience
-        self._halt = halt
-        self._say = say
-        self._max_concurrency = max_concurrency
-        self._request_timeout = request_timeout
-        self._max_cost_usd = max_cost_usd
-        self._max_requests = max_requests
         self._books = ledger or Ledger()
-        # Without a limit nothing has to be entered.
-        limited = max_requests is not None or max_cost_usd is not None
-        self._ledger = self._books if limited else None
-        self._limit = AdaptiveLimit(max_concurrency)
+        self._budget = Budget(limits, self._books, batch=batch, halt=halt, name=name)
+        self._limit = AdaptiveLimit(limits.max_concurrency)
+        self._requests = self._rate_limit(limits.requests_per_minute, "requests")
+        self._tokens = self._rate_limit(limits.tokens_per_minute, "tokens")
+        self._paused_until = 0.0
         self._places = places
         self._without_place = False
-        self._requests = self._pace(requests_per_minute, "requests")
-        self._tokens = self._pace(tokens_per_minute, "tokens")
-        self.dialect = Dialect(structured_output, extra_body)
-        self._memory = Memory(memory, model, str(self))
-        self._window = window
+        # Answers that came and are not on durable storage yet: they keep their places.
+        self.unstored = 0
+        self.dialect = Dialect(options.structured_output, options.extra_body)
+        self.negotiation = Negotiation(
+            self.dialect, send_short=self._send_short, remember=self._remember, name=name
+        )
+        self._memory = Memory(options.memory, model, name)
+        self._window = options.window
         self._recalled = asyncio.Lock()
         self._is_recalled = False
         # Whether any text came from it: of one that gives none, nothing is worth keeping.
         self._has_spoken = False
-        self.negotiation = Negotiation(
-            self.dialect, send_short=self._send_short, remember=self._remember, name=str(self)
-        )
-        self._rng = random.Random()
-        self._paused_until = 0.0
-        self._answered = 0
         self.health = Health(
-            name=str(self),
-            patience=patience,
-            request_timeout=request_timeout,
+            name=name,
+            patience=limits.patience,
+            request_timeout=limits.request_timeout,
             halt=halt,
             short_request=self._short_request,
             in_flight=lambda: self._limit.in_flight,
             tried=lambda: self.dialect.tried,
         )
-        self.brake = Brake(
-            self._books, max_unusable_answers, halt=halt, name=str(self), redact=self.redact
-        )
-        # Answers that came and are not on durable storage yet: they keep their places.
-        self.unstored = 0
-        self.usage = Usage(cost_usd=0.0 if known else None, reused_cost_usd=0.0 if known else None)
+        most = limits.max_unusable_answers
+        self.brake = Brake(self._books, most, halt=halt, name=name, redact=self.redact)
+        self._tally = Tally(self._cost, has_price=has_price, say=say, name=name)
+        self.usage = self._tally.usage
 
-    def _pace(self, per_minute: int | None, unit: str) -> Pace | None:
+    def _rate_limit(self, per_minute: int | None, unit: str) -> RateLimit | None:
         if per_minute is None:
             return None
-        return Pace(per_minute, time.time, self._books, f"{unit} a minute of {self}")
+        return RateLimit(per_minute, time.time, self._books, f"{unit} a minute of {self}")
 
     def __str__(self) -> str:
-        return self._connections.redact(endpoint_name(self._given_url, self.model), self._given_url)
+        return self._name
 
     @property
     def limit(self) -> int:
-        """Requests allowed in flight at present."""
+        """Number of requests that may be in flight at present."""
         return self._limit.limit
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections and the ledger."""
         self.take_no_more()
         await self._connections.close()
         self._books.close()
 
     async def recall(self) -> None:
-        """Take over what earlier runs learnt of the endpoint, once."""
+        """Take over what earlier runs learnt of the endpoint; does so once."""
         async with self._recalled:
             if not self._is_recalled:
                 self._is_recalled = True
@@ -200,11 +177,11 @@ class Endpoint:
 
     @property
     def window(self) -> int | None:
-        """Tokens that prompt and answer may have together, where that is known."""
+        """Tokens that prompt and answer may have together; None if that is not known."""
         return self._window or self._memory.known.window or None
 
     async def _listed_window(self) -> int | None:
-        """The window that the endpoint's list of models tells; free, and no harm where it fails."""
+        """Return the window that the endpoint's list of models tells; free, and no harm where it fails."""
         try:
             async with asyncio.timeout(_LIST_S):
                 return window_of(
@@ -235,7 +212,7 @@ class Endpoint:
     # ---- before a request
 
     def wait(self, ask: Ask) -> float | None:
-        """Seconds until this ask may be sent: 0.0 now, None not before something in flight ends."""
+        """Return the seconds until this ask may be sent; 0.0 for now, None for not before an answer comes."""
         if not self._limit.may_start(self.unstored):
             return None
         if self.health.in_doubt and self._limit.in_flight:
@@ -244,58 +221,34 @@ class Endpoint:
             return None
         if self.brake.holds():
             return None
-        if self._ledger is not None and (wait := self._wait_for_money(self._ledger, ask)) != 0.0:
+        if (wait := self._wait_for_money(ask)) != 0.0:
             return wait
         delay = self._paused_until - time.monotonic()
-        for pace in (self._requests, self._tokens):
-            if pace is not None:
-                delay = max(delay, pace.delay())
+        for rate in (self._requests, self._tokens):
+            if rate is not None:
+                delay = max(delay, rate.delay())
         if delay > 0.0:
             return delay
         self._without_place = self._places is not None and not self._places.keep_one()
         return _PLACE_S if self._without_place else 0.0
 
-    def _wait_for_money(self, ledger: Ledger, ask: Ask) -> float | None:
-        """As `wait`, for what the limits on requests and cost leave."""
-        spent = ledger.spent()
-        kept = "Everything answered is kept; the next run goes on from there."
-        if self._max_requests is not None and spent.requests >= self._max_requests:
-            self._halt(
-                f"The limit of {self._max_requests} requests (max_requests) to {self} is reached. "
-                f"{kept}"
-            )
-            return None
-        if self._max_cost_usd is None:
-            return 0.0
-        if spent.cost_usd >= self._max_cost_usd:
-            self._halt(
-                f"The limit of ${self._max_cost_usd:g} (max_cost_usd) at {self} is reached: new "
-                f"answers cost ${spent.cost_usd:.6g}. {kept}"
-            )
-            return None
-        expected = self._expected_cost(ask)
-        if spent.cost_usd + spent.reserved_usd + expected <= self._max_cost_usd:
-            return 0.0
-        if self._limit.in_flight:
-            return None
-        if ledger.shared and spent.reserved_usd > NO_MONEY:
-            return _LOOK_AGAIN_S  # another step's answers may cost less than expected
-        if not self._batch:
-            return 0.0  # one may show that answers cost less than expected
-        self._halt(
-            f"The limit of ${self._max_cost_usd:g} (max_cost_usd) at {self} leaves no room: new "
-            f"answers cost ${spent.cost_usd:.6g} so far, the next is expected to cost "
-            f"${expected:.6g}. {kept}"
-        )
-        return None
+    def _wait_for_money(self, ask: Ask) -> float | None:
+        return self._budget.wait(lambda: self._expected_cost(ask), self._limit.in_flight)
+
+    def keep_reserved(self) -> None:
+        """Keep the reservations of requests that take longer than the request timeout, as batches do.
+
+        Call it every minute or so while they are in flight.
+        """
+        self._budget.keep_reserved()
 
     def take(self, ask: Ask) -> Slot | None:
-        """Take a place for a request that `wait` allowed; `send` or `free` gives it back. None if
-        another process has meanwhile taken what the limits had left."""
+        """Take a place for a request that `wait` allowed; `send` or `free` gives it back.
+
+        Returns None if another process has meanwhile taken what the limits had left.
+        """
         cost = self._expected_cost(ask)
-        if self._ledger is not None and not self._ledger.reserve(
-            cost, max_requests=self._max_requests, max_cost_usd=self._max_cost_usd
-        ):
+        if not self._budget.reserve(cost):
             return None
         completion = self._expected_completion(ask)
         slot = Slot(
@@ -312,12 +265,12 @@ class Endpoint:
         return slot
 
     def take_no_more(self) -> None:
-        """Leave to other steps the place that `wait` has found and nobody has taken."""
+        """Give back the place that `wait` keeps ready, so that other steps can take it."""
         if self._places is not None:
             self._places.keep_none()
 
     def free(self, slot: Slot) -> None:
-        """Give a place back whose request was cancelled; does nothing if it was answered."""
+        """Give back the place of a cancelled request; does nothing if it was answered."""
         if slot.taken:
             self._give_back(slot)
             self._limit.abandon()
@@ -326,12 +279,11 @@ class Endpoint:
         slot.taken = False
         if self._places is not None:
             self._places.free(slot.place)
-        if self._ledger is not None:
-            self._ledger.add(reserved_usd=-slot.cost)
+        self._budget.give_back(slot.cost)
 
     def _expected_completion(self, ask: Ask) -> float:
-        if self._answered:
-            return self.usage.completion_tokens / self._answered
+        if self.usage.answered:
+            return self.usage.completion_tokens / self.usage.answered
         return ask.max_tokens or _GUESSED_COMPLETION_TOKENS
 
     def _expected_cost(self, ask: Ask) -> float:
@@ -344,13 +296,18 @@ class Endpoint:
     # ---- a request
 
     async def send(self, slot: Slot, ask: Ask, attempt: int, *, failed: int = 0) -> Answer | Fault:
-        """Send one request. An answer returned has been counted in `usage`.
+        """Send one request, and return its answer, counted in `usage`, or the fault that it met.
 
         Args:
+            slot: its place, as `take` returned it.
+            ask: what is asked.
+            attempt: its number, from 0.
             failed: faults that the same request has met before.
         """
         version = self.dialect.version
-        result = await self._send(slot, ask, attempt, self.dialect.manner, self._request_timeout)
+        result = await self._send(
+            slot, ask, attempt, self.dialect.manner, self._limits.request_timeout
+        )
         if isinstance(result, Fault):
             await self._note_window(result)
         if isinstance(result, Answer) or not self.negotiation.concerns(
@@ -400,17 +357,17 @@ class Endpoint:
         return result
 
     async def _send_short(self, ask: Ask, manner: Manner, number: int) -> Answer | Fault | None:
-        """One short request; `number` says which."""
+        """Send the short request of this number; returns None where a limit allows no more requests."""
         messages = [{"role": "user", "content": _SHORT[number]}]
         if any(message["role"] == "system" for message in ask.messages):
             messages.insert(0, _SHORT_SYSTEM)
         short = replace(ask, key="", messages=tuple(messages), sample=0)
-        if self._ledger is not None and self._wait_for_money(self._ledger, short) != 0.0:
+        if self._wait_for_money(short) != 0.0:
             return None
         slot = self.take(short)
         if slot is None:
             return None
-        patience = min(self._request_timeout, self._patience.dead_after)
+        patience = min(self._limits.request_timeout, self._limits.patience.dead_after)
         try:
             return await self._send(slot, short, 0, manner, patience, short=True)
         finally:
@@ -432,7 +389,14 @@ class Endpoint:
     def read(
         self, response: Any, *, attempt: int, latency_s: float, ask: Ask | None
     ) -> Answer | Fault:
-        """The answer in a response of status 200, or the fault that it tells."""
+        """Return the answer in a response of status 200, or the fault that it holds.
+
+        Args:
+            response: the response's JSON.
+            attempt: number of the attempt, from 0.
+            latency_s: seconds until the response was there.
+            ask: what was asked; None if that is not known any more.
+        """
         try:
             answer = wire.read_answer(response, attempt=attempt, latency_s=latency_s, ask=ask)
         except ValueError:
@@ -450,8 +414,8 @@ class Endpoint:
         return self._connections.client
 
     def redact(self, text: str) -> str:
-        """A text without the API key, secret headers and what is secret in the URL."""
-        return self._connections.redact(text, self._given_url)
+        """Return a text without the key, the headers, and what is secret in the URL and the body."""
+        return self._connections.redact(text)
 
     def _slow_down(self, result: Answer | Fault) -> None:
         logger.info("%s throttles: %d requests in flight from now on", self, self.limit)
@@ -460,71 +424,36 @@ class Endpoint:
             self._paused_until = time.monotonic() + (result.retry_after or 0.0)
 
     def _is_bearable(self, wait: float | None) -> bool:
-        return wait is not None and wait <= self._patience.stalled_after
+        return wait is not None and wait <= self._limits.patience.stalled_after
 
     def _correct(self, difference: float) -> None:
         if self._tokens is not None:
             self._tokens.correct(difference)
 
     def count(self, answer: Answer, *, short: bool = False) -> None:
-        """Count a new answer; `short` if it was asked for to see whether there would be one."""
-        usage = self.usage
-        self._answered += 1
-        usage.retries += answer.attempt > 0
-        usage.estimated += answer.estimated
-        self._note_cut(answer)
-        usage.prompt_tokens += answer.prompt_tokens
-        usage.completion_tokens += answer.completion_tokens
-        cost = self._cost(answer.prompt_tokens, answer.completion_tokens)
-        if usage.cost_usd is not None and cost is not None:
-            usage.cost_usd += cost
-            if self._ledger is not None:
-                self._ledger.add(cost_usd=cost)
-        usage.answered += 1
-        if len(usage.latencies_s) < _LATENCIES_KEPT:
-            usage.latencies_s.append(answer.latency_s)
-        else:  # reservoir sampling: every answer so far has the same chance to be in the sample
-            place = self._rng.randrange(self._answered)
-            if place < _LATENCIES_KEPT:
-                usage.latencies_s[place] = answer.latency_s
+        """Count a new answer; `short` marks one to a short request that only tested the endpoint."""
+        cost = self._tally.count(answer)
+        if cost is not None:
+            self._budget.pay(cost)
         self.health.answered(short=short)
-
-    def _note_cut(self, answer: Answer) -> None:
-        if not answer.cut_prompt:
-            return
-        self.usage.cut_prompts += 1
-        if self.usage.cut_prompts == 1:
-            self._say(
-                f"{self} says that it read {answer.prompt_tokens:,} tokens of a prompt of about twice as many "
-                "or more: it cut the prompt, and may not have seen the gold document. Raise its window "
-                "(Ollama: num_ctx; llama.cpp: -c; vLLM: --max-model-len), or set max_context_tokens of "
-                "reasoning; then run with refresh, since these answers are stored."
-            )
 
     def count_reused(self, answer: Answer) -> None:
         """Count an answer that came from storage."""
         self.health.went_on()
-        usage = self.usage
-        usage.answers_reused += 1
-        self._note_cut(answer)
-        usage.reused_prompt_tokens += answer.prompt_tokens
-        usage.reused_completion_tokens += answer.completion_tokens
-        cost = self._cost(answer.prompt_tokens, answer.completion_tokens)
-        if usage.reused_cost_usd is not None and cost is not None:
-            usage.reused_cost_usd += cost
+        self._tally.count_reused(answer)
 
     def waiting(self) -> str | None:
-        """What is waited for, for people, once nothing has come for a while; else None."""
+        """Return a sentence about what is waited for, once nothing has come for a while; else None."""
         now = time.monotonic()
         silent = now - self.health.moved_at
-        if silent < self._patience.silent_after:
+        if silent < self._limits.patience.silent_after:
             return None
         fault, in_flight = self.health.last_fault, self._limit.in_flight
-        paces = [pace.delay() for pace in (self._requests, self._tokens) if pace is not None]
+        delays = [rate.delay() for rate in (self._requests, self._tokens) if rate is not None]
         if fault is not None:
-            until = self._patience.dead_after
+            until = self._limits.patience.dead_after
             if fault.kind is Kind.THROTTLED:
-                until = self._patience.stalled_after
+                until = self._limits.patience.stalled_after
             asked = (
                 "" if fault.retry_after is None else f" It asks to wait {fault.retry_after:g} s."
             )
@@ -532,10 +461,10 @@ class Endpoint:
                 f"{self} has answered nothing for {silent:.0f} s, the last fault was: {fault}."
                 f"{asked} It is tried again, until {until:g} s are over."
             )
-        if not in_flight and paces and max(paces) > 0.0:
+        if not in_flight and delays and max(delays) > 0.0:
             return (
                 f"The rate per minute of {self} is used up: the next request is sent in "
-                f"{max(paces):.0f} s (RARE_REQUESTS_PER_MINUTE, RARE_TOKENS_PER_MINUTE)."
+                f"{max(delays):.0f} s (RARE_REQUESTS_PER_MINUTE, RARE_TOKENS_PER_MINUTE)."
             )
         if not in_flight and self._without_place:
             return (
@@ -546,10 +475,5 @@ class Endpoint:
             return f"{self} works on {in_flight} requests in batches, which may take a day."
         return (
             f"{self} has answered nothing for {silent:.0f} s: {in_flight} requests are in flight, "
-            f"each may take {self._request_timeout:g} s (RARE_REQUEST_TIMEOUT)."
+            f"each may take {self._limits.request_timeout:g} s (RARE_REQUEST_TIMEOUT)."
         )
-
-
-def endpoint_name(url: str | None, model: str) -> str:
-    """An endpoint for people, and under which what is learnt of it is kept. Raises ValueError."""
-    return f"the endpoint {shown(address_of(url or OPENAI_URL).base_url)} (model {model})"

@@ -1,4 +1,4 @@
-"""What a teacher behind an endpoint is, whether it asks online or in batches: its books and its runs."""
+"""What all teachers behind an endpoint share, online and in batches: the endpoint, the store, the runs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from rare_assets.teacher.endpoint import Endpoint
 from rare_assets.teacher.interface import Usage
+from rare_assets.teacher.ledger import Ledger
+from rare_assets.teacher.options import EndpointOptions, Limits
+from rare_assets.teacher.places import Places
+from rare_assets.teacher.pricing import Prices
+from rare_assets.teacher.store.claims import Claims
 
 logger = logging.getLogger(__name__)
 
@@ -19,48 +24,98 @@ logger = logging.getLogger(__name__)
 SAID_AGAIN_S = 900.0
 
 
-class Run(Protocol):
-    """One `ask_all` that goes on."""
+class Answers(Protocol):
+    """The store of answers, as a teacher uses it."""
+
+    @property
+    def quick(self) -> bool:
+        """True if a put takes milliseconds, so that an answer keeps its place in flight until it is stored."""
+
+    @property
+    def unreadable(self) -> int:
+        """Number of stored answers that were found to be lost so far."""
+
+    async def get(self, keys: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
+        """Return the records stored under these keys; of several under one, the one put last."""
+
+    async def put(self, key: bytes, record: Mapping[str, Any]) -> None:
+        """Store a record; returns once it is durable."""
+
+    def claims(self) -> Claims:
+        """Return the claims of one more teacher that stores its answers here."""
+
+
+class ActiveRun(Protocol):
+    """A run of `ask_all`, as its teacher sees it; `run.Run` is one."""
 
     stopped: str | None
 
     @property
     def awaits_endpoint(self) -> bool:
-        """Whether something is in flight, or waits to be sent."""
+        """True if a request is in flight or waits to be sent."""
 
     def stop(self, message: str) -> None:
-        """Send nothing more; end once what is out has come back."""
+        """Send nothing more."""
 
     def report(self) -> None:
         """Call `progress` with the present state."""
 
 
-RunT = TypeVar("RunT", bound=Run)
+RunT = TypeVar("RunT", bound=ActiveRun)
+StoreT = TypeVar("StoreT", bound=Answers)
 
 
-class EndpointTeacher(ABC, Generic[RunT]):
-    """Holds the endpoint and the runs that ask it at present.
+class EndpointTeacher(ABC, Generic[RunT, StoreT]):
+    """Hold the endpoint, the store and the runs that ask at present.
 
     Args:
-        endpoint: where it asks; calls `_stop` when no request may be sent any more.
-        refresh: ask anew. True ignores answers stored before this teacher was made; a time
-            ignores those from before it.
-        retry_rejects: ask anew where no stored answer can be used.
+        model: the model's name at the endpoint.
+        store: where answers are looked up and kept; the caller closes it.
+        endpoint: where the endpoint is, and how it is spoken to.
+        limits: how much is asked, and how fast.
+        prices: for costs, which are None without the model's price; default, the shipped table.
+        ledger: counts for the limits; shared, they hold for several teachers together. Default, this
+            teacher alone.
+        batch: costs are those of the Batch API.
+        places: places in flight that teachers of other processes take, too.
+        refresh: ask again. True ignores answers stored before this teacher was made; a time ignores those
+            from before that time.
+        retry_rejects: ask again where no stored answer can be used.
         progress_every_s: least time between two calls of `ask_all`'s `progress`.
         say: told in a sentence what is waited for, whenever that takes long; default, the log.
     """
 
     def __init__(
         self,
-        endpoint: Endpoint,
         *,
+        model: str,
+        store: StoreT,
+        endpoint: EndpointOptions,
+        limits: Limits,
+        prices: Prices | None,
+        ledger: Ledger | None,
+        batch: bool = False,
+        places: Places | None = None,
         refresh: bool | datetime,
         retry_rejects: bool,
         progress_every_s: float,
         say: Callable[[str], None] | None,
     ) -> None:
-        self._endpoint = endpoint
         self._say = say or logger.warning
+        self._endpoint = Endpoint(
+            model=model,
+            options=endpoint,
+            limits=limits,
+            prices=prices or Prices.load(),
+            halt=self._stop,
+            say=self._say,
+            batch=batch,
+            ledger=ledger,
+            places=places,
+        )
+        self._store = store
+        # What this teacher asks for, for others on the same storage to see.
+        self._published = store.claims()
         self._watcher: asyncio.Task[None] | None = None
         self._progress_every_s = progress_every_s
         if isinstance(refresh, datetime):
@@ -70,6 +125,8 @@ class EndpointTeacher(ABC, Generic[RunT]):
         # Unusable answers from before do not count as attempts.
         self._pass_before = time.time() if retry_rejects else 0.0
         self._runs: list[RunT] = []
+        # How often something has stopped the runs.
+        self._halts = 0
         self._busy_since: float | None = None
 
     def __repr__(self) -> str:
@@ -83,7 +140,7 @@ class EndpointTeacher(ABC, Generic[RunT]):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """End what still runs, and the connections. What was answered is kept."""
+        """End the runs and close the connections. Answers that have come are kept."""
 
     @property
     def model(self) -> str:
@@ -91,7 +148,7 @@ class EndpointTeacher(ABC, Generic[RunT]):
         return self._endpoint.model
 
     async def window(self) -> int | None:
-        """Tokens that the model takes at once, prompt and answer together; None if that is not known."""
+        """Return the tokens that prompt and answer may have together; None if that is not known."""
         await self._endpoint.recall()
         return self._endpoint.window
 
@@ -99,11 +156,12 @@ class EndpointTeacher(ABC, Generic[RunT]):
     def usage(self) -> Usage:
         """Totals since this teacher was made; `retries` are new answers after an unusable one.
 
-        Online, `requests` are all that were sent, whatever came of them. In batches they are those
-        handed in by it; tokens and costs are of the answers that it has fetched, which an earlier
-        run may have handed in.
+        Online, `requests` counts every request that was sent. In batches it counts the requests that this
+        teacher handed in, while tokens and costs are those of the answers that it fetched, also of batches
+        that an earlier run handed in.
         """
         usage = self._endpoint.usage
+        usage.answers_unreadable = self._store.unreadable
         if self._busy_since is not None:
             now = time.monotonic()
             usage.seconds += now - self._busy_since
@@ -118,7 +176,7 @@ class EndpointTeacher(ABC, Generic[RunT]):
         self._runs.append(run)
 
     def _end(self, run: RunT) -> None:
-        self._runs = [other for other in self._runs if other is not run]
+        self._runs[:] = [other for other in self._runs if other is not run]
         if not self._runs:
             _ = self.usage  # brings `seconds` up to date
             self._busy_since = None
@@ -144,6 +202,7 @@ class EndpointTeacher(ABC, Generic[RunT]):
 
     def _stop(self, message: str) -> None:
         """Send nothing more; every run ends once what is out has come back."""
+        self._halts += 1
         message = message[0].upper() + message[1:]
         going = [run for run in self._runs if run.stopped is None]
         if going:

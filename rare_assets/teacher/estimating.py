@@ -1,4 +1,4 @@
-"""What asking would cost, found out without asking: stored answers are looked up, the rest is counted."""
+"""Estimate what asking would cost, without asking: look up stored answers, and count the rest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rare_assets.teacher.tokens import estimated_prompt_tokens
 from rare_assets.teacher.window import advice
 
 if TYPE_CHECKING:
-    from rare_assets.teacher.online import Answers
+    from rare_assets.teacher.endpoint_teacher import Answers
 
 T = TypeVar("T")
 
@@ -32,21 +32,26 @@ COMPLETION_TOKENS = 300
 
 
 class EstimatingTeacher:
-    """A teacher that sends nothing: an operator run with it leaves an estimate in `usage`.
+    """A teacher that sends nothing; after `ask_all`, `usage` holds an estimate.
 
-    Stored answers are used as they would be. Each ask without one counts as one request, or as many as
-    it may take where answers are sampled until one agrees: prompt
-    tokens by four characters a token, completion tokens as in the stored answers (300 without any,
-    at most the ask's `max_tokens`). Answers that will have to be asked for again are not foreseen.
+    Stored answers are used. An ask without one counts as one request, or as its `may_take` requests where
+    answers are sampled until one agrees. Prompt tokens are counted as four bytes each; completion tokens are
+    as many as in the stored answers on average (300 without any), and at most the ask's `max_tokens`.
+    Answers that will be unusable and asked for again are not foreseen.
 
     Args:
-        model: the model's name, which decides which stored answers count.
+        model: the model's name; only its stored answers count.
         store: where answers are looked up.
-        prices: for the cost; without the model's price it stays None.
+        prices: for the cost, which is None without the model's price.
         refresh: count every ask as a request.
         retry_rejects: count asks without a usable stored answer as requests.
         batch: cost by the Batch API's price.
-        window: tokens that prompt and answer may have together, to count what does not fit.
+        window: tokens that prompt and answer may have together; None: not checked.
+
+    Attributes:
+        usage: the estimate, once `ask_all` is done.
+        too_long: asks that would be sent and do not fit the window.
+        longest: tokens of the longest of them.
     """
 
     def __init__(
@@ -61,11 +66,11 @@ class EstimatingTeacher:
         window: int | None = None,
     ) -> None:
         self._window = window
-        # Asks that would be sent and do not fit the window, and the tokens of the longest of them.
         self.too_long = 0
         self.longest = 0
         self.model = model
-        self.usage = Usage()
+        free = 0.0 if prices.price(model) is not None else None
+        self.usage = Usage(cost_usd=free, reused_cost_usd=free)
         self._store = store
         self._prices = prices
         self._refresh = refresh
@@ -73,7 +78,7 @@ class EstimatingTeacher:
         self._batch = batch
 
     async def window(self) -> int | None:
-        """The window that it counts by."""
+        """Return the window that was given, in tokens."""
         return self._window
 
     async def ask_all(
@@ -84,7 +89,7 @@ class EstimatingTeacher:
         max_attempts: int = 3,
         progress: Callable[[Progress], None] | None = None,
     ) -> AsyncIterator[Outcome[T]]:
-        """An Outcome for each ask, in order; those that would be sent have the reason `not_asked`."""
+        """Yield an Outcome for each ask, in order; the reason is `not_asked` for those that would be sent."""
         bounds: list[int | None] = []
         for chunk in _chunks(asks):
             for ask, outcome, answered in await self._stored(chunk, use, max_attempts):
@@ -99,14 +104,16 @@ class EstimatingTeacher:
                     yield outcome
         self.usage.answers_unreadable = self._store.unreadable
         self.usage.completion_tokens += sum(map(self._completion_tokens, bounds))
-        self.usage.cost_usd = self._prices.cost(
-            self.model, self.usage.prompt_tokens, self.usage.completion_tokens, batch=self._batch
+        usage = self.usage
+        usage.cost_usd = self._cost(usage.prompt_tokens, usage.completion_tokens)
+        usage.reused_cost_usd = self._cost(
+            usage.reused_prompt_tokens, usage.reused_completion_tokens
         )
 
     async def _stored(
         self, asks: list[Ask], use: Use[T], max_attempts: int
     ) -> list[tuple[Ask, Outcome[T] | None, int]]:
-        """Each ask with its Outcome as far as stored answers decide it, else None, and their number."""
+        """Return each ask, its Outcome if stored answers decide it, and the number of these answers."""
         found: dict[int, Outcome[T] | None] = dict.fromkeys(range(len(asks)))
         open_asks = [] if self._refresh else list(range(len(asks)))
         tokens = [(0, 0)] * len(asks)
@@ -127,6 +134,7 @@ class EstimatingTeacher:
                 answer = wire.answer_from_record(records[key], asks[i])
                 self.usage.answers_reused += 1
                 answered[i] += 1
+                self.usage.cut_prompts += answer.cut_prompt
                 self.usage.reused_prompt_tokens += answer.prompt_tokens
                 self.usage.reused_completion_tokens += answer.completion_tokens
                 tokens[i] = (
@@ -152,13 +160,16 @@ class EstimatingTeacher:
             self.longest = max(self.longest, whole)
 
     def say_too_long(self) -> str | None:
-        """What to tell a user where prompts do not fit the window; None if all do."""
+        """Return a sentence for people about prompts that do not fit the window; None if all do."""
         if not self.too_long or self._window is None:
             return None
         return (
             f"{self.too_long:,} of {self.usage.requests:,} prompts do not fit the window of {self.model}, "
             f"{self._window:,} tokens: the longest takes about {self.longest:,}. {advice(self._window)}"
         )
+
+    def _cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
+        return self._prices.cost(self.model, prompt_tokens, completion_tokens, batch=self._batch)
 
     def _completion_tokens(self, max_tokens: int | None) -> int:
         reused = self.usage.answers_reused

@@ -1,4 +1,4 @@
-"""What a failed request means: for this request, for the pace, for the whole endpoint."""
+"""Classify failed requests: what a failure means for the request, for the rate, for the whole endpoint."""
 
 from __future__ import annotations
 
@@ -34,7 +34,15 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A request that brought no answer. `text` is what the endpoint said, free of the API key."""
+    """Why a request brought no answer.
+
+    Attributes:
+        kind: what to do after it.
+        reason: a snake_case word, as `rate_limited`.
+        text: what the endpoint said, without the API key.
+        status: HTTP status; None if there was none.
+        retry_after: seconds that the endpoint asks to wait; None if it does not.
+    """
 
     kind: Kind
     reason: str
@@ -44,13 +52,15 @@ class Fault:
 
     @property
     def may_be_of_the_answer(self) -> bool:
-        """Whether it may speak of what a model wrote, so that another attempt is worth its price:
-        some servers judge an answer themselves and send a status in its place."""
+        """True if the endpoint may have refused what the model wrote, so that another attempt is worth its price.
+
+        Some servers judge an answer themselves and send a status in its place.
+        """
         return self.reason == "refused_by_endpoint" and self.status in (400, 422, 424)
 
     @property
     def overload(self) -> bool:
-        """Whether fewer requests at once could have helped."""
+        """True if fewer requests at once might have helped."""
         return self.kind in (Kind.THROTTLED, Kind.UNREACHABLE) or self.reason == "timeout"
 
     def __str__(self) -> str:
@@ -86,7 +96,12 @@ _FILTERED = re.compile(r"content[_ ](filter|policy)|moderation|flagged|safety sy
 
 
 def fault_of(error: Exception, redact: Callable[[str], str]) -> Fault:
-    """Classify an exception of the openai client (or of reading its response)."""
+    """Classify an exception of the openai client, or of reading its response.
+
+    Args:
+        error: the exception.
+        redact: takes the API key out of a text.
+    """
     import openai
 
     if isinstance(error, openai.APIStatusError):
@@ -117,7 +132,19 @@ def fault_of(error: Exception, redact: Callable[[str], str]) -> Fault:
 
 
 def status_fault(status: int, text: str, retry_after: float | None = None) -> Fault:
-    """Classify an HTTP error by its status and what the endpoint said."""
+    """Classify an HTTP error.
+
+    Args:
+        status: of the response.
+        text: what the endpoint said, without the API key.
+        retry_after: seconds that it asks to wait.
+
+    Example:
+        >>> status_fault(429, "Rate limit reached").kind.name
+        'THROTTLED'
+        >>> status_fault(429, "You exceeded your current quota").reason
+        'quota'
+    """
 
     def fault(kind: Kind, reason: str) -> Fault:
         return Fault(kind, reason, text, status, retry_after)
@@ -150,7 +177,7 @@ def _is_quota(text: str, retry_after: float | None) -> bool:
 
 
 def _asked_wait(headers: Mapping[str, str], body: object) -> float | None:
-    """Seconds that an error asks to wait, in its headers or its body."""
+    """Return the seconds that an error asks to wait, in its headers or its body; None if it does not."""
     milliseconds = headers.get("retry-after-ms")
     with contextlib.suppress(TypeError, ValueError):
         if math.isfinite(wait := float(milliseconds or "") / 1000):
@@ -169,7 +196,7 @@ _PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
 
 
 def _wait_in(body: object) -> float | None:
-    """Seconds that the body of an error asks to wait: Google's retryDelay, Groq's sentence."""
+    """Return the seconds that an error's body asks to wait, as Google's retryDelay or Groq's sentence does."""
     if isinstance(body, str):
         match = _TRY_AGAIN.search(body)
         if match is None:
@@ -190,7 +217,7 @@ def _wait_in(body: object) -> float | None:
 
 
 def _moved(error: openai.APIStatusError, redact: Callable[[str], str]) -> Fault:
-    """A redirect to another host, which gets neither key nor prompt."""
+    """Return the fault of a redirect to another host, which gets neither key nor prompt."""
     target = shown(urljoin(str(error.request.url), error.response.headers.get("location", "")))
     text = redact(f"it redirects to {target.removesuffix('/chat/completions')}")
     return Fault(Kind.FATAL, "moved", text, error.status_code)
@@ -202,9 +229,9 @@ def response_fault(status: int, body: Any, redact: Callable[[str], str]) -> Faul
 
 
 def body_fault(body: Any, redact: Callable[[str], str]) -> Fault:
-    """Classify a response of status 200 that isn't a chat completion, or says that it is an error.
+    """Classify a response of status 200 that is no chat completion, or holds an error.
 
-    Some proxies send the status of the endpoint behind them as `code` of the error in the body.
+    Some proxies send the status of the endpoint behind them as the `code` of the error in the body.
     """
     error = wire.error_in(body)
     if error is None:
@@ -219,7 +246,7 @@ def body_fault(body: Any, redact: Callable[[str], str]) -> Fault:
 
 
 def _said(body: object, redact: Callable[[str], str]) -> str:
-    """Message, code and parameter of an error body, as one short text."""
+    """Return message, code and parameter of an error body as one short text."""
     marks: list[str] = []
     if isinstance(body, list) and body:
         body = body[0]

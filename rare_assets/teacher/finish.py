@@ -1,4 +1,4 @@
-"""Why a model stopped writing: the one place that says which of an endpoint's words mean a whole answer."""
+"""Tell whole answers from cut ones, by the word that an endpoint gives for why the model stopped."""
 
 from __future__ import annotations
 
@@ -29,15 +29,18 @@ _WITHHELD = re.compile(
 
 
 def is_whole(finish_reason: str) -> bool:
-    """Whether an answer with this reason came to its own end, however the endpoint writes it
-    (`stop`, `STOP`, `FinishReason.STOP`, `eosFound`)."""
+    """Return whether an answer with this finish reason came to its own end, however it is written.
+
+    Example:
+        >>> [is_whole(word) for word in ("stop", "FinishReason.STOP", "eosFound", "length")]
+        [True, True, True, False]
+    """
     words = re.sub(r"[^a-z]+", "_", _HUMP.sub("_", finish_reason.strip()).lower()).strip("_")
     return words in WHOLE or _PREFIX.sub("", words) in WHOLE
 
 
 def unfinished(answer: Answer) -> Unusable | None:
-    """What is wrong with an answer that did not come to its own end: `content_filter` or `cut`,
-    with the endpoint's word; None for a whole one."""
+    """Return why an answer did not come to its own end, `content_filter` or `cut`; None for a whole one."""
     word = answer.finish_reason
     if is_whole(word):
         return None

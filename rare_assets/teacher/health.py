@@ -1,9 +1,9 @@
-"""What failed requests say: of the request itself, or of the endpoint that has to answer all of them.
+"""Tell from failed requests whether one request is at fault, or the endpoint.
 
-Decided by what happens to other requests, not by the words of a message. A refusal is the request's own
-as long as others are answered; where many different ones are refused in a row, one short and harmless
-request tells whether the endpoint refuses whatever it is sent. An outage is waited for by time; a
-request that fails while others are answered is given up after some tries.
+What happens to other requests decides, not the words of a message. A refusal is due to the request itself
+as long as others are answered. Where many different requests are refused in a row, a short and harmless one
+tells whether the endpoint refuses all of them. An outage is waited for by time; a request that fails while
+others are answered is given up after some tries.
 """
 
 from __future__ import annotations
@@ -33,13 +33,19 @@ TIMEOUT_TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long faults of the transport are put up with, in seconds and tries.
+    """How long failing requests are repeated, in seconds and tries.
 
-    `dead_after`: without any answer, all requests failing, timing out or without a connection,
-    until the endpoint counts as dead. `stalled_after`: of nothing but throttling, until it does.
-    `tries`: requests for one answer before its ask is given up while others are answered. `backoff`
-    and `backoff_cap`: base and longest wait of the back-off. `silent_after`: without any answer,
-    until that is said.
+    Attributes:
+        dead_after: seconds in which every request fails until the endpoint counts as dead.
+        stalled_after: seconds in which every request is throttled until it does.
+        tries: requests for one answer until its ask is given up, while others are answered.
+        backoff: seconds, the base of the exponential back-off; see `pacing.full_jitter`.
+        backoff_cap: seconds, its longest wait.
+        silent_after: seconds without an answer until people are told what is waited for.
+
+    Example:
+        >>> Patience(dead_after=30.0).tries
+        6
     """
 
     dead_after: float = 120.0
@@ -54,8 +60,13 @@ class Patience:
 class Tries:
     """The faults that one attempt at an ask has met so far; times are of `time.monotonic`.
 
-    `outages` are those that had ended when `failed` began to count; `tested` is set once a short
-    request was answered while this one failed.
+    Attributes:
+        failed: failures since the last outage.
+        since: time of the first of them.
+        outages: outages of the endpoint that had ended when `failed` began to count.
+        tested: a short request was answered while this one failed.
+        throttled: times that it was throttled.
+        throttled_since: time of the first of them.
     """
 
     failed: int = 0
@@ -67,14 +78,21 @@ class Tries:
 
 
 class Health:
-    """Judges the faults of one endpoint.
+    """Judge the faults of one endpoint.
 
     Args:
-        name: the endpoint, for people.
+        name: of the endpoint, for people.
+        patience: how long faults are put up with.
+        request_timeout: seconds until a request counts as lost; only named in messages.
         halt: called with one message for people when no request can be sent any more.
-        short_request: sends a short request with the options of an ask; None if none may be sent.
-        in_flight: how many requests are in flight.
-        tried: says which other ways to word a request were tried in vain; "" for none.
+        short_request: sends a short request with the options of an ask; returns None if none may be sent.
+        in_flight: returns the number of requests in flight.
+        tried: returns the ways to word a request that were tried in vain; "" for none.
+
+    Attributes:
+        moved_at: when an ask last came to anything, a refusal of its own included (`time.monotonic`).
+        answered_at: when a request was last answered; None before the first answer.
+        last_fault: since the last answer.
     """
 
     def __init__(
@@ -89,7 +107,6 @@ class Health:
         tried: Callable[[], str] = str,
     ) -> None:
         self.patience = patience
-        # When an ask last came to anything, a refusal of its own included.
         self.moved_at = time.monotonic()
         self.answered_at: float | None = None
         self.last_fault: Fault | None = None
@@ -116,12 +133,14 @@ class Health:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether the endpoint may refuse everything: nothing is sent beside what is in flight."""
+        """True if the endpoint may refuse everything, so that nothing is sent beside what is in flight."""
         return self._doubt is not None
 
     def answered(self, *, short: bool = False) -> None:
-        """A request was answered, so that whatever was wrong with the endpoint is over; a short one
-        says nothing of those that failed meanwhile."""
+        """Note that a request was answered: whatever was wrong with the endpoint is over.
+
+        An answer to a short request tells nothing of the asks that failed meanwhile.
+        """
         self.answered_at = self.moved_at = time.monotonic()
         if self._doubt is not None:
             # Refused beside answers: from now on it takes more of the same to be in doubt.
@@ -134,16 +153,16 @@ class Health:
         self.reached()
 
     def reached(self) -> None:
-        """The endpoint did what it was asked, be it no answer."""
+        """Note that the endpoint did what a call asked, which need not be an answer."""
         self._down_since = self._throttled_since = self.last_fault = None
         self._timeouts = 0
         self._failing.clear()
 
     def went_on(self) -> None:
-        """Something was done that needed no request."""
+        """Note progress that needed no request."""
         self.moved_at = time.monotonic()
 
-    async def after(
+    async def retry_delay(
         self,
         fault: Fault,
         tries: Tries,
@@ -152,12 +171,17 @@ class Health:
         sent_at: float = float("inf"),
         queued: Iterable[Ask] = (),
     ) -> float | str:
-        """Seconds until the request is sent again, or the reason why it never is.
+        """Return the seconds until a failed request is sent again, or the reason why it is given up.
+
+        Calls `halt` if the endpoint itself turns out to be at fault.
 
         Args:
+            fault: what the request met.
+            tries: the faults that the same attempt has met; counted here.
             ask: what was asked; None for a call that is no chat completion.
-            sent_at: when the request was sent.
-            queued: asks that wait to be sent: a much shorter one will tell what a refusal means.
+            sent_at: when the request was sent (`time.monotonic`).
+            queued: asks that wait to be sent; if one of them is much shorter, it will tell what a refusal
+                means.
         """
         now = time.monotonic()
         match fault.kind:
@@ -201,7 +225,7 @@ class Health:
         return fault.reason
 
     async def judge_refusals(self, fault: Fault, number: int, ask: Ask) -> None:
-        """Find out what so many refusals at once, and no answer, say of the endpoint."""
+        """Find out whether the endpoint refuses everything, after `number` refusals at once and no answer."""
         if number >= REFUSED_IN_A_ROW or fault.status in DOUBTFUL:
             self._refused, self._doubt = number, fault
             await self._refuses_all(ask)
@@ -283,8 +307,12 @@ class Health:
         )
 
     async def answers_a_short_one(self, ask: Ask, *, since: float = 0.0) -> bool:
-        """Whether the endpoint answered a short request after `since`, at this moment if that was
-        not tried just before."""
+        """Return whether the endpoint answers a short request; sends one, unless one was sent just before.
+
+        Args:
+            ask: its options are those of the request.
+            since: only an answer after this time of `time.monotonic` counts.
+        """
         async with self._tested:
             now = time.monotonic()
             if self._tested_at is None or now - self._tested_at >= self.patience.dead_after / 4:
@@ -326,7 +354,7 @@ class Health:
 
 
 def remedy(fault: Fault) -> str:
-    """What to do about an endpoint that refuses everything."""
+    """Return what to do about an endpoint that refuses everything."""
     if fault.reason == "moved":
         return "Set OPENAI_BASE_URL to that address, if it is the one that you mean: your key is not sent there by itself."
     if fault.reason == "quota":

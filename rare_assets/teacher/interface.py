@@ -1,8 +1,8 @@
-"""What a teacher is asked and what it gives back, whichever model answers.
+"""What a teacher is asked and what it returns, whichever model answers.
 
-An `Ask` is one question to the model; `Teacher.ask_all` answers many of them, tries again where an
-answer can't be used, and yields one `Outcome` per ask in the order of completion. Every answer that
-was paid for is in durable storage before it counts.
+An `Ask` is one question to the model. `Teacher.ask_all` answers many of them, asks again where an answer
+can't be used, and yields one `Outcome` for each ask as it is done. Every answer that was paid for is on
+durable storage before it counts.
 """
 
 from __future__ import annotations
@@ -25,8 +25,20 @@ ENDPOINT_FAULTS = ("endpoint_error", "rate_limited")
 class Ask:
     """One question to the teacher.
 
-    Everything but `key` is content: asks of equal content share their stored answers, whatever
-    their key. `sample` tells apart several answers wanted to the same messages.
+    Asks that are equal in all but `key` and `may_take` share their stored answers.
+
+    Attributes:
+        key: names the ask for the caller; not sent.
+        messages: of the chat, each with `role` and `content`.
+        schema: model that the answer's JSON must fit; None for free text.
+        sample: number of the answer, where several answers to the same messages are wanted.
+        temperature, seed: of the sampling; None leaves them to the endpoint.
+        max_tokens: most tokens of an answer; None leaves it to the endpoint.
+        may_take: answers that it may take until one agrees; only an estimate counts with it.
+
+    Example:
+        >>> Ask("salt", ({"role": "user", "content": "Why does salt melt ice?"},), max_tokens=200).sample
+        0
     """
 
     key: str
@@ -43,10 +55,19 @@ class Ask:
 class Answer:
     """One answer of the teacher, as it came.
 
-    `thinking` is a chain that the endpoint sent apart; a chain inside `content` stays there
-    (`teacher.reading.part` parts them). `attempt` counts from 0. `reused` means it came from storage,
-    `estimated` that the endpoint did not say, or not credibly, how many tokens it took, `cut_prompt`
-    that it read so few tokens that it can't have seen the whole prompt.
+    Attributes:
+        content: what the model wrote; a chain of thought inside of it stays there (`part` takes it out).
+        thinking: chain of thought that the endpoint sent apart; None without.
+        finish_reason: the endpoint's word for why the model stopped; see `is_whole`.
+        refusal: what the model said in refusing; None if it did not.
+        model: the model's name, as the endpoint gives it.
+        prompt_tokens, completion_tokens: as the endpoint counts them.
+        attempt: number of the attempt, from 0.
+        latency_s: seconds from the request to the answer.
+        reused: it came from storage.
+        estimated: the endpoint gave no credible number of tokens, so they are estimated.
+        cut_prompt: the endpoint read so few tokens that it can't have seen the whole prompt.
+        unstored: it is not worth keeping, since the endpoint has not answered anything with text yet.
     """
 
     content: str
@@ -65,23 +86,25 @@ class Answer:
 
     @property
     def blank(self) -> bool:
-        """Whether nothing was answered: no text, no chain, no refusal."""
+        """True if the answer has no text, no chain of thought and no refusal."""
         return not (self.content.strip() or (self.thinking or "").strip() or self.refusal)
 
     @property
     def raw(self) -> str:
-        """The whole answer as one text, a chain sent apart in think tags before the content."""
+        """The whole answer as one text: a chain that was sent apart stands in think tags before the content."""
         if self.thinking:
             return f"<think>\n{self.thinking}\n</think>\n{self.content}"
         return self.content
 
 
 class Unusable(Exception):
-    """Raised by a `Use` for an answer that can't be used: another attempt is worth its price.
+    """An answer can't be used, and another attempt is worth its price; a `Use` raises it.
 
-    `reason` is one of a few fixed snake_case words, `detail` says more for a person, `advice` is a
-    sentence that the next attempt tells the teacher. Without it the same is asked again, as where
-    answers are sampled.
+    Args:
+        reason: one of a few fixed snake_case words.
+        detail: says more for people.
+        advice: a sentence that the next attempt tells the teacher. None: the same is asked again, as where
+            answers are sampled.
     """
 
     def __init__(self, reason: str, detail: str = "", advice: str | None = None) -> None:
@@ -91,24 +114,30 @@ class Unusable(Exception):
         self.advice = advice
 
 
-# Turns an answer into a value, at once or after asking elsewhere (another model's judgement, say).
+# Turns an answer into a value, at once or after asking another model to judge it, say.
 Use: TypeAlias = Callable[[Ask, Answer], T | Awaitable[T]]
 
 
 class TeacherStopped(Exception):
-    """The teacher can't or may not go on: endpoint dead or misconfigured, or a limit reached.
+    """The teacher can't go on: the endpoint is dead or misconfigured, or a limit is reached.
 
-    The message says what is wrong and what to do. Everything answered so far is kept, the next
-    run goes on from there.
+    The message says what is wrong and what to do. All answers so far are kept, and the next run goes on
+    from there.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[T]):
-    """What came of one ask: `value` if an attempt was usable, else `reason` and `detail`.
+    """What came of one ask.
 
-    Token counts are of all attempts together; `answer` is the last one received (None if the
-    endpoint refused every request for this ask).
+    Attributes:
+        ask: what was asked.
+        value: what `use` made of the answer; None if no answer could be used.
+        answer: the last one received; None if the endpoint refused every request for this ask.
+        attempts: number of attempts, stored ones included.
+        prompt_tokens, completion_tokens: of all attempts together.
+        reason: why there is no value, in a snake_case word; None if there is one.
+        detail: says more for people.
     """
 
     ask: Ask
@@ -123,13 +152,23 @@ class Outcome(Generic[T]):
 
 @dataclass(slots=True)
 class Usage:
-    """Running totals of a teacher: what was asked, reused, retried, and what it cost.
+    """Running totals of a teacher: what was asked, reused and retried, and what it cost.
 
-    `cost_usd` and `reused_cost_usd` are None while the model's price is unknown. `estimated` are
-    new answers whose tokens the endpoint did not say, of all that were `answered`; `cut_prompts` are
-    answers, stored ones too, to prompts that the endpoint did not read whole. `latencies_s` has one entry a new answer (a
-    bounded sample of them in very long runs). `answers_unreadable` are those found lost in damaged
-    files of stored answers.
+    Attributes:
+        requests: requests sent, whatever came of them.
+        answered: new answers.
+        answers_reused: answers that came from storage.
+        retries: new answers after an unusable one.
+        rate_limited: requests that the endpoint throttled.
+        estimated: new answers whose tokens are estimated, since the endpoint did not count them.
+        cut_prompts: answers, stored ones too, to prompts that the endpoint did not read whole.
+        prompt_tokens, completion_tokens: of new answers.
+        reused_prompt_tokens, reused_completion_tokens: of answers from storage.
+        cost_usd: of new answers, in US dollars; None if the model's price is unknown.
+        reused_cost_usd: what the answers from storage have cost; None likewise.
+        latencies_s: seconds of each new answer; a sample of 10,000 in longer runs.
+        seconds: in which the teacher was asked.
+        answers_unreadable: answers found lost in damaged files of the store.
     """
 
     requests: int = 0
@@ -150,7 +189,10 @@ class Usage:
     answers_unreadable: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        """Both together, side by side on one storage: of `seconds` and `answers_unreadable` the larger."""
+        """Return the sum for two teachers that ran at the same time on one storage.
+
+        Of `seconds` and `answers_unreadable` it is the larger one.
+        """
         sums = {
             each.name: _sum(getattr(self, each.name), getattr(other, each.name))
             for each in fields(self)
@@ -166,7 +208,7 @@ def _sum(one: Any, other: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A moment of a running `ask_all`, given at most every few seconds."""
+    """How far an `ask_all` is: asks done, requests in flight, totals so far."""
 
     done: int
     in_flight: int
@@ -182,7 +224,7 @@ class Teacher(Protocol):
 
     @property
     def usage(self) -> Usage:
-        """Totals since this teacher was opened."""
+        """Totals since this teacher was made."""
 
     def ask_all(
         self,
@@ -194,12 +236,14 @@ class Teacher(Protocol):
     ) -> AsyncIterator[Outcome[T]]:
         """Answer every ask; yield an Outcome as each is done, in any order.
 
-        `asks` is read lazily, so memory is bounded by the number in flight. `use` turns an answer
-        into a value or raises `Unusable`, which asks again (attempts run alongside the others) up
-        to `max_attempts` answers; after the last, the Outcome carries its reason. A `use` that gives
-        an awaitable may ask this very teacher; the other asks go on meanwhile. TeacherStopped
-        raised by it stops them all.
+        Args:
+            asks: read lazily, so that memory is bounded by the number in flight.
+            use: turns an answer into a value, or raises `Unusable`, so that it is asked again. It may return
+                an awaitable, which may ask this very teacher; the other asks go on meanwhile. If it
+                raises TeacherStopped, all asks stop.
+            max_attempts: answers to one ask; if the last one is unusable, the Outcome has its reason.
+            progress: called every few seconds.
 
         Raises:
-            TeacherStopped: see there; raised once what is in flight has been stored.
+            TeacherStopped: the teacher can't go on; raised once what is in flight is stored.
         """

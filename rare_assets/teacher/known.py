@@ -1,4 +1,4 @@
-"""What was learnt of an endpoint, kept beside the answers so that the next run starts there."""
+"""Keep what was learnt of an endpoint beside the answers, so that the next run starts with it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORGET_S = 30 * 86400.0
 
 
 class Folder(Protocol):
-    """Where it is kept: small files, written whole."""
+    """A folder of small files, each written whole."""
 
     def write(self, name: str, content: bytes) -> Any: ...
 
@@ -27,9 +27,12 @@ class Folder(Protocol):
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of one model at one endpoint; None where nothing is.
+    """What is known of one model at one endpoint.
 
-    `window` are the tokens that prompt and answer may have together.
+    Attributes:
+        manner: how requests are worded; None if that is not known.
+        window: tokens that prompt and answer may have together; None if that is not known, 0 if the
+            endpoint does not tell.
     """
 
     manner: Manner | None = None
@@ -38,7 +41,13 @@ class Known:
 
 @dataclass
 class Memory:
-    """Known facts in a folder, a file a model and endpoint; without a folder nothing is kept."""
+    """Keep what is known in a folder, in one file for each model and endpoint.
+
+    Args:
+        folder: where the file lies; None keeps nothing.
+        model: the model's name.
+        endpoint: the endpoint's name, as `endpoint_name` returns it.
+    """
 
     folder: Folder | None
     model: str
@@ -51,7 +60,7 @@ class Memory:
         return f"endpoint-{digest[:16]}.json"
 
     def load(self) -> Known:
-        """Read what is kept. What can't be read, or is old, is not known."""
+        """Read and return what is kept; a file that can't be read, or is older than 30 days, tells nothing."""
         if self.folder is None:
             return self.known
         try:
@@ -65,7 +74,7 @@ class Memory:
         return self.known
 
     def save(self, known: Known) -> None:
-        """Keep what was learnt; a failure costs a few short requests of the next run."""
+        """Keep what was learnt. A failure is logged; the next run then sends a few short requests more."""
         if known == self.known:
             return
         self.known = known

@@ -1,6 +1,6 @@
-"""What steps that work side by side count together: what has been spent, and when a rate is free again.
+"""Count together what steps at work at the same time spend, and when a rate is free again.
 
-On one machine a SQLite file does, between hosts a Postgres database: the statements are the same.
+On one machine the counts lie in a SQLite file, between hosts in a Postgres database, by the same statements.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DATABASE_NOW = "extract(epoch from clock_timestamp())::double precision"
 
 
 class Spent(NamedTuple):
-    """Requests sent, dollars that answers have cost, and dollars expected for what is in flight."""
+    """Requests sent, US dollars that answers have cost, and US dollars reserved for what is in flight."""
 
     requests: int
     cost_usd: float
@@ -40,14 +40,23 @@ class Spent(NamedTuple):
 
 
 class Ledger:
-    """Counts requests and dollars, in memory or in a database that several processes share.
+    """Count requests and US dollars, in memory or in a database that several processes share.
 
     Args:
-        place: a SQLite file on a disk of this machine, made at the first entry, or what connects to
-            a Postgres database for processes of several hosts. None: in memory.
-        scope: what is spent together, as the id of a run or of a backfill. Rates have names of
-            their own, since an endpoint's hold for whatever asks it.
-        stage: what is asked for; answers that can and can't be used are counted for each.
+        place: a SQLite file on a disk of this machine, made at the first entry; or a function that connects
+            to a Postgres database, for processes of several hosts. None: in memory.
+        scope: what is spent together, as the id of a run or of a backfill. Rates do not belong to a scope:
+            an endpoint's rate holds for all that ask it.
+        stage: what is asked for; usable and unusable answers are counted for each stage.
+
+    Example:
+        >>> ledger = Ledger()
+        >>> ledger.reserve(0.5, max_requests=1, max_cost_usd=None)
+        True
+        >>> ledger.reserve(0.5, max_requests=1, max_cost_usd=None)
+        False
+        >>> ledger.spent()
+        Spent(requests=1, cost_usd=0.0, reserved_usd=0.5)
     """
 
     def __init__(
@@ -65,15 +74,30 @@ class Ledger:
 
     @property
     def shared(self) -> bool:
-        """Whether other processes may count in it."""
+        """True if other processes may count in it."""
         return self._place is not None
 
     def spent(self) -> Spent:
-        """The sums so far."""
-        return self.add()
+        """Return the sums of the scope so far."""
+        row = self._execute(
+            "SELECT requests, cost_usd, reserved_usd FROM {spent} WHERE scope = :scope"
+        )
+        return (
+            Spent(0, 0.0, 0.0) if row is None else Spent(int(row[0]), float(row[1]), float(row[2]))
+        )
+
+    def forget_reserved(self, silent_s: float) -> None:
+        """Give back all reservations if nothing was entered for `silent_s` seconds: their makers are gone.
+
+        A process with requests in flight for longer calls `add()` without amounts now and then.
+        """
+        self._execute(
+            "UPDATE {spent} SET reserved_usd = 0.0 WHERE scope = :scope AND at < {now} - :silent",
+            silent=silent_s,
+        )
 
     def add(self, *, requests: int = 0, cost_usd: float = 0.0, reserved_usd: float = 0.0) -> Spent:
-        """Enter amounts (a reservation is given back by a negative one); the sums with them."""
+        """Enter amounts, and return the sums with them; a negative reservation gives one back."""
         row = self._execute(
             _ADD + " RETURNING requests, cost_usd, reserved_usd",
             requests=requests,
@@ -85,10 +109,15 @@ class Ledger:
     def reserve(
         self, expected_usd: float, *, max_requests: int | None, max_cost_usd: float | None
     ) -> bool:
-        """Enter one request and what it is expected to cost, if both limits leave room for it.
+        """Enter one request and its expected cost if both limits leave room; return whether they did.
 
-        A request that is expected to go over the limit on cost is let through alone, while nothing
-        else is reserved: it may cost less.
+        A request that is expected to exceed the limit on cost is let through while nothing else is
+        reserved, since it may cost less.
+
+        Args:
+            expected_usd: expected cost in US dollars.
+            max_requests: limit on requests; None for none.
+            max_cost_usd: limit on cost in US dollars; None for none.
         """
         room = []
         if max_requests is not None:
@@ -111,16 +140,19 @@ class Ledger:
         return row is not None
 
     def judged(self, *, usable: int = 0, unusable: int = 0) -> tuple[int, int]:
-        """Count answers that could be used and that could not; the sums of the stage with them."""
+        """Count usable and unusable answers, and return the sums of the stage with them."""
         row = self._execute(_JUDGE, stage=self._stage, usable=usable, unusable=unusable)
         return int(row[0]), int(row[1])
 
     def delay(self, rate: str, *, now: float) -> float:
-        """Seconds until what is limited by a rate may be used again, at most `LONGEST_WAIT_S`; not
-        above 0.0 if it may be now.
+        """Return the seconds until a rate is free again; 0.0 or less if it is free now.
 
         Args:
-            now: what the caller's clock says; a database between hosts goes by its own.
+            rate: its name.
+            now: Unix time of the caller's clock; a database between hosts goes by its own.
+
+        Returns:
+            At most `LONGEST_WAIT_S`.
         """
         row = self._execute(
             f"SELECT {_FREE_AT} - {{now}} FROM {{rates}} WHERE rate = :rate", now=now, rate=rate
@@ -128,8 +160,14 @@ class Ledger:
         return float(row[0]) if row is not None else 0.0
 
     def postpone(self, rate: str, seconds: float, *, now: float, restart: bool = False) -> None:
-        """Move the end of a rate's wait by so many seconds; with `restart`, counted from now if that
-        is later."""
+        """Make a rate free so many seconds later.
+
+        Args:
+            rate: its name.
+            seconds: to wait longer; negative to wait less.
+            now: Unix time of the caller's clock; a database between hosts goes by its own.
+            restart: count the seconds from now if the rate is free already.
+        """
         since, start = _FREE_AT, "0.0"
         if restart:
             since, start = f"{{greatest}}({_FREE_AT}, {{now}})", "{now}"
@@ -142,7 +180,7 @@ class Ledger:
         )
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the connection to the database."""
         self.__dict__.pop("_connection", None)
         self._opened.close()
 
@@ -150,7 +188,7 @@ class Ledger:
 
     @cached_property
     def _words(self) -> dict[str, str]:
-        """What differs between the two databases. In one with tables of others, ours say whose they are."""
+        """The words that differ between the two databases; in Postgres our tables bear our name."""
         if self._between_hosts:
             tables = {name: f"rare_assets_{name}" for name in _TABLES}
             return {"least": "least", "greatest": "greatest", "now": _DATABASE_NOW, **tables}
@@ -158,7 +196,7 @@ class Ledger:
         return {"least": "min", "greatest": "max", "now": ":now", **tables}
 
     def _execute(self, statement: str, *, now: float | None = None, **values: Any) -> Any:
-        """The first row of a statement's result; None if it has none."""
+        """Return the first row of a statement's result; None if it has none."""
         from sqlalchemy import text
         from sqlalchemy.exc import DBAPIError
 
@@ -209,7 +247,7 @@ class Ledger:
 
 
 def _sqlite(path: Path | None) -> AbstractContextManager[Connection]:
-    """A connection to a SQLite file, or to nothing but memory."""
+    """Return a connection to a SQLite file, or to nothing but memory."""
     from sqlalchemy import URL, create_engine, text
     from sqlalchemy.pool import NullPool
 
@@ -237,7 +275,8 @@ _TABLES = {
 _ADD = (
     "INSERT INTO {spent} VALUES (:scope, :requests, :cost, :reserved, {now}) "
     "ON CONFLICT (scope) DO UPDATE SET requests = {spent}.requests + :requests, "
-    "cost_usd = {spent}.cost_usd + :cost, reserved_usd = {spent}.reserved_usd + :reserved, at = {now}"
+    "cost_usd = {spent}.cost_usd + :cost, "
+    "reserved_usd = {greatest}(0.0, {spent}.reserved_usd + :reserved), at = {now}"
 )
 _JUDGE = (
     "INSERT INTO {judged} VALUES (:scope, :stage, :usable, :unusable, {now}) "

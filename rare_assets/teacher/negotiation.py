@@ -1,7 +1,7 @@
-"""What an endpoint takes, found out by trying, once for all requests that are refused meanwhile.
+"""Find out by trying which options an endpoint takes, once for all requests that are refused meanwhile.
 
-A refusal may be the request's own. So a short and harmless one goes out with the same options: where
-it is answered, nothing is changed. Else one with none of them, and then each option by itself.
+A refusal may be due to the request itself. So a short and harmless request goes out with the same options;
+if it is answered, nothing is changed. Else one goes out without any option, and then one with each option.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ _LOOKED_INTO_EVERY_S = 30.0
 
 
 class Negotiation:
-    """Finds the manner in which an endpoint takes requests.
+    """Find the manner in which an endpoint takes requests.
 
     Args:
-        send_short: see there.
+        dialect: words the requests; learns the manner that is found.
+        send_short: sends a short request with the options of an ask.
         remember: called with a manner that was learnt.
-        name: the endpoint, for people.
+        name: of the endpoint, for people.
     """
 
     def __init__(
@@ -61,14 +62,16 @@ class Negotiation:
 
     @property
     def busy(self) -> bool:
-        """Whether it is being found out: nothing is sent meanwhile."""
+        """True while it is being found out; nothing else is sent meanwhile."""
         return self._waiting > 0
 
     def concerns(self, fault: Fault, ask: Ask, version: int, failed: int) -> bool:
-        """Whether a fault may come from how the request is worded.
+        """Return whether a fault may come from how the request is worded.
 
         Args:
-            version: of the dialect that it was worded in.
+            fault: what the request met.
+            ask: what was asked.
+            version: of the dialect in which the request was worded.
             failed: faults that the same request has met before.
         """
         # Whatever its words: a max_tokens that exceeds the window reads like a prompt that does.
@@ -78,13 +81,18 @@ class Negotiation:
         return (refused or fails) and unproven
 
     def taken(self, ask: Ask, manner: Manner) -> None:
-        """A request was answered."""
+        """Note that the endpoint answered a request in this manner."""
         self._hopeless = False
         self._dialect.prove(ask, manner)
 
     async def settle(self, ask: Ask, fault: Fault, version: int) -> bool:
-        """Find out whether a fault came from the manner of version `version` of the dialect; True
-        if the ask is worth sending again, in another."""
+        """Find out whether a fault came from the manner; return True if the ask is to be sent again in another.
+
+        Args:
+            ask: what was asked.
+            fault: what the request met.
+            version: of the dialect in which the request was worded.
+        """
         self._waiting += 1
         try:
             async with self._lock:
@@ -127,7 +135,7 @@ class Negotiation:
         return True
 
     async def _comes_from_options(self, trial: _Trial, before: Manner) -> bool:
-        """Whether what looks like an outage meets requests with options, and no others."""
+        """Return whether what looks like an outage meets requests with options, and no others."""
         now = time.monotonic()
         if now - self._outage_looked_into < _LOOKED_INTO_EVERY_S:
             return False
@@ -136,7 +144,7 @@ class Negotiation:
         return await trial.fails_in_turn(floor, before)
 
     def _floor(self, trial: _Trial, before: Manner) -> tuple[Manner, list[str]]:
-        """The manner without any option, and the names of those left out."""
+        """Return the manner without any option, and the names of those left out."""
         mode = self._dialect.fixed_mode or MODES[-1]
         sent = [name for name in PARTS if name in before.parts_of(trial.ask)]
         if COMPLETION_TOKENS in before.parts_of(trial.ask):
@@ -144,7 +152,7 @@ class Negotiation:
         return Manner(mode, before.without | {*sent, COMPLETION_TOKENS}, before.stream), sent
 
     async def _find(self, trial: _Trial, before: Manner) -> Manner | None:
-        """The manner that leaves out as little as possible; None if none works."""
+        """Return the manner that leaves out as little as possible; None if none works."""
         floor, sent = self._floor(trial, before)
         if not await trial.must_tell(floor):
             floor = replace(floor, stream=not floor.stream)
@@ -165,7 +173,7 @@ class Negotiation:
         return found
 
     async def _with_part(self, trial: _Trial, found: Manner, name: str) -> Manner:
-        """The same manner with this part, if it is taken."""
+        """Return the same manner with this part, if it is taken."""
         wider = replace(found, without=found.without - {name})
         if name == "max_tokens" and not await trial.must_tell(wider):
             wider = replace(found, without=found.without - {COMPLETION_TOKENS})
@@ -190,8 +198,10 @@ class _Trial:
         self._outage_is_refusal = False
 
     async def fails_in_turn(self, floor: Manner, before: Manner) -> bool:
-        """Whether requests in one manner are answered and those in another look like an outage, in
-        turns; from then on an outage counts as a refusal."""
+        """Return whether requests in the manner `floor` are answered while those in `before` fail, in turns.
+
+        If so, an outage counts as a refusal from then on.
+        """
         for turn in range(_TURNS):
             if not isinstance(await self._send_short(self.ask, floor, turn % 2), Answer):
                 return False
@@ -201,14 +211,14 @@ class _Trial:
         return True
 
     async def must_tell(self, manner: Manner) -> bool:
-        """As `takes`. Raises _CanNotTell."""
+        """Return the same as `takes`; raise _CanNotTell instead of returning None."""
         taken = await self.takes(manner)
         if taken is None:
             raise _CanNotTell
         return taken
 
     async def takes(self, manner: Manner) -> bool | None:
-        """Whether the endpoint takes requests in a manner; None if that can't be told now."""
+        """Return whether the endpoint takes requests in a manner; None if that can't be told now."""
         result = await self._sent(manner, 0)
         if self._is_refusal(result) and (result.status, result.text) != self._refusal:
             # One request alone may be refused for itself.
@@ -238,7 +248,7 @@ class _Trial:
 
 
 def _is_outage(result: Answer | Fault | None) -> bool:
-    """Whether a fault mostly says that the server is away or has too much to do."""
+    """Return whether a fault mostly says that the server is away or has too much to do."""
     return (
         isinstance(result, Fault)
         and result.kind in (Kind.TRANSIENT, Kind.THROTTLED)

@@ -1,9 +1,9 @@
-"""Places in flight that all steps of a machine share, so that one with few requests left leaves its own
-to the others.
+"""Share the places in flight of a machine among all its steps, so that a step with few requests left leaves
+its own to the others.
 
-A place is a byte of a file that its process has locked: a process that is killed gives its places back.
-Such locks belong to a process, which therefore opens the file once, and none of several teachers in it
-may close it.
+A place is a byte of a file, locked by the process that has it: a process that is killed gives its places
+back. Such locks belong to the process and end when it closes the file. So it opens the file once, and keeps
+it open for all of its teachers.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ _opening = threading.Lock()
 
 
 class Places:
-    """The places in flight of one machine, for one teacher.
+    """Take places in flight of this machine, for one teacher.
 
     Args:
         path: the file, on a disk of this machine; made at the first use.
-        count: how many there are. Whoever gives a smaller number uses the first of them.
+        count: number of places, at least 1. A teacher with a smaller number uses the first ones.
+
+    Raises:
+        ValueError: `count` is below 1.
     """
 
     def __init__(self, path: Path, count: int) -> None:
@@ -37,13 +40,13 @@ class Places:
         self._kept: int | None = None
 
     def keep_one(self) -> bool:
-        """Have a place ready for `take`; False if all are taken."""
+        """Keep a place ready for `take`; returns False if all are taken."""
         if self._kept is None:
             self._kept = _file(self._path).take(self._count)
         return self._kept is not None
 
     def take(self) -> int | None:
-        """Return the place that is kept ready; None without one."""
+        """Take the place that is kept ready; returns None if there is none."""
         kept, self._kept = self._kept, None
         return kept
 
@@ -53,12 +56,12 @@ class Places:
             _file(self._path).free(place)
 
     def keep_none(self) -> None:
-        """Give back what is kept ready."""
+        """Give back the place that is kept ready."""
         self.free(self.take())
 
 
 class _File:
-    """A file of places, as this process has opened it."""
+    """The file of places, opened by this process."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,10 +76,11 @@ class _File:
 
     @property
     def of_this_process(self) -> bool:
-        """Whether it was opened by this process, and not by the one that it was forked from."""
+        """True if this process opened it, and not the one that it was forked from."""
         return self._process == os.getpid()
 
     def take(self, count: int) -> int | None:
+        """Lock one of the first `count` places; returns None if all are taken."""
         with self._lock:
             for offset in range(count):
                 place = (self._next + offset) % count
@@ -87,6 +91,7 @@ class _File:
             return None
 
     def free(self, place: int) -> None:
+        """Unlock a place of this process."""
         with self._lock:
             if place in self._taken:
                 self._taken.discard(place)

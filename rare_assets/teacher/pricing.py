@@ -1,4 +1,4 @@
-"""What answers cost: a small shipped table of list prices, and the user's own over it."""
+"""Price answers by a small shipped table of list prices and the user's own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DATE_SUFFIX = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 
 class PriceError(ValueError):
-    """A price file can't be used; the message names it and what is wrong in it."""
+    """A price file can't be used; the message names the file and what is wrong in it."""
 
 
 class Price(BaseModel):
@@ -29,7 +29,14 @@ class Price(BaseModel):
 
 
 class PriceTable(BaseModel):
-    """A price file. `as_of` is the day its prices were looked up."""
+    """A price file.
+
+    Attributes:
+        as_of: day on which the prices were looked up.
+        source: where they were found.
+        batch_factor: price in batches over the price online, above 0 and at most 1.
+        models: prices by model name.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,9 +47,19 @@ class PriceTable(BaseModel):
 
 
 class Prices:
-    """Prices by model name. An unknown model has no price, which isn't the same as free.
+    """Prices by model name. An unknown model has no price, which does not mean that it is free.
 
-    A dated name (`gpt-4o-mini-2024-07-18`) without a price of its own has that of its base name.
+    A dated name (`gpt-4o-mini-2024-07-18`) without a price of its own has the price of its base name.
+
+    Args:
+        models: prices by model name.
+        as_of: day on which they were looked up.
+        batch_factor: price in batches over the price online.
+
+    Example:
+        >>> price = Price(prompt_usd_per_million=0.2, completion_usd_per_million=0.8)
+        >>> Prices({"a-model": price}).cost("a-model-2024-07-18", 500_000, 1_000_000)
+        0.9
     """
 
     def __init__(
@@ -54,7 +71,7 @@ class Prices:
 
     @classmethod
     def load(cls, file: str | None = None) -> Prices:
-        """The shipped table, with the prices of `file` (a path or URL) over it.
+        """Return the shipped table, with the prices of `file` (a path or URL) over it.
 
         Raises:
             PriceError: the file can't be read or isn't a price file.
@@ -68,13 +85,19 @@ class Prices:
         )
 
     def price(self, model: str) -> Price | None:
-        """The model's price, or None if unknown."""
+        """Return the model's price; None if it is unknown."""
         return self._models.get(model) or self._models.get(_DATE_SUFFIX.sub("", model))
 
     def cost(
         self, model: str, prompt_tokens: float, completion_tokens: float, *, batch: bool = False
     ) -> float | None:
-        """US dollars for so many tokens, or None if the model's price is unknown."""
+        """Return what tokens cost, in US dollars; None if the model's price is unknown.
+
+        Args:
+            model: the model's name.
+            prompt_tokens, completion_tokens: how many.
+            batch: by the Batch API's price.
+        """
         price = self.price(model)
         if price is None:
             return None

@@ -1,8 +1,8 @@
-"""How an answer is read: out of a response, and its chain of thought apart from what it says.
+"""Read answers out of responses, and part their chain of thought from their text.
 
-The only module that knows where servers put things. `said_in` finds content, chain and refusal in
-the JSON of a response; `part` parts an answer, also one stored long ago, into chain and text. The
-online client, batches, `structured_value` and the operators read answers through these two.
+Only this module knows where servers put things. `said_in` finds content, chain and refusal in the JSON of a
+response; `part` parts an answer, also one stored long ago, into chain and text. The online client, batches,
+`structured_value` and the operators read answers through these two.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from rare_assets.text.latex import without_control_characters
 
 
 class Said(NamedTuple):
-    """What a response says, with the endpoint's word for why it ended (empty if it gives none)."""
+    """What a response says.
+
+    Attributes:
+        content: the answer, with a chain of thought if the model wrote it there.
+        thinking: chain of thought that was sent apart; None without.
+        refusal: None without.
+        finish_reason: the endpoint's word for why the answer ended; empty if it gives none.
+    """
 
     content: str
     thinking: str | None
@@ -50,10 +57,17 @@ _ENDED = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_re
 
 
 def said_in(response: Any) -> Said:
-    """What a response says, whichever server's form it has.
+    """Return what a response says, whichever server's form it has.
+
+    Args:
+        response: the response's JSON, of OpenAI's form, Anthropic's, Google's, Ollama's or others.
 
     Raises:
         ValueError: it holds no message.
+
+    Example:
+        >>> said_in({"content": [{"type": "text", "text": "It melts."}], "stop_reason": "end_turn"})
+        Said(content='It melts.', thinking=None, refusal=None, finish_reason='end_turn')
     """
     message, finish_reason = _message(response)
     pieces = _Pieces()
@@ -72,7 +86,7 @@ def said_in(response: Any) -> Said:
 
 
 def _message(response: Any, depth: int = 0) -> tuple[Any, str]:
-    """The message of a response, and why it ended."""
+    """Return a response's message, and why it ended."""
     if isinstance(response, Sequence) and not isinstance(response, str) and len(response) == 1:
         return _message(response[0], depth)
     if not isinstance(response, Mapping):
@@ -101,7 +115,7 @@ def _message(response: Any, depth: int = 0) -> tuple[Any, str]:
 
 
 def field_in(response: Any, *names: str) -> Any:
-    """What the first of these fields holds, of a response or of what it wraps."""
+    """Return the value of the first of these fields that a response, or what it wraps, has; else None."""
     for _ in range(3):
         if isinstance(response, list) and len(response) == 1:
             response = response[0]
@@ -210,7 +224,7 @@ def _gather_mapping(part: Mapping[str, Any], pieces: _Pieces, thought: bool) -> 
 
 
 def _arguments(call: Any) -> str:
-    """The arguments of a tool call as text: where structured output is made of calls, the answer."""
+    """Return the arguments of a tool call as text; they are the answer where output is structured by calls."""
     if not isinstance(call, Mapping):
         return ""
     inner = call.get("function") if isinstance(call.get("function"), Mapping) else call
@@ -227,8 +241,10 @@ def _arguments(call: Any) -> str:
 class Parts(NamedTuple):
     """An answer in its parts, free of control tokens and control characters.
 
-    `chain` is empty where the answer has none of its own; `unclosed` that it began one within its
-    content and never ended it: then `text` is empty.
+    Attributes:
+        chain: of thought; empty without.
+        text: the answer proper; empty if the chain is `unclosed`.
+        unclosed: the content begins a chain and never ends it.
     """
 
     chain: str
@@ -278,10 +294,10 @@ _BOX = re.compile(r"<\|begin_of_box\|>(.*?)<\|end_of_box\|>", re.S)
 
 
 def part(answer: Answer) -> Parts:
-    """Part an answer into its chain and its text.
+    """Part an answer into its chain of thought and its text.
 
-    A chain is what was sent apart, or what stands between marks at the head of the content. Marks
-    further down are text: documents have them, too.
+    The chain is what was sent apart, or what stands between marks (`<think>`, ...) at the head of the
+    content. Marks further down are text, since documents have them, too.
     """
     parted = part_text(answer.content)
     if answer.thinking is None or not answer.thinking.strip():
@@ -308,7 +324,12 @@ _ANSWER_NAMES = ("answer", "final_answer", "final", "response")
 
 
 def prose(parts: Parts) -> Parts:
-    """The parts of an answer that was to be prose and came as an object of chain and answer."""
+    """Return chain and text of an answer that was to be prose and came as a JSON object of both.
+
+    Example:
+        >>> prose(Parts("", '{"reasoning": "Salt lowers it.", "answer": "It melts."}'))
+        Parts(chain='Salt lowers it.', text='It melts.', unclosed=False)
+    """
     if parts.chain or not parts.text.startswith("{"):
         return parts
     try:
@@ -322,7 +343,12 @@ def prose(parts: Parts) -> Parts:
 
 
 def part_text(content: str) -> Parts:
-    """As `part`, for a content alone."""
+    """Part a content into its chain of thought and its text; see `part`.
+
+    Example:
+        >>> part_text("<think>Salt lowers it.</think>It melts.")
+        Parts(chain='Salt lowers it.', text='It melts.', unclosed=False)
+    """
     channels = _channels(content)
     if channels is not None:
         return channels
@@ -349,7 +375,7 @@ class _Opened(NamedTuple):
 
 
 def _openings(body: str) -> Iterator[tuple[_Opened, int]]:
-    """The mark that opens a chain, with where the chain starts: at the head, or after a short line."""
+    """Return the mark that opens a chain, with where the chain starts: at the head, or after a short line."""
     for opening, closing in _MARKS:
         match = opening.match(body)
         if match is None and not body.startswith(("{", "[", "`")):
@@ -364,7 +390,7 @@ def _openings(body: str) -> Iterator[tuple[_Opened, int]]:
 def _end(
     body: str, start: int, opening: re.Pattern[str], closing: re.Pattern[str]
 ) -> re.Match[str] | None:
-    """The mark that closes a chain: pairs that the chain itself quotes are part of it."""
+    """Return the mark that closes a chain: pairs that the chain itself quotes are part of it."""
     ends = [match for match in closing.finditer(body, start) if not _quoted(body, match)]
     openings = [match for match in opening.finditer(body, start) if not _quoted(body, match)]
     for number, end in enumerate(ends, start=1):
@@ -416,7 +442,7 @@ _BARE_HARMONY = re.compile(
 
 
 def _channels(content: str) -> Parts | None:
-    """The parts of an answer in channels; None for any other."""
+    """Return the parts of an answer in channels; None for any other."""
     bare = _BARE_HARMONY.match(content)
     if bare is not None:
         return Parts(_trimmed(bare["chain"]), _trimmed(bare["text"]))
@@ -435,7 +461,7 @@ def _channels(content: str) -> Parts | None:
 
 
 def _without_marks(chain: str) -> str:
-    """A chain that was sent apart without the marks that its server left at its ends."""
+    """Return a chain that was sent apart without the marks that its server left at its ends."""
     chain = chain.strip()
     for opening, _ in _MARKS:
         match = opening.match(chain)

@@ -1,4 +1,4 @@
-"""A streamed answer as one response: some servers stream though nobody asked, some do nothing else."""
+"""Join a streamed answer into one response: some servers stream unasked, some do nothing else."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ _WHOLE = frozenset(["role", "type", "id", "object", "model", "format", "signatur
 
 
 def is_stream(content: bytes) -> bool:
-    """Whether a body is a stream of server-sent events."""
+    """Return whether a body is a stream of server-sent events."""
     start = content.lstrip()[:6]
     return start.startswith((b"data:", b"event:", b":", b"id:", b"retry:"))
 
 
 def response_of_events(content: bytes) -> Any:
-    """The chat completion that a stream of server-sent events makes.
+    r"""Return the chat completion that a stream of server-sent events makes.
 
     Raises:
-        ValueError: it is none, or broke off.
+        ValueError: the stream holds no answer, or broke off.
+
+    Example:
+        >>> chunks = b'data: {"choices": [{"delta": {"content": "It "}}]}\n\n'
+        >>> chunks += b'data: {"choices": [{"delta": {"content": "melts."}}]}\n\ndata: [DONE]\n\n'
+        >>> response_of_events(chunks)["choices"][0]["message"]
+        {'content': 'It melts.'}
     """
     chunks: list[Any] = []
     done = False
@@ -33,7 +39,7 @@ def response_of_events(content: bytes) -> Any:
 
 
 def response_of_lines(content: bytes) -> Any:
-    """As `response_of_events`, for a stream of one JSON object a line."""
+    """Return the chat completion that a stream of one JSON object a line makes; see `response_of_events`."""
     lines = content.decode("utf-8", "replace").splitlines()
     return _joined([json.loads(line) for line in lines if line.strip()], done=False)
 

@@ -1,4 +1,4 @@
-"""Reading a structured answer out of whatever text a model wrapped it in."""
+"""Read a structured answer out of whatever text a model wrapped it in."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _STRING_OR_TRAILING_COMMA = re.compile(r'"(?:[^"\\]|\\.)*"|,(?=\s*[}\]])', re.DO
 
 
 def structured_value(answer: Answer, model: type[M]) -> M:
-    """The answer as a `model`.
+    """Return the answer as a `model`.
 
-    An object that a server sent as the chain, with nothing after it, counts as well.
+    A JSON object that a server sent as the chain of thought, with nothing after it, counts as well.
 
     Raises:
         Unusable: `refused`, `content_filter`, `empty` or `cut` for what the answer says about
@@ -51,15 +51,19 @@ def structured_value(answer: Answer, model: type[M]) -> M:
 
 
 def parse_structured(text: str, model: type[M]) -> M:
-    """The first JSON object in `text` that is a valid `model`.
+    """Return the first JSON object in `text` that is a valid `model`.
 
-    Tolerates a chain of thought before it, Markdown fences, text around it, an object wrapped in
-    another, raw line breaks in strings, commas before a closing bracket, and LaTeX whose backslashes
-    are not escaped.
+    Tolerates a chain of thought before it, Markdown fences, text around it, an object wrapped in another,
+    raw line breaks in strings, commas before a closing bracket, and LaTeX with single backslashes.
 
     Raises:
         Unusable: `not_json` if no object could be read, `schema_mismatch` if none fits `model`,
-            `degenerate` for one text again and again.
+            `degenerate` if the text only repeats itself.
+
+    Example:
+        >>> from pydantic import create_model
+        >>> parse_structured('Here it is: {"n": 3,}', create_model("Count", n=(int, ...))).n
+        3
     """
     return _first(part_text(text).text, model)
 
@@ -93,7 +97,7 @@ def _found(objects: Iterable[dict[str, Any]], text: str, model: type[M]) -> M:
 
 
 def _objects_in(text: str) -> Iterator[dict[str, Any]]:
-    """The objects in a text as it stands, then in the text with slips mended."""
+    """Return the objects in a text as it stands, then in the text with slips mended."""
     escaped = with_escaped_backslashes(text)
     repaired = _STRING_OR_TRAILING_COMMA.sub(lambda m: "" if m[0] == "," else m[0], escaped)
     for candidate in dict.fromkeys((text, escaped, repaired)):
@@ -101,7 +105,7 @@ def _objects_in(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _restored(value: Any) -> Any:
-    """The same with the LaTeX that JSON's escapes had eaten, and no control characters."""
+    """Return the same with the LaTeX that JSON's escapes had eaten, and no control characters."""
     if isinstance(value, str):
         return restored(value)
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""How many tokens a request and its answer took: as the endpoint says, where that can be true."""
+"""Count the tokens of a request and its answer: as the endpoint counts them if that can be true, else estimated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RUN = re.compile(r"(\W)\1+")
 
 
 class Tokens(NamedTuple):
-    """Token counts of one answer; `estimated` if the endpoint did not say both, or not credibly."""
+    """Token counts of one answer; `estimated` if the endpoint did not give both, or not credibly."""
 
     prompt: int
     completion: int
@@ -26,16 +26,17 @@ class Tokens(NamedTuple):
 
 
 def text_tokens(text: str) -> int:
-    """Tokens of a text by the rule of thumb of four bytes of UTF-8 each.
+    """Return the tokens of a text by a rule of thumb: four bytes of UTF-8 each.
 
-    >>> text_tokens("ice melts"), text_tokens("冰会融化")
-    (3, 3)
+    Example:
+        >>> text_tokens("ice melts"), text_tokens("冰会融化")
+        (3, 3)
     """
     return -(-_size(text) // 4)
 
 
 def estimated_prompt_tokens(ask: Ask) -> int:
-    """Prompt tokens of an ask by the rule of thumb of four bytes of UTF-8 a token."""
+    """Return the prompt tokens of an ask by the rule of thumb of `text_tokens`."""
     return sum(_size(message["content"]) for message in ask.messages) // 4 + 1
 
 
@@ -44,10 +45,19 @@ def _size(text: str) -> int:
 
 
 def tokens_of(usage: Any, text: str, ask: Ask | None) -> Tokens:
-    """Token counts out of a response's usage, in any server's words; what is missing, or can't be
-    true, is estimated from `text` (all that was answered) and `ask`.
+    """Return the token counts of a response, whichever server's names they have.
 
-    Reasoning tokens that a server leaves out of the completion count to it.
+    Reasoning tokens that a server leaves out of the completion are added to it.
+
+    Args:
+        usage: the part of the response that counts tokens; None without.
+        text: all that was answered; completion tokens that are missing or can't be true are estimated
+            from it.
+        ask: what was asked; prompt tokens that are missing or can't be true are estimated from it.
+
+    Example:
+        >>> tokens_of({"input_tokens": 7, "output_tokens": 2}, "It melts.", None)
+        Tokens(prompt=7, completion=2, estimated=False)
     """
     usage = usage if isinstance(usage, Mapping) else {}
     most_of_prompt = MOST_TOKENS
@@ -105,7 +115,7 @@ def _says(usage: Mapping[str, Any], names: tuple[str, ...]) -> bool:
 
 
 def count_of(value: Any, most: int) -> int | None:
-    """A number of tokens that can be true, or None."""
+    """Return a count of tokens as an integer; None if it is no number within 0 and `most`."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
@@ -114,10 +124,11 @@ def count_of(value: Any, most: int) -> int | None:
 
 
 def is_cut(said: int, prompt: str) -> bool:
-    """Whether so few tokens can't be all of a prompt: then the server left out a part of it.
+    """Return whether a server that counted `said` tokens can't have read the whole prompt.
 
-    >>> is_cut(2_048, "Salt melts ice. " * 2_500)
-    True
+    Example:
+        >>> is_cut(2_048, "Salt melts ice. " * 2_500)
+        True
     """
     tokens = text_tokens(prompt)
     if tokens < CUT_FROM or said >= _CUT_BELOW * tokens:

@@ -1,4 +1,4 @@
-"""How many tokens a model takes at once, as its endpoint says: in a refusal, or in its list of models."""
+"""Read how many tokens a model takes at once from a refusal, or from the endpoint's list of models."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ _LEAST, _MOST = 256, 100_000_000
 
 
 def window_in(text: str) -> int | None:
-    """The window that a refusal tells.
+    """Return the window that a refusal tells, in tokens; None if it tells none.
 
-    >>> window_in("This model's maximum context length is 8,192 tokens. However, you requested 10,000")
-    8192
+    Example:
+        >>> window_in("This model's maximum context length is 8,192 tokens. However, you requested 10,000")
+        8192
     """
     match = _SAID.search(text)
     if match is None:
@@ -35,7 +36,12 @@ def window_in(text: str) -> int | None:
 
 
 def window_of(models: Any, model: str) -> int | None:
-    """The window that an endpoint's list of models tells of one: vLLM's, llama.cpp's, OpenRouter's, ..."""
+    """Return the window of a model by its endpoint's list of models, in tokens; None if the list has none.
+
+    Example:
+        >>> window_of({"data": [{"id": "a-model", "max_model_len": 8192}]}, "a-model")
+        8192
+    """
     entries = models.get("data") if isinstance(models, Mapping) else models
     entries = [each for each in entries or [] if isinstance(each, Mapping)]
     named = [each for each in entries if model in (each.get("id"), each.get("name"))]
@@ -61,7 +67,7 @@ def _plausible(number: int | None) -> int | None:
 
 
 def advice(window: int) -> str:
-    """What to do where prompts do not fit a window."""
+    """Return a sentence about what to do where prompts do not fit a window of so many tokens."""
     return (
         f"Set max_context_tokens of reasoning to {window} (the worst negatives are then left out, and "
         "named), ask for fewer negatives (num_neg) or shorter passages (RARE_PASSAGE_WORDS; for rows of "

@@ -1,7 +1,7 @@
-"""An ask as a chat completions request, an answer out of the response, and both as stored.
+"""Turn asks into keys and schemas, responses into answers, and answers into stored records and back.
 
-Shared by every way of asking an OpenAI-compatible endpoint, so that an answer got in one way is
-found again by another.
+Shared by every way of asking an OpenAI-compatible endpoint, so that an answer that one way brought is found
+by the others.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _BOUNDS = frozenset(
 
 
 def answer_key(model: str, ask: Ask, attempt: int) -> bytes:
-    """What an answer is stored under: the SHA-256 of everything that decides it.
+    """Return the key that an answer is stored under: the SHA-256 of all that decides it, 32 bytes.
 
-    That is the model, messages, sampling parameters, JSON schema, sample and attempt; neither the
-    ask's own key nor the endpoint, nor how structured output was asked for. Of the schema count
-    fields, bounds and descriptions of fields; not the name and docstring of its class.
+    That is the model, messages, sampling parameters, JSON schema, sample and attempt. The ask's own key, the
+    endpoint, and how structured output is asked for do not count. Of the schema, the fields, their bounds
+    and their descriptions count, but not the name and docstring of its class.
     """
     content = {
         "model": model,
@@ -62,9 +62,9 @@ def answer_key(model: str, ask: Ask, attempt: int) -> bytes:
 
 
 def sent_seed(ask: Ask, attempt: int) -> int | None:
-    """The seed to send: the ask's own, and one derived from it for further samples and attempts.
+    """Return the seed to send: the ask's own, or one derived from it for further samples and attempts.
 
-    The same seed would bring the same unusable answer again.
+    The same seed would bring the same unusable answer again. None if the ask has no seed.
     """
     if ask.seed is None or (ask.sample == 0 and attempt == 0):
         return ask.seed
@@ -74,7 +74,7 @@ def sent_seed(ask: Ask, attempt: int) -> int | None:
 
 @cache
 def _plain_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The model's JSON schema without titles and docstrings: what an endpoint needs to know."""
+    """Return the model's JSON schema without titles and docstrings: what an endpoint needs to know."""
     schema = model.model_json_schema()
     _drop_names(schema)
     return schema
@@ -89,7 +89,7 @@ def _drop_names(schema: dict[str, Any]) -> None:
 
 
 def _inner(schema: dict[str, Any]) -> list[dict[str, Any]]:
-    """The schemas that a schema is made of."""
+    """Return the schemas that a schema is made of."""
     parts = [
         *schema.get("properties", {}).values(),
         *schema.get("$defs", {}).values(),
@@ -102,14 +102,14 @@ def _inner(schema: dict[str, Any]) -> list[dict[str, Any]]:
 
 @cache
 def _keyed_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The schema as keys hash it: as it was published where it was, so that answers stay found."""
+    """Return the schema as keys hash it: as it was published where it was, so that answers stay found."""
     plain = _plain_schema(model)
     return _published_schemas().get(_canonical(plain), plain)
 
 
 @cache
 def _published_schemas() -> dict[str, dict[str, Any]]:
-    """Schemas whose keys were once hashed with titles and docstrings, by their canonical plain form."""
+    """Return the schemas whose keys were once hashed with titles and docstrings, by their canonical plain form."""
     published = {}
     for schema in json.loads(_PUBLISHED.read_text()):
         plain = copy.deepcopy(schema)
@@ -124,10 +124,13 @@ def _canonical(content: Any) -> str:
 
 @cache
 def json_schema(model: type[BaseModel], *, bounds: bool = True) -> dict[str, Any]:
-    """The model's JSON schema as strict structured output wants it.
+    """Return the model's JSON schema as strict structured output wants it.
 
-    Every object lists all its properties as required and allows no others. Without `bounds`, the
-    keywords that limit lengths and values are left out.
+    Every object requires all its properties and allows no others.
+
+    Args:
+        model: of the answer.
+        bounds: keep the keywords that limit lengths and values.
     """
     schema = copy.deepcopy(_plain_schema(model))
     _make_strict(schema, bounds)
@@ -148,8 +151,10 @@ def _make_strict(schema: dict[str, Any], bounds: bool) -> None:
 
 
 def plain_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The model's JSON schema in the words that every server knows: types, properties, items, enums
-    and descriptions, what may be null left out of the required ones."""
+    """Return the model's JSON schema in the keywords that every server knows.
+
+    These are types, properties, items, enums and descriptions; properties that may be null are not required.
+    """
     schema = copy.deepcopy(_plain_schema(model))
     return _plain(schema, schema.get("$defs", {}))
 
@@ -180,11 +185,18 @@ def _plain(schema: dict[str, Any], definitions: Mapping[str, Any]) -> dict[str, 
 
 
 def read_answer(response: Any, *, attempt: int, latency_s: float, ask: Ask | None = None) -> Answer:
-    """The answer in a chat completion's JSON, to `ask`. Token counts that are missing, or can't be
-    true, are estimated.
+    """Return the answer in the JSON of a chat completion.
+
+    Token counts that are missing, or can't be true, are estimated.
+
+    Args:
+        response: the response's JSON.
+        attempt: number of the attempt, from 0.
+        latency_s: seconds from the request to the response.
+        ask: what was asked; None if that is not known any more.
 
     Raises:
-        ValueError: if it isn't a chat completion, or one that says it is an error.
+        ValueError: it is no chat completion, or it holds an error.
     """
     if error_in(response) is not None:
         raise ValueError("an error in place of a chat completion")
@@ -217,14 +229,14 @@ def read_answer(response: Any, *, attempt: int, latency_s: float, ask: Ask | Non
 
 
 def wrote_tokens(response: Any) -> bool:
-    """Whether a response says that its answer took any tokens."""
+    """Return whether a response counts any tokens for its answer."""
     usage = field_in(response, "usage", "usageMetadata")
     tokens = tokens_of(usage, "", None)
     return isinstance(usage, Mapping) and tokens.completion > 0
 
 
 def error_in(response: Any) -> Any:
-    """The error that a response of status 200 carries, at its top or in its first choice; or None."""
+    """Return the error in a response of status 200, at its top or in its first choice; None without one."""
     if not isinstance(response, Mapping):
         return None
     choices = response.get("choices")
@@ -237,8 +249,11 @@ def error_in(response: Any) -> Any:
 
 
 def parse_json(content: bytes) -> Any:
-    """A response's JSON, numbers of any length included, or what a stream of it makes. Raises
-    ValueError."""
+    """Return a response's JSON, or the response that a stream makes; numbers may have any length.
+
+    Raises:
+        ValueError: it is neither.
+    """
     if is_stream(content):
         return response_of_events(content)
     try:
@@ -255,7 +270,7 @@ def _integer(digits: str) -> int | float:
 
 
 def answer_to_record(answer: Answer, *, answered_at: float) -> dict[str, Any]:
-    """The answer as it is stored; `answered_at` is Unix time."""
+    """Return the answer as it is stored; `answered_at` is its Unix time."""
     return {
         "content": answer.content,
         "thinking": answer.thinking,
@@ -272,11 +287,12 @@ def answer_to_record(answer: Answer, *, answered_at: float) -> dict[str, Any]:
 
 
 def answer_from_record(record: Mapping[str, Any], ask: Ask | None = None) -> Answer:
-    """The stored answer to `ask`, marked as reused. Token counts that can't be true, as earlier
-    versions stored them, are estimated.
+    """Return the stored answer to `ask`, marked as reused.
+
+    Token counts that can't be true, as earlier versions stored them, are estimated.
 
     Raises:
-        KeyError: if the record lacks a field.
+        KeyError: the record lacks a field.
     """
     fields = {name: record[name] for name in _STORED}
     text = "".join(fields[name] or "" for name in ("thinking", "content", "refusal"))

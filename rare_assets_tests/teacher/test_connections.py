@@ -66,7 +66,8 @@ def test_a_request_follows_a_redirect_of_its_own_host_as_it_was(status):
     assert len(result.good) == 3
     assert [r.method for r in target.requests] == ["POST"] * 3
     assert {r.headers["authorization"] for r in target.requests} == {f"Bearer {SECRET}"}
-    assert target.requests[0].body == endpoint.requests[0].body
+    # On a busy machine they may not arrive in one order.
+    assert {r.raw for r in target.requests} == {r.raw for r in endpoint.requests}
 
 
 def test_a_redirect_from_http_to_https_is_followed_with_key_and_prompt(tmp_path, monkeypatch):

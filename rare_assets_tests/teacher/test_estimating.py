@@ -4,10 +4,10 @@ import pytest
 
 from rare_assets.teacher.estimating import COMPLETION_TOKENS, EstimatingTeacher
 from rare_assets.teacher.interface import Usage
-from rare_assets.teacher.online import OpenAITeacher
 from rare_assets.teacher.pricing import Price, Prices
 from rare_assets.teacher.tokens import estimated_prompt_tokens
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.teachers import online
 from rare_assets_tests.teacher.test_online import MODEL, MemoryAnswers, asks, note
 
 PRICES = Prices({MODEL: Price(prompt_usd_per_million=1.0, completion_usd_per_million=10.0)})
@@ -22,7 +22,7 @@ def collect(teacher, asked, **options):
 
 def answer_for_real(endpoint, store, asked, **options):
     async def run():
-        teacher = OpenAITeacher(model=MODEL, base_url=endpoint.url, store=store)
+        teacher = online(model=MODEL, base_url=endpoint.url, store=store)
         async with teacher:
             return [outcome async for outcome in teacher.ask_all(asked, note, **options)]
 

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy
 
 from rare_assets.teacher.ledger import FORGOTTEN_S, Ledger, Spent
-from rare_assets.teacher.pacing import Pace
+from rare_assets.teacher.pacing import RateLimit
 
 
 class Postgres:
@@ -48,6 +48,25 @@ def reserve(place, scope, times, answered):
     limits = {"max_requests": 50, "max_cost_usd": 20.0}
     answered.put(sum(ledger.reserve(0.5, **limits) for _ in range(times)))
     ledger.close()
+
+
+def test_what_nobody_enters_anything_for_is_given_back(place):
+    """As a process leaves it that is killed."""
+    lost, other = Ledger(place, "run"), Ledger(place, "run")
+    lost.add(requests=1, cost_usd=0.25, reserved_usd=0.5)
+    other.forget_reserved(3600.0)
+    assert other.spent() == Spent(1, 0.25, 0.5)
+    limits = {"max_requests": None, "max_cost_usd": 1.0}
+    assert not other.reserve(0.75, **limits)
+    time.sleep(0.01)
+    # Looking is no entry.
+    assert other.spent() == Spent(1, 0.25, 0.5)
+    other.forget_reserved(0.0)
+    assert other.reserve(0.75, **limits)
+    # It was alive after all: no more is given back than there is.
+    assert lost.add(reserved_usd=-1.5) == Spent(2, 0.25, 0.0)
+    for ledger in (lost, other):
+        ledger.close()
 
 
 def test_amounts_add_up_in_memory():
@@ -106,7 +125,7 @@ def test_a_request_that_is_expected_to_cost_too_much_goes_alone(place):
 def test_between_hosts_a_rate_goes_by_the_clock_of_their_database(postgres_database):
     connect = Postgres(postgres_database.url).connect
     ahead, behind = (
-        Pace(60, lambda clock=clock: clock, Ledger(connect), "r") for clock in (4e9, 1e6)
+        RateLimit(60, lambda clock=clock: clock, Ledger(connect), "r") for clock in (4e9, 1e6)
     )
     ahead.take(100)
     assert 95 < behind.delay() <= 100

@@ -19,9 +19,9 @@ from pydantic import BaseModel, Field, SecretStr
 from rare_assets.teacher import local_server as embedded
 from rare_assets.teacher.interface import Ask
 from rare_assets.teacher.local_server import EmbeddedServer, EmbeddedTeacherMissing
-from rare_assets.teacher.online import OpenAITeacher
 from rare_assets.teacher.store.answers import AnswerStore
 from rare_assets.teacher.structured import structured_value
+from rare_assets_tests.support.teachers import online
 
 
 def installed() -> bool:
@@ -90,7 +90,7 @@ def test_asks_are_answered_by_schema_and_one_too_long_ends_as_a_rejection(server
     async def main():
         async with (
             AnswerStore(str(tmp_path)) as store,
-            OpenAITeacher(
+            online(
                 model=server.model,
                 base_url=server.base_url,
                 api_key=SecretStr("embedded"),

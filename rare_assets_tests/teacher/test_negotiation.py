@@ -7,7 +7,7 @@ import pytest
 
 from rare_assets.operators.distilled import distil
 from rare_assets.teacher.known import Known, Memory
-from rare_assets.teacher.store.answer_files import Folder
+from rare_assets.teacher.store.folder import Folder
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint, Fault
 from rare_assets_tests.support.servers import SHAPES, STRUCTURED_SHAPES
 from rare_assets_tests.teacher.test_online import (

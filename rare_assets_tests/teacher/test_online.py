@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel, Field, SecretStr
 
 from rare_assets.operators.answers import require_whole
-from rare_assets.teacher.endpoint import Patience
+from rare_assets.teacher.health import Patience
 from rare_assets.teacher.interface import (
     Ask,
     Outcome,
@@ -21,10 +21,10 @@ from rare_assets.teacher.interface import (
     Usage,
 )
 from rare_assets.teacher.ledger import Ledger
-from rare_assets.teacher.online import OpenAITeacher
 from rare_assets.teacher.pricing import Price, Prices
 from rare_assets.teacher.structured import structured_value
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint, Fault, answer_to
+from rare_assets_tests.support.teachers import online
 
 MODEL = "fake-model"
 TRANSPORT_FAULTS = (
@@ -121,7 +121,7 @@ class Result:
 def teacher_at(endpoint, store=None, **settings):
     url = endpoint if isinstance(endpoint, str) else endpoint.url
     settings = {"max_concurrency": 8, "patience": QUICK, **settings}
-    return OpenAITeacher(model=MODEL, store=store or MemoryAnswers(), base_url=url, **settings)
+    return online(model=MODEL, store=store or MemoryAnswers(), base_url=url, **settings)
 
 
 def run(endpoint, wanted, use=note, *, store=None, max_attempts=3, **settings):
@@ -808,7 +808,7 @@ def test_what_is_in_flight_when_the_run_stops_is_stored_and_yielded():
 
 def test_openais_own_endpoint_needs_a_key():
     with pytest.raises(ValueError, match="OPENAI_API_KEY"):
-        OpenAITeacher(model=MODEL, store=MemoryAnswers())
+        online(model=MODEL, store=MemoryAnswers())
 
 
 def test_a_key_no_header_can_carry_is_refused_without_showing_it():

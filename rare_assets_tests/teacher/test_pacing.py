@@ -5,7 +5,7 @@ import pytest
 from rare_assets.teacher.ledger import LONGEST_WAIT_S, Ledger
 from rare_assets.teacher.pacing import (
     AdaptiveLimit,
-    Pace,
+    RateLimit,
     full_jitter,
     parse_retry_after,
 )
@@ -83,49 +83,49 @@ class Clock:
         return self.now
 
 
-def starts(pace, clock, amounts):
+def starts(rate, clock, amounts):
     times = []
     for amount in amounts:
-        clock.now += pace.delay()
+        clock.now += rate.delay()
         times.append(clock.now - START)
-        pace.take(amount)
+        rate.take(amount)
     return times
 
 
 def test_a_rate_spaces_its_units_evenly():
     clock = Clock()
-    assert starts(Pace(60, clock, Ledger(), "r"), clock, [1, 1, 1, 1]) == [0, 1, 2, 3]
+    assert starts(RateLimit(60, clock, Ledger(), "r"), clock, [1, 1, 1, 1]) == [0, 1, 2, 3]
     clock = Clock()
-    assert starts(Pace(6000, clock, Ledger(), "r"), clock, [50, 300, 10]) == pytest.approx(
+    assert starts(RateLimit(6000, clock, Ledger(), "r"), clock, [50, 300, 10]) == pytest.approx(
         [0, 0.5, 3.5]
     )
 
 
 def test_a_pause_saves_nothing_up():
     clock = Clock()
-    pace = Pace(60, clock, Ledger(), "r")
-    pace.take()
+    rate = RateLimit(60, clock, Ledger(), "r")
+    rate.take()
     clock.now += 600
-    assert starts(pace, clock, [1, 1, 1]) == [600, 601, 602]
+    assert starts(rate, clock, [1, 1, 1]) == [600, 601, 602]
 
 
 def test_an_estimate_is_corrected_both_ways():
     clock = Clock()
-    pace = Pace(60, clock, Ledger(), "r")
-    pace.take(10)
-    assert pace.delay() == pytest.approx(10)
-    pace.correct(-6)
-    assert pace.delay() == pytest.approx(4)
-    pace.correct(3)
-    assert pace.delay() == pytest.approx(7)
-    pace.correct(-100)
-    assert pace.delay() == 0
+    rate = RateLimit(60, clock, Ledger(), "r")
+    rate.take(10)
+    assert rate.delay() == pytest.approx(10)
+    rate.correct(-6)
+    assert rate.delay() == pytest.approx(4)
+    rate.correct(3)
+    assert rate.delay() == pytest.approx(7)
+    rate.correct(-100)
+    assert rate.delay() == 0
 
 
-def test_paces_of_one_name_keep_a_rate_together(tmp_path):
+def test_rate_limits_of_one_name_keep_a_rate_together(tmp_path):
     clock = Clock()
     one, other, apart = (
-        Pace(60, clock, Ledger(tmp_path / "rates.sqlite3", scope), name)
+        RateLimit(60, clock, Ledger(tmp_path / "rates.sqlite3", scope), name)
         for scope, name in (("run 1", "r"), ("run 2", "r"), ("run 1", "s"))
     )
     one.take(2)
@@ -140,41 +140,41 @@ def test_a_clock_that_was_ahead_holds_nothing_back_later(tmp_path):
     clock = Clock()
     clock.now += 86400
     path = tmp_path / "rates.sqlite3"
-    Pace(60, clock, Ledger(path), "r").take(5)
+    RateLimit(60, clock, Ledger(path), "r").take(5)
     clock.now -= 86400
-    pace = Pace(60, clock, Ledger(path), "r")
-    assert pace.delay() == 5
+    rate = RateLimit(60, clock, Ledger(path), "r")
+    assert rate.delay() == 5
     clock.now += 3
-    assert pace.delay() == 5  # of an entry from the future only its own wait is known
-    pace.take()
-    assert pace.delay() == 6
+    assert rate.delay() == 5  # of an entry from the future only its own wait is known
+    rate.take()
+    assert rate.delay() == 6
     clock.now += 6
-    assert pace.delay() == 0
+    assert rate.delay() == 0
 
 
 @pytest.mark.parametrize("absurd", [1e9, 1e300])
 def test_no_amount_holds_back_for_longer_than_ten_minutes(tmp_path, absurd):
     clock = Clock()
     path = tmp_path / "rates.sqlite3"
-    pace = Pace(60, clock, Ledger(path), "r")
-    pace.take()
-    pace.correct(absurd)
-    assert pace.delay() == LONGEST_WAIT_S == 600
-    pace.take()
+    rate = RateLimit(60, clock, Ledger(path), "r")
+    rate.take()
+    rate.correct(absurd)
+    assert rate.delay() == LONGEST_WAIT_S == 600
+    rate.take()
     clock.now += 599
-    assert pace.delay() == pytest.approx(1)
+    assert rate.delay() == pytest.approx(1)
     clock.now += 1
-    assert pace.delay() == 0
-    pace.take(-absurd)
-    assert pace.delay() == 0
-    pace.take()
-    assert pace.delay() == 1
+    assert rate.delay() == 0
+    rate.take(-absurd)
+    assert rate.delay() == 0
+    rate.take()
+    assert rate.delay() == 1
 
 
 @pytest.mark.parametrize("rate", [0, -1])
 def test_a_rate_must_be_positive(rate):
     with pytest.raises(ValueError, match="above 0"):
-        Pace(rate, Clock(), Ledger(), "r")
+        RateLimit(rate, Clock(), Ledger(), "r")
     with pytest.raises(ValueError, match="at least 1"):
         AdaptiveLimit(rate)
 

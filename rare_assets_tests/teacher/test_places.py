@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from rare_assets.teacher import AnswerStore, Ask, OpenAITeacher, Places
+from rare_assets.teacher import AnswerStore, Ask, Places
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.teachers import online
 
 # Takes so many places, says how many it got, and holds them until it is killed.
 HOLD = """
@@ -96,7 +97,7 @@ def test_teachers_side_by_side_have_no_more_in_flight_than_there_are_places(tmp_
                 ]
                 async with (
                     AnswerStore(str(tmp_path / "answers")) as store,
-                    OpenAITeacher(
+                    online(
                         model="fake",
                         base_url=endpoint.url,
                         store=store,

@@ -1,7 +1,7 @@
 import pytest
 
 from rare_assets.teacher.estimating import EstimatingTeacher
-from rare_assets.teacher.store.answer_files import Folder
+from rare_assets.teacher.store.folder import Folder
 from rare_assets.teacher.window import window_in, window_of
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint, json_response
 from rare_assets_tests.teacher.test_estimating import PRICES, collect

@@ -1,0 +1,1 @@
+"""Ask through an endpoint's Batch API."""

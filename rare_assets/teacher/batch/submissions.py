@@ -1,9 +1,9 @@
-"""Which batches have been handed in and what they hold, on durable storage beside the answers.
+"""Keep on durable storage, beside the answers, which batches are handed in and what they hold.
 
-A submission is written before its batch is created and once more when the batch's id is known, and
-removed when all its answers are stored. So a run that is killed at any moment leaves what the next
-one needs to pick its batches up again. While a batch is being created its submission is written anew
-every few seconds: one that does not change any more was left by a process that is gone.
+A submission is written before its batch is created, once more when the batch's id is known, and removed
+when all its answers are stored. So a run that is killed at any moment leaves what the next one needs to
+fetch its batches. While a batch is being created, its submission is written again every 15 seconds: one that
+does not change any more was left by a process that is gone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from rare_assets.files.processes import is_gone, this_process
-from rare_assets.teacher.store.answer_files import Folder
+from rare_assets.teacher.store.folder import Folder
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +38,18 @@ _IN_CREATION: set[str] = set()
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One batch: the requests it holds (answer key -> attempt) and, once created, its id.
+    """One batch: the requests that it holds and, once it is created, its id.
 
-    `host` and `pid` are for people; `process` tells who can look at it, and `beat` everybody else,
-    whether its writer is alive.
+    Attributes:
+        name: of the file, without its ending.
+        model: the model's name at the endpoint.
+        endpoint: the endpoint's name, as `endpoint_name` returns it.
+        created_at: Unix time.
+        host, pid: of the writer, for people.
+        requests: number of the attempt by answer key.
+        batch_id: the endpoint's name for the batch; None until it is created.
+        process: of the writer, so that others on its machine can tell whether it is alive.
+        beat: changes while the writer is alive, for all others.
     """
 
     name: str
@@ -57,19 +65,28 @@ class Submission:
 
     @classmethod
     def new(cls, model: str, endpoint: str, requests: Mapping[bytes, int]) -> Submission:
-        """A submission of this process, its batch not yet created."""
+        """Return a submission of this process, its batch not yet created."""
         name = f"batch-{secrets.token_hex(8)}"
         now = round(time.time(), 3)
         host, pid = socket.gethostname(), os.getpid()
         return cls(name, model, endpoint, now, host, pid, dict(requests), process=this_process())
 
     def created(self, batch_id: str) -> Submission:
-        """The same, its batch created."""
+        """Return the submission with the id of its batch."""
         return replace(self, batch_id=batch_id)
 
     @property
+    def is_forgotten(self) -> bool:
+        """True if it is older than 30 days, so that endpoints keep no results of it."""
+        return time.time() - self.created_at > FORGET_S
+
+    def is_of(self, model: str, endpoint: str, since: float) -> bool:
+        """Return whether it was handed in at this endpoint, at the Unix time `since` or later."""
+        return (self.model, self.endpoint) == (model, endpoint) and self.created_at >= since
+
+    @property
     def left(self) -> bool | None:
-        """Whether its writer has left it without an id; None if only its silence can tell."""
+        """True if its writer is gone and it has no id; None if only `Silence` can tell."""
         if self.batch_id is not None:
             return False
         if self.process and self.process == this_process():
@@ -78,10 +95,10 @@ class Submission:
 
 
 class Silence:
-    """For how long a submission was looked at without a change.
+    """Measure for how long a submission does not change.
 
     Args:
-        clock: seconds that go on only while this machine does; those of hosts are never compared.
+        clock: returns seconds of this machine; clocks of hosts are never compared.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -91,7 +108,7 @@ class Silence:
         self._seconds = 0.0
 
     def is_left(self, submission: Submission) -> bool:
-        """Whether nobody creates the submission's batch, as it is read now."""
+        """Return whether nobody is creating the batch of a submission that was just read."""
         now = self._clock()
         if submission == self._seen:
             self._seconds += min(now - self._looked_at, _LONGEST_LOOK_S)
@@ -109,7 +126,7 @@ class Submissions:
         self._folder = folder
 
     def save(self, submission: Submission) -> None:
-        """Write a submission durably, over an earlier state of it."""
+        """Write a submission durably, over its earlier state."""
         content = asdict(submission)
         content["requests"] = {key.hex(): n for key, n in submission.requests.items()}
         content["version"] = 1
@@ -119,7 +136,12 @@ class Submissions:
     async def in_creation(
         self, submission: Submission, *, beat_s: float = BEAT_S
     ) -> AsyncIterator[None]:
-        """Write a submission, and go on showing that its batch is being created."""
+        """Write a submission, and show others that its batch is being created until the block ends.
+
+        Args:
+            submission: without a batch's id.
+            beat_s: seconds between two writes.
+        """
         _IN_CREATION.add(submission.name)
         ended = asyncio.Event()
         try:
@@ -150,7 +172,7 @@ class Submissions:
         self._folder.delete(f"{submission.name}.json")
 
     def load(self, name: str) -> Submission | None:
-        """One submission as it stands now; None if it is gone."""
+        """Return a submission as it is now; None if it is gone or not readable."""
         try:
             content = json.loads(self._folder.read_whole(f"{name}.json"))
             requests = {bytes.fromhex(key): int(n) for key, n in content["requests"].items()}
@@ -164,22 +186,46 @@ class Submissions:
             return None
 
     def open_at(self, model: str, endpoint: str, since: float) -> dict[bytes, Submission]:
-        """The requests of one endpoint that wait in batches handed in after `since`."""
+        """Return the requests that wait in batches of one endpoint, by answer key.
+
+        Args:
+            model: the model's name at the endpoint.
+            endpoint: the endpoint's name.
+            since: Unix time; batches handed in before do not count.
+        """
         waiting: dict[bytes, Submission] = {}
         for name in self.names():
             found = self.load(name)
-            if found is None or found.created_at < max(since, time.time() - FORGET_S):
-                continue
-            if (found.model, found.endpoint) == (model, endpoint):
+            if found is not None and not found.is_forgotten and found.is_of(model, endpoint, since):
                 waiting |= dict.fromkeys(found.requests, found)
         return waiting
 
+    def recall(
+        self, model: str, endpoint: str, since: float, seen: set[str]
+    ) -> dict[bytes, Submission]:
+        """Return the same as `open_at`, of new submissions alone; remove those that are too old.
+
+        Args:
+            model, endpoint, since: as of `open_at`.
+            seen: names of the submissions that are known; the new ones are added.
+        """
+        new = [name for name in self.names() if name not in seen]
+        seen.update(new)
+        waiting: dict[bytes, Submission] = {}
+        for found in filter(None, map(self.load, new)):
+            if found.is_forgotten:
+                self.remove(found)
+            elif found.is_of(model, endpoint, since):
+                for key in found.requests:
+                    waiting.setdefault(key, found)
+        return waiting
+
     def place_of(self, submission: Submission) -> str:
-        """The file that a submission lies in."""
+        """Return path or URL of a submission's file."""
         return f"{self._folder.root}/{submission.name}.json"
 
     def names(self) -> list[str]:
-        """Every submission's name."""
+        """Return the names of all submissions, sorted."""
         return [file.removesuffix(".json") for file in sorted(self._folder.sizes(_NAME.fullmatch))]
 
 

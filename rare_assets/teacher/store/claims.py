@@ -1,56 +1,55 @@
-"""Who is asking for what at this moment: whatever is in flight anywhere on one storage is asked once.
+"""Claim asks, so that each one is asked once at a time by all processes on one storage.
 
-Beside the answers lies one file for each writer (a teacher that is asking): what it HOLDS, so that
-nobody else asks for it, and what it INTENDS to hold. A claim covers an ask with all its attempts.
+Beside the answers lies one file for each writer (a teacher that is asking). It names the asks that the
+writer HOLDS, so that nobody else asks for them, and those that it INTENDS to hold. A claim covers an ask with
+all its attempts.
 
-To claim some asks, a writer (1) publishes them as intended, (2) then lists the files and reads those
-of the other living writers, and holds what it finds in none of them, be it held or intended. What it
-holds stays published until the answers are durable and the claim is released; after (2) the answers
-are listed anew before they are looked up.
+To claim asks, a writer (1) publishes them as intended, and (2) then lists the files, reads those of the other
+living writers, and holds each ask that none of them holds or intends. What it holds stays published until
+the answers are durable and the claim is released. After (2) the answers are listed again before they are
+looked up.
 
-Why no two hold the same: from before (2) until its release a writer's file names the ask without a
-break. Of two that overlap, one published its intent first; the other published later and read later
-still, so it found the first one's intent (or claim) and does not hold the ask. All this needs of the
-storage is that what was written is listed and read from then on, as on a local disk, S3, GCS and
-Azure. Why no answer is missed: who released an ask had stored its answers before, and they are
-listed after its release was read.
+Why no two writers hold the same ask: from before (2) until its release, a writer's file names the ask
+without a break. Of two that overlap, one published its intent first. The other published later and read even
+later, so it found the first one's intent or claim and does not hold the ask. This needs a storage where
+what was written is listed and read from then on, as a local disk, S3, GCS and Azure are. Why no answer is
+missed: whoever releases an ask has stored its answers before, and they are listed after the release was read.
 
-Where two intend the same at once, each may see the other. The one whose name sorts higher withdraws;
-the lower one, which can't know whether the other had already decided, keeps its intent until the
-other's next state shows it: withdrawn (then it holds the ask) or held (then it withdraws). If that
-takes long, it withdraws as well, which is always safe, and tries again later.
+If two intend the same ask at once, each may see the other. The one whose name sorts higher withdraws. The
+lower one can't know whether the other had decided already, so it keeps its intent until the other's next
+state shows the ask as withdrawn (then it holds the ask) or as held (then it withdraws). If that takes long,
+it withdraws as well, which is always safe, and tries again later.
 
-Nothing waits for a dead writer. On a disk of this machine each file is locked as long as its writer
-lives. Besides, writers write their file anew every few seconds, and one of another machine that has not changed for a
-minute by the reader's own clock is removed; clocks are never compared. A writer that was held up so
-long itself (a suspended machine) takes its claims for lost: see `valid`.
+Nobody waits for a dead writer. On a disk of this machine each file is locked as long as its writer lives.
+Writers also write their file again every few seconds, and a file of another machine that has not changed for
+a minute by the reader's own clock is removed; clocks are never compared. A writer that was held up for that
+long itself, as on a suspended machine, counts its claims as lost: see `epoch`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import logging
-import os
-import re
-import secrets
-import socket
 import threading
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import NamedTuple
 
-import numpy as np
-
-from rare_assets.files.processes import machine
 from rare_assets.teacher.interface import TeacherStopped
 from rare_assets.teacher.store import answer_files as files
+from rare_assets.teacher.store import locks
+from rare_assets.teacher.store.claim_files import (
+    ClaimFile,
+    Holder,
+    LocalFile,
+    RemoteFile,
+    is_of_this_machine,
+    parse,
+    state_of,
+)
+from rare_assets.teacher.store.folder import Folder
 from rare_assets.text.shown_url import shown, without_secrets
 
 logger = logging.getLogger(__name__)
@@ -66,39 +65,15 @@ _UNDECIDED_S = (1.0, 5.0)
 _WRITING_SHARE = 0.05
 # Until it is said who is waited for: others are often done before that.
 _SAID_AFTER_S = 2.0
-_FORGOTTEN_S = 7 * 86400.0
 
 
 class ClaimsLost(TeacherStopped):
     """Claims can't be published, so that others might ask for the same."""
 
 
-class Holder(NamedTuple):
-    """A process that is asking, for people: `since` is Unix time by its own clock."""
-
-    host: str
-    pid: int
-    since: float
-
-    def __str__(self) -> str:
-        began = datetime.fromtimestamp(self.since).astimezone()
-        return f"process {self.pid} on {self.host} (at work since {began:%H:%M:%S})"
-
-
-@dataclass(slots=True)
-class _Other:
-    """Another living writer's file as it was read."""
-
-    name: str
-    holder: Holder
-    held: frozenset[int] = frozenset()
-    intended: frozenset[int] = frozenset()
-    unreadable: bool = False
-
-
 @dataclass(slots=True)
 class _Wish:
-    """Asks that somebody wants to claim, and what came of it."""
+    """Asks that a caller wants to claim, and what came of it."""
 
     keys: Sequence[bytes]
     done: Future[dict[bytes, Holder]] = field(default_factory=Future)
@@ -108,16 +83,17 @@ class Claims:
     """The claims of one writer.
 
     Args:
-        folder: the folder of the answers.
-        look: lists that folder anew, takes in new answers, and returns the names of all files of
-            claims.
-        dead_after_s: seconds without a change after which another writer counts as dead, where no
-            lock can tell.
+        folder: of the answers.
+        look: lists the folder again, takes in new answers, and returns the names of all files of claims.
+        dead_after_s: seconds without a change until another writer counts as dead, where no lock can tell.
+
+    Attributes:
+        poll_s: seconds between two looks at what others hold.
     """
 
     def __init__(
         self,
-        folder: files.Folder,
+        folder: Folder,
         look: Callable[[], Collection[str]],
         *,
         dead_after_s: float = DEAD_AFTER_S,
@@ -137,7 +113,7 @@ class Claims:
         self._thread: threading.Thread | None = None
         # Used by the thread alone, or under `_reading`.
         self._reading = threading.Lock()
-        self._file: _LocalFile | _Object | None = None
+        self._file: LocalFile | RemoteFile | None = None
         self._seen: dict[str, tuple[bytes, float]] = {}
         self._met = False
         self._since = time.time()
@@ -146,9 +122,9 @@ class Claims:
         self._epoch = 0
 
     async def acquire(self, keys: Sequence[bytes]) -> dict[bytes, Holder]:
-        """Claim what nobody else has. Returns the others, each with who has it.
+        """Claim the keys that nobody else has; returns the others, each with its holder.
 
-        Each claim must be released as often as it was acquired.
+        Release each claim as often as it was acquired.
 
         Raises:
             TeacherStopped: nothing can be claimed, since the storage can't be written or read.
@@ -176,7 +152,7 @@ class Claims:
         return release
 
     def release(self, keys: Iterable[bytes]) -> None:
-        """Let others ask for these, whose answers are stored or will not be asked for."""
+        """Let others ask for these keys; their answers are stored, or will not be asked for here."""
         with self._wake:
             for key in keys:
                 self._held[key] -= 1
@@ -186,12 +162,12 @@ class Claims:
             self._wake.notify()
 
     async def taken(self, keys: Iterable[bytes]) -> dict[bytes, Holder]:
-        """Which of these others have at this moment, each with who has it."""
+        """Return which of these keys others have at this moment, each with its holder."""
         return await asyncio.to_thread(self._taken, list(keys))
 
     @property
     def epoch(self) -> int:
-        """Changes when claims may have been taken for those of a dead writer: they count no more."""
+        """Number that changes when others may have taken this writer for dead; earlier claims are then lost."""
         if self._file is not None and not self._file.locked:
             with self._wake:
                 if self._held and _now() - self._published_at > 0.9 * self._dead_after_s:
@@ -271,13 +247,13 @@ class Claims:
         for wish in wishes:
             wish.done.set_result({key: refused[key] for key in wish.keys if key in refused})
 
-    def _decide(self, wanted: frozenset[int]) -> tuple[dict[int, _Other], bool]:
-        """Which of those intended others have; and whether there are living others at all."""
+    def _decide(self, wanted: frozenset[int]) -> tuple[dict[int, ClaimFile], bool]:
+        """Return which of the intended keys others have, and whether there are living others at all."""
         until = _now() + self._undecided_s
         while True:
             others = self._others()
-            theirs: dict[int, _Other] = {}
-            undecided: dict[int, _Other] = {}
+            theirs: dict[int, ClaimFile] = {}
+            undecided: dict[int, ClaimFile] = {}
             for other in others:
                 if other.unreadable:
                     theirs.update(dict.fromkeys(wanted, other))
@@ -319,24 +295,15 @@ class Claims:
             held, self._changed = list(self._held), False
         started = _now()
         if self._file is None:
-            kind = _LocalFile if self._folder.local is not None else _Object
+            kind = LocalFile if self._folder.local is not None else RemoteFile
             self._file = kind(self._folder)
-        state = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "since": round(self._since, 3),
-            # No two states are alike, so that a reader sees that the writer lives.
-            "state": secrets.token_hex(8),
-            "held": _pack(map(files.fingerprint, held)),
-            "intended": _pack(intended),
-        }
-        self._file.write(zlib.compress(json.dumps(state).encode(), 1, wbits=31))
+        self._file.write(state_of(self._since, map(files.fingerprint, held), intended))
         # From before it was written, since readers may have seen it then.
         self._published_at = started
         self._writing_s = _now() - started
 
-    def _others(self) -> list[_Other]:
-        """Every other living writer; what dead ones have left is removed."""
+    def _others(self) -> list[ClaimFile]:
+        """Return the files of all other living writers; remove those that dead ones have left."""
         with self._reading:
             own = self._file.name if self._file is not None else None
             names = [name for name in self._look() if name != own]
@@ -346,7 +313,7 @@ class Claims:
             for name, content in zip(names, self._contents(names), strict=True):
                 if content is None:
                     continue
-                other = _parse(name, content)
+                other = parse(name, content)
                 if self._is_dead(other, content):
                     self._seen.pop(name, None)
                     continue
@@ -359,25 +326,25 @@ class Claims:
         return [self._read_whole(name) for name in names]
 
     def _read_whole(self, name: str) -> bytes | None:
-        """A local file, which may be in the middle of a write."""
+        """Read a local file, which may be in the middle of a write."""
         content = b""
         for _ in range(40):
             try:
                 content = self._folder.read_whole(name)
             except FileNotFoundError:
                 return None
-            if not content or not _parse(name, content).unreadable:
+            if not content or not parse(name, content).unreadable:
                 break
             time.sleep(0.005)
         return content
 
-    def _is_dead(self, other: _Other, content: bytes) -> bool:
-        """Whether a file's writer is gone; the file then goes, too."""
+    def _is_dead(self, other: ClaimFile, content: bytes) -> bool:
+        """Return whether a file's writer is gone; if so, remove the file."""
         unlocked = None
         if self._folder.local is not None:
             here = is_of_this_machine(other.name)
             # A lock of another machine may not be seen here.
-            unlocked = files.remove_if_unlocked(self._folder.local / other.name, only_look=not here)
+            unlocked = locks.remove_if_unlocked(self._folder.local / other.name, only_look=not here)
             if unlocked is not None and (here or not unlocked):
                 return unlocked
         now = _now()
@@ -393,7 +360,7 @@ class Claims:
 
 
 class WaitingSaid:
-    """Says who else asks for what is waited for: soon, and then more and more seldom."""
+    """Tell people which processes are waited for: after two seconds, then more and more rarely."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -401,7 +368,7 @@ class WaitingSaid:
         self._pause = 60.0
 
     def note(self, taken: Mapping[bytes, Holder]) -> None:
-        """These are waited for."""
+        """Take in what is waited for now, by key with its holder; say it if that is due."""
         if not taken or time.monotonic() < self._due:
             return
         self._due = time.monotonic() + self._pause
@@ -414,103 +381,7 @@ class WaitingSaid:
         )
 
 
-class _LocalFile:
-    """A writer's file on a disk of this machine, locked as long as it is open."""
-
-    def __init__(self, folder: files.Folder) -> None:
-        self.name, self._path, self._descriptor, self.locked = files.create_locked(
-            folder, _new_name
-        )
-
-    def write(self, content: bytes) -> None:
-        files.check_place(self._descriptor, self._path)
-        rest, at = memoryview(content), 0
-        while rest:
-            written = os.pwrite(self._descriptor, rest, at)
-            rest, at = rest[written:], at + written
-        os.ftruncate(self._descriptor, at)
-
-    def remove(self) -> None:
-        with files.not_found_is_fine():
-            os.unlink(self._path)
-        os.close(self._descriptor)
-
-
-class _Object:
-    """A writer's file behind a URL."""
-
-    locked = False
-
-    def __init__(self, folder: files.Folder) -> None:
-        self.name = _new_name()
-        self._folder = folder
-
-    def write(self, content: bytes) -> None:
-        self._folder.write(self.name, content)
-
-    def remove(self) -> None:
-        try:
-            self._folder.delete(self.name)
-        except Exception as error:  # others find out that it does not change any more
-            logger.warning("%s/%s is left: %s", self._folder.root, self.name, error)
-
-
-_NAME = re.compile(r"claims-(\d{8}T\d{6})-[^/]+\.json\.gz")
-
-
-def is_claims(name: str) -> bool:
-    """Whether a file is one of claims."""
-    return _NAME.fullmatch(name) is not None
-
-
-def is_of_this_machine(name: str) -> bool:
-    """Whether a file of claims was written on this machine, so that its lock can be seen here."""
-    return name.split("-")[2] == _machine()
-
-
-def is_forgotten(name: str) -> bool:
-    """Whether a file of claims is so old that nobody can be working any more."""
-    return (
-        files.age_s(name.replace("claims-", "part-").replace(".json.gz", files.DATA)) > _FORGOTTEN_S
-    )
-
-
-def _new_name() -> str:
-    kind, begun, _, *rest = files.new_name("claims").replace(files.DATA, ".json.gz").split("-")
-    return "-".join((kind, begun, _machine(), *rest))
-
-
-def _machine() -> str:
-    """The machine in a file's name: containers on one see each other's locks, whatever their host names
-    are, and machines of one host name don't."""
-    return re.sub(r"[^A-Za-z0-9]", "", machine() or socket.gethostname())[:32] or "host"
-
-
-def _pack(numbers: Iterable[int]) -> str:
-    return base64.b64encode(np.fromiter(numbers, "<u8").tobytes()).decode()
-
-
-def _unpack(packed: str) -> frozenset[int]:
-    return frozenset(np.frombuffer(base64.b64decode(packed), "<u8").tolist())
-
-
-def _parse(name: str, content: bytes) -> _Other:
-    """What a file says; one that says nothing yet claims nothing, one that can't be read everything."""
-    if not content:
-        return _Other(name, Holder("", 0, 0.0))
-    try:
-        # What follows is of an earlier, longer state.
-        inflate = zlib.decompressobj(wbits=31)
-        state = json.loads(inflate.decompress(content))
-        if not inflate.eof:
-            raise ValueError("cut")
-        holder = Holder(str(state["host"]), int(state["pid"]), float(state["since"]))
-        return _Other(name, holder, _unpack(state["held"]), _unpack(state["intended"]))
-    except (ValueError, KeyError, TypeError, zlib.error):
-        return _Other(name, Holder("another machine", 0, 0.0), unreadable=True)
-
-
 def _now() -> float:
-    """Seconds on a clock that only goes forward, also while the machine sleeps where there is such."""
+    """Return seconds of a clock that never goes back; it counts sleep of the machine if the system has such a clock."""
     boot = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boot is None else time.clock_gettime(boot)

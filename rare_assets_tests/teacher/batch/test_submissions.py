@@ -9,7 +9,7 @@ import pytest
 
 from rare_assets.files.processes import this_process
 from rare_assets.teacher.batch.submissions import Silence, Submission, Submissions
-from rare_assets.teacher.store.answer_files import Folder
+from rare_assets.teacher.store.folder import Folder
 
 SAY = "from rare_assets.files.processes import this_process as name; print(name(), end='')"
 

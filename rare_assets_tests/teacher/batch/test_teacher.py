@@ -16,17 +16,16 @@ from pydantic import BaseModel, Field, SecretStr
 
 from rare_assets.teacher import wire
 from rare_assets.teacher.batch.submissions import Submission, Submissions
-from rare_assets.teacher.batch.teacher import BatchTeacher
-from rare_assets.teacher.endpoint import Patience
+from rare_assets.teacher.health import Patience
 from rare_assets.teacher.interface import Ask, TeacherStopped, Unusable
-from rare_assets.teacher.online import OpenAITeacher
 from rare_assets.teacher.pricing import Price, Prices
-from rare_assets.teacher.store.answer_files import Folder
 from rare_assets.teacher.store.answers import AnswerStore
+from rare_assets.teacher.store.folder import Folder
 from rare_assets.teacher.structured import structured_value
 from rare_assets_tests.support.fake_batch_endpoint import FakeBatchEndpoint
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint, Fault, error_response
 from rare_assets_tests.support.servers import SHAPES, STRUCTURED_SHAPES
+from rare_assets_tests.support.teachers import in_batches, online
 
 MODEL = "fake-model"
 KEY = "sk-secret-0123456789"
@@ -79,11 +78,11 @@ async def collect(teacher, wanted, use=note, **options):
     return Result(outcomes, teacher.usage, error)
 
 
-def run(root, url, wanted, use=note, *, kind=BatchTeacher, max_attempts=3, **settings):
+def run(root, url, wanted, use=note, *, kind=in_batches, max_attempts=3, **settings):
     """All outcomes of one `ask_all` of a new teacher over the store at `root`."""
 
     async def main():
-        given = {**(SETTINGS if kind is BatchTeacher else {"patience": QUICK}), **settings}
+        given = {**(SETTINGS if kind is in_batches else {"patience": QUICK}), **settings}
         async with (
             AnswerStore(str(root)) as store,
             kind(model=MODEL, store=store, base_url=url, **given) as teacher,
@@ -136,8 +135,8 @@ def test_every_ask_is_answered_at_the_price_of_batches_and_once(tmp_path, endpoi
 
 def test_batch_and_online_share_their_answers(tmp_path, endpoint):
     run(tmp_path, endpoint.url, asks(5))
-    online = run(tmp_path, endpoint.url, asks(8), kind=OpenAITeacher)
-    assert (online.usage.requests, online.usage.answers_reused) == (3, 5)
+    one = run(tmp_path, endpoint.url, asks(8), kind=online)
+    assert (one.usage.requests, one.usage.answers_reused) == (3, 5)
     batch = run(tmp_path, endpoint.url, asks(9))
     assert (batch.usage.requests, batch.usage.answers_reused) == (1, 8)
 
@@ -603,9 +602,7 @@ def test_a_cancelled_run_cancels_its_batches_and_the_next_keeps_what_they_finish
         async def main():
             async with (
                 AnswerStore(str(tmp_path)) as store,
-                BatchTeacher(
-                    model=MODEL, store=store, base_url=endpoint.url, **SETTINGS
-                ) as teacher,
+                in_batches(model=MODEL, store=store, base_url=endpoint.url, **SETTINGS) as teacher,
             ):
                 if how == "cancelled":
                     task = asyncio.create_task(collect(teacher, wanted))
@@ -705,7 +702,7 @@ def test_a_batch_that_the_endpoint_has_forgotten_is_asked_anew(tmp_path, endpoin
 
     async def leave():
         store = AnswerStore(str(tmp_path))
-        teacher = BatchTeacher(model=MODEL, store=store, base_url=endpoint.url)
+        teacher = in_batches(model=MODEL, store=store, base_url=endpoint.url)
         submission = Submission.new(MODEL, str(teacher._endpoint), requests).created("batch_gone")
         Submissions(store.folder("batches")).save(submission)
 
@@ -726,13 +723,13 @@ def test_refresh_asks_anew_and_takes_up_no_older_batch(tmp_path, endpoint):
 def test_an_online_run_asks_for_nothing_that_waits_in_a_batch(tmp_path, endpoint):
     kill_a_run(tmp_path, endpoint, 4, batches=1)
     batches = Folder(str(tmp_path / "batches"))
-    online = {"kind": OpenAITeacher, "batches": batches}
-    result = run(tmp_path, endpoint.url, asks(6), **online)
+    how = {"kind": online, "batches": batches}
+    result = run(tmp_path, endpoint.url, asks(6), **how)
     assert "4 of the first 6 asks wait in batch" in str(result.error)
     assert "mode=batch" in str(result.error)
     assert result.usage.requests == 0
     assert run(tmp_path, endpoint.url, asks(4)).usage.requests == 0
-    after = run(tmp_path, endpoint.url, asks(6), **online)
+    after = run(tmp_path, endpoint.url, asks(6), **how)
     assert (after.error, after.usage.requests, len(after.outcomes)) == (None, 2, 6)
 
 
@@ -760,7 +757,7 @@ def test_progress_is_told(tmp_path, endpoint):
     async def main():
         async with (
             AnswerStore(str(tmp_path)) as store,
-            BatchTeacher(
+            in_batches(
                 model=MODEL, store=store, base_url=endpoint.url, progress_every_s=0.01, **SETTINGS
             ) as teacher,
         ):
@@ -783,7 +780,7 @@ def test_an_error_of_use_ends_the_run(tmp_path, endpoint):
         run(tmp_path, endpoint.url, asks(3), use)
 
 
-@pytest.mark.parametrize("second", [BatchTeacher, OpenAITeacher])
+@pytest.mark.parametrize("second", [in_batches, online])
 def test_what_a_living_run_has_handed_in_nobody_asks_for(tmp_path, endpoint, second):
     """Neither another run in batches nor one online: both wait, and find the answers stored."""
     said = []

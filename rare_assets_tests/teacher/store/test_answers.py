@@ -18,8 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from rare_assets.teacher.store import answer_files, answers
+from rare_assets.teacher.store import answer_files, answers, upkeep, writers
 from rare_assets.teacher.store.answers import AnswerStore
+from rare_assets.teacher.store.folder import Folder
+from rare_assets.teacher.store.key_index import KeyIndex
+from rare_assets.teacher.store.stored import StoredAnswers
 
 WRITER = """
 import asyncio, hashlib, sys
@@ -145,11 +148,11 @@ def test_of_two_answers_under_one_key_the_later_wins_wherever_they_lie(tmp_path)
         time.sleep(0.002)
     assert get_all(tmp_path, ["k"]) == {"k": "new"}
     # Merging keeps the newest alone.
-    for i in range(answers.FAN_IN - 2):
+    for i in range(upkeep.FAN_IN - 2):
         put_all(tmp_path, [i])
     (segment,) = data_files(tmp_path)
     lines = gzip.decompress((tmp_path / segment).read_bytes()).splitlines()
-    assert len(lines) == answers.FAN_IN - 1
+    assert len(lines) == upkeep.FAN_IN - 1
     assert get_all(tmp_path, ["k"]) == {"k": "new"}
 
 
@@ -237,7 +240,7 @@ def test_what_a_damaged_file_has_lost_is_said(tmp_path, damage, lost, indexed):
     journal = leave_journal(tmp_path, frames)
     segment = journal.rename(tmp_path / journal.name.replace("journal", "segment"))
     content = segment.read_bytes()
-    index, ends = answer_files.KeyIndex(), []
+    index, ends = KeyIndex(), []
     for frame in answer_files.scan(lambda a, b: content[a:b], 0, len(content)):
         index.add(frame.start, frame.end, answer_files.fingerprints(frame.lines))
         ends.append(frame.end)
@@ -275,7 +278,7 @@ def test_the_keys_of_another_file_hide_no_answer(tmp_path, monkeypatch):
     put_all(tmp_path, range(50))
     (segment,) = tmp_path.glob("*.jsonl.gz")
     (keys,) = tmp_path.glob("*.keys.npz")
-    foreign = answer_files.KeyIndex()
+    foreign = KeyIndex()
     lines = [answer_files.encode(key(n), 1.0, {}) for n in range(50, 100)]
     foreign.add(0, segment.stat().st_size, answer_files.fingerprints(lines))
     keys.write_bytes(foreign.dump())
@@ -405,12 +408,12 @@ def test_another_store_sees_what_is_put_after_it_was_opened(tmp_path):
 def test_the_number_of_files_is_bounded_and_nothing_is_lost(tmp_path):
     for n in range(50):
         put_all(tmp_path, [n])
-    assert len(list(tmp_path.iterdir())) < answers.FAN_IN
+    assert len(list(tmp_path.iterdir())) < upkeep.FAN_IN
     assert get_all(tmp_path, range(50)) == expected(range(50))
 
 
 def test_a_full_journal_becomes_a_segment_while_puts_go_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(answers, "JOURNAL_BYTES", 20_000)
+    monkeypatch.setattr(writers, "JOURNAL_BYTES", 20_000)
     monkeypatch.setattr(answer_files, "INDEXED_FROM", 10_000)
 
     async def main():
@@ -424,7 +427,7 @@ def test_a_full_journal_becomes_a_segment_while_puts_go_on(tmp_path, monkeypatch
     asyncio.run(main())
     segments = data_files(tmp_path)
     assert {name.split("-")[0] for name in segments} == {"segment"}
-    assert 1 < len(segments) < 2 * answers.FAN_IN
+    assert 1 < len(segments) < 2 * upkeep.FAN_IN
     assert any(path.name.endswith(".keys.npz") for path in tmp_path.iterdir())
     assert get_all(tmp_path, range(5000)) == expected(range(5000))
 
@@ -444,34 +447,36 @@ def test_without_its_index_a_segment_is_read_itself(tmp_path, monkeypatch, damag
     assert get_all(tmp_path, range(100)) == expected(range(100))
 
 
+def listed(root):
+    """The stored answers under a folder as a process finds them at this moment."""
+    found = StoredAnswers(Folder(str(root)), relist_s=0.5, say=print)
+    assert found.indexes == {}  # nothing is read until somebody asks
+    found.relist(force=True)
+    return found
+
+
 def test_racing_mergers_lose_nothing_and_duplicates_go_at_the_next_merge(tmp_path):
     """Every merger works from a listing taken before any of them has removed a file."""
-    for n in range(answers.FAN_IN - 1):
+    for n in range(upkeep.FAN_IN - 1):
         put_all(tmp_path, [n, f"x{n}"])
-    names = [*range(answers.FAN_IN - 1), *(f"x{n}" for n in range(answers.FAN_IN - 1))]
-    stores = [AnswerStore(str(tmp_path)) for _ in range(3)]
+    names = [*range(upkeep.FAN_IN - 1), *(f"x{n}" for n in range(upkeep.FAN_IN - 1))]
+    found = [listed(tmp_path) for _ in range(3)]
     sources = data_files(tmp_path)
-    for store in stores:
-        store._relist(force=True)
     # The first two write before either deletes; the third finds its sources gone.
-    delete, held = answer_files.Folder.delete, []
-    stores[0]._folder.delete = held.append
-    assert stores[0]._rewrite(sources)
-    assert stores[1]._rewrite(sources)
-    assert not stores[2]._rewrite(sources)
+    delete, held = Folder.delete, []
+    found[0].folder.delete = held.append
+    assert [upkeep.Upkeep(each).rewrite(sources) for each in found] == [True, True, False]
     for name in held:
-        delete(stores[0]._folder, name)
+        delete(found[0].folder, name)
     assert len(data_files(tmp_path)) == 2
     assert get_all(tmp_path, names) == expected(names)
 
-    late = AnswerStore(str(tmp_path))
-    late._relist(force=True)
-    assert late._rewrite(data_files(tmp_path))
+    assert upkeep.Upkeep(listed(tmp_path)).rewrite(data_files(tmp_path))
     (only,) = data_files(tmp_path)
     assert len(gzip.decompress((tmp_path / only).read_bytes()).splitlines()) == len(names)
     # A reader whose listing is older than the merges finds everything all the same.
-    found = stores[2]._get([key(n) for n in names])
-    assert {record["content"] for record in found.values()} == set(map(str, names))
+    read = found[2].get([key(n) for n in names])
+    assert {record["content"] for record in read.values()} == set(map(str, names))
 
 
 def test_a_merger_killed_before_it_has_removed_its_sources_leaves_only_duplicates(tmp_path):
@@ -557,11 +562,7 @@ def test_answers_lie_compressed_and_indexed_in_little_memory(tmp_path):
     stats = asyncio.run(main())
     assert stats.answers == 20_000
     assert stats.bytes < plain / 2
-    index = next(iter(AnswerStore(str(tmp_path))._indexes.values()), None)
-    assert index is None  # nothing is read until somebody asks
-    store = AnswerStore(str(tmp_path))
-    store._relist(force=True)
-    (index,) = store._indexes.values()
+    (index,) = listed(tmp_path).indexes.values()
     held = [value for value in vars(index).values() if hasattr(value, "nbytes")]
     assert sum(value.nbytes for value in held) < 13 * 20_000
 
@@ -594,7 +595,7 @@ def s3_names(options, prefix):
 
 
 def test_answers_on_s3_come_back_and_few_objects_remain(s3_options, monkeypatch):
-    monkeypatch.setattr(answers, "PARTS", 4)
+    monkeypatch.setattr(writers, "PARTS", 4)
     monkeypatch.setattr(answer_files, "INDEXED_FROM", 100)
     root, options = "s3://answers/few", {"storage_options": s3_options}
 
@@ -609,7 +610,7 @@ def test_answers_on_s3_come_back_and_few_objects_remain(s3_options, monkeypatch)
         put_all(root, [n], **options)
     names = s3_names(s3_options, "few")
     assert {name.split("-")[0] for name in names} == {"segment"}
-    assert len(names) < 2 * answers.FAN_IN
+    assert len(names) < 2 * upkeep.FAN_IN
     assert get_all(root, range(40), **options) == expected(range(30))
 
 

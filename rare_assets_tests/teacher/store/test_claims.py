@@ -17,11 +17,12 @@ from collections import Counter
 import pytest
 
 from rare_assets.teacher.interface import TeacherStopped
-from rare_assets.teacher.online import OpenAITeacher
+from rare_assets.teacher.store import claim_files, locks
 from rare_assets.teacher.store import claims as module
 from rare_assets.teacher.store.answers import AnswersNotRead, AnswerStore
 from rare_assets.teacher.store.claims import ClaimsLost
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.teachers import online
 from rare_assets_tests.teacher.store.test_answers import key
 from rare_assets_tests.teacher.test_online import QUICK, ask, asks, content, note, until
 
@@ -29,7 +30,7 @@ from rare_assets_tests.teacher.test_online import QUICK, ask, asks, content, not
 ASKER = """
 import asyncio, json, random, sys
 from rare_assets.teacher.store.answers import AnswerStore
-from rare_assets.teacher.online import OpenAITeacher
+from rare_assets_tests.support.teachers import online
 from rare_assets_tests.teacher.test_online import QUICK, ask, note
 
 async def main(root, url, count, seed, dead_after_s):
@@ -37,7 +38,7 @@ async def main(root, url, count, seed, dead_after_s):
     random.Random(seed).shuffle(wanted)
     async with (
         AnswerStore(root, dead_after_s=dead_after_s, commit_interval_s=0.05) as store,
-        OpenAITeacher(model="fake", base_url=url, store=store, max_concurrency=8, patience=QUICK) as teacher,
+        online(model="fake", base_url=url, store=store, max_concurrency=8, patience=QUICK) as teacher,
     ):
         good = 0
         async for outcome in teacher.ask_all(wanted, note):
@@ -63,8 +64,8 @@ def repeats(endpoint) -> int:
     return sum(count - 1 for count in counts.values())
 
 
-def claim_files(folder):
-    return sorted(path for path in folder.iterdir() if module.is_claims(path.name))
+def claims_in(folder):
+    return sorted(path for path in folder.iterdir() if claim_files.is_claims(path.name))
 
 
 @contextlib.asynccontextmanager
@@ -109,7 +110,7 @@ def test_what_one_holds_no_other_gets_until_it_is_released(tmp_path):
             assert await two.acquire(KEYS[:3]) == {}
             await one.close()
             assert await two.taken(KEYS) == {}
-        assert claim_files(tmp_path) == []
+        assert claims_in(tmp_path) == []
 
     asyncio.run(main())
 
@@ -224,7 +225,7 @@ def test_many_processes_race_and_each_answer_is_asked_for_once(tmp_path):
     asked = race(tmp_path / "answers", tmp_path / "log", 300, 7, 5)
     assert len(asked) == 300
     assert set(asked.values()) == {1}
-    assert claim_files(tmp_path / "answers") == []
+    assert claims_in(tmp_path / "answers") == []
 
 
 def test_processes_race_on_an_object_store(tmp_path, s3_bucket):
@@ -240,7 +241,7 @@ def test_two_processes_ask_each_prompt_once(tmp_path):
     assert [good for good, _ in ends] == ["300"] * 3
     assert sum(int(requests) for _, requests in ends) == len(endpoint.requests) == 300
     assert repeats(endpoint) == 0
-    assert claim_files(tmp_path) == []
+    assert claims_in(tmp_path) == []
 
 
 def test_further_attempts_are_made_by_one_alone(tmp_path):
@@ -285,7 +286,7 @@ def test_nobody_waits_for_a_killed_process(tmp_path, request, where):
         assert other.communicate(timeout=30)[0].split() == ["40", "40"]
     assert len(endpoint.requests) == 48
     if where == "local":
-        assert claim_files(tmp_path) == []
+        assert claims_in(tmp_path) == []
 
 
 def test_what_a_killed_process_leaves_goes_with_the_next_run(tmp_path):
@@ -294,10 +295,10 @@ def test_what_a_killed_process_leaves_goes_with_the_next_run(tmp_path):
         wait_until(lambda: len(endpoint.requests) == 4)
         os.killpg(killed.pid, signal.SIGKILL)
         killed.communicate()
-        assert len(claim_files(tmp_path)) == 1
+        assert len(claims_in(tmp_path)) == 1
         endpoint.latency = 0.0
         assert start(tmp_path, endpoint.url, 4).communicate(timeout=60)[0].split() == ["4", "4"]
-    assert claim_files(tmp_path) == []
+    assert claims_in(tmp_path) == []
 
 
 def test_who_is_at_work_is_said(tmp_path, monkeypatch):
@@ -309,7 +310,7 @@ def test_who_is_at_work_is_said(tmp_path, monkeypatch):
         async def main():
             async with (
                 AnswerStore(str(tmp_path)) as store,
-                OpenAITeacher(
+                online(
                     model="fake",
                     base_url=endpoint.url,
                     store=store,
@@ -336,17 +337,17 @@ def test_who_is_at_work_is_said(tmp_path, monkeypatch):
 
 def test_a_storage_that_can_not_be_written_stops_before_the_first_request(tmp_path):
     (tmp_path / "answers").mkdir()
-    original = module._LocalFile.write
+    original = claim_files.LocalFile.write
 
     def full(self, content):
         raise OSError(28, "No space left on device")
 
     with FakeEndpoint() as endpoint, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module._LocalFile, "write", full)
+        patch.setattr(claim_files.LocalFile, "write", full)
         with pytest.raises(TeacherStopped, match=r"can't be noted.*No space left"):
             asyncio.run(ask_here(tmp_path / "answers", endpoint, 3))
         assert endpoint.requests == []
-        patch.setattr(module._LocalFile, "write", original)
+        patch.setattr(claim_files.LocalFile, "write", original)
         asyncio.run(ask_here(tmp_path / "answers", endpoint, 3))
         assert len(endpoint.requests) == 3
 
@@ -354,7 +355,7 @@ def test_a_storage_that_can_not_be_written_stops_before_the_first_request(tmp_pa
 async def ask_here(root, endpoint, count, **options):
     async with (
         AnswerStore(str(root)) as store,
-        OpenAITeacher(
+        online(
             model="fake", base_url=endpoint.url, store=store, patience=QUICK, **options
         ) as teacher,
     ):
@@ -381,7 +382,7 @@ def test_a_process_that_was_held_up_takes_its_claims_for_lost(tmp_path, monkeypa
         with FakeEndpoint(latency=0.3) as endpoint:
             async with (
                 AnswerStore(root, dead_after_s=1.5, commit_interval_s=0.0) as store,
-                OpenAITeacher(
+                online(
                     model="fake",
                     base_url=endpoint.url,
                     store=store,
@@ -406,7 +407,7 @@ def test_a_process_that_was_held_up_takes_its_claims_for_lost(tmp_path, monkeypa
 
 def test_files_of_others_that_can_not_be_read_claim_everything_as_long_as_they_change(tmp_path):
     async def main():
-        name = module._new_name().replace(module._machine(), "elsewhere")
+        name = claim_files.new_name().replace(claim_files._machine(), "elsewhere")
         (tmp_path / name).write_bytes(b"garbage")
         async with writers(tmp_path, 1, dead_after_s=0.5) as (one,):
             assert set(await one.acquire(KEYS)) == set(KEYS)
@@ -419,7 +420,7 @@ def test_files_of_others_that_can_not_be_read_claim_everything_as_long_as_they_c
 
 def test_without_locks_a_writer_lives_as_long_as_its_file_changes(tmp_path, monkeypatch):
     """As on a platform that has none."""
-    monkeypatch.setattr(module.files, "fcntl", None)
+    monkeypatch.setattr(locks, "fcntl", None)
 
     async def main():
         async with writers(tmp_path, 2, dead_after_s=1.0) as (one, two):
@@ -443,9 +444,9 @@ def test_what_a_file_of_claims_says_is_json(tmp_path):
         async with writers(tmp_path, 1) as (one,):
             await one.acquire(KEYS[:2])
             one._publish(())
-            (path,) = claim_files(tmp_path)
+            (path,) = claims_in(tmp_path)
             return json.loads(gzip.decompress(path.read_bytes()))
 
     said = asyncio.run(main())
     assert said["pid"] == os.getpid()
-    assert len(module._unpack(said["held"])) == 2
+    assert len(claim_files._unpack(said["held"])) == 2
