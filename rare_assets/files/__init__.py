@@ -1,0 +1,1 @@
+"""Files here or behind a URL: whole ones or none."""

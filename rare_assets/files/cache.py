@@ -24,3 +24,12 @@ def temporary_folder() -> str:
     folder = cache_folder() / "tmp"
     folder.mkdir(parents=True, exist_ok=True)
     return str(folder)
+
+
+def socket_folder() -> str | None:
+    """Return where `multiprocessing` puts its sockets, which RARE_CACHE doesn't move; None if nothing can be
+    written there."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return None

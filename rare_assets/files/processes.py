@@ -38,8 +38,12 @@ def this_process() -> str:
 
 
 def is_gone(process: str) -> bool | None:
-    """Return whether a process of that name is gone; None if it can't be told from here, as of another
-    machine or container."""
+    """Return True if a process is gone; None if that can't be told from here, as of another machine
+    or container.
+
+    Args:
+        process: its name, as `this_process` gave it there.
+    """
     where, _, rest = process.rpartition("#")
     if not where or where != _here(os.getpid()):
         return None
@@ -49,7 +53,8 @@ def is_gone(process: str) -> bool | None:
 
 @cache
 def _here(pid: int) -> str:
-    """Where ids of processes mean the same as in this process, whose id is given since a fork keeps caches."""
+    """Name where process ids mean the same as in this process; a fork keeps caches, so its id is
+    given."""
     try:
         namespace = os.readlink(_PROC / "self/ns/pid")
         # Mounted for another namespace, it would show other processes under these ids.
@@ -61,7 +66,8 @@ def _here(pid: int) -> str:
 
 
 def _start_of(pid: str) -> str:
-    """When a running process was started, in ticks since the machine was; "" if there is none."""
+    """Return when a running process was started, in ticks since the machine was; "" if there is
+    none."""
     try:
         stat = (_PROC / pid / "stat").read_text()
     except OSError:

@@ -18,6 +18,11 @@ from typing import IO, Any, Literal, Protocol
 from rare_assets.text.shown_url import shown, without_secrets
 
 BLOCK = 1 << 20
+_PACKAGES = {
+    **dict.fromkeys(("s3", "s3a"), "'rare-assets[s3]'"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
+}
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LEAVE = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -39,6 +44,10 @@ def accessing(path: object, what: Literal["read", "write"]) -> Iterator[None]:
     """Raise whatever goes wrong with a file as StorageError; "not found" while reading stays as it is.
 
     Hold nothing but reading and writing in it: every exception is taken for the storage's.
+
+    Raises:
+        FileNotFoundError: while reading; there is no file.
+        StorageError: anything else; its message says what to do.
     """
     try:
         yield
@@ -60,8 +69,7 @@ def explained(path: object, what: Literal["read", "write"], error: Exception) ->
     reason = " ".join(reason.split())[:300] or type(error).__name__
     if isinstance(error, ImportError | ValueError) and "://" in str(path):
         scheme = shown(path).partition("://")[0]
-        extra = "pip install 'rare-assets[s3]'" if scheme == "s3" else "its fsspec package"
-        return f"{shown(path)} can't be opened: {reason}. Storage on {scheme}:// needs {extra}."
+        return f"{shown(path)} can't be opened: {reason}. Storage on {scheme}:// needs {package_for(scheme)}."
     if isinstance(error, NotADirectoryError | FileExistsError):
         hint = "a file lies where a folder is needed; is RARE_STORAGE a folder?"
     elif isinstance(error, IsADirectoryError):
@@ -77,11 +85,24 @@ def explained(path: object, what: Literal["read", "write"], error: Exception) ->
     return f"{shown(path)} can't be {'read' if what == 'read' else 'written'}: {reason} ({hint})."
 
 
+def package_for(scheme: str) -> str:
+    """Return the command that installs what opens URLs of a scheme, or what to look for.
+
+    >>> package_for("gs")
+    'pip install gcsfs'
+    """
+    named = _PACKAGES.get(scheme)
+    return f"pip install {named}" if named else "the package that is named"
+
+
 def checksum(file: _Readable, so_far: int = 0) -> int:
-    """Return the CRC-32 of what is left to read, in bounded memory.
+    """Return the CRC-32 of what is left to read, a MiB in memory at a time.
 
     CRC-32 finds every flipped bit and every burst of up to 32 bits, other damage but for one in four
     billion; it is in the standard library, lets other threads run, and is as fast as any hash there.
+
+    Args:
+        so_far: the CRC-32 of what was read before.
     """
     while block := file.read(BLOCK):
         so_far = zlib.crc32(block, so_far)
@@ -109,6 +130,7 @@ class ChecksumWriter:
         self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
+        """Write and count it; returns the bytes written. Raises OSError."""
         try:
             self._file.write(data)
         except OSError as error:
@@ -118,6 +140,7 @@ class ChecksumWriter:
         return len(data)
 
     def flush(self) -> None:
+        """Hand on what is buffered. Raises OSError."""
         try:
             self._file.flush()
         except OSError as error:
@@ -126,7 +149,14 @@ class ChecksumWriter:
 
 
 def file_version(details: dict[str, Any]) -> str:
-    """Return what changes when a file does: the store's etag, else time of change and size."""
+    """Return what changes when a file does: the store's etag, else time of change and size.
+
+    Args:
+        details: what fsspec's `info` says of the file.
+
+    >>> file_version({"mtime": 1735689600.0, "size": 120})
+    '1735689600.0-120'
+    """
     for name in ("ETag", "etag", "md5Hash"):
         if details.get(name):
             return str(details[name]).strip('"')

@@ -1,6 +1,7 @@
 """A storage that can't be read or written is an error, in words; only what is not found is missing."""
 
 import errno
+import json
 import os
 import random
 import shutil
@@ -8,16 +9,21 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 import polars as pl
 import pytest
 
 from rare_assets.files.stored_bytes import StorageDamaged, StorageError, explained
-from rare_assets.storage import tables as tables_module
+from rare_assets.storage import footers, parquet_files
+from rare_assets.storage.footers import FOOTER_KEY
 from rare_assets.storage.tables import ParquetTables, TableDamaged, TableMissing
 from rare_assets.text.shown_url import shown
 from rare_assets_tests.storage.test_tables import documents
+from rare_assets_tests.support.gate import Gate
 from rare_assets_tests.support.s3_server import CREDENTIALS
 
 
@@ -56,6 +62,8 @@ def faulty_store(monkeypatch):
         monkeypatch.setenv(name, value)
     # As a user would who does not want to wait for an endpoint that does not answer.
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    monkeypatch.setattr(parquet_files, "POLARS_OPTIONS", {"max_retries": 0})
     s3fs.S3FileSystem.clear_instance_cache()
 
     def root(status):
@@ -86,6 +94,33 @@ def test_a_store_that_does_not_answer_is_never_a_missing_table(faulty_store, sta
         with pytest.raises(StorageError, match="s3://rare-bucket/storage/") as caught:
             ask()
         assert not isinstance(caught.value, StorageDamaged)
+
+
+@pytest.mark.parametrize("status", [0, 503])
+def test_a_store_that_is_away_for_a_while_is_waited_for(s3_bucket, monkeypatch, status):
+    """That refuses connections, or answers with errors of its own."""
+    import s3fs
+
+    written = ParquetTables(f"{s3_bucket}/storage")
+    written.write("documents", "a", documents("one"), made_from={"source": "v1"})
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with Gate(urlsplit(os.environ["AWS_ENDPOINT_URL"]).port) as gate:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{gate.port}")
+        s3fs.S3FileSystem.clear_instance_cache()
+        tables = ParquetTables(f"{s3_bucket}/storage")
+        for read in (
+            lambda: tables.provenance("documents", "a").n_rows,
+            lambda: tables.scan("documents", "a").collect().height,
+            lambda: tables.write("documents", "a", documents("one")).n_rows,
+        ):
+            with ThreadPoolExecutor(1) as thread:
+                with gate.shut(status):
+                    reading = thread.submit(read)
+                    while not gate.refused and not reading.done():
+                        time.sleep(0.01)
+                assert gate.refused
+                gate.refused = 0
+                assert reading.result() == 1
 
 
 def test_a_bucket_that_is_not_there_is_never_a_missing_table(s3_bucket):
@@ -183,7 +218,7 @@ def written_by_the_version_before(tables, rows):
     """A table with a footer that holds no checksum."""
     written = tables.write("documents", "a", rows, made_from={"source": "v1"})
     path = tables.path("documents", "a")
-    footer = {tables_module.FOOTER_KEY: tables_module.json.dumps(written._asdict())}
+    footer = {FOOTER_KEY: json.dumps(written._asdict())}
     rows.lazy().sink_parquet(str(path), metadata=footer)
     documents().clear().write_parquet(tables.rejects_path("documents", "a"))
     return written
@@ -198,9 +233,7 @@ def test_a_table_without_a_checksum_is_read_and_its_rows_compared_with_their_has
 
     path = tables.path("documents", "a")
     other = rows.with_columns(doc_id=pl.lit("another"))
-    other.lazy().sink_parquet(
-        str(path), metadata={tables_module.FOOTER_KEY: tables_module.json.dumps(written._asdict())}
-    )
+    other.lazy().sink_parquet(str(path), metadata={FOOTER_KEY: json.dumps(written._asdict())})
     with pytest.raises(TableDamaged, match="do not have the hash"):
         tables.load("documents", "a")
 
@@ -223,7 +256,7 @@ def test_damage_in_an_object_store_is_marked_over_there(s3_bucket):
 
 
 def test_a_large_footer_is_read_whole(tables, monkeypatch):
-    monkeypatch.setattr(tables_module, "_TAIL", 64)
+    monkeypatch.setattr(footers, "TAIL", 64)
     tables.write("documents", "a", documents("one"), made_from={"source": "v" * 1000})
     assert tables.provenance("documents", "a").made_from == {"source": "v" * 1000}
     assert tables.load("documents", "a").collect().height == 1

@@ -3,13 +3,18 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+import rare_assets_tests
 from rare_assets.schemas import Documents, DocumentsRejects
-from rare_assets.storage.tables import ParquetTables, TableMissing, content_hash, file_name
+from rare_assets.storage.footers import content_hash
+from rare_assets.storage.tables import ParquetTables, TableMissing, file_name
+
+STORED = Path(rare_assets_tests.__file__).parent / "stored" / "first_round" / "storage"
 
 
 def documents(*texts: str) -> pl.DataFrame:
@@ -166,3 +171,13 @@ def test_an_object_store_holds_the_same_tables(s3_bucket):
         tables.scan("documents", "b")
     assert len(tables.delete("a")) == 2
     assert not tables.exists("documents", "a")
+
+
+def test_columns_that_came_after_a_table_was_written_are_null_where_it_is_loaded():
+    """The storage that is checked in was written before documents had a number of their passage."""
+    stored = ParquetTables(str(STORED))
+    shard = next((STORED / "documents").glob("*.parquet")).name.removesuffix(".parquet")
+    loaded = stored.load("documents", shard).collect()
+    assert loaded["passage"].null_count() == loaded.height > 0
+    # Who scans is told of what the file has.
+    assert "passage" not in stored.scan("documents", shard).collect_schema()
