@@ -1,4 +1,4 @@
-"""Which column of a data file is which: RARE_COLUMNS.
+"""Read RARE_COLUMNS: which column of a data file is which.
 
 >>> columns = Columns.parse("text=contents,id=_id")
 >>> columns.fields({"_id": 7, "contents": "Water.", "title": "T"})
@@ -22,7 +22,7 @@ _NUMBER = re.compile(r"\d+")
 
 
 class ColumnsError(ValueError):
-    """RARE_COLUMNS can't be used as it is; the message says why."""
+    """Raised for a RARE_COLUMNS that can't be used as it is; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,17 @@ class Columns:
 
     @property
     def without_header(self) -> bool:
-        """Return True if columns are numbers: of CSV and TSV files without a header line."""
+        """True if columns are numbers: of CSV and TSV files without a header line."""
         return any(_NUMBER.fullmatch(self.names[name]) for name in self.named)
 
     def fields(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the fields that a row has. A column's own name goes before dots that reach into structs."""
+        """Return the fields that a row has, by name.
+
+        A column's own name goes before dots that reach into structs.
+
+        >>> Columns.parse("text=page.text").fields({"page": {"text": "Water."}})
+        {'text': 'Water.'}
+        """
         found = {}
         for name, column in self.names.items():
             there, value = _at(row, column)
@@ -89,7 +95,7 @@ class Columns:
         return [column for column in present if column in reached]
 
     def unused_id(self, present: Collection[str]) -> str | None:
-        """Return what a person is told where rows have no id, but a column that may be one."""
+        """Return what to tell a user where rows have no id, but a column that may be one; else None."""
         if _reached(self.names["id"], present):
             return None
         found = next((name for name in KNOWN_AS["id"] if name in present), None)
@@ -101,7 +107,7 @@ class Columns:
         )
 
     def problem(self, missing: Collection[str], present: Collection[str]) -> str:
-        """Return what a person is told of missing columns: which there are, and what to set."""
+        """Return what to tell a user of missing columns: which there are, and what to set."""
         wanted = " and ".join(
             f"`{self.names[name]}`" + ("" if self.names[name] == name else f" for {name}")
             for name in missing
@@ -135,7 +141,7 @@ def _at(row: Mapping[str, Any], column: str) -> tuple[bool, Any]:
 
 
 def _reached(column: str, present: Collection[str]) -> str | None:
-    """The column of a file that a name is, or reaches into."""
+    """Return the column of a file that a name is, or reaches into."""
     if column in present:
         return column
     start = column.partition(".")[0]

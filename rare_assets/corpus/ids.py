@@ -1,4 +1,4 @@
-"""Ids that stand for two texts in different shards, found before anything is paid for.
+"""Find ids that stand for two texts in different shards, before anything is paid for.
 
 What is known of each shard's ids lies in `<storage>/corpus_index/ids.parquet`, 16 bytes a document, so
 that of stored documents each is read once, and of those only the two columns that matter. The file can
@@ -17,7 +17,8 @@ from urllib.parse import unquote
 import polars as pl
 
 from rare_assets.files.stored_bytes import StorageDamaged, StorageError
-from rare_assets.storage.tables import UNREADABLE, ParquetTables, TableMissing
+from rare_assets.storage.footers import UNREADABLE
+from rare_assets.storage.tables import ParquetTables, TableMissing
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -40,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 def why_colliding(tables: ParquetTables, shard: str, registered: Collection[str]) -> str | None:
-    """What a person is told of the ids that a shard shares with others; None if it shares none.
+    """Return what to tell a user of the ids that a shard shares with others; None if it shares none.
 
     A shard that was compared with all others as it is now is not compared again: what is stored
     later is, and both are refused then.
@@ -76,7 +77,7 @@ def why_colliding(tables: ParquetTables, shard: str, registered: Collection[str]
 
 
 def shared_ids(tables: ParquetTables, registered: Collection[str]) -> pl.DataFrame:
-    """The ids that stand for different texts in several shards.
+    """Return the ids that stand for different texts in several shards.
 
     Reads the stored documents that have changed since the last call, one listing says which.
 
@@ -113,7 +114,7 @@ def shared_ids(tables: ParquetTables, registered: Collection[str]) -> pl.DataFra
 def left_out(
     shared: pl.DataFrame, contents: Mapping[str, str], held: Mapping[str, str]
 ) -> set[str]:
-    """The shards that an index leaves out, so that no id stands for two texts in it: those that came
+    """Return the shards that an index leaves out, so that no id stands for two texts in it: those that came
     later than the one that it holds, else than the first by key.
 
     Args:
@@ -134,7 +135,7 @@ def left_out(
 
 
 def ids_of(tables: ParquetTables, shards: Mapping[str, str]) -> pl.Series:
-    """The ids of shards' documents, `hashed`, of what was read of them before; those of a shard that was
+    """Return the ids of shards' documents, `hashed`, of what was read of them before; those of a shard that was
     stored anew since are left out.
 
     Args:
@@ -154,7 +155,7 @@ def ids_of(tables: ParquetTables, shards: Mapping[str, str]) -> pl.Series:
 
 
 def hashed(ids: pl.Series) -> pl.Series:
-    """64 bits of each id, as they are kept."""
+    """Return 64 bits of each id, as they are kept: `u64`, the same with every version of Polars."""
     return pl.Series(ids.name, [_hash(doc_id) for doc_id in ids], pl.UInt64)
 
 
@@ -163,7 +164,7 @@ def _path(tables: ParquetTables) -> UPath:
 
 
 def _read(tables: ParquetTables, shard: str, version: str) -> tuple[object, ...] | None:
-    """A shard's row of the file; None if its documents are damaged, as its own steps say."""
+    """Return a shard's row of the file; None if its documents are damaged, as its own steps say."""
     stored = tables.provenance_if_whole("documents", shard)
     if stored is None:
         return None
@@ -179,7 +180,7 @@ def _read(tables: ParquetTables, shard: str, version: str) -> tuple[object, ...]
 
 
 def _hash(value: str) -> int:
-    """64 bits of a string, the same with every version of everything."""
+    """Return 64 bits of a string, the same with every version of everything."""
     return int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest())
 
 
@@ -197,7 +198,7 @@ def _shared(known: pl.DataFrame) -> pl.DataFrame:
 
 
 def _places(tables: ParquetTables, shard: str, shared: pl.DataFrame) -> dict[str, list[str]]:
-    """The first few shared ids of a shard, each with the places of its texts, this shard's first."""
+    """Return the first few shared ids of a shard, each with the places of its texts, this shard's first."""
     mine = tables.scan("documents", shard).select("doc_id", "text_hash", "source").collect()
     ids = set(shared.filter(shard=shard)["id"])
     few = list(islice((row for row in mine.iter_rows() if _hash(row[0]) in ids), IDS_NAMED))

@@ -1,4 +1,4 @@
-"""Which languages the documents are in, by a sample, and which analyzer fits them."""
+"""Find which languages the documents are in, by a sample, and which analyzer fits them."""
 
 from __future__ import annotations
 
@@ -43,12 +43,20 @@ class Sample(NamedTuple):
 
     @property
     def counts(self) -> Counter[str]:
-        """How many texts are in each language."""
+        """Number of texts in each language, by ISO 639 code."""
         return Counter(language for language in self.languages if language)
 
 
 def sample_languages(tables: ParquetTables, shards: Mapping[str, ShardContent]) -> Sample:
-    """Look at documents spread evenly over at most so many shards, the same ones each time."""
+    """Look at about 200 documents spread evenly over at most 20 shards, the same ones each time.
+
+    Args:
+        tables: has the documents.
+        shards: of these the ones that are not empty.
+
+    Raises:
+        StorageError: a table can't be read.
+    """
     filled = [key for key, content in sorted(shards.items()) if content.n_documents]
     chosen = filled[:: max(1, -(-len(filled) // SAMPLED_SHARDS))]
     texts: list[str] = []
@@ -61,7 +69,7 @@ def sample_languages(tables: ParquetTables, shards: Mapping[str, ShardContent]) 
 
 
 def _language(text: str) -> str | None:
-    """A text's language: by its script where that is enough for an analyzer, else by what is sure."""
+    """Return a text's language: by its script where that is enough for an analyzer, else by what is sure."""
     letters = _find_letters(text)
     for script, language in _LANGUAGE_OF_SCRIPT.items():
         found = sum(map(len, regex.findall(rf"[{script}]+", text)))
@@ -72,14 +80,22 @@ def _language(text: str) -> str | None:
 
 
 def fits(analyzer: str, language: str) -> bool:
-    """Whether an analyzer finds the words of a language."""
+    """Return True if an analyzer finds the words of a language.
+
+    Args:
+        analyzer: as the option of `corpus_index` names it.
+        language: ISO 639 code.
+
+    >>> fits("english", "en"), fits("english", "de"), fits("standard", "zh")
+    (True, False, False)
+    """
     if analyzer == "standard":
         return language not in _UNSPACED
     return OF_LANGUAGE.get(language) == analyzer or (analyzer, language) == ("brazilian", "pt")
 
 
 def unfitting(analyzer: str, sample: Sample) -> list[tuple[str, str]]:
-    """Texts that are surely in a language that the analyzer is not for, each with the language."""
+    """Return the texts that are surely in a language that the analyzer is not for, each with the language."""
     own = [language for language in (*OF_LANGUAGE, "pt") if fits(analyzer, language)]
     return [
         (text, language)
@@ -91,7 +107,11 @@ def unfitting(analyzer: str, sample: Sample) -> list[tuple[str, str]]:
 
 
 def fitting_analyzer(sample: Sample) -> str:
-    """The analyzer of the language that most of the texts are in; `standard` where there is none."""
+    """Return the analyzer of the language that most of the texts are in; `standard` where there is none.
+
+    >>> fitting_analyzer(Sample(["Eis.", "Salz.", "Ice."], ["de", "de", "en"]))
+    'german'
+    """
     by_analyzer: Counter[str] = Counter()
     for language, count in sample.counts.items():
         by_analyzer[OF_LANGUAGE.get(language, "standard")] += count
@@ -118,7 +138,7 @@ def choose_analyzer(sample: Sample, *, embedded: bool) -> tuple[str, str | None]
 
 
 def recorded_choice(tables: ParquetTables, engine: str) -> str | None:
-    """What `auto` has chosen for this storage with this engine; None if it has not yet."""
+    """Return what `auto` has chosen for this storage with this engine; None if it has not yet."""
     schema = {"engine": pl.String, "analyzer": pl.String}
     stored = tables.remembered(tables.root / "corpus_index" / _CHOICE, schema)
     found = stored.filter(pl.col("engine") == engine)

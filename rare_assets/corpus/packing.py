@@ -1,4 +1,4 @@
-"""Which files share a shard, where there are many small ones: by a hash of each file's path alone.
+"""Put many small files into shards: by a hash of each file's path alone.
 
 Files are parted by the bits of their hash, and a part that has too many is halved by the next bit. So an added
 file changes its own shard, or halves it, and moves no other; of the halves, one keeps the shard's key.

@@ -13,10 +13,12 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from rare_assets.text.words import count_units, sets_no_blanks
+from rare_assets.text.words import SpacedWords, count_units, sets_no_blanks
 
 # A shorter passage joins its neighbour where both fit into one.
 FEW_WORDS = 20
+# How many words stand between two places of a text.
+_Count = Callable[[int, int], int]
 HEADING_PATH = " > "
 # So many characters at its beginning decide how early a boundary is cut at.
 _HASHED = 32
@@ -42,26 +44,30 @@ _CLOSING = re.compile(r"[ \t]+#+[ \t]*\Z|[ \t]+\Z")
 
 
 class Cutting(NamedTuple):
-    """What is cut: text files into passages of at most so many words (0: never), and rows if they are, too."""
+    """How texts are cut: text files into passages of at most so many words (0: never), rows where they are, too."""
 
     passage_words: int = 300
     split_rows: bool = False
 
     def words(self, *, text_file: bool) -> int:
-        """Return how many words a passage of such a row has at most; 0 where it is not cut."""
+        """Return how many words a passage of such a row has at most; 0 where a row is not cut."""
         return self.passage_words if text_file or self.split_rows else 0
 
 
 class Passage(NamedTuple):
-    """Where a passage stands in its text, without white space at both ends, and the headings above it."""
+    """The place of a passage in its text, without white space at both ends, and the headings above it.
+
+    `words` is how many it has; None where the text is in a script that sets no blanks between them.
+    """
 
     start: int
     end: int
     headings: tuple[str, ...]
+    words: int | None
 
     @property
     def title(self) -> str | None:
-        """Return the heading path, as in "Deployment > Rollback"; None if there is none."""
+        """The heading path, as in "Deployment > Rollback"; None if there is none."""
         return HEADING_PATH.join(self.headings) or None
 
 
@@ -90,47 +96,56 @@ def cut(text: str, max_words: int, *, markdown: bool) -> list[Passage]:
         text: the whole text.
         max_words: words in a passage at most; characters in Chinese, Japanese, Thai and their like.
         markdown: headings and code fences are told by their marks.
+
+    >>> text = "# Ice\\n\\nIt melts at zero degrees.\\n\\n# Salt\\n\\nIt lowers the melting point."
+    >>> [(passage.title, passage.words) for passage in cut(text, 8, markdown=True)]
+    [('Ice', 7), ('Salt', 7)]
     """
-    count: Callable[[str], int] = count_units if sets_no_blanks(text) else _count_spaced
-    # The first words tell: a long text is not counted to its end.
-    if count is count_units and count(text) <= max_words:
-        return []
-    if count is _count_spaced and len(text.split(None, max_words)) <= max_words:
+    spaced = None if sets_no_blanks(text) else SpacedWords(text)
+    count = spaced.between if spaced else lambda start, end: count_units(text[start:end])
+    if count(0, len(text)) <= max_words:
         return []
     blocks = list(_blocks(text, count, markdown=markdown))
     cutter = _Cutter(text, max_words, count)
     pieces = _joined(list(cutter.section(blocks, ())), max_words)
-    return [Passage(*_trimmed(text, piece.start, piece.end), piece.headings) for piece in pieces]
+    passages = []
+    for piece in pieces:
+        start, end = _trimmed(text, piece.start, piece.end)
+        words = spaced.between(start, end) if spaced else None
+        passages.append(Passage(start, end, piece.headings, words))
+    return passages
 
 
 def first_heading(text: str) -> str | None:
-    """Return the first heading of level 1 of a Markdown text."""
+    """Return the first heading of level 1 of a Markdown text; None without one.
+
+    >>> first_heading("## Melting\\n\\n# Ice #\\n")
+    'Ice'
+    """
     for line in _MARKDOWN.finditer(text):
         if line["hashes"] == "#" and (line["atx"] or "").strip():
             return _CLOSING.sub("", line["atx"].strip()) or None
     return None
 
 
-def _count_spaced(text: str) -> int:
-    return len(text.split())
-
-
-def _blocks(text: str, count: Callable[[str], int], *, markdown: bool) -> Iterator[_Block]:
+def _blocks(text: str, count: _Count, *, markdown: bool) -> Iterator[_Block]:
     for found in (_MARKDOWN if markdown else _PLAIN).finditer(text):
-        level, heading, fence = 0, "", False
-        if markdown:
-            fence = found["fence"] is not None
-            if found["hashes"]:
-                level, heading = len(found["hashes"]), found["atx"] or ""
-            elif found["setext"]:
-                level, heading = (1 if found["under"][0] == "=" else 2), found["setext"]
         start, end = found.span()
+        if found.lastindex is None:  # a paragraph
+            yield _Block(start, end, count(start, end), 0, "", False)
+            continue
+        level, heading = 0, ""
+        if found["hashes"]:
+            level, heading = len(found["hashes"]), found["atx"] or ""
+        elif found["setext"]:
+            level, heading = (1 if found["under"][0] == "=" else 2), found["setext"]
         heading = _CLOSING.sub("", heading.strip())
-        yield _Block(start, end, count(text[start:end]), level, heading, fence)
+        fence = found["fence"] is not None
+        yield _Block(start, end, count(start, end), level, heading, fence)
 
 
 class _Cutter:
-    def __init__(self, text: str, max_words: int, count: Callable[[str], int]) -> None:
+    def __init__(self, text: str, max_words: int, count: _Count) -> None:
         self._text = text
         self._max_words = max_words
         self._count = count
@@ -203,7 +218,7 @@ class _Cutter:
         return zlib.crc32(self._text[start : start + _HASHED].encode("utf-8", "surrogatepass"))
 
     def _within(self, block: _Block) -> Iterator[tuple[int, int, int]]:
-        """The lines of a list, a table or code, else the sentences."""
+        """Return the lines of a list, a table or code, else the sentences."""
         part = self._text[block.start : block.end]
         n_lines = part.count("\n") + 1
         if block.is_code or (n_lines > 1 and 2 * len(_ITEM.findall(part)) >= n_lines):
@@ -212,14 +227,14 @@ class _Cutter:
             lengths = map(len, _sentences(part))
         at = block.start
         for length in lengths:
-            yield at, at + length, self._count(self._text[at : at + length])
+            yield at, at + length, self._count(at, at + length)
             at += length
 
     def _words(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """The words of a sentence that is too long, or its characters."""
+        """Return the words of a sentence that is too long, or its characters."""
         for found in re.finditer(r"\S+", self._text[start:end]):
             at, until = start + found.start(), start + found.end()
-            words = self._count(found[0])
+            words = self._count(at, until)
             if words <= 1:
                 yield at, until, words
             else:
@@ -227,7 +242,7 @@ class _Cutter:
 
 
 def _sentences(text: str) -> list[str]:
-    """The sentences, each with the white space behind it; a line may end within one."""
+    """Return the sentences, each with the white space behind it; a line may end within one."""
     from icu4py.breakers import SentenceBreaker
 
     found: list[str] = []
@@ -265,5 +280,8 @@ def _both(first: _Piece, second: _Piece) -> _Piece:
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    part = text[start:end]
-    return start + len(part) - len(part.lstrip()), end - (len(part) - len(part.rstrip()))
+    while start < end and text[start].isspace():
+        start += 1
+    while start < end and text[end - 1].isspace():
+        end -= 1
+    return start, end

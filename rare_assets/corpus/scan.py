@@ -1,4 +1,4 @@
-"""Which shards the source has now, against the scan before and the registered partitions.
+"""Find which shards the source has now, against the scan before and the registered partitions.
 
 The last scan lies in `<storage>/corpus_files/shards.parquet`, so that a scan opens only files that
 changed and a shard's rows are found without reading the file from its start. Beside each shard stands
@@ -14,7 +14,8 @@ import polars as pl
 
 from rare_assets.corpus.formats import is_text_file
 from rare_assets.corpus.packing import TEXTS, is_packed_key
-from rare_assets.corpus.source import CorpusSource, Shard, shard_keys
+from rare_assets.corpus.shards import Shard, shard_keys
+from rare_assets.corpus.source import CorpusSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +43,7 @@ NOTED = "noted"
 
 
 class Scan(NamedTuple):
-    """What a scan of the source found, against the scan before and the registered partitions.
+    """The source as a scan found it, against the scan before and the registered partitions.
 
     `gone` are registered keys that the source no longer has: they stay registered, with everything
     made from them, until they are removed on purpose. `moved` tells that the source has none of the
@@ -59,7 +60,7 @@ class Scan(NamedTuple):
 
 
 def known_shards(tables: ParquetTables) -> list[Shard]:
-    """The shards of the last scan; none if there was no scan yet, or its file is damaged.
+    """Return the shards of the last scan; none if there was no scan yet, or its file is damaged.
 
     Raises:
         StorageError: it can't be read.
@@ -97,13 +98,20 @@ def scan_source(
     remember: bool = True,
     watching: bool = False,
 ) -> Scan:
-    """Scan the source. Raises SourceError and StorageError; registers nothing.
+    """Scan the source. Register nothing.
 
     Args:
+        source: what is scanned.
+        tables: where the scan before is kept, and this one.
+        registered: keys of the registered partitions.
         remember: store the scan, so that what is changed now is not found changed by the next one:
             only for who makes what has changed.
         watching: store it, so that the next one opens only files that change after it, and leave
             what is changed to be found by who makes it.
+
+    Raises:
+        SourceError: the source can't be listed, or has files that can't be read.
+        StorageError: the scan before can't be read, or this one not be stored.
     """
     last = _last_scan(tables)
     known = _shards(last)
@@ -134,7 +142,7 @@ def scan_source(
 
 
 def _superseded(shards: list[Shard], absent: set[str]) -> set[str]:
-    """Of the registered keys that the source no longer has, those whose files it has in other shards."""
+    """Return the registered keys that the source no longer has, whose files it has in other shards."""
     members = [path for shard in shards for path in shard.members]
     single = [shard.file for shard in shards if not shard.members]
     alone = set(shard_keys([*members, *single]).values()) if members else set()

@@ -1,33 +1,25 @@
-"""Where the documents come from: files in a folder or an object store, cut into shards.
-
-A shard is what one partition processes. Its key is stable: the same file has the same keys in every
-scan, and a file that grows keeps the keys it has and gains new ones.
-"""
+"""Cut the files that documents come from, in a folder or an object store, into shards."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import hashlib
-import os
-import re
-import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple
 
-import fsspec
-from polars.exceptions import PanicException
-
 from rare_assets.corpus.beside import documents_among, table_among
 from rare_assets.corpus.boilerplate import without_repeated_lines
 from rare_assets.corpus.columns import Columns, ColumnsError
 from rare_assets.corpus.extraction.process import Extractor
 from rare_assets.corpus.formats import (
+    FILL_IT,
     KNOWN_FORMATS,
+    NO_BYTES,
     Format,
     Reading,
     SourceError,
@@ -36,10 +28,15 @@ from rare_assets.corpus.formats import (
     StoredFile,
     UnreadableFile,
     format_of,
-    is_known,
     is_text_file,
-    is_unicode,
     on_one_line,
+)
+from rare_assets.corpus.listing import (
+    Place,
+    check_names,
+    list_files,
+    place_of,
+    reaching,
 )
 from rare_assets.corpus.packing import (
     DATA,
@@ -51,38 +48,18 @@ from rare_assets.corpus.packing import (
     version_of,
 )
 from rare_assets.corpus.passages import Cutting
+from rare_assets.corpus.shards import Shard, file_key, part_key, shard_keys
 from rare_assets.files.stored_bytes import file_version
-from rare_assets.text.shown_url import shown, without_secrets
+from rare_assets.text.shown_url import shown
 
-__all__ = [
-    "CorpusFile",
-    "CorpusSource",
-    "Shard",
-    "SourceError",
-    "SourceRow",
-    "UnknownShard",
-    "UnreadableFile",
-    "file_version",
-    "shard_keys",
-]
-
-_MAGIC = re.compile(r"[*?\[{]")
-_PART = re.compile(r"\.part-\d{5,}$")
-_SEGMENT = r"(?![.-])[A-Za-z0-9._-]+"
-_PLAIN_PATH = re.compile(
-    rf"(?!.*(?:__|_/|/_|\.\.|\.part-\d{{5}})){_SEGMENT}(?:/{_SEGMENT})*", re.DOTALL
-)
-_PLAIN_LENGTH = 150
-_NAMED_AT_MOST = 100
 # Files opened side by side by a scan: the waiting is the network's.
 _SCAN_THREADS = 8
-_TABLE_LOGS = {"_delta_log", ".hoodie"}
 # Before the version of a file that could not be cut: no stored table is made from such a version.
 _UNREAD = "unread:"
 
 
 class UnknownShard(SourceError):
-    """The source has no shard of that key."""
+    """Raised where the source has no shard of that key."""
 
 
 class CorpusFile(NamedTuple):
@@ -96,37 +73,6 @@ class CorpusFile(NamedTuple):
     url: str
     size: int
     version: str
-
-
-class Shard(NamedTuple):
-    """Consecutive rows of one file.
-
-    `part` counts from 0, `first_row` from 1. `byte_start` and `byte_end` are None for Parquet and
-    text files. `version` is the file's when it was cut. Where the file could not be read, it begins
-    with "unread:", and the rest is what was known before, else a shard of 0 rows. `reading` names
-    the settings by which such files are read, where they are not the default ones. `members` are the
-    files of a shard of several: `file` is its key then; text files count as a row each.
-    """
-
-    key: str
-    file: str
-    part: int
-    first_row: int
-    n_rows: int
-    byte_start: int | None
-    byte_end: int | None
-    version: str
-    reading: str = ""
-    members: tuple[str, ...] = ()
-
-
-class _Place(NamedTuple):
-    """A source's file system, what it names there, and the folder that paths are relative to."""
-
-    fs: Any
-    kind: str  # "file", "folder" or "pattern"
-    path: str
-    base: str
 
 
 class CorpusSource:
@@ -166,34 +112,36 @@ class CorpusSource:
 
     @property
     def url(self) -> str:
-        """What was given, without the password or signature that it may hold."""
+        """The URL as given, without the password or signature that it may hold."""
         return shown(self._url)
 
     @cached_property
     def columns(self) -> Columns:
-        """Which column of a data file is which. Raises SourceError if the setting can't be used."""
+        """The column that each field is read from.
+
+        Raises:
+            SourceError: the setting can't be used.
+        """
         try:
             return Columns.parse(self._columns)
         except ColumnsError as error:
             raise SourceError(f"RARE_COLUMNS: {error}") from None
 
     def files(self) -> list[CorpusFile]:
-        """Every file of the source, sorted by path, from one listing; no file is opened.
+        """Return every file of the source, sorted by path, from one listing; no file is opened.
 
         Raises:
             SourceError: the source is missing, empty or can't be listed, or a file has a format that
                 can't be read (all of them are named).
         """
         place = self._place
-        with _reaching(self.url, "listed", self._url):
+        with reaching(self.url, "listed", self._url):
             place.fs.invalidate_cache()
-            found = list(_list_files(place))
-        if place.kind != "file" and (
-            told := table_among(_within(place, path) for path, _ in found)
-        ):
+            found = list(list_files(place))
+        if place.kind != "file" and (told := table_among(place.within(path) for path, _ in found)):
             raise SourceError(f"{self.url}: {told}")
         files = sorted(
-            self._file(path, details) for path, details in found if not _is_hidden(place, path)
+            self._file(path, details) for path, details in found if not place.is_hidden(path)
         )
         if place.kind != "file":
             kept = set(documents_among([file.path for file in files]))
@@ -204,11 +152,11 @@ class CorpusSource:
                 f"formats {KNOWN_FORMATS} there, or set RARE_SOURCE to another folder or URL; a "
                 "pattern must match files, as in folder/**/*.jsonl."
             )
-        _check_names([file.path for file in files], self._url)
+        check_names([file.path for file in files], self._url)
         return files
 
     def shards(self, known: Iterable[Shard] = ()) -> list[Shard]:
-        """Every shard of the source, sorted by key.
+        """Return every shard of the source, sorted by key.
 
         A file that can't be read still has a shard (those of `known`, else one of 0 rows), of a version
         that no table is made from: `read` raises the error in its own partition, the other files go on.
@@ -243,14 +191,14 @@ class CorpusSource:
                 **dict(zip((f.path for f in changed), threads.map(cut, changed), strict=True)),
             }
         single = [
-            shard._replace(key=_part_key(keys[file.path], shard.part))
+            shard._replace(key=part_key(keys[file.path], shard.part))
             for file in files
             for shard in parts[file.path]
         ]
         return sorted([*single, *together])
 
     def shard(self, key: str, known: Iterable[Shard] = ()) -> Shard:
-        """The shard of that key as it is now.
+        """Return the shard of that key as it is now.
 
         Args:
             known: what `shards` returned earlier. For a key among them the source isn't listed, and
@@ -270,18 +218,18 @@ class CorpusSource:
         together = {shard.key: shard for shard in self._packed(files, known)}
         if key in together:
             return together[key]
-        file_key = _PART.sub("", key)
-        file = next((file for file in files if keys[file.path] == file_key), None)
+        first_key = file_key(key)
+        file = next((file for file in files if keys[file.path] == first_key), None)
         if file is None:
             raise self._unknown(key, keys.values())
-        parts = self._cut(file, file_key)
+        parts = self._cut(file, first_key)
         shard = next((part for part in parts if part.key == key), None)
         if shard is None:
             raise self._unknown(key, [part.key for part in parts])
         return shard
 
     def read(self, shard: Shard) -> Iterator[SourceRow]:
-        """The shard's rows, in order. A file that changed since it was cut is cut again first.
+        """Yield the shard's rows, in order. A file that changed since it was cut is cut again first.
 
         Raises:
             UnknownShard: the file, or this part of it, is gone.
@@ -300,7 +248,7 @@ class CorpusSource:
                 yield from self._format(shard.file, extractor).rows(self._stored(shard.file), span)
 
     def _member(self, path: str, extractor: Extractor) -> Iterator[SourceRow]:
-        """The rows of one of a shard's files; one that can't be read is a problem of its own."""
+        """Yield the rows of one of a shard's files; one that can't be read is a problem of its own."""
         row = 0
         try:
             with self._reading(path):
@@ -313,7 +261,7 @@ class CorpusSource:
             yield SourceRow(row + 1, None, "unreadable", str(error), path)
 
     def _packed(self, files: list[CorpusFile], known: Iterable[Shard] = ()) -> list[Shard]:
-        """The shards of several files, where there are so many text files, or small data files."""
+        """Return the shards of several files, where there are so many text files, or small data files."""
         if self.files_per_shard == 1:
             return []
         texts = {file.path: file for file in files if is_text_file(file.path)}
@@ -329,7 +277,7 @@ class CorpusSource:
         )
 
     def _of_members(self, key: str, files: list[CorpusFile], earlier: Shard | None) -> Shard:
-        """The shard of these files; their rows are counted only if a file has changed."""
+        """Return the shard of these files; their rows are counted only if a file has changed."""
         version = version_of([(file.path, file.version) for file in files])
         paths = tuple(file.path for file in files)
         is_text = is_text_file(paths[0])
@@ -341,7 +289,7 @@ class CorpusSource:
         return Shard(key, key, 0, 1, n_rows, None, None, version, reading, paths)
 
     def _count(self, files: list[CorpusFile]) -> int:
-        """The rows of data files; one that can't be read counts as one, since it is a reject."""
+        """Return the rows of data files; one that can't be read counts as one, since it is a reject."""
 
         def count(file: CorpusFile) -> int:
             try:
@@ -353,23 +301,8 @@ class CorpusSource:
             return sum(threads.map(count, files))
 
     @cached_property
-    def _place(self) -> _Place:
-        with _reaching(self.url, "reached", self._url):
-            fs, path = fsspec.core.url_to_fs(self._url)
-            fs.invalidate_cache()
-            try:
-                kind = "folder" if fs.info(path)["type"] == "directory" else "file"
-            except FileNotFoundError:
-                if not _MAGIC.search(path):
-                    raise SourceError(
-                        f"{self.url}: the source does not exist. Set RARE_SOURCE to a folder, a "
-                        "file, a pattern or a URL that does."
-                    ) from None
-                kind = "pattern"
-        if kind == "folder":
-            return _Place(fs, kind, path, path.rstrip("/"))
-        fixed = _MAGIC.split(path)[0] if kind == "pattern" else path
-        return _Place(fs, kind, path, fixed.rpartition("/")[0])
+    def _place(self) -> Place:
+        return place_of(self._url)
 
     @contextmanager
     def _reading(self, path: str) -> Iterator[None]:
@@ -379,23 +312,33 @@ class CorpusSource:
         itself is asked whether it is there.
         """
         try:
-            with _reaching(on_one_line(path), "read", self._url):
+            with reaching(on_one_line(path), "read", self._url):
                 yield
         except UnreadableFile as error:
-            error.file = path
-            raise
+            found = self._without_a_byte(path) or error
+            found.file = path
+            raise found from error.__cause__
         except SourceError as error:
             if isinstance(error.__cause__, ImportError):
                 raise
             self._require_source()
-            unreadable = UnreadableFile(str(error))
+            unreadable = self._without_a_byte(path) or UnreadableFile(str(error))
             unreadable.file = path
             raise unreadable from error.__cause__
+
+    def _without_a_byte(self, path: str) -> UnreadableFile | None:
+        """Return what to raise for a file without a byte, which each format meets in words of its
+        own; None if it has some."""
+        with contextlib.suppress(OSError):
+            found = self._place.fs.info(f"{self._place.base}/{path}")
+            if (found["type"], found["size"]) == ("file", 0):
+                return UnreadableFile(f"{on_one_line(path)}: {NO_BYTES}. {FILL_IT}")
+        return None
 
     def _require_source(self) -> None:
         """Raise SourceError unless the source can be reached now."""
         place = self._place
-        with _reaching(self.url, "reached", self._url):
+        with reaching(self.url, "reached", self._url):
             place.fs.invalidate_cache()
             place.fs.info(place.path if place.kind == "file" else place.base or place.path)
 
@@ -408,7 +351,7 @@ class CorpusSource:
         return StoredFile(self._place.fs, f"{self._place.base}/{path}", on_one_line(path))
 
     def _file(self, full_path: str, details: dict[str, Any]) -> CorpusFile:
-        path = _within(self._place, full_path)
+        path = self._place.within(full_path)
         base = self._place.base
         url = (
             self._base_url + full_path[len(base) :]
@@ -418,7 +361,7 @@ class CorpusSource:
         return CorpusFile(path, url, int(details.get("size") or 0), file_version(details))
 
     def _now(self, shard: Shard) -> Shard:
-        """The shard as its file is now, which is opened only if it has changed."""
+        """Return the shard as its file is now, which is opened only if it has changed."""
         if shard.members:
             return self._members_now(shard)
         stored = self._stored(shard.file)
@@ -432,14 +375,14 @@ class CorpusSource:
             raise
         if file.version == shard.version and shard.reading == self._reading_of(file.path):
             return shard
-        parts = self._cut(file, _PART.sub("", shard.key))
+        parts = self._cut(file, file_key(shard.key))
         if shard.part >= len(parts):
             n_rows = sum(part.n_rows for part in parts)
             raise self._unknown(shard.key, [], f"{stored.name} has only {n_rows} rows now.")
         return parts[shard.part]
 
     def _members_now(self, shard: Shard) -> Shard:
-        """The shard of those of its files that are still there; files that came are found by a scan."""
+        """Return the shard of those of its files that are still there; files that came are found by a scan."""
 
         def look(path: str) -> CorpusFile | None:
             stored = self._stored(path)
@@ -449,7 +392,7 @@ class CorpusSource:
                 # A link to nowhere is there, and tells so when it is read.
                 return CorpusFile(path, "", 0, file_version({})) if stored.is_link() else None
 
-        with _reaching(shard.key, "looked at", self._url):
+        with reaching(shard.key, "looked at", self._url):
             self._place.fs.invalidate_cache()
             with ThreadPoolExecutor(_SCAN_THREADS, "rare-scan") as threads:
                 files = [file for file in threads.map(look, shard.members) if file]
@@ -463,7 +406,7 @@ class CorpusSource:
             spans = self._format(file.path).spans(self._stored(file.path), self.rows_per_shard)
         return [
             Shard(
-                key=_part_key(key, part),
+                key=part_key(key, part),
                 file=file.path,
                 part=part,
                 first_row=span.first_row,
@@ -477,7 +420,7 @@ class CorpusSource:
         ]
 
     def _still_holds(self, parts: list[Shard], file: CorpusFile) -> bool:
-        """Whether the known parts of a file are those that cutting it now would give."""
+        """Return whether the known parts of a file are those that cutting it now would give."""
         return (
             bool(parts)
             and [shard.part for shard in parts] == list(range(len(parts)))
@@ -494,7 +437,7 @@ class CorpusSource:
         return Shard("", path, 0, 1, 0, None, None, "", self._reading_of(path))
 
     def _reading_of(self, path: str) -> str:
-        """The settings by which a file is read, where they are not the default ones."""
+        """Return the settings by which a file is read, where they are not the default ones."""
         words = self.cutting.words(text_file=is_text_file(path))
         if is_text_file(path):
             return "" if words == Cutting().passage_words else f"passages of {words} words"
@@ -508,124 +451,3 @@ class CorpusSource:
             f"shard {key!r} is not in the source {self.url}.{' ' if why else ''}{why}{hint} "
             "`rare-assets run` and the sensor `new_shards` register what RARE_SOURCE has."
         )
-
-
-def shard_keys(paths: Iterable[str]) -> dict[str, str]:
-    """The key of each file's first shard, by its path.
-
-    A key is a safe file name and object name, and no two paths share one. A plain path is its own
-    key, with "__" for "/"; any other gets a readable part and a hash. So do paths that differ in
-    upper and lower case alone: of all keys, only theirs depend on which other files there are.
-    """
-    paths = list(paths)
-    folded = Counter(path.lower() for path in paths)
-    return {
-        path: path.replace("/", "__")
-        if folded[path.lower()] == 1 and len(path) <= _PLAIN_LENGTH and _PLAIN_PATH.fullmatch(path)
-        else _hashed_key(path)
-        for path in paths
-    }
-
-
-def _hashed_key(path: str) -> str:
-    ascii_path = unicodedata.normalize("NFKD", path).encode("ascii", "ignore").decode()
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", ascii_path)[:_PLAIN_LENGTH].strip("-") or "file"
-    return f"{slug}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
-
-
-def _part_key(key: str, part: int) -> str:
-    return f"{key}.part-{part:05d}" if part else key
-
-
-def _list_files(place: _Place) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Full path and details of each file, as the file system's `info` would give them."""
-    fs = place.fs
-    if place.kind == "file":
-        yield place.path, fs.info(place.path)
-    elif place.kind == "folder" and isinstance(fs, fsspec.get_filesystem_class("file")):
-        for path in _walk_local(place.path):
-            try:
-                yield path, fs.info(path)
-            except OSError as error:
-                if isinstance(error, FileNotFoundError) and not os.path.islink(path):
-                    continue  # deleted since the folder was listed
-                # A link to nowhere, say: its own shard tells so, and the others go on.
-                yield path, {}
-    else:
-        list_all: Callable[..., dict[str, Any]] = fs.glob if place.kind == "pattern" else fs.find
-        for path, details in list_all(place.path, detail=True).items():
-            if details.get("type") != "directory" and not path.endswith("/"):
-                yield path, details
-
-
-def _walk_local(folder: str) -> Iterator[str]:
-    """Paths of the files in a local folder; links are followed, an unreadable folder raises.
-
-    fsspec's own walk passes over both in silence.
-    """
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    visited = set()
-    for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-        status = os.stat(parent)
-        if (status.st_dev, status.st_ino) in visited:
-            folders.clear()
-            continue
-        visited.add((status.st_dev, status.st_ino))
-        # Of hidden folders those count that tell what the others hold.
-        yield from (os.path.join(parent, name, "") for name in folders if name in _TABLE_LOGS)
-        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
-        yield from (os.path.join(parent, name) for name in names if name[0] not in "._")
-
-
-def _is_hidden(place: _Place, full_path: str) -> bool:
-    relative = _within(place, full_path)
-    return place.kind != "file" and any(name.startswith((".", "_")) for name in relative.split("/"))
-
-
-def _within(place: _Place, full_path: str) -> str:
-    return full_path.removeprefix(place.base).lstrip("/")
-
-
-def _check_names(paths: list[str], whole_url: str) -> None:
-    url = shown(whole_url)
-    unknown = [without_secrets(path, whole_url) for path in paths if not is_known(path)]
-    if unknown:
-        raise SourceError(
-            f"{url}: files of a format that can't be read: {_named(unknown)}. Known formats: "
-            f"{KNOWN_FORMATS}. Move the others out of the source, or give a pattern such as "
-            "folder/*.jsonl as RARE_SOURCE."
-        )
-    undecodable = [path for path in paths if not is_unicode(path)]
-    if undecodable:
-        raise SourceError(
-            f"{url}: file names that are not UTF-8: {_named(undecodable)}. Rename them."
-        )
-
-
-def _named(paths: list[str]) -> str:
-    names = [on_one_line(path) for path in paths[:_NAMED_AT_MOST]]
-    rest = len(paths) - len(names)
-    return ", ".join(names) + (f" and {rest} more" if rest else "")
-
-
-@contextmanager
-def _reaching(name: str, verb: str, url: str) -> Iterator[None]:
-    """Name the source or file in whatever its file system or Polars raises, without secrets of `url`."""
-    try:
-        yield
-    except SourceError:
-        raise
-    except ImportError as error:
-        raise SourceError(
-            f"{name}: can't be {verb}: {without_secrets(error, url)}. For s3:// install `rare-assets[s3]`, for other "
-            "protocols the fsspec package that the message names."
-        ) from error
-    # Each store raises its own classes, with no base in common; on some broken Parquet Polars panics.
-    except (Exception, PanicException) as error:
-        raise SourceError(
-            f"{name}: can't be {verb} ({type(error).__name__}: {without_secrets(error, url)}). Check that it is whole, and "
-            "that permissions, credentials and network allow reading it."
-        ) from error

@@ -1,0 +1,1 @@
+"""Words in any language, and texts as they are shown."""

@@ -1,4 +1,4 @@
-"""In which language a text is."""
+"""Tell in which language a text is, by py3langid."""
 
 from __future__ import annotations
 
@@ -16,25 +16,35 @@ _NO_LANGUAGE = "zxx"
 
 
 def language_of(text: str) -> str | None:
-    """A text's language as ISO 639 code; None where it is not sure, or in none (code, numbers)."""
-    code, probability = _identifier().classify(text[:_READ_CHARS])
+    """Return a text's language as ISO 639 code; None where it is unsure or none (code, numbers).
+
+    >>> language_of("Salz senkt den Gefrierpunkt, und darum streut man es auf vereiste Straßen.")
+    'de'
+    >>> language_of("x = 1")  # None
+    """
+    code, probability = load_identifier().classify(text[:_READ_CHARS])
     return code if probability >= SURE and code != _NO_LANGUAGE else None
 
 
 def likely_language(text: str) -> str:
-    """The language that a text is in most likely, sure or not."""
-    code: str = _identifier().classify(text[:_READ_CHARS])[0]
+    """Return the language that a text is in most likely, as ISO 639 code, sure or not."""
+    code: str = load_identifier().classify(text[:_READ_CHARS])[0]
     return code
 
 
 def probability_of(text: str, language: str) -> float:
-    """How likely a text is in a language."""
-    return dict(_identifier().rank(text[:_READ_CHARS])).get(language, 0.0)
+    """Return how likely a text is in a language, from 0 to 1.
+
+    Args:
+        text: of which the first 500 characters are read.
+        language: ISO 639 code; 0 for one that the identifier does not know.
+    """
+    return dict(load_identifier().rank(text[:_READ_CHARS])).get(language, 0.0)
 
 
 @functools.cache
-def _identifier() -> LanguageIdentifier:
-    """py3langid's model of 139 languages, part of its package; loaded in about a second, once."""
+def load_identifier() -> LanguageIdentifier:
+    """Load py3langid's model of 139 languages, part of its package: about a second, once a process."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -34,7 +34,7 @@ _PAIR = re.compile(r"\\\\|" + _NO_ESCAPE.pattern, re.S)
 
 
 def restored(text: str) -> str:
-    """A text with the LaTeX commands that JSON's escapes had eaten, and no control characters.
+    """Restore the LaTeX commands that JSON's escapes had eaten, and remove control characters.
 
     >>> restored("\\x0crac{1}{2} \\theta and a line\\nbreak")
     '\\\\frac{1}{2} \\\\theta and a line\\nbreak'
@@ -56,13 +56,13 @@ def restored(text: str) -> str:
 
 
 def word_of(character: str, rest: str) -> str | None:
-    """The command that an escape and the letters after it make, if there is one."""
+    """Return the command that an escape and the letters after it make, if there is one."""
     command = _LETTER[character] + rest
     return command if command in _COMMANDS[character].split() else None
 
 
 def with_escaped_backslashes(json_text: str) -> str:
-    """A JSON text in which backslashes that begin no escape stand for themselves.
+    """Return a JSON text in which backslashes that begin no escape stand for themselves.
 
     >>> with_escaped_backslashes(r'{"q": "\\alpha \\\\beta"}')
     '{"q": "\\\\\\\\alpha \\\\\\\\beta"}'
@@ -77,7 +77,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def without_control_characters(text: str) -> str:
-    """A text without characters that no text means, but line breaks and tabs; halves of a
-    surrogate pair become the replacement character."""
+    """Remove the control characters of a text but line breaks and tabs; halves of a surrogate pair
+    become the replacement character."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", _CONTROL.sub("", text))

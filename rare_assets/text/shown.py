@@ -16,13 +16,20 @@ _find_graphemes = regex.compile(r"\X").finditer
 
 
 def graphemes(text: str) -> Iterator[str]:
-    """What a reader takes for one character each: a letter with its marks, an emoji with its parts."""
+    """Split a text into what a reader takes for one character: a letter with its marks, an emoji
+    with its parts."""
     for found in _find_graphemes(text):
         yield found[0]
 
 
 def cut(text: str, length: int) -> str:
-    """A text of at most `length` code points, with an ellipsis where it was cut."""
+    """Cut a text to at most `length` code points, with an ellipsis where it was cut.
+
+    No letter loses its marks, and no emoji a part.
+
+    >>> cut("A long sentence of words", 10)
+    'A long se…'
+    """
     if len(text) <= length:
         return text
     shown: list[str] = []
@@ -36,19 +43,20 @@ def cut(text: str, length: int) -> str:
 
 
 def isolated(text: str) -> str:
-    """A text that does not turn what stands around it, if it runs from right to left or might."""
+    """Isolate a text that runs from right to left, or might: it must not turn what stands around
+    it."""
     if text.isascii() or not _find_right_to_left(text):
         return text
     return f"{_FIRST_STRONG_ISOLATE}{text}{_POP_ISOLATE * _open(text)}{_POP_ISOLATE}"
 
 
 def closed(text: str) -> str:
-    """A text that was cut, with the isolates closed that are open at its end."""
+    """Close the isolates that are open at the end of a text that was cut."""
     return text + _POP_ISOLATE * _open(text)
 
 
 def _open(text: str) -> int:
-    """How many isolates a text opens and does not close."""
+    """Return how many isolates a text opens and does not close."""
     depth = 0
     for character in text:
         if character in "\u2066\u2067\u2068":

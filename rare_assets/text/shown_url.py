@@ -24,7 +24,11 @@ _PIECE = 3
 
 
 def shown(setting: object) -> str:
-    """Return a path or URL without what may be a secret: user, password, query, fragment."""
+    """Return a path or URL without what may be a secret: user, password, query, fragment.
+
+    >>> shown("https://user:password@host:9200/index?token=1")
+    'https://host:9200/index'
+    """
     text = str(setting)
     scheme, found, rest = text.rpartition("://") if text.count("://") > 1 else text.partition("://")
     if not found:
@@ -37,7 +41,11 @@ def shown(setting: object) -> str:
 
 
 def shown_all(setting: str) -> str:
-    """Return several URLs with commas between them, each as `shown`."""
+    """Return several URLs with commas between them, each as `shown`.
+
+    >>> shown_all("http://user:password@a:9200,http://b:9200")
+    'http://a:9200,http://b:9200'
+    """
     return ",".join(shown(url) for url in urls_of(setting))
 
 
@@ -47,7 +55,8 @@ def urls_of(setting: str) -> list[str]:
 
 
 def is_clear(url: str) -> bool:
-    """Whether a URL can be read in one way only: no password with a character that ends it."""
+    """Return True if a URL can be read in one way only: no password with a character that ends
+    it."""
     return HIDDEN not in shown(url) or HIDDEN in url
 
 
@@ -55,6 +64,10 @@ def without_secrets(message: object, *settings: str | None) -> str:
     """Return a message in which nothing of the settings stands but what `shown` shows of them.
 
     Libraries repeat what they were given, whole or in part, encoded or decoded.
+
+    Args:
+        message: of an error or a log.
+        settings: texts that may hold a secret, as a URL with a password.
     """
     text = str(message)
     for setting in filter(None, settings):
@@ -67,7 +80,7 @@ def without_secrets(message: object, *settings: str | None) -> str:
 
 
 def _without_user(rest: str, *, is_url: bool) -> tuple[str, bool]:
-    """What follows user and password, and whether that is sure."""
+    """Return what follows user and password, and whether that is sure."""
     authority = _AUTHORITY.match(rest)
     assert authority is not None
     strict = rest
@@ -80,12 +93,12 @@ def _without_user(rest: str, *, is_url: bool) -> tuple[str, bool]:
 
 
 def _plain(scheme: str) -> str:
-    """A scheme, or a chain of them, as fsspec takes it; a whole URL before it is left out."""
+    """Return a scheme, or a chain of them, as fsspec takes it; without a whole URL before it."""
     return scheme if re.fullmatch(r"[A-Za-z0-9+.:-]*", scheme) else HIDDEN
 
 
 def _secrets(setting: str) -> set[str]:
-    """The parts of a setting that `shown` leaves out, as long as they are worth hiding."""
+    """Return the parts of a setting that `shown` leaves out, as long as they are worth hiding."""
     found: set[str] = set()
     for url in {setting, *urls_of(setting)}:
         if shown(url) == url:
@@ -108,7 +121,8 @@ def _secrets(setting: str) -> set[str]:
 
 
 def _pieces(secret: str) -> list[str]:
-    """The words of a secret, of which a library may take one for a port, a host or a path."""
+    """Return the words of a secret, of which a library may take one for a port, a host or a
+    path."""
     words = re.split(r"[^A-Za-z0-9]+", secret) + re.split(r"%[0-9A-Fa-f]{2}|[^A-Za-z0-9]+", secret)
     return [word for word in words if len(word) > _PIECE]
 

@@ -1,10 +1,10 @@
-"""A document with its title: what a teacher is shown, and what is searched."""
+"""Set a document's title before its text, as a teacher is shown it and as it is searched."""
 
 from __future__ import annotations
 
 
 def titled(title: str | None, text: str) -> str:
-    """A text with its title and a blank line before it; the text alone where it begins with the title.
+    """Set a text's title and a blank line before it, unless the text begins with its title.
 
     >>> titled("Brine", "It freezes lower.")
     'Brine\\n\\nIt freezes lower.'

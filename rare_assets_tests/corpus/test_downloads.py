@@ -5,7 +5,8 @@ import json
 import polars as pl
 import pytest
 
-from rare_assets.corpus.source import CorpusSource, SourceError
+from rare_assets.corpus.formats import SourceError
+from rare_assets.corpus.source import CorpusSource
 from rare_assets.operators.read_documents import read_documents
 
 

@@ -10,8 +10,9 @@ import sys
 import polars as pl
 import pytest
 
+from rare_assets.corpus.formats import UnreadableFile
 from rare_assets.corpus.formats import base as source_formats
-from rare_assets.corpus.source import CorpusSource, UnreadableFile
+from rare_assets.corpus.source import CorpusSource
 from rare_assets.operators.read_documents import read_documents
 
 LIMIT = 300

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from rare_assets.automation.registration import register, say_gone
+from rare_assets.automation.registration import describe_missing, register
 from rare_assets.checks.boilerplate import few_repeated_lines
 from rare_assets.checks.judgement import StoredShard
 from rare_assets.corpus.packing import TEXTS, is_packed_key, packed
@@ -215,7 +215,7 @@ def test_what_was_made_with_a_shard_a_file_stays_paid_for(graph, monkeypatch):
     graph.rebuild()
     scan = scan_source(graph.corpus.source(), graph.tables, graph.shards)
     assert (len(scan.superseded), scan.gone, scan.moved) == (12, [], False)
-    assert "12 shards were replaced" in say_gone(scan, scan.superseded)
+    assert "12 shards were replaced" in describe_missing(scan, scan.superseded)
     args = (graph.corpus.source(), graph.tables, graph.instance, UNNAMED)
     assert register(scan, *args, remove_deleted=False) == scan.superseded
     assert graph.shards == [shard.key for shard in scan.shards]

@@ -94,6 +94,15 @@ def test_a_sentence_that_is_too_long_is_cut_between_words():
     assert "".join(text for _, text in pieces("x" * 10 + " " + text, 100)).count("word") == 1000
 
 
+def test_a_passage_tells_its_words_where_blanks_are_set(rng):
+    text = "\n\n".join(["# Überschrift", *paragraphs(rng, 20, sentences=40)]).replace(". ", "!")
+    found = cut(text.replace(" a", "\u2003a"), 100, markdown=True)
+    assert [p.words for p in found] == [
+        n_words(text.replace(" a", "\u2003a")[p.start : p.end]) for p in found
+    ]
+    assert {p.words for p in cut("水锤是一种压力波动现象。" * 60, 300, markdown=True)} == {None}
+
+
 @pytest.mark.parametrize("block", ["```python\n{}\n```", "~~~\n{}\n~~~", "{}"])
 def test_code_and_tables_stay_whole_where_they_fit(rng, block):
     lines = "\n".join(f"| row {n} | # no heading |" for n in range(20))

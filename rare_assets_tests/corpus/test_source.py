@@ -1,7 +1,6 @@
 """Files to shards to rows, on real folders, a real S3 server and fsspec's memory."""
 
 import gzip
-import hashlib
 import io
 import json
 import os
@@ -15,15 +14,10 @@ import polars as pl
 import pytest
 from backports import zstd
 
+from rare_assets.corpus.formats import SourceError, UnreadableFile
 from rare_assets.corpus.formats import base as source_formats
-from rare_assets.corpus.source import (
-    CorpusSource,
-    Shard,
-    SourceError,
-    UnknownShard,
-    UnreadableFile,
-    shard_keys,
-)
+from rare_assets.corpus.shards import Shard
+from rare_assets.corpus.source import CorpusSource, UnknownShard
 from rare_assets.operators.read_documents import read_documents
 
 TEXTS = ["one", 'two "quoted"', "three,\nfour", "fünf", "six"]
@@ -458,54 +452,6 @@ class TestShard:
             source.shard("b.jsonl")
 
 
-class TestKeys:
-    def test_plain_path_is_its_own_key(self):
-        keys = shard_keys(["a.jsonl", "d/e_f/G-1.v2.csv"])
-        assert keys == {"a.jsonl": "a.jsonl", "d/e_f/G-1.v2.csv": "d__e_f__G-1.v2.csv"}
-
-    @pytest.mark.parametrize(
-        ("path", "slug"),
-        [
-            ("a b.txt", "a-b-txt"),
-            ("naïve.txt", "naive-txt"),
-            ("日本.txt", "txt"),
-            ("日本/語", "file"),
-            ("a__b.txt", "a-b-txt"),
-            ("a_/b.txt", "a-b-txt"),
-            ("a..b.txt", "a-b-txt"),
-            ("a.part-00001.txt", "a-part-00001-txt"),
-            ("-rf.txt", "rf-txt"),
-            ("d/.a.txt", "d-a-txt"),
-            ("a\n.txt", "a-txt"),
-            ("$(x)`;'\"\\%2F.txt", "x-2F-txt"),
-            ("x" * 147 + ".txt", "x" * 147 + "-tx"),
-        ],
-    )
-    def test_any_other_path_gets_a_slug_and_its_hash(self, path, slug):
-        digest = hashlib.sha256(path.encode()).hexdigest()[:8]
-        assert shard_keys([path]) == {path: f"{slug}-{digest}"}
-
-    def test_paths_that_look_alike_never_share_a_key(self):
-        paths = ["a/b.md", "a__b.md", "a_b.md", "a b.md", "a-b.md", "a/b/.md", "a_/b.md", "a/ b.md"]
-        paths += ["a.md", "A.md", "a.MD", "ä.md", "x.jsonl", "x.jsonl.part-00001.jsonl"]
-        keys = shard_keys(paths).values()
-        assert len({key.lower() for key in keys}) == len(paths)
-        assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", key) for key in keys)
-        assert not any(".." in key or ".part-" in key for key in keys)
-
-    def test_only_case_twins_depend_on_each_other(self):
-        alone = shard_keys(["a.txt", "B.txt"])
-        assert alone == {"a.txt": "a.txt", "B.txt": "B.txt"}
-        together = shard_keys(["A.txt", "a.txt", "B.txt"])
-        assert together["B.txt"] == "B.txt"
-        assert re.fullmatch("a-txt-[0-9a-f]{8}", together["a.txt"])
-        assert re.fullmatch("A-txt-[0-9a-f]{8}", together["A.txt"])
-
-    def test_keys_are_short_enough_for_a_file_name(self):
-        path = "/".join(["folder"] * 60) + "/a.jsonl"
-        assert len(shard_keys([path])[path] + ".part-00001.parquet") < 200
-
-
 class TestFormats:
     def rows(self, tmp_path, name, content, rows_per_shard=100):
         (tmp_path / name).write_bytes(content)
@@ -555,6 +501,20 @@ class TestFormats:
             enumerate(values, 1)
         )
 
+    @pytest.mark.parametrize(
+        "ending", ["parquet", "arrow", "feather", "json", "csv", "tsv", "jsonl.zst", "csv.gz"]
+    )
+    def test_a_file_without_a_byte_is_told_as_such(self, tmp_path, ending):
+        (tmp_path / f"a.{ending}").write_bytes(b"")
+        source = CorpusSource(str(tmp_path), rows_per_shard=10)
+        with pytest.raises(UnreadableFile, match=rf"^a\.{ending}: the file has no bytes"):
+            [list(source.read(shard)) for shard in source.shards()]
+
+    @pytest.mark.parametrize("ending", ["txt", "md", "html", "pdf", "docx"])
+    def test_a_text_file_without_a_byte_is_a_row_told_as_such(self, tmp_path, ending):
+        (row,) = self.rows(tmp_path, f"a.{ending}", b"")
+        assert (row.problem, row.detail) == ("empty_text", "the file has no bytes")
+
     @pytest.mark.parametrize("content", ["[]", " [ ] \n"])
     def test_empty_json_list_is_a_shard_without_rows(self, tmp_path, content):
         assert self.values(tmp_path, "a.json", content.encode()) == []
@@ -562,7 +522,8 @@ class TestFormats:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ("", r"begins with ''"),
+            ("", r"has no bytes"),
+            (" \n", r"nothing but white space"),
             ('{"text": "x"}', r"not a list .* rename it to \.jsonl"),
             ("[1", r"element 1.*comma or the list's closing bracket is missing"),
             ("[1, ", r"element 2.*Expecting value"),
@@ -730,7 +691,8 @@ class TestFormats:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ("", "empty, not even a header"),
+            ("", "the file has no bytes"),
+            ("\n\n", "no line, not even a header"),
             (
                 "Text,id\na,1",
                 "needs exactly one column `text`; its columns: Text, id. To use it, set RARE_COLUMNS=text=Text",
@@ -808,7 +770,7 @@ class TestFormats:
         with pytest.raises(SourceError, match=r"a\.parquet: .*its columns: body, n\."):
             list(source.read(source.shards()[0]))
 
-    @pytest.mark.parametrize("keep", [0, 3, 200])
+    @pytest.mark.parametrize("keep", [1, 3, 200])
     def test_truncated_parquet_is_named(self, tmp_path, keep):
         write(tmp_path / "a.parquet", TEXTS)
         content = (tmp_path / "a.parquet").read_bytes()

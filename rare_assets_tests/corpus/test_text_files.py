@@ -145,6 +145,41 @@ class TestHtml:
             "return x < 1", "```",
         ]  # fmt: skip
 
+    @pytest.mark.parametrize(
+        "around",
+        [
+            '<div id="nav"><a href="/">Home</a></div>',
+            '<div class="navigation"><ul><li>Home</li></ul></div>',
+            '<ul class="nav nav-tabs"><li>Home</li></ul>',
+            '<div id="footer">All rights reserved</div>',
+            '<div class="footer">All rights reserved</div>',
+            '<div role="dialog"><p>Accept all</p></div>',
+            '<div class="cc-window"><span>We use cookies</span></div>',
+            '<ol id="breadcrumbs"><li>Space</li></ol>',
+            '<div class="page-metadata">Created by Bob</div>',
+            '<div class="noprint">From a wiki</div><a class="mw-jump-link">Jump to search</a>',
+        ],
+    )
+    def test_menus_footers_and_notices_are_left_out_however_a_site_calls_them(
+        self, tmp_path, around
+    ):
+        (tmp_path / "a.html").write_text(f"<body>{around}<h1>Topic</h1><p>Body.</p>{around}")
+        assert text(tmp_path) == "# Topic\n\nBody."
+
+    def test_lists_within_lists_keep_their_numbers_and_written_tags_are_text(self, tmp_path):
+        (tmp_path / "a.html").write_text(
+            "<ol><li>One<ul><li>dot</li></ul></li><li>Two<br>more</li></ol><h6>Six</h6>"
+            "<p>The tag &lt;li&gt; and &amp;lt;b&amp;gt;</p><li>alone</li>"
+        )
+        assert [line.strip() for line in text(tmp_path).splitlines() if line.strip()] == [
+            "1. One", "- dot", "2. Two", "more", "###### Six", "The tag <li> and &lt;b&gt;",
+            "- alone",
+        ]  # fmt: skip
+
+    def test_any_character_comes_back_as_it_is(self, tmp_path):
+        (tmp_path / "a.html").write_text("<p>é — 水 \U0001f600 &#xd800; &quot;x&quot; \u2028 end")
+        assert text(tmp_path) == 'é — 水 \U0001f600 \ufffd "x" \u2028 end'
+
     @pytest.mark.parametrize("name", ["a.html", "a.htm", "a.HTML"])
     @pytest.mark.parametrize(
         ("charset", "encoding", "mark"),
@@ -176,9 +211,9 @@ class TestHtml:
 
     def test_a_page_of_many_megabytes(self, tmp_path):
         part = PAGE[PAGE.index("<h1") : PAGE.index("</main>")]
-        (tmp_path / "a.html").write_text(f"<main>{part * 40_000}</main>")
-        assert (tmp_path / "a.html").stat().st_size > 12_000_000
-        assert text(tmp_path).count("## Mitigation") == 40_000
+        (tmp_path / "a.html").write_text(f"<main>{part * 170_000}</main>")
+        assert (tmp_path / "a.html").stat().st_size > 50_000_000
+        assert text(tmp_path).count("## Mitigation") == 170_000
 
 
 class TestWord:

@@ -8,13 +8,13 @@ import pytest
 from click.testing import CliRunner
 from pydantic import SecretStr
 
-from rare_assets.build import located
+from rare_assets.build import with_locations
 from rare_assets.command.cli import main
-from rare_assets.corpus.source import SourceError
+from rare_assets.corpus.formats import SourceError
 from rare_assets.files.stored_bytes import StorageError
 from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage, TeacherModel
 from rare_assets.resources.dataset import UNNAMED
-from rare_assets.retriever.elasticsearch.connection import ElasticsearchError
+from rare_assets.retriever.elasticsearch.errors import ElasticsearchError
 from rare_assets.settings import Settings
 from rare_assets.storage.tables import ParquetTables
 from rare_assets.teacher.pricing import PriceError, Prices
@@ -145,7 +145,7 @@ def test_no_repr_and_no_place_in_the_catalog_has_it(nothing_set, monkeypatch):
         texts = [repr(Settings()), str(Settings()), storage.location, corpus.source().url]
         texts += [repr(each) for each in (storage, corpus, teacher, retriever, corpus.source())]
         places = {"corpus": corpus, "storage": storage, "retriever": retriever}
-        (asset,) = located([dg.AssetSpec("documents")], places, UNNAMED)
+        (asset,) = with_locations([dg.AssetSpec("documents")], places, UNNAMED)
         texts.append(str(asset.metadata))
         leaks += [(setting, text) for text in texts if holds_secret(text)]
     assert leaks == []
@@ -172,21 +172,14 @@ def test_elasticsearch_tells_nothing_of_it(setting, nothing_set, tmp_path, caplo
 @pytest.mark.parametrize("setting", SOME)
 def test_a_teacher_tells_nothing_of_it(setting, nothing_set):
     from rare_assets.teacher.endpoint import Endpoint
-    from rare_assets.teacher.health import Patience
+    from rare_assets.teacher.options import EndpointOptions, Limits
 
     try:
         endpoint = Endpoint(
             model="m",
-            base_url=setting,
-            api_key=SecretStr("key"),
-            max_concurrency=1,
-            requests_per_minute=None,
-            tokens_per_minute=None,
-            request_timeout=1.0,
-            max_cost_usd=None,
-            max_requests=None,
+            options=EndpointOptions(base_url=setting, api_key=SecretStr("key")),
+            limits=Limits(),
             prices=Prices({}),
-            patience=Patience(dead_after=1.0, stalled_after=1.0),
             halt=lambda _: None,
         )
         assert endpoint.client is not None

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from rare_assets.text.words import (
+    SpacedWords,
     content_words_in,
     content_words_of,
     count_words,
@@ -135,3 +136,13 @@ def test_columns_give_what_each_text_gives():
     assert frame["n"].to_list() == [*map(count_words, texts), None]
     assert frame["words"].to_list() == [*map(words_in, texts), None]
     assert frame["content"].to_list() == [*map(content_words_in, texts), None]
+
+
+def test_words_between_any_two_places_are_those_that_a_split_finds():
+    rng = random.Random(11)
+    blanks = [chr(code) for code in range(0x3001) if chr(code).isspace()]
+    letters = ["a", "x", "é", "—", "…", "\u200b", "\udc80", "\U0001f600", *blanks]
+    for _ in range(300):
+        text = "".join(rng.choices(letters, k=rng.randrange(60)))
+        start, end = sorted(rng.randrange(len(text) + 1) for _ in range(2))
+        assert SpacedWords(text).between(start, end) == len(text[start:end].split())

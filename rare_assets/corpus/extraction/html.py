@@ -16,6 +16,17 @@ from rare_assets.corpus.extraction import Unusable
 _SKIPPED = [
     *("nav", "footer", "aside", "dialog", "form", "button", "noscript", "template", "iframe"),
     *('[role="navigation"]', '[role="banner"]', '[role="contentinfo"]', '[role="search"]'),
+    *(
+        "div.nav",
+        "ul.nav",
+        "#nav",
+        ".navigation",
+        "#navigation",
+        "div.footer",
+        "#footer",
+        ".noprint",
+    ),
+    *('[role="dialog"]', ".cc-window", "#breadcrumbs", ".page-metadata", ".mw-jump-link"),
     *('[aria-modal="true"]', ".headerlink", ".sidebar", "#sidebar", ".breadcrumb", ".breadcrumbs"),
     *(".navbar", ".menu", "#menu", ".site-header", ".site-footer", ".sphinxsidebar", "div.related"),
     *(".mw-editsection", "#mw-navigation", "#toc", ".toc", ".navbox", ".catlinks", ".printfooter"),
@@ -43,12 +54,17 @@ _LATIN = {"iso8859-1", "ascii", "latin_1"}
 
 _CELL_BEGIN = re.compile(r"(<t[dh]\b[^>]*>)\s*<p\b[^>]*>", re.IGNORECASE)
 _CELL_END = re.compile(r"</p>\s*(</t[dh]>)", re.IGNORECASE)
-_TAG = re.compile(r"<(/?)(p|h[1-6]|ul|ol|li|pre|br|blockquote|table|tr|td|th|div)\b[^>]*>")
+# Paragraphs are parted by blank lines already.
+_MARKS = {
+    **{f"h{level}": f"\n{'#' * level} " for level in range(1, 7)},
+    **{f"/h{level}": "\n" for level in range(1, 7)},
+    **{"p": "", "/p": "", "br": "\n", "/li": "", "pre": "\n```\n", "/pre": "\n```"},
+}
 _MANY_LINES = re.compile(r"\n(?:[ \t]*\n){2,}")
 
 
 def extract(content: bytes) -> tuple[str, str | None]:
-    """Return the main text of a page and its title.
+    """Return the main text of a page, with the marks of Markdown, and its title (None without one).
 
     Raises:
         Unusable: it is not in the encoding that it declares, or has no text.
@@ -80,7 +96,11 @@ def as_text(tree: Any, skipped: list[str] | None = None) -> str:
 
 
 def decoded(content: bytes) -> str:
-    """Return a page's characters by its byte order mark, else its declaration, else as UTF-8."""
+    """Return a page's characters by its byte order mark, else its declaration, else as UTF-8.
+
+    Raises:
+        Unusable: `not_utf8`, if it is not in that encoding, or declares an unknown one.
+    """
     for bom, encoding in (*_BOMS, *_WIDE_BOMS):
         if content.startswith(bom):
             return _decoded(content, encoding).lstrip("\ufeff")
@@ -140,28 +160,29 @@ def _is_most(node: Any, body: Any) -> bool:
 
 
 def _marked(minimal: str) -> str:
+    """Put the marks of Markdown for tags; any other `<` of the text is written `&lt;`."""
     lists: list[int | None] = []
+    first, *tagged = minimal.split("<")
+    parts = [first]
+    for each in tagged:
+        tag, _, text = each.partition(">")
+        mark = _MARKS.get(tag)
+        parts += (_list_mark(tag, lists) if mark is None else mark, text)
+    return "".join(parts).replace("\t\t", " | ")
 
-    def mark(found: re.Match[str]) -> str:
-        closing, tag = found[1], found[2]
-        if tag == "li":
-            if closing or not lists:
-                return "" if closing else "- "
-            number = lists[-1]
-            if number is None:
-                return "- "
-            lists[-1] = number + 1
-            return f"{number + 1}. "
-        if tag in ("ul", "ol"):
-            if not closing:
-                lists.append(None if tag == "ul" else 0)
-            elif lists:
-                lists.pop()
-            return "\n" if not lists else ""
-        if tag == "pre":
-            return "\n```" if closing else "\n```\n"
-        if tag[0] == "h":
-            return "\n" if closing else f"\n{'#' * int(tag[1])} "
-        return "\n" if tag == "br" else ""
 
-    return _TAG.sub(mark, minimal).replace("\t\t", " | ")
+def _list_mark(tag: str, lists: list[int | None]) -> str:
+    """Return the mark of a list's tag; `lists` has the number of each open list's last item, None where it has dots."""
+    if tag == "li":
+        if not lists or lists[-1] is None:
+            return "- "
+        lists[-1] += 1
+        return f"{lists[-1]}. "
+    if tag in ("ul", "ol"):
+        lists.append(None if tag == "ul" else 0)
+    elif tag in ("/ul", "/ol"):
+        if lists:
+            lists.pop()
+    else:
+        return f"<{tag}>"
+    return "" if lists else "\n"

@@ -79,7 +79,7 @@ def extract(content: bytes) -> tuple[str, str | None]:
 
 
 def _lines(page: Any) -> list[_Line]:
-    """The lines of a page in the file's order, parted where a gap is as wide as between columns."""
+    """Return the lines of a page in the file's order, parted where a gap is as wide as between columns."""
     text_page = page.get_textpage()
     n = text_page.count_chars()
     if n <= 0:
@@ -149,7 +149,7 @@ def _without_running_heads(pages: list[list[_Line]]) -> Iterator[list[_Line]]:
 
 
 def _edges(page: list[_Line]) -> list[tuple[str, _Line]]:
-    """The lines of the first and the last rows of a page."""
+    """Return the lines of the first and the last rows of a page."""
     by_row: dict[int, list[_Line]] = {}
     for line in page:
         by_row.setdefault(round(line.bottom / 4), []).append(line)
@@ -184,7 +184,7 @@ def _in_reading_order(lines: list[_Line]) -> list[_Line]:
 
 
 def _rows(lines: list[_Line]) -> list[list[_Line]]:
-    """Lines that stand side by side, from top to bottom, each row from left to right."""
+    """Return lines that stand side by side, from top to bottom, each row from left to right."""
     rows: list[list[_Line]] = []
     for line in sorted(lines, key=lambda line: line.bottom):
         if rows and line.bottom - rows[-1][0].bottom < 0.4 * min(line.height, rows[-1][0].height):
@@ -205,7 +205,7 @@ def _merged(row: list[_Line]) -> _Line:
 
 
 def _gutter(rows: list[list[_Line]]) -> float | None:
-    """Where two columns of text are parted, if there are such; cells of a table are too narrow for it."""
+    """Return where two columns of text are parted, if there are any; cells of a table are too narrow for it."""
     if len(rows) < 3:
         return None
     start, end = min(row[0].left for row in rows), max(row[-1].right for row in rows)

@@ -6,12 +6,12 @@ import contextlib
 import json
 import os
 import select
-import struct
 import subprocess
 import sys
-import threading
 import time
 from typing import IO, NamedTuple
+
+from rare_assets.corpus.extraction import LENGTHS
 
 # Seconds and bytes of memory that parsing one file may take.
 SECONDS = 120.0
@@ -31,6 +31,7 @@ class Extracted(NamedTuple):
 class Extractor:
     """A parsing process, started with the first file and again after one that ended it.
 
+    >>> import io
     >>> with Extractor() as extractor:
     ...     extractor.extract("html", io.BytesIO(b"<h1>Pipes</h1><p>Water."), 24).text
     '# Pipes\\n\\nWater.'
@@ -55,34 +56,27 @@ class Extractor:
             stream: its bytes, from where they begin.
             size: how many they are.
         """
-        deadline = time.monotonic() + self._seconds
         process = self._process = self._process or self._started()
-        assert process.stdin is not None
-        # A parser may end before it has read all: the writer waits for nobody.
-        writer = threading.Thread(
-            target=_send, args=(process.stdin, kind, stream, size), name="rare-parse", daemon=True
-        )
-        writer.start()
         try:
-            answer = _receive(process, deadline)
+            _send(process, kind, stream, size)
+            told, text = _receive(process, time.monotonic() + self._seconds)
         except TimeoutError:
-            self._end(writer)
+            self._end()
             return Extracted(
                 problem="parser_stopped",
                 detail=f"parsing took more than {self._seconds:g} seconds and was stopped",
             )
         except EOFError:
-            status = self._end(writer)
+            status = self._end(dying=True)
             return Extracted(
                 problem="parser_stopped",
                 detail=f"the parser ended ({status}); it may have needed more than "
                 f"{self._memory >> 20:,} MB of memory",
             )
         except BaseException:
-            self._end(writer)
+            self._end()
             raise
-        writer.join()
-        return Extracted(**json.loads(answer))
+        return Extracted(text.decode("utf-8", "surrogatepass"), **json.loads(told))
 
     def _started(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -99,18 +93,15 @@ class Extractor:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
 
-    def _end(self, writer: threading.Thread | None = None) -> str:
-        """Kill the process if there is one. Returns how it ended."""
+    def _end(self, *, dying: bool = False) -> str:
+        """Kill the process if there is one; one that is dying is given the time to say how. Returns how it ended."""
         process, self._process = self._process, None
         if process is None:
             return ""
-        # One that died by itself is given the time to say how.
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.2 if writer else 0)
+            process.wait(0.2 if dying else 0)
         process.kill()
         status = process.wait()
-        if writer:
-            writer.join()
         for stream in (process.stdin, process.stdout):
             if stream:
                 with contextlib.suppress(OSError):
@@ -118,26 +109,28 @@ class Extractor:
         return f"signal {-status}" if status < 0 else f"status {status}"
 
 
-def _send(pipe: IO[bytes], kind: str, stream: IO[bytes], size: int) -> None:
-    header = json.dumps({"kind": kind, "size": size}).encode()
+def _send(process: subprocess.Popen[bytes], kind: str, stream: IO[bytes], size: int) -> None:
+    """Write a file to the process, which reads all of it before it parses, so that nothing waits for long."""
+    assert process.stdin is not None
+    header = json.dumps({"kind": kind}).encode()
     # A process that is gone has closed the pipe, as the reading side finds.
-    with contextlib.suppress(OSError, ValueError):
-        pipe.write(struct.pack("<I", len(header)) + header)
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(LENGTHS.pack(len(header), size) + header)
         left = size
         while left and (block := stream.read(min(_BLOCK, left))):
-            pipe.write(block)
+            process.stdin.write(block)
             left -= len(block)
         while left:  # the file has shrunk
-            left -= pipe.write(b"\0" * min(_BLOCK, left))
-        pipe.flush()
+            left -= process.stdin.write(b"\0" * min(_BLOCK, left))
+        process.stdin.flush()
 
 
-def _receive(process: subprocess.Popen[bytes], deadline: float) -> bytes:
-    """Raises TimeoutError or, where the process has ended, EOFError."""
+def _receive(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytearray, bytearray]:
+    """Read what it tells of a file, and the text. Raises TimeoutError or, where the process has ended, EOFError."""
     assert process.stdout is not None
     handle = process.stdout.fileno()
     received = bytearray()
-    wanted = 4
+    told = wanted = LENGTHS.size
     while len(received) < wanted:
         left = deadline - time.monotonic()
         if left <= 0 or not select.select([handle], [], [], left)[0]:
@@ -146,6 +139,8 @@ def _receive(process: subprocess.Popen[bytes], deadline: float) -> bytes:
         if not block:
             raise EOFError
         received += block
-        if wanted == 4 and len(received) >= 4:
-            wanted = 4 + struct.unpack("<I", received[:4])[0]
-    return bytes(received[4:wanted])
+        if wanted == LENGTHS.size <= len(received):
+            of_told, of_text = LENGTHS.unpack_from(received)
+            told = LENGTHS.size + of_told
+            wanted = told + of_text
+    return received[LENGTHS.size : told], received[told:wanted]

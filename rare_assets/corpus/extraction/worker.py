@@ -1,4 +1,4 @@
-"""The process that parses: files come by standard input, texts go by standard output, each with its length."""
+"""The process that parses: files come by standard input, texts go by standard output, each with its lengths."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import json
 import os
 import resource
 import signal
-import struct
 import sys
 from typing import IO, Any
 
-from rare_assets.corpus.extraction import Unusable
+from rare_assets.corpus.extraction import LENGTHS, Unusable
 
 # What a file's text may have, as a row of any source.
 MAX_TEXT_BYTES = 64 << 20
@@ -54,13 +53,17 @@ def main(seconds: float, memory: int) -> None:
     source, target = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     # What a parser prints is no answer.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    while header := source.read(4):
-        asked = json.loads(_exactly(source, struct.unpack("<I", header)[0]))
+    while lengths := source.read(LENGTHS.size):
+        of_asked, of_file = LENGTHS.unpack(lengths)
+        asked = json.loads(_exactly(source, of_asked))
         # Should the parent be gone, nobody else ends a parser that hangs.
         signal.alarm(int(seconds) + 30)
-        answer = json.dumps(parse(asked["kind"], _exactly(source, asked["size"]))).encode()
+        parsed = parse(asked["kind"], _exactly(source, of_file))
+        text = parsed.pop("text", "").encode("utf-8", "surrogatepass")
+        told = json.dumps(parsed).encode()
         signal.alarm(0)
-        target.write(struct.pack("<I", len(answer)) + answer)
+        target.write(LENGTHS.pack(len(told), len(text)) + told)
+        target.write(text)
         target.flush()
 
 

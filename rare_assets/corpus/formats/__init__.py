@@ -13,6 +13,8 @@ from rare_assets.corpus.columns import Columns
 from rare_assets.corpus.extraction.process import Extractor
 from rare_assets.corpus.formats.base import (
     DETAIL_LENGTH,
+    FILL_IT,
+    NO_BYTES,
     Format,
     SourceError,
     SourceRow,
@@ -32,8 +34,10 @@ from rare_assets.corpus.formats.text_file import ParsedFile, TextFile
 
 __all__ = [
     "DETAIL_LENGTH",
+    "FILL_IT",
     "FORMATS",
     "KNOWN_FORMATS",
+    "NO_BYTES",
     "Format",
     "Reading",
     "SourceError",
@@ -52,7 +56,7 @@ __all__ = [
 
 
 class Reading(NamedTuple):
-    """What formats need to read files: which column is which, and who parses."""
+    """All that formats need to read files: which column is which, and who parses."""
 
     columns: Columns
     extractor: Callable[[], Extractor]
@@ -83,12 +87,20 @@ KNOWN_FORMATS = f"{', '.join(FORMATS)}, and .gz or .zst after {', '.join(sorted(
 
 
 def format_of(path: str, reading: Reading) -> Format:
-    """Return the format that a file's name says."""
+    """Return the format that a file's name says.
+
+    Raises:
+        KeyError: no format has that ending; see `is_known`.
+    """
     return FORMATS[_suffix(path)](reading)
 
 
 def is_known(path: str) -> bool:
-    """Return True if files of that name can be read."""
+    """Return True if files of that name can be read.
+
+    >>> is_known("notes/ice.JSONL.gz"), is_known("notes/ice.doc")
+    (True, False)
+    """
     return _suffix(path) in FORMATS
 
 
@@ -103,7 +115,7 @@ def has_markdown(path: str) -> bool:
 
 
 def _suffix(path: str) -> str:
-    """The ending that says the format, without that of a packed file."""
+    """Return the ending that says the format, without that of a packed file."""
     # As a path's suffix, without making one: there may be a hundred thousand.
     name = path.rpartition("/")[2].lower()
     stem, dot, ending = name.rpartition(".")

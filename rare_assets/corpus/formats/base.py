@@ -1,4 +1,4 @@
-"""What all formats share: a stored file, its rows and spans, the errors and the limits."""
+"""Stored files, their rows and spans, the errors and the limits: shared by all formats."""
 
 from __future__ import annotations
 
@@ -27,12 +27,18 @@ CHUNK = 1 << 20
 _POLARS_PROTOCOLS = {"s3", "s3a", "gs", "gcs", "az", "abfs"}
 
 
+# What is said of a file without a byte, whatever its format.
+NO_BYTES = "the file has no bytes"
+# What to do about a file that holds nothing.
+FILL_IT = "Remove it, or fill it."
+
+
 class SourceError(Exception):
-    """The source, or one of its files, can't be used. The message names it and says what to do."""
+    """Raised where the source, or one of its files, can't be used. The message names it and says what to do."""
 
 
 class UnreadableFile(SourceError):
-    """One file of the source can't be read, and the others can. `file` is its path in the source."""
+    """Raised where one file of the source can't be read, and the others can. `file` is its path in the source."""
 
     file = ""
 
@@ -79,17 +85,21 @@ class StoredFile(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Whether it lies on a file system of this machine."""
+        """True if it lies on a file system of this machine."""
         names = self.fs.protocol
         return "file" in ({names} if isinstance(names, str) else set(names))
 
     def is_link(self) -> bool:
-        """Whether the name is there as a link, to something or to nothing."""
+        """Return True if the name is there as a link, to something or to nothing."""
         return self.is_local and os.path.islink(self.path)
 
     @contextmanager
     def open(self) -> Iterator[io.BufferedReader]:
-        """The file's bytes, unpacked where its name says so, buffered for reading line by line."""
+        """Open the file's bytes, unpacked where its name says so, buffered for reading line by line.
+
+        Raises:
+            OSError: it is a pipe or a device, or what its file system raises.
+        """
         self._require_regular()
         with (
             self.fs.open(self.path, "rb") as raw,
@@ -99,7 +109,7 @@ class StoredFile(NamedTuple):
 
     @contextmanager
     def for_polars(self) -> Iterator[str]:
-        """A path or URL that Polars can scan; elsewhere a copy on the local disk."""
+        """Yield a path or URL that Polars can scan: of a copy on the local disk where it can't scan the store."""
         self._require_regular()
         names = self.fs.protocol
         protocols = {names} if isinstance(names, str) else set(names)
@@ -113,7 +123,7 @@ class StoredFile(NamedTuple):
 
     @contextmanager
     def on_disk(self) -> Iterator[str]:
-        """A path on the local disk, of the file or of a copy."""
+        """Yield a path on the local disk: the file's own, or that of a copy while the block runs."""
         self._require_regular()
         if self.is_local:
             yield self.path
@@ -130,16 +140,22 @@ class StoredFile(NamedTuple):
 
 
 class Format(Protocol):
-    """How a file of one kind is cut into spans and read."""
+    """Cuts files of one kind into spans, and reads these."""
 
     def spans(self, file: StoredFile, rows_per_span: int) -> list[Span]:
-        """Cut the file; at least one span. Raises UnreadableFile if it is no file of this format."""
+        """Return the spans that a file is cut into, at least one, of at most `rows_per_span` rows.
+
+        Raises:
+            UnreadableFile: it is no file of this format.
+        """
 
     def rows(self, file: StoredFile, span: Span) -> Iterator[SourceRow]:
-        """The rows of a span that `spans` gave for the same content."""
+        """Yield the rows of a span that `spans` gave for the same content."""
 
 
 class Item(NamedTuple):
+    """A row of a file as it lies there: its number from 1, where it starts and ends in bytes, what it holds."""
+
     row: int
     start: int
     end: int
@@ -150,6 +166,7 @@ class StreamFormat:
     """A format whose rows lie one after the other, so that reading can begin at any row's offset."""
 
     def spans(self, file: StoredFile, rows_per_span: int) -> list[Span]:
+        """Cut the file by reading all of it once; see `Format`."""
         spans: list[Span] = []
         with file.open() as raw, as_utf8(raw) as stream:
             for n, item in enumerate(self.items(stream, 0, 1, file.name)):
@@ -161,6 +178,7 @@ class StreamFormat:
         return spans or [Span(1, 0, 0, 0)]
 
     def rows(self, file: StoredFile, span: Span) -> Iterator[SourceRow]:
+        """Yield the rows of a span, from its first byte on; see `Format`."""
         with file.open() as raw, as_utf8(raw) as stream:
             columns = self.columns(stream, file.name)
             items = self.items(stream, span.byte_start or 0, span.first_row, file.name)
@@ -171,19 +189,20 @@ class StreamFormat:
                     yield self.source_row(item, columns)
 
     def columns(self, stream: IO[bytes], name: str) -> list[str]:
-        """The names in the file's header, if the format has one."""
+        """Return the names in the file's header, if the format has one."""
         return []
 
     def items(self, stream: IO[bytes], at: int, row: int, name: str) -> Iterator[Item]:
-        """The rows from offset `at` on, of which the first is number `row`."""
+        """Yield the rows from offset `at` on, of which the first is number `row`."""
         raise NotImplementedError
 
     def source_row(self, item: Item, columns: list[str]) -> SourceRow:
+        """Return what an item holds as a row; `columns` are those of the file's header."""
         raise NotImplementedError
 
 
 def is_unicode(text: str) -> bool:
-    """Whether the text can be stored: no lone surrogate, which is what broken bytes become."""
+    """Return True if a text can be stored: no lone surrogate, which is what broken bytes become."""
     if text.isascii():
         return True
     try:
@@ -194,23 +213,29 @@ def is_unicode(text: str) -> bool:
 
 
 def on_one_line(name: str) -> str:
-    """Return a name for a message: line breaks and what can't be printed or encoded spelt out."""
+    """Return a name for a message: line breaks and what can't be printed or encoded spelt out.
+
+    >>> print(on_one_line("ice\\nwater.txt"))
+    ice\\nwater.txt
+    """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def printable(text: str) -> str:
-    """At most DETAIL_LENGTH characters of a text, on one line, broken ones spelt out."""
+    """Return at most DETAIL_LENGTH characters of a text, on one line, broken ones spelt out."""
     shown = text[: DETAIL_LENGTH + 1].encode("utf-8", "backslashreplace").decode()
     shown = " ".join(shown.split())
     return cut(shown, DETAIL_LENGTH)
 
 
 def too_large(row: int, size: int) -> SourceRow:
+    """Return what stands for a row of so many bytes, which is not read."""
     detail = f"{size:,} bytes; a row of more than {MAX_ROW_BYTES:,} is not read"
     return SourceRow(row, None, "too_large", detail)
 
 
 def undecodable(error: UnicodeDecodeError, content: bytes) -> str:
+    """Return where bytes are no UTF-8, with what stands around them, in one sentence."""
     around = content[max(0, error.start - 40) : error.start + 80].decode(
         "utf-8", "backslashreplace"
     )

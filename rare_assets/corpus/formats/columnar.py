@@ -61,7 +61,7 @@ class Parquet:
         return scan.select(fits, size.alias(_SIZE)).collect(engine="streaming")
 
     def _frame_of_bytes(self, file: StoredFile, span: Span) -> pl.DataFrame | None:
-        """The rows with their strings as bytes, so that a broken one costs its own row; None if that is not
+        """Return the rows with their strings as bytes, so that a broken one costs its own row; None if that is not
         what is wrong with the file."""
         names = {part for column in self._columns.names.values() for part in column.split(".")}
         with (
@@ -112,7 +112,7 @@ class Arrow(Parquet):
 
 
 def _row_size(schema: pl.Schema) -> pl.Expr:
-    """Bytes of a row's texts."""
+    """Return the bytes of a row's texts."""
     sizes = [
         pl.col(name).str.len_bytes() if dtype == pl.String else pl.col(name).bin.size()
         for name, dtype in schema.items()
@@ -122,7 +122,7 @@ def _row_size(schema: pl.Schema) -> pl.Expr:
 
 
 def _column(schema: pl.Schema, name: str) -> pl.Expr | None:
-    """A column by its name, or by dots that reach into structs; None if there is none."""
+    """Return a column by its name, or by dots that reach into structs; None if there is none."""
     if name in schema:
         return pl.col(name)
     first, *rest = name.split(".")

@@ -11,6 +11,7 @@ from rare_assets.corpus.formats import base
 from rare_assets.corpus.formats.base import (
     BOM,
     DETAIL_LENGTH,
+    FILL_IT,
     Item,
     SourceRow,
     StreamFormat,
@@ -39,14 +40,14 @@ class _Records(StreamFormat):
     def records(
         self, stream: IO[bytes], at: int
     ) -> Iterator[tuple[list[str] | TooLarge | _Broken, int, int]]:
-        """Each record from a place on, with where it begins and ends."""
+        """Yield each record from a place on, with the bytes where it begins and ends."""
         raise NotImplementedError
 
     def columns(self, stream: IO[bytes], name: str) -> list[str]:
-        """The names in the first line; numbers where the columns are told by number."""
+        """Return the names in the first line; numbers where the columns are told by number."""
         header = next(self.records(stream, 0), None)
         if header is None:
-            raise UnreadableFile(f"{name}: empty, not even a header. Remove it, or fill it.")
+            raise UnreadableFile(f"{name}: the file has no line, not even a header. {FILL_IT}")
         first = header[0]
         if isinstance(first, TooLarge):
             raise UnreadableFile(f"{name}: its first line has {first.size:,} bytes.")
@@ -154,7 +155,7 @@ class _RecordLines:
         return self
 
     def begin(self) -> None:
-        """A new record begins with the next line."""
+        """Note that a new record begins with the next line."""
         self.start, self.is_large, self._quotes, self._first_end = self.end, False, 0, None
         self._read.clear()
 
@@ -245,7 +246,7 @@ class Tsv(_Records):
         stream: IO[bytes],
         pending: list[tuple[bytes, int]],
     ) -> tuple[str, int]:
-        """A record whose last field has an open quote, with the lines that close it; else as it is."""
+        """Return a record whose last field has an open quote, with the lines that close it; else as it is."""
         whole, whole_end, n_read = text, end, 0
         while len(whole) < base.MAX_ROW_BYTES:
             if n_read == len(pending):
@@ -274,7 +275,7 @@ def _closes(line: str) -> bool:
 
 
 def _unquoted(field: str) -> str:
-    """A field without the quotes that were set since there are quotes, tabs or line breaks within."""
+    """Return a field without the quotes that were set since there are quotes, tabs or line breaks within."""
     if len(field) < 2 or field[0] != '"' or field[-1] != '"':
         return field
     inner = field[1:-1]
@@ -285,7 +286,7 @@ def _unquoted(field: str) -> str:
 
 
 def _line(stream: IO[bytes]) -> tuple[bytes, int]:
-    """The next line and its length; no line, but a length, where it is too large."""
+    """Return the next line and its length; no line, but a length, where it is too large."""
     line = stream.readline(base.MAX_ROW_BYTES + 2)
     size = len(line)
     if size <= base.MAX_ROW_BYTES:

@@ -53,7 +53,7 @@ class JsonLines(StreamFormat):
 
 
 def _other_layout(stream: IO[bytes]) -> JsonList | None:
-    """How the values of a file stand that are not one a line; None for JSON Lines."""
+    """Return how the values of a file stand that are not one a line; None for JSON Lines."""
     stream.seek(0)
     begin = stream.read(base.CHUNK).removeprefix(BOM).lstrip()
     first_line = begin.partition(b"\n")[0]
@@ -70,7 +70,7 @@ def _other_layout(stream: IO[bytes]) -> JsonList | None:
 
 
 def _object_end(text: str) -> int | None:
-    """Where the object ends with which a text begins; None if it does not end or is broken."""
+    """Return where the object ends that a text begins with; None if it does not end or is broken."""
     try:
         value, end = json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError):
@@ -79,7 +79,7 @@ def _object_end(text: str) -> int | None:
 
 
 def _lines(stream: IO[bytes]) -> Iterator[tuple[bytes | None, int]]:
-    """Each line and its length; None for one that is too large."""
+    """Yield each line and its length; None for one that is too large."""
     while line := stream.readline(base.MAX_ROW_BYTES + 2):
         size = len(line)
         if size <= base.MAX_ROW_BYTES:

@@ -11,6 +11,7 @@ from typing import IO, Any
 from rare_assets.corpus.formats import base
 from rare_assets.corpus.formats.base import (
     BOM,
+    FILL_IT,
     Item,
     SourceRow,
     StreamFormat,
@@ -36,6 +37,8 @@ class JsonList(StreamFormat):
         text = _JsonText(stream, at)
         if at == 0 and not self._sequence:
             opening = text.peek()
+            if not opening:
+                raise UnreadableFile(f"{name}: the file has nothing but white space. {FILL_IT}")
             if opening != "[":
                 raise UnreadableFile(
                     f"{name}: not a list of objects: it begins with {opening!r}. A .json file is "
@@ -85,7 +88,7 @@ class _JsonText:
             stream.seek(at)
 
     def peek(self) -> str:
-        """The next character that is not white space, "" at the end."""
+        """Return the next character that is not white space, "" at the end."""
         while True:
             self.skip(_SPACE.match(self._buffer, self._position).end() - self._position)  # type: ignore[union-attr]
             if self._position < len(self._buffer):
@@ -105,7 +108,7 @@ class _JsonText:
         self._position = end
 
     def element(self, *, delimited: bool = True) -> tuple[Any, int, str]:
-        """The value here, the offset of its end and the delimiter after it. Raises ValueError."""
+        """Return the value here, the offset of its end and the delimiter after it. Raises ValueError."""
         wanted = base.CHUNK
         while True:
             # A value can end early where the text read so far does, so only a delimiter ends it.

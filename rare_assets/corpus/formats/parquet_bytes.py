@@ -20,7 +20,7 @@ _ARROW, _NOT_ARROW = b"ARROW:schema", b"arrow_schema"
 
 
 def declare_bytes(path: Path, columns: Iterable[str]) -> bool:
-    """Declare the strings of some columns as bytes, in place. Returns whether there are any.
+    """Declare the strings of some columns as bytes, in place. Return True if there are any.
 
     Args:
         path: a copy of the file.

@@ -1,4 +1,4 @@
-"""A file's bytes as its rows stand in them: unpacked, and UTF-8 where its byte order mark says something else."""
+"""Read a file's bytes as its rows stand in them: unpacked, and in UTF-8 where its byte order mark says otherwise."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WIDE = (
 
 
 def unpacked(stream: IO[bytes], path: str) -> IO[bytes]:
-    """Return the bytes that a file holds, by its name."""
+    """Return a stream of the bytes that a file holds, unpacked where its name ends in `.gz` or `.zst`."""
     if path.lower().endswith(".gz"):
         return cast(IO[bytes], gzip.GzipFile(fileobj=stream, mode="rb"))
     if path.lower().endswith(".zst"):
@@ -34,7 +34,13 @@ def unpacked(stream: IO[bytes], path: str) -> IO[bytes]:
 
 
 def wide_encoding(begin: bytes) -> tuple[bytes, str] | None:
-    """Return the byte order mark that a file begins with and the encoding that it stands for, but for UTF-8."""
+    """Return the byte order mark that a file begins with, and the encoding that it stands for.
+
+    None without a mark, and for that of UTF-8.
+
+    >>> wide_encoding("ice".encode("utf-16"))[1]
+    'utf-16-le'
+    """
     return next(((mark, name) for mark, name in _WIDE if begin.startswith(mark)), None)
 
 

@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterator
 
 from rare_assets.corpus.extraction.process import Extractor
 from rare_assets.corpus.formats import base
-from rare_assets.corpus.formats.base import BOM, SourceRow, Span, StoredFile, too_large, undecodable
+from rare_assets.corpus.formats.base import (
+    BOM,
+    NO_BYTES,
+    SourceRow,
+    Span,
+    StoredFile,
+    too_large,
+    undecodable,
+)
 from rare_assets.corpus.formats.streams import wide_encoding
 from rare_assets.corpus.passages import first_heading
 
@@ -26,7 +34,11 @@ class TextFile:
 
     def rows(self, file: StoredFile, span: Span) -> Iterator[SourceRow]:
         with file.open() as stream:
-            content = stream.read(base.MAX_ROW_BYTES + 1).removeprefix(BOM)
+            content = stream.read(base.MAX_ROW_BYTES + 1)
+            if not content:
+                yield SourceRow(1, None, "empty_text", NO_BYTES)
+                return
+            content = content.removeprefix(BOM)
             if len(content) > base.MAX_ROW_BYTES:
                 yield too_large(1, stream.seek(0, os.SEEK_END))
                 return
@@ -58,7 +70,7 @@ class ParsedFile:
                 yield too_large(1, size)
                 return
             if not size:
-                yield SourceRow(1, None, "empty_text", "the file has no bytes")
+                yield SourceRow(1, None, "empty_text", NO_BYTES)
                 return
             found = self._extractor().extract(self._kind, stream, size)
         if found.problem:
