@@ -1,4 +1,4 @@
-"""Does an answer agree with the gold answer? Exact, after what does not matter has been taken out."""
+"""Compare an answer with the gold answer: exactly, once what does not matter has been taken out."""
 
 from __future__ import annotations
 
@@ -56,13 +56,18 @@ _ARTICLES = frozenset({"a", "an", "the"})
 
 
 def answers_agree(given: str, gold: str) -> bool:
-    """Whether two answers are the same but for their form.
+    """Return True if two answers are the same but for their form.
 
     Case, punctuation, articles, white space and a lead-in ("The answer is") do not count; numbers
     are compared by value ("3.0" is "3", "1,000" is "1000"); an option's letter stands for the whole
     option ("B" agrees with "(B)" and "B. Helium", but "C. Helium" does not agree with "B. Helium");
     formulas are compared by value, too (`\\boxed{\\frac{3}{4}}` is "0.75"); a yes, no or maybe may go on
     to say why ("Yes, since the trial ended").
+
+    >>> answers_agree("The answer is (B).", "B. Helium"), answers_agree("1,000 J", "1000 j")
+    (True, True)
+    >>> answers_agree("C. Helium", "B. Helium")
+    False
     """
     given, gold = _bare(given), _bare(gold)
     given, gold = _verdict(given, gold), _verdict(gold, given)
@@ -83,13 +88,13 @@ class _Form(NamedTuple):
 
 
 def _bare(text: str) -> str:
-    """A text without a lead-in and what LaTeX wraps around it."""
+    """Return a text without a lead-in and what LaTeX wraps around it."""
     plain = unicodedata.normalize("NFKC", text).replace("\N{MINUS SIGN}", "-").strip()
     return plain_latex(_LEAD.sub("", plain_latex(plain), count=1)).lstrip(" :").strip()
 
 
 def _verdict(text: str, other: str) -> str:
-    """The verdict that a text begins with, where the other is a verdict alone; else the text."""
+    """Return the verdict that a text begins with, where the other is a verdict alone; else the text."""
     if other.casefold().strip(" .!*") not in _VERDICTS:
         return text
     first = _VERDICT_FIRST.match(text)

@@ -1,4 +1,4 @@
-"""What holds for every answer of the teacher, whatever was asked: is it whole, and what if it is not."""
+"""Tell a whole answer of the teacher from one that is not, whatever was asked, and make rejects of the latter."""
 
 from __future__ import annotations
 
@@ -33,12 +33,16 @@ NOT_RETRYABLE = (
 
 
 def retryable(rejects: pl.LazyFrame) -> pl.LazyFrame:
-    """Of some rejects (`schemas.TeacherRejects`) those that another answer could mend."""
+    """Return the rejects that another answer could mend.
+
+    Args:
+        rejects: `schemas.TeacherRejects`, of which `reason` is looked at.
+    """
     return rejects.filter(~pl.col("reason").is_in(NOT_RETRYABLE))
 
 
 def require_whole(answer: Answer) -> Parts:
-    """Return chain and text of an answer that is whole.
+    """Return chain and text of an answer that is whole; refuse any other.
 
     Where a server took all for the chain, an <answer> part in it counts as text.
 
@@ -64,12 +68,12 @@ def require_whole(answer: Answer) -> Parts:
 
 
 def costs(outcome: Outcome[Any]) -> dict[str, int]:
-    """What an ask took, in the columns COSTS."""
+    """Return the tokens and attempts that an ask took, by the names in `COSTS`."""
     return {column: getattr(outcome, column) for column in COSTS}
 
 
 def reject(outcome: Outcome[Any], model: str) -> dict[str, Any]:
-    """Columns of `schemas.TeacherRejects`, ids excepted, for an ask that came to nothing.
+    """Return the columns of `schemas.TeacherRejects`, without ids, of an ask that came to nothing.
 
     `detail` is the last answer as it came or, if it said nothing, what was wrong.
     """
@@ -84,7 +88,11 @@ def reject(outcome: Outcome[Any], model: str) -> dict[str, Any]:
 
 
 def free_reject(reason: str, detail: str, model: str) -> dict[str, Any]:
-    """Columns of `schemas.TeacherRejects`, ids excepted, for what has no cost of its own."""
+    """Return the columns of `schemas.TeacherRejects`, without ids, of what has no cost of its own.
+
+    >>> free_reject("too_short", "3 words, min_words is 20", "a-model")["prompt_tokens"]
+    0
+    """
     return {
         "reason": reason,
         "detail": detail,

@@ -1,4 +1,4 @@
-"""A teacher's answer parted into its chain of reasoning, the documents that it used, and its answer."""
+"""Part a teacher's answer into its chain of reasoning, the documents that it used, and its final answer."""
 
 from __future__ import annotations
 
@@ -49,6 +49,11 @@ def distil(answer: Answer) -> Distilled:
         Unusable: `refused`, `content_filter`, `cut` (by length, or a chain never closed), `empty`,
             `degenerate`, `no_reasoning` (nothing but an answer), or `no_answer` (nothing after the
             chain, or an empty <answer>).
+
+    >>> said = "It melts, since salt lowers the freezing point. <documents>2</documents> <answer>Yes</answer>"
+    >>> distil(Answer(content=said, thinking=None, finish_reason="stop", refusal=None, model="a-model",
+    ...               prompt_tokens=90, completion_tokens=20, attempt=0, latency_s=1.0, reused=False))
+    Distilled(reasoning='It melts, since salt lowers the freezing point.', answer='Yes', documents=[2])
     """
     try:
         return _distil(answer)
@@ -57,7 +62,11 @@ def distil(answer: Answer) -> Distilled:
 
 
 def require_own_words(reasoning: str, documents: Sequence[str]) -> None:
-    """Raise Unusable, `copied_reasoning`, for a chain that is mostly one document's own words."""
+    """Refuse a chain that is mostly one document's own words.
+
+    Raises:
+        Unusable: `copied_reasoning`, where more than 60 % of its words stand in runs of one document.
+    """
     for document in documents:
         share = copied_share(reasoning, document)
         if share > MOST_COPIED:
@@ -66,7 +75,9 @@ def require_own_words(reasoning: str, documents: Sequence[str]) -> None:
 
 
 def copied_share(text: str, document: str) -> float:
-    """Share of a text's words that stand in runs which the document has, too.
+    """Return the share of a text's words that stand in runs which the document has, too.
+
+    A run is eight words, or sixteen characters where a script sets no blanks.
 
     >>> copied_share("so a b c d e f g h", "a b c d e f g h i")
     0.8888888888888888
@@ -119,7 +130,7 @@ _LEADS_IN = re.compile(
 
 
 def _answer_part(text: str) -> tuple[str, str | None, str]:
-    """What comes before the last <answer> tag, what stands in it (None without a tag), what follows."""
+    """Return what comes before the last <answer> tag, what stands in it (None without a tag), what follows."""
     *_, last = [None, *_ANSWER_OPEN.finditer(text)]
     if last is None:
         return text.strip(), None, ""
@@ -129,7 +140,7 @@ def _answer_part(text: str) -> tuple[str, str | None, str]:
 
 
 def _without_documents(text: str) -> tuple[str, list[int] | None]:
-    """A text without its <documents> parts, and the numbers in the last of them."""
+    """Return a text without its <documents> parts, and the numbers in the last of them."""
     found = _DOCUMENTS.findall(text)
     if not found:
         return text, None

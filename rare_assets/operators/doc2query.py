@@ -1,4 +1,9 @@
-"""Doc2Query: from each document, questions that need its knowledge and several steps of reasoning."""
+"""Doc2Query: from each document, questions that need its knowledge and several steps of reasoning.
+
+The name is that of Nogueira et al., "Document Expansion by Query Prediction" (2019), and of the operator
+in the RARE pipeline of DataFlow's earlier releases; that hard questions train a retriever for reasoning
+is from ReasonIR (Shao et al., 2025). The prompt is this project's own.
+"""
 
 from __future__ import annotations
 
@@ -139,13 +144,17 @@ async def doc2query(
 
 
 def given_question() -> pl.Expr:
-    """The source's own question of a document; null where it has none."""
+    """Return the source's own question of a document; null where it has none.
+
+    >>> pl.DataFrame({"question": ["Why?", " ", None]}).select(given_question()).to_series().to_list()
+    ['Why?', None, None]
+    """
     question = pl.col("question").cast(pl.String)
     return pl.when(question.str.contains(r"\S")).then(question)
 
 
 def say_left_out(n_rows: int, rejects: pl.DataFrame) -> str | None:
-    """What to tell a user where most documents of a shard have no question, and no fault is the reason.
+    """Return what to tell a user where most documents of a shard have no question through no fault; else None.
 
     Args:
         n_rows: questions made.
@@ -194,11 +203,11 @@ class _Prompt:
         self.words = f" {in_words(template.wording)} {'  '.join(map(in_words, said))} "
 
     def says(self, name: str) -> bool:
-        """Whether the prompt has a place for what is chosen from a list."""
+        """Return whether the prompt has a place for what is chosen from a list."""
         return self._says_wanted or name in self._used
 
     def asked(self, text_hash: str, number: int) -> Asked:
-        """What question `number` of a document is asked to be like, as far as the prompt says it."""
+        """Return what question `number` of a document is asked to be like, as far as the prompt says it."""
         asked = self._variety.choose(self._seed, text_hash, number)
         return Asked(
             *(
@@ -208,7 +217,7 @@ class _Prompt:
         )
 
     def asks(self, documents: pl.DataFrame, **sampling: Any) -> Iterator[Ask]:
-        """An ask for each of the documents."""
+        """Yield an ask for each of the documents."""
         columns = documents.select("doc_id", "title", "text", "text_hash")
         for doc_id, title, text, text_hash in columns.iter_rows():
             messages = self._messages(titled(title, text), text_hash)
@@ -236,7 +245,7 @@ class _Prompt:
 
 
 class _Made(NamedTuple):
-    """What came of one document: its questions as far as they can be used, and the reject's columns."""
+    """One document as it came out: its questions as far as they can be used, and the reject's columns."""
 
     questions: Sequence[Written | Unusable]
     rejected: dict[str, Any]
@@ -251,7 +260,7 @@ class _Reader:
         self.not_asked: list[str] = []
 
     def use(self, ask: Ask, answer: Answer) -> Declined | Sequence[Written | Unusable]:
-        """For `Teacher.ask_all`."""
+        """Return the questions of a reply; handed to `Teacher.ask_all`."""
         prompt = self._prompt
         found = read_reply(answer, prompt.model, prompt.words, long=prompt.long)
         if isinstance(found, Declined):
@@ -271,7 +280,7 @@ class _Reader:
         raise faults[0]
 
     def made(self, outcome: Outcome[Any], model: str) -> _Made:
-        """What an outcome comes to."""
+        """Return what an outcome comes to."""
         rejected = reject(outcome, model)
         partial = self._best.pop(outcome.ask.key, None)
         if outcome.reason == NOT_ASKED:
@@ -292,7 +301,7 @@ def _n_usable(questions: Sequence[Written | Unusable]) -> int:
 def _rows(
     doc_id: str, text_hash: str, made: _Made, prompt: _Prompt
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows and rejects of a document that was asked about."""
+    """Return the rows and rejects of a document that was asked about."""
     rows, rejects = [], []
     seen: set[str] = set()
     for number in range(prompt.number):
@@ -315,7 +324,7 @@ def _rows(
 
 
 def _share_of(rejected: Mapping[str, Any], number: int, of: int) -> dict[str, Any]:
-    """The columns of one question among several of one answer: tokens are shared out, the rest is
+    """Return the columns of one question among several of one answer: tokens are shared out, the rest is
     the first one's."""
     shared = dict(rejected)
     for name in ("prompt_tokens", "completion_tokens"):
@@ -327,7 +336,7 @@ def _share_of(rejected: Mapping[str, Any], number: int, of: int) -> dict[str, An
 def _given_row(
     doc_id: str, text_hash: str, question: str, scenario: str | None, answer: str | None
 ) -> dict[str, Any]:
-    """The row of a document that comes with its own question."""
+    """Return the row of a document that comes with its own question."""
     return {
         **_ids(doc_id, 0),
         "text_hash": text_hash,
@@ -345,7 +354,7 @@ def _given_row(
 async def _judged(
     rows: list[dict[str, Any]], documents: pl.DataFrame, judge: Judge
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows with their verdicts, and a reject for each that fails one."""
+    """Return the rows with their verdicts, and a reject for each that fails one."""
     texts = _texts(documents)
     judged = await judge.questions(
         [JudgedQuestion(row["question"], row["scenario"], texts[row["doc_id"]]) for row in rows]
@@ -393,7 +402,7 @@ _LABELS = {
 
 
 def _wanted(each: Sequence[Mapping[str, str]]) -> str:
-    """What is asked for, as the prompt says it: how many questions, and what each is to be like."""
+    """Return what is asked for, as the prompt says it: how many questions, and what each is to be like."""
     lists = ["\n".join(f"- {_LABELS[name]}: {said}" for name, said in one.items()) for one in each]
     if len(each) == 1:
         return f"Write one question.\n{lists[0]}".rstrip()
@@ -411,7 +420,7 @@ def _several(number: int) -> str:
 
 
 def _reply(number: int) -> str:
-    """The form of the reply, as the prompt says it."""
+    """Return the form of the reply, as the prompt says it."""
     one = '{"question": "...", "scenario": "...", "answer": "...", "reason": null}'
     if number == 1:
         return f"Reply with a JSON object of this form and nothing around it:\n{one}"
@@ -423,7 +432,7 @@ def _reply(number: int) -> str:
 
 
 def _joined(said: Sequence[str | None]) -> str:
-    """What a placeholder stands for: one thing, or one for each question by its number."""
+    """Return what a placeholder stands for: one thing, or one for each question by its number."""
     if len(said) == 1:
         return said[0] or "any"
     return "; ".join(f"question {n}: {each or 'any'}" for n, each in enumerate(said, start=1))

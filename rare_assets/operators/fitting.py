@@ -1,4 +1,4 @@
-"""Contexts that fit a model's window: the worst negatives are left out of what is shown, and named."""
+"""Make contexts fit a model's window: the worst negatives are left out of what is shown, and named."""
 
 from __future__ import annotations
 
@@ -60,13 +60,19 @@ def fitted(
 
 
 def foreseen(documents: pl.DataFrame, window: int | None, num_neg: int) -> str | None:
-    """What to tell a user before questions are paid for, where the reasoning on most of them will not
-    fit the model's window; None where it will, or nobody knows.
+    """Return what to tell a user, before questions are paid for, where the reasoning on them will not fit.
+
+    None where it will fit the model's window, or nobody knows. Half of the documents are longer than the
+    one that is counted with.
 
     Args:
         documents: `schemas.Documents`; their neighbours are taken to be as long.
         window: tokens that prompt and answer may have together.
         num_neg: negatives that will be shown beside the document.
+
+    >>> said = foreseen(pl.DataFrame({"text": ["word " * 400]}), 2000, 3)
+    >>> said.partition(". ")[0].rpartition(": ")[2]
+    "a document and 3 negatives take about 2,224 tokens, the model's window has 2,000"
     """
     if window is None or documents.is_empty():
         return None
@@ -82,8 +88,13 @@ def foreseen(documents: pl.DataFrame, window: int | None, num_neg: int) -> str |
 
 
 def with_all_negatives(reasoning: pl.DataFrame, hard_negatives: pl.DataFrame) -> pl.DataFrame:
-    """Return reasoning rows with all negatives of their question again, and the ids of those that the
-    teacher was not shown in `left_out`."""
+    """Return reasoning rows with all negatives of their question again, and in `left_out` the ids of those
+    that the teacher was not shown.
+
+    Args:
+        reasoning: as `schemas.Reasoning`, made from what `fitted` had left.
+        hard_negatives: `schemas.HardNegatives`, before `fitted`.
+    """
     of = hard_negatives.select(
         "question_id",
         "hard_negatives",

@@ -1,5 +1,5 @@
-"""A judge: the teacher's word on whether a passage answers a question, whether two answers agree,
-whether a question is fit for use, or which of two examples is the better one.
+"""Ask a teacher whether a passage answers a question, whether two answers agree, whether a question is
+fit for use, or which of two examples is the better one.
 
 A passage may answer a question in none of its words, and two answers may say the same in different
 ones. Verdicts are answers like any other: stored, and paid for once.
@@ -93,7 +93,7 @@ class Judge:
         self.unanswered = 0
 
     async def relevance(self, pairs: pl.DataFrame) -> list[bool | None]:
-        """For each pair, whether the passage answers the question; None without a usable verdict.
+        """Return for each pair whether the passage answers the question; None without a usable verdict.
 
         In an estimate, passages that were never judged count as not relevant.
 
@@ -118,7 +118,7 @@ class Judge:
         return [verdicts[str(number)] for number in range(pairs.height)]
 
     async def agreement(self, question: str, given: str, gold: str) -> bool:
-        """Whether an answer says what the gold answer says; without a usable verdict it does not.
+        """Return True if an answer says what the gold answer says; False without a usable verdict.
 
         Answers that are equal but for their form (`answers_agree`) are not asked about. In an
         estimate, those that were never judged count as agreeing.
@@ -134,7 +134,7 @@ class Judge:
         return bool(verdicts[""])
 
     async def questions(self, asked: Sequence[JudgedQuestion]) -> list[dict[str, bool] | None]:
-        """For each question, its verdicts by name (QUESTION_VERDICTS); None without usable ones.
+        """Return the verdicts on each question, by name (`QUESTION_VERDICTS`); None without usable ones.
 
         Raises:
             TeacherStopped: the teacher can't go on; its finished verdicts are kept.
@@ -158,7 +158,7 @@ class Judge:
         return found
 
     async def pairs(self, pairs: Sequence[JudgedPair]) -> list[PairVerdict | None]:
-        """For each pair, which example is the better one; None without a usable verdict.
+        """Return for each pair which example is the better one; None without a usable verdict.
 
         Raises:
             TeacherStopped: the teacher can't go on; its finished verdicts are kept.
@@ -192,7 +192,7 @@ class Judge:
         texts: Sequence[str],
         schema: type[BaseModel] = Verdict,
     ) -> Ask:
-        """An ask about texts that are quoted in place of the placeholder."""
+        """Return an ask about texts that are quoted in place of the placeholder."""
         tag = placeholder.removesuffix("s")
         quoted = quote(texts, values.values(), numbered=len(texts) > 1, tag=tag)
         filled = {**values, placeholder: quoted.text, "boundary": quoted.boundary}
@@ -226,6 +226,13 @@ async def with_verdicts(
     """Run an operator that is no coroutine and asks, in between, which passages are relevant.
 
     It has a thread of its own; what it asks is answered on this event loop.
+
+    Args:
+        operator: called with a function that takes pairs as `Judge.relevance` does.
+        judge: asked by that function.
+
+    Raises:
+        TeacherStopped: the judge's teacher can't go on.
     """
     loop = asyncio.get_running_loop()
     ended = threading.Event()

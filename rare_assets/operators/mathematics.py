@@ -49,7 +49,7 @@ _LEXEME = re.compile(
 
 
 def plain_latex(text: str) -> str:
-    r"""A text with what LaTeX wraps around it taken off.
+    r"""Return a text with what LaTeX wraps around it taken off.
 
     >>> plain_latex(r"\boxed{\text{(C)}}"), plain_latex("1{,}000")
     ('(C)', '1,000')
@@ -64,7 +64,7 @@ def plain_latex(text: str) -> str:
 
 
 def same_value(one: str, other: str) -> bool:
-    r"""Whether both texts are formulas of the same value.
+    r"""Return whether both texts are formulas of the same value.
 
     >>> same_value(r"\dfrac{3}{4}", "0.75"), same_value(r"\sqrt{8}", r"2\sqrt2"), same_value("2x", "x+x")
     (True, True, True)
@@ -85,7 +85,7 @@ def same_value(one: str, other: str) -> bool:
 
 
 def _closing(text: str, start: int) -> int | None:
-    """Where the brace closes that was opened before `start`."""
+    """Return where the brace closes that was opened before `start`; None if it does not."""
     depth = 1
     for place in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[place], 0)
@@ -129,7 +129,7 @@ class _Formula:
         self._at = 0
 
     def value(self, values: Mapping[str, Fraction]) -> Number:
-        """The value, with these of the variables."""
+        """Return the value, with these of the variables."""
         self._values, self._at = values, 0
         result = self._sum()
         if self._next is not None:
@@ -185,7 +185,7 @@ class _Formula:
         return self._signed()
 
     def _mixed(self) -> Number:
-        r"""An atom, or a whole number with a fraction behind it: 2\frac{1}{2}."""
+        r"""Return an atom, or a whole number with a fraction behind it: 2\frac{1}{2}."""
         is_whole = (self._next or "").isdigit()
         result = self._atom()
         if is_whole and self._next == "\\frac":
@@ -219,7 +219,7 @@ class _Formula:
         raise ValueError(f"{symbol} is no number")
 
     def _group(self) -> Number:
-        r"""What a command is applied to: a group, or one digit of \frac12."""
+        r"""Return what a command is applied to: a group, or one digit of \frac12."""
         symbol = self._next or ""
         if symbol.isdigit() and len(symbol) > 1:
             self._tokens[self._at : self._at + 1] = list(symbol)

@@ -1,4 +1,4 @@
-"""What Doc2Query asks the teacher to reply with, and what of a reply can be used."""
+"""Say what Doc2Query asks the teacher to reply with, and read of a reply what can be used."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Declined(NamedTuple):
 
 
 def _text(value: Any) -> Any:
-    """A number or truth value as the text that was meant."""
+    """Return a number or truth value as the text that was meant."""
     return json.dumps(value) if isinstance(value, bool | int | float) else value
 
 
@@ -111,7 +111,7 @@ class _Several(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _take_one(cls, value: Any) -> Any:
-        """A lone question, or a document declined as a whole, is a list of one, or of none."""
+        """Make a list of a lone question, or of a document that is declined as a whole."""
         if isinstance(value, dict) and "questions" not in value and "question" in value:
             declined = value["question"] is None
             return {"questions": [] if declined else [value], "reason": value.get("reason")}
@@ -119,7 +119,11 @@ class _Several(BaseModel):
 
 
 def further_keys(wording: str) -> tuple[str, ...]:
-    """Return the keys that a prompt asks for beyond the usual ones, from the JSON that it shows."""
+    """Return the keys that a prompt asks for beyond the usual ones, from the JSON that it shows.
+
+    >>> further_keys('Reply with {"question": "...", "scenario": "...", "difficulty": 3}')
+    ('difficulty',)
+    """
     found = dict.fromkeys(_KEY.findall(wording))
     return tuple(name for name in found if name not in KNOWN_KEYS)
 
@@ -231,5 +235,9 @@ def _require_question(question: str, words: str, prompt_words: str) -> None:
 
 
 def in_words(text: str) -> str:
-    """A text's words alone, lower case, one blank between them."""
+    """Return a text's words alone, lower case, one blank between them.
+
+    >>> in_words("Why does SALT melt ice?")
+    'why does salt melt ice'
+    """
     return " ".join(words_in(text))

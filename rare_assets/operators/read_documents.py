@@ -1,4 +1,4 @@
-"""From rows of a source file to the `documents` table."""
+"""Make the `documents` table of the rows of a source file."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import polars as pl
 
 from rare_assets.corpus.columns import FIELDS, Columns
 from rare_assets.corpus.formats import (
+    FILL_IT,
     SourceRow,
     UnreadableFile,
     has_markdown,
@@ -69,7 +70,7 @@ class _Rejected(Exception):
 
 
 class NoUsableRow(UnreadableFile):
-    """Not one row of a shard can be used. `rejects` says why of each, as `DocumentsRejects`."""
+    """Raised where not one row of a shard can be used. `rejects` says why of each, as `schemas.DocumentsRejects`."""
 
     def __init__(self, file: str, rejects: pl.DataFrame, why: str | None = None) -> None:
         super().__init__(_no_usable_row(file, rejects) + (f" It {why}" if why else ""))
@@ -78,7 +79,7 @@ class NoUsableRow(UnreadableFile):
 
 
 class MissingColumn(UnreadableFile):
-    """No row of a file has a column that RARE_COLUMNS names."""
+    """Raised where no row of a file has a column that RARE_COLUMNS names."""
 
 
 def read_documents(
@@ -107,7 +108,8 @@ def read_documents(
     `source_formats.MAX_ROW_BYTES`, so that it was not read), `not_an_object`, `no_text` (missing, null or
     NaN), `text_not_a_string`, `empty_text` (nothing but white space), `bad_id`, `duplicate_text`,
     `duplicate_id`; of a text file as a whole `encrypted`, `broken_file`, `no_text_layer` (pictures alone) and
-    `parser_stopped` (it took too long or too much memory); `unreadable` is one of a shard's files. Of duplicates within the shard the first stays; equal text is looked at before id.
+    `parser_stopped` (it took too long or too much memory); `unreadable` is one of a shard's files. Of
+    duplicates within the shard the first stays; equal text is looked at before id.
 
     Args:
         rows: what `CorpusSource.read` yields.
@@ -122,6 +124,13 @@ def read_documents(
     Raises:
         NoUsableRow: not one row can be used. Says how often each reason occurred.
         MissingColumn: there are rows, and none has a column that was named.
+
+    >>> rows = [SourceRow(1, {"text": "Salt lowers the freezing point.", "id": 7}), SourceRow(2, {"text": " "})]
+    >>> produced = read_documents(rows, file="notes.jsonl")
+    >>> produced.rows.select("doc_id", "n_words", "source").rows()
+    [('7', 5, 'notes.jsonl:1')]
+    >>> produced.rejects.select("row", "reason").rows()
+    [(2, 'empty_text')]
     """
     columns, cutting = columns or Columns(), cutting or Cutting()
     seen = _Seen(columns)
@@ -147,7 +156,7 @@ def read_documents(
                 continue
             place = (passage.parent_id or doc_id, passage.number, passage.start, passage.end)
             source = f"{path}:{row.row}"
-            n_words = count_words(passage.text)
+            n_words = count_words(passage.text) if passage.words is None else passage.words
             documents.append(
                 (doc_id, passage.text, passage.title, *optional, *place, text_hash, source, n_words)
             )
@@ -192,7 +201,7 @@ def without_file(file: str, reason: str, detail: str, earlier: Produced | None =
 
 
 class _Passage(NamedTuple):
-    """What becomes a document: its text with its place in the row that it was cut out of."""
+    """A text that becomes a document, with its place in the row that it was cut out of."""
 
     text: str
     title: str | None
@@ -201,12 +210,13 @@ class _Passage(NamedTuple):
     number: int = 1
     start: int | None = None
     end: int | None = None
+    words: int | None = None
 
 
 def _passages(
     fields: dict[str, Any], row: dict[str, Any], file: str, cutting: Cutting
 ) -> list[_Passage]:
-    """The passages of a row: itself, or what it is cut into."""
+    """Return the passages of a row: itself, or what it is cut into."""
     text, given_id = _text(fields, row), _given_id(fields, row)
     title = _optional(fields.get("title"))
     is_file = is_text_file(file)
@@ -226,6 +236,7 @@ def _passages(
             number,
             passage.start,
             passage.end,
+            passage.words,
         )
         for number, passage in enumerate(found, 1)
     ]
@@ -357,7 +368,7 @@ def _frame(rows: list[tuple[Any, ...]], columns: tuple[str, ...], schema: Any) -
 def _no_usable_row(file: str, rejects: pl.DataFrame) -> str:
     name = on_one_line(file)
     if rejects.is_empty():
-        return f"{name}: no usable row: it has no rows. Remove it from the source, or fill it."
+        return f"{name}: no usable row: it has no rows. {FILL_IT}"
     counts = Counter(rejects["reason"].to_list())
     summary = ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
     _, row, reason, detail = rejects.select(_REJECT).row(0)

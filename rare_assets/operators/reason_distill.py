@@ -1,4 +1,9 @@
-"""ReasonDistill: reasoned answers of the teacher, the gold document shuffled among its negatives."""
+"""ReasonDistill: reasoned answers of the teacher, the gold document shuffled among its negatives.
+
+As in RARE, where a model learns to reason with what was retrieved in place of knowing it by heart, and in
+the operator of this name in DataFlow's earlier releases. Sampling until an answer agrees with the gold
+answer is RARE's, too. The prompt is this project's own.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +17,9 @@ import polars as pl
 from rare_assets.operators.agreement import answers_agree
 from rare_assets.operators.answers import costs, free_reject, reject
 from rare_assets.operators.distilled import Distilled, distil, require_own_words
-from rare_assets.operators.doc2query import GIVEN, given_question
+from rare_assets.operators.doc2query import GIVEN
 from rare_assets.operators.fitting import fitted, with_all_negatives
+from rare_assets.operators.gold_answers import can_tell, not_blank, require_references
 from rare_assets.operators.judge import Judge
 from rare_assets.operators.templates import PromptTemplate, Templates, quote
 from rare_assets.schemas import Produced, Reasoning, TeacherRejects
@@ -112,7 +118,7 @@ async def reason_distill(
     unasked = pl.col("hard_negatives").is_null() | pl.col("text").is_null()
     is_sampled = (
         (pl.lit(rejection_samples > 0))
-        & _can_tell(judges=judge is not None)
+        & can_tell(judges=judge is not None)
         & pl.col("gold_position").is_not_null()
     )
     made: list[dict[str, Any]] = []
@@ -156,68 +162,6 @@ _RETRIED = "wrong_answer_retried"
 _UNANSWERED = "?" * 80
 
 
-class NoReferences(ValueError):
-    """Answers are to be sampled or judged by references, and no question has one that serves."""
-
-
-def require_references(questions: pl.DataFrame, rejection_samples: int, *, judges: bool) -> None:
-    """Refuse to sample or judge answers where no question has anything to judge them by.
-
-    Args:
-        questions: `schemas.Questions`.
-        judges: whether a judge is asked about answers.
-
-    Raises:
-        NoReferences: says what is missing, and what to do.
-    """
-    if questions.is_empty() or not (rejection_samples or judges):
-        return
-    if questions.select(_can_tell(judges=judges).any()).item():
-        return
-    wanted = "rejection_samples" if rejection_samples else "judge_answers"
-    written = questions.select(_not_blank("reference_answer").is_not_null().any()).item()
-    if written:
-        raise NoReferences(
-            f"{wanted} compares answers with references, and the teacher wrote those of this shard itself: "
-            "only a judge can tell whether an answer says the same in other words. Set judge_answers: true, "
-            f"or leave {wanted} out; or give the source a `question` beside its `answer`."
-        )
-    raise NoReferences(
-        f"{wanted} compares answers with references, and no question of this shard has one: an `answer` of "
-        "the source counts where its row has the `question` that it answers. Add both to the source, have "
-        f"the teacher write references (as the packaged doc2query.md does), or leave {wanted} out."
-    )
-
-
-def require_given_answers(documents: pl.DataFrame, rejection_samples: int, *, judges: bool) -> None:
-    """Refuse to sample answers, before questions are paid for, where none will have a reference that
-    settles them without a judge.
-
-    Args:
-        documents: `schemas.Documents`.
-        judges: whether a judge is asked about answers.
-
-    Raises:
-        NoReferences: says what is missing, and what to do.
-    """
-    if documents.is_empty() or not rejection_samples or judges:
-        return
-    given = given_question().is_not_null() & _not_blank("answer").is_not_null()
-    if not documents.select(given.any()).item():
-        raise NoReferences(
-            "rejection_samples compares answers with references, and no row of this shard has a `question` "
-            "with its `answer`: an `answer` alone belongs to no question, and of references that the teacher "
-            "writes only a judge can tell whether an answer says the same. Add a `question` to the source, set "
-            "judge_answers: true, or leave rejection_samples out."
-        )
-
-
-def _can_tell(*, judges: bool) -> pl.Expr:
-    """Whether it can always be told if an answer to a question is right."""
-    has_reference = _not_blank("reference_answer").is_not_null()
-    return has_reference & (pl.lit(judges) | pl.col("origin").eq_missing(GIVEN))
-
-
 class _Read(NamedTuple):
     """An answer as its row has it: its parts, and whether it is right, None where nobody can tell."""
 
@@ -226,7 +170,7 @@ class _Read(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """What an answer to a question is read and judged by."""
+    """All that an answer to a question is read and judged by."""
 
     question: str
     reference: str | None
@@ -257,7 +201,7 @@ class _Reader:
         self._wrong: dict[str, list[Answer]] = defaultdict(list)
 
     async def use(self, ask: Ask, answer: Answer) -> _Read:
-        """For `Teacher.ask_all`."""
+        """Return an answer as it can be used; handed to `Teacher.ask_all`."""
         distilled = distil(answer)
         asked = self._of[_question_and_sample(ask.key)[0]]
         require_own_words(distilled.reasoning, asked.shown)
@@ -290,7 +234,7 @@ class _Reader:
             await self._judge.agreement(asked.question, _UNANSWERED, asked.reference)
 
     def rejects(self, outcome: Outcome[Any], model: str) -> Iterator[dict[str, Any]]:
-        """The rejects' rows that an outcome leaves: its wrong answers in order, then its failure."""
+        """Return the rejects' rows that an outcome leaves: its wrong answers in order, then its failure."""
         wrong = self._wrong.pop(outcome.ask.key, [])
         if outcome.value is None and outcome.reason == _WRONG:
             wrong = wrong[:-1]
@@ -307,7 +251,7 @@ def _tasks(
     seed: int,
     without_gold: float,
 ) -> pl.DataFrame:
-    """A row a question with all that its prompt and its row need; what is missing is null.
+    """Return one row a question with all that its prompt and its row need; what is missing is null.
 
     `context` has the documents in the order shown to the teacher.
     """
@@ -316,7 +260,7 @@ def _tasks(
     tasks = (
         questions.select(
             *("question_id", "doc_id", "question", "scenario", "origin"),
-            reference_answer=_not_blank("reference_answer"),
+            reference_answer=not_blank("reference_answer"),
         )
         .with_row_index("position")
         .join(
@@ -362,7 +306,7 @@ def _tasks(
 def _shuffled(
     row: Mapping[str, Any], seed: int, without_gold: float
 ) -> tuple[list[int], int | None]:
-    """Places of the gold (0) and the negatives (from 1) in the order shown, and where the gold is; None
+    """Return the places of gold (0) and negatives (from 1) in the order shown, and where the gold is; None
     where it is left out."""
     draw = random.Random(f"{seed}:{row['question_id']}")
     order = list(range(1 + len(row["negative_ids"] or [])))
@@ -373,10 +317,6 @@ def _shuffled(
         order.remove(0)
         return order, None
     return order, order.index(0)
-
-
-def _not_blank(column: str) -> pl.Expr:
-    return pl.when(pl.col(column).str.strip_chars() != "").then(pl.col(column))
 
 
 def _asks(
@@ -438,7 +378,7 @@ def _row(
 
 
 def _with_used(rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows with the documents that the teacher named, by their numbers as shown."""
+    """Return the rows with the documents that the teacher named, by their numbers as shown."""
     used, gold_used, suspected = [], [], []
     columns = ("numbers", "context_doc_ids", "doc_id", "gold_position")
     for numbers, shown, doc_id, gold_position in rows.select(columns).iter_rows():
@@ -469,7 +409,7 @@ def _reasoning(tasks: pl.DataFrame, made: list[dict[str, Any]]) -> pl.DataFrame:
 
 
 def _rejects(tasks: pl.DataFrame, rejects: list[tuple[str, int, dict[str, Any]]]) -> pl.DataFrame:
-    """Rejects in the questions' order; those of one sample stay in theirs."""
+    """Return rejects in the questions' order; those of one sample stay in theirs."""
     places = {
         question_id: (position, {"question_id": question_id, "doc_id": doc_id})
         for position, question_id, doc_id in tasks.select(

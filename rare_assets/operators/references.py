@@ -1,4 +1,4 @@
-"""Whether a question points at the text that it was made from, which nobody who searches can see.
+"""Find questions that point at the text that they were made from, which nobody who searches can see.
 
 A list of phrases misses some and takes others for what they are not, so it only warns: a judge of questions
 decides.
@@ -59,6 +59,12 @@ _OTHER = re.compile(
 
 
 def refers_to_document(question: str) -> bool:
-    """Whether a question points at the text it was made from ("according to the passage, ...")."""
+    """Return True if a question points at the text that it was made from.
+
+    >>> refers_to_document("According to the passage, why does salt melt ice?")
+    True
+    >>> refers_to_document("Why does salt melt ice, according to the text of the treaty?")
+    False
+    """
     plain = " ".join(question.split())
     return _ENGLISH.search(plain) is not None or _OTHER.search(plain) is not None

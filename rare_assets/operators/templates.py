@@ -36,7 +36,7 @@ _PARTS = re.compile(r"\s*# System[ \t]*\n(.*?)^# User[ \t]*\n(.*)", re.DOTALL | 
 
 
 class TemplateError(ValueError):
-    """A prompt template can't be used; the message names the file and what is wrong in it."""
+    """Raised for a prompt template that can't be used; the message names the file and what is wrong in it."""
 
 
 class _Placeholders(NamedTuple):
@@ -72,7 +72,12 @@ _PLACEHOLDERS = {
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """One prompt: its two parts with placeholders, and the file they were read from."""
+    """One prompt: its two parts with placeholders, and the file they were read from.
+
+    >>> prompt = PromptTemplate("own.md", "Be brief.", "Read this: $document")
+    >>> prompt.messages({"document": "Salt costs $5."})[1]
+    {'role': 'user', 'content': 'Read this: Salt costs $5.'}
+    """
 
     origin: str
     system: str
@@ -80,7 +85,7 @@ class PromptTemplate:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Short hash of the wording; where the file lies does not count."""
+        """Short hash (16 hex digits) of the wording; where the file lies does not count."""
         content = json.dumps([self.system, self.user])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
@@ -96,7 +101,11 @@ class PromptTemplate:
         return Template(f"{self.system}\n{self.user}").substitute(blank)
 
     def messages(self, values: Mapping[str, str]) -> tuple[Mapping[str, str], ...]:
-        """The chat messages with `values` in place of the placeholders."""
+        """Return the chat messages with `values` in place of the placeholders.
+
+        Raises:
+            KeyError: `values` lacks one.
+        """
         user = {"role": "user", "content": Template(self.user).substitute(values)}
         if not self.system:
             return (user,)
@@ -144,6 +153,12 @@ def quote(
 
     The tags' code is a hash of the documents, so equal requests stay equal; it stands in none of the
     documents nor in `others` (further texts of the same prompt).
+
+    >>> quoted = quote(["Salt melts ice."], numbered=True)
+    >>> print(quoted.text.replace(quoted.boundary, "code"))
+    <document-code number="1">
+    Salt melts ice.
+    </document-code>
     """
     texts = [*documents, *others]
     digest = hashlib.sha256(json.dumps(texts).encode())

@@ -1,4 +1,4 @@
-"""What each question is to be like: its type, length and wording, and who asks it.
+"""Choose what each question is to be like: its type, length and wording, and who asks it.
 
 The choices follow from a seed and the document's text, not from the place of the row, so that a corpus
 that grows leaves the prompts of the others as they are.
@@ -37,11 +37,15 @@ class Length(NamedTuple):
 
     @property
     def said(self) -> str:
-        """What a prompt says of it."""
+        """The length as a prompt says it."""
         return f"{self.least} to {self.most} words" if self.least else f"at most {self.most} words"
 
     def fits(self, text: str) -> bool:
-        """Return True if a question is about so long: half as much again is let pass."""
+        """Return True if a question is about so long: half as much again is let pass.
+
+        >>> Length(0, 4).fits("Why does salt melt ice so fast?")
+        False
+        """
         return self.least / 1.5 <= count_words(text) <= self.most * 1.5
 
 
@@ -49,7 +53,7 @@ LENGTHS = {"short": Length(0, 25), "medium": Length(0, 80), "long": Length(150, 
 
 
 class Variety(NamedTuple):
-    """What questions are to be like; of each list every question gets one, evenly spread."""
+    """Lists of what questions are to be like; of each list every question gets one, evenly spread."""
 
     question_types: Sequence[str] = tuple(QUESTION_TYPES)
     lengths: Sequence[str] = ("short", "medium")
@@ -60,6 +64,10 @@ class Variety(NamedTuple):
         """Choose for question `number` (from 0) of a document.
 
         Questions of one document get different entries as long as a list has some.
+
+        >>> variety = Variety(question_types=("apply", "compare"), lengths=("short",), wordings=())
+        >>> [variety.choose(0, "a hash", number).question_type for number in range(3)]
+        ['compare', 'apply', 'compare']
         """
         return Asked(
             *(_pick(values, name, seed, text_hash, number) for name, values in self._lists)
@@ -71,7 +79,7 @@ class Variety(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What was chosen for one question; None where there was nothing to choose from."""
+    """The choice for one question; None where there was nothing to choose from."""
 
     question_type: str | None
     length: str | None
@@ -80,7 +88,7 @@ class Asked(NamedTuple):
 
     @property
     def described(self) -> dict[str, str]:
-        """Each as a prompt says it, by name; nothing is said of what is None."""
+        """The choice as a prompt says it, by name, without what is None."""
         kind, length, wording, persona = self
         found = {
             "question_type": kind and _explained(kind, QUESTION_TYPES.get(kind)),
@@ -92,7 +100,11 @@ class Asked(NamedTuple):
 
 
 def check_variety(variety: Variety) -> None:
-    """Raise ValueError for a blank entry, a length or a wording that there is not."""
+    """Refuse a blank entry, and a length or wording that there is not.
+
+    Raises:
+        ValueError: names the list, and what there is.
+    """
     for name, values in zip(variety._fields, variety, strict=True):
         if any(not value.strip() for value in values):
             raise ValueError(f"{name}: an entry is blank.")

@@ -11,8 +11,9 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from rare_assets.corpus.columns import Columns, ColumnsError
+from rare_assets.corpus.formats import SourceError, SourceRow
 from rare_assets.corpus.passages import Cutting
-from rare_assets.corpus.source import CorpusSource, SourceError, SourceRow
+from rare_assets.corpus.source import CorpusSource
 from rare_assets.operators.read_documents import MissingColumn, NoUsableRow, read_documents
 from rare_assets.schemas import Documents, DocumentsRejects
 

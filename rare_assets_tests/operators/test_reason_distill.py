@@ -6,8 +6,9 @@ import polars as pl
 import pytest
 
 from rare_assets.operators.distilled import copied_share, distil
+from rare_assets.operators.gold_answers import NoReferences
 from rare_assets.operators.judge import Judge
-from rare_assets.operators.reason_distill import NoReferences, reason_distill
+from rare_assets.operators.reason_distill import reason_distill
 from rare_assets.operators.templates import load_templates
 from rare_assets.schemas import HardNegatives, Reasoning, TeacherRejects
 from rare_assets.teacher.interface import TeacherStopped, Unusable

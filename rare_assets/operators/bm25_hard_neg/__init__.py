@@ -1,7 +1,11 @@
 """BM25HardNeg: for each question, documents that BM25 ranks high and that are not its gold document.
 
 `mining` is the operator. `options` has its options and rules, `candidates` what is ranked for a
-question, `batch` the choice, `kept` the rows of an earlier mining that still hold, `siblings` passages of one parent, `stats` the figures.
+question, `batch` the choice, `kept` the rows of an earlier mining that still hold, `siblings` passages
+of one parent, `stats` the figures.
+
+It does what the operator of this name did in the RARE pipeline of DataFlow's earlier releases, with
+the options of sentence-transformers' `mine_hard_negatives`.
 """
 
 from rare_assets.operators.bm25_hard_neg.batch import Considered

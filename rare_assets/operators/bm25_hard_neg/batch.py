@@ -31,11 +31,10 @@ from rare_assets.operators.bm25_hard_neg.options import (
     MiningOptions,
     score_rule,
 )
+from rare_assets.operators.bm25_hard_neg.rows import Negative, negatives_of, rejects_of
 from rare_assets.operators.bm25_hard_neg.siblings import Siblings
+from rare_assets.operators.bm25_hard_neg.texts import Texts
 from rare_assets.retriever import PAIRS, QUERIES, Retriever
-from rare_assets.schemas import HardNegatives, HardNegativesRejects
-from rare_assets.text.titled import titled
-from rare_assets.text.words import pieces_in
 
 _VERDICTS = {True: "judged_relevant", None: "judge_undecided", False: None}
 
@@ -75,15 +74,17 @@ class _Picked(NamedTuple):
     lacking: list[str]
 
 
-class _Negative(NamedTuple):
-    doc_id: str
-    score: float
-    rank: int
-    origin: str
-
-
 class Batch:
-    """Some questions mined together, so that hits, scores and texts are asked for in bulk."""
+    """Some questions mined together, so that hits, scores and texts are asked for in bulk.
+
+    Args:
+        questions: `schemas.Questions`, some of them.
+        query: what is searched with.
+        retriever: an index that holds the whole corpus.
+        options: of the mining, checked.
+        is_relevant, relabel, trace: see `bm25_hard_neg`.
+        siblings: tells which passages of a gold's parent are left out; None for none.
+    """
 
     def __init__(
         self,
@@ -111,17 +112,15 @@ class Batch:
             question_id: Gold(doc_id, text_hash, None, None)
             for question_id, doc_id, text_hash in columns.iter_rows()
         }
-        self._chosen: dict[str, list[_Negative]] = {}
+        self._chosen: dict[str, list[Negative]] = {}
         self._relevant: dict[str, list[str]] = {}
         self._verdicts: dict[tuple[str, str], bool | None] = {}
         # Each question's hits by its gold's best terms, where those were searched for, and how deep.
         self._by_gold: dict[str, tuple[Hits, int]] = {}
-        self._texts: dict[str, str] = {}
-        self._titles: dict[str, str | None] = {}
-        self._words: dict[str, frozenset[str]] = {}
+        self._texts = Texts(retriever)
 
     def mine(self, dropped: Counter[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """The rows and the rejects, in the questions' order; adds to `dropped`.
+        """Return the rows and the rejects, in the questions' order, and count what was left out in `dropped`.
 
         Most questions have their negatives after a shallow search; the others are searched again,
         deeper, and chosen for anew, so that the depth never shows in the result.
@@ -152,8 +151,16 @@ class Batch:
         needed = {one.doc_id for chosen in self._chosen.values() for one in chosen}
         if self._relabel:
             needed.update(*self._relevant.values())
-        self._fetch(needed)
-        return self._rows(), self._rejects()
+        self._texts.fetch(needed)
+        rows = negatives_of(
+            self._queries,
+            self._golds,
+            self._chosen,
+            self._relevant,
+            self._texts,
+            relabel=self._relabel,
+        )
+        return rows, rejects_of(self._golds)
 
     def _search(self, question_ids: list[str], depth: int) -> dict[str, Hits]:
         queries = self._queries.filter(pl.col("question_id").is_in(question_ids))
@@ -161,11 +168,11 @@ class Batch:
         return hits_by_question(hits, question_ids)
 
     def _needs_gold(self, question_id: str) -> bool:
-        """Whether a question's candidates come from a search with its gold's terms, too."""
+        """Return whether a question's candidates come from a search with its gold's terms, too."""
         return self._query in ("gold", "fused") or self._is_missed(question_id)
 
     def _is_missed(self, question_id: str) -> bool:
-        """Whether the ranking by the question missed the subject, and another may fill up for it."""
+        """Return whether the ranking by the question missed the subject, and another may fill up for it."""
         options, gold = self._options, self._golds[question_id]
         fills_up = options.fallback_range_min is not None
         fills_up &= options.has_margin or self._is_relevant is not None
@@ -183,11 +190,8 @@ class Batch:
         if not asked:
             return
         golds = {question_id: self._golds[question_id].doc_id for question_id in asked}
-        self._fetch(set(golds.values()))
-        texts = {
-            question_id: titled(self._titles[doc_id], self._texts[doc_id])
-            for question_id, doc_id in golds.items()
-        }
+        self._texts.fetch(set(golds.values()))
+        texts = {question_id: self._texts.titled(doc_id) for question_id, doc_id in golds.items()}
         queries = pl.DataFrame({"question_id": list(texts), "query": list(texts.values())})
         found = hits_by_question(self._retriever.search_like(queries, depth=depth), asked)
         self._by_gold.update({question_id: (hits, depth) for question_id, hits in found.items()})
@@ -250,7 +254,7 @@ class Batch:
         return Ranking(found, candidates, rules, n_first, low_from, complete)
 
     def _candidates(self, question_id: str, hits: Hits) -> tuple[Candidates, int, list[int]]:
-        """What a question's negatives are chosen from, how many of it come first, and the hits of the
+        """Return what a question's negatives are chosen from, how many of it come first, and the hits of the
         searches for both parts."""
         gold = self._golds[question_id]
         by_question = scored_hits(BY_QUESTION, hits, gold.score)
@@ -299,7 +303,7 @@ class Batch:
                     self._take(question_id, ranking, picked)
                     dropped.update(rule for _, rule in picked.left_out)
             if lacking:
-                self._fetch(lacking)
+                self._texts.fetch(lacking)
             elif unjudged:  # all that need a judgement have their texts: one call for them
                 self._judge(unjudged)
             waiting = still_waiting
@@ -308,7 +312,7 @@ class Batch:
     def _take(self, question_id: str, ranking: Ranking, picked: _Picked) -> None:
         doc_ids, scored = ranking.found.doc_ids, ranking.found.scored
         self._chosen[question_id] = [
-            _Negative(doc_ids[place], best.score, best.rank, best.origin)
+            Negative(doc_ids[place], best.score, best.rank, best.origin)
             for place in sorted(picked.chosen)
             for best in scored[place][:1]
         ]
@@ -317,7 +321,7 @@ class Batch:
             self._trace(question_id, self._considered(question_id, ranking, picked))
 
     def _considered(self, question_id: str, ranking: Ranking, picked: _Picked) -> list[Considered]:
-        """What became of every document that was ranked."""
+        """Return what became of every document that was ranked."""
         left_out, chosen = dict(picked.left_out), set(picked.chosen)
         candidates, gold = set(ranking.candidates), self._golds[question_id]
         beyond = max(ranking.candidates, default=-1)
@@ -338,14 +342,14 @@ class Batch:
         return found
 
     def _needs_whole(self, question_id: str) -> bool:
-        """Whether a choice takes the whole ranking, not only its top."""
+        """Return whether a choice takes the whole ranking, not only its top."""
         options = self._options
         return options.sampling_strategy == "random" or (
             options.has_margin and not self._golds[question_id].score
         )
 
     def _order(self, question_id: str, ranking: Ranking) -> list[tuple[int, str | None]]:
-        """The candidates' places in the order in which they are tried, with their rules."""
+        """Return the candidates' places in the order in which they are tried, with their rules."""
         options, rules = self._options, ranking.rules
         draw = random.Random(f"{options.seed}:{question_id}")
         is_random = options.sampling_strategy == "random"
@@ -377,17 +381,17 @@ class Batch:
         order = self._order(question_id, ranking)
         for position, (place, rule) in enumerate(order):
             if rule is None and options.near_duplicate_threshold is not None:
-                if doc_ids[place] not in self._texts or gold.doc_id not in self._texts:
+                if doc_ids[place] not in self._texts.texts or gold.doc_id not in self._texts.texts:
                     ahead = [doc_ids[p] for p, rule in order[position:] if rule is None]
-                    lacking = [doc_id for doc_id in ahead if doc_id not in self._texts]
+                    lacking = [doc_id for doc_id in ahead if doc_id not in self._texts.texts]
                     # A few at once: a round of reading texts costs more than some that go unused.
                     lacking = lacking[: options.num_neg]
-                    if gold.doc_id not in self._texts:
+                    if gold.doc_id not in self._texts.texts:
                         lacking.append(gold.doc_id)
                     return _Picked(chosen, left_out, relevant, lacking)
                 others = [doc_ids[p] for p in chosen]
-                rule = self._near_duplicate(
-                    doc_ids[place], gold, others, options.near_duplicate_threshold
+                rule = self._texts.near_duplicate(
+                    doc_ids[place], gold.doc_id, others, options.near_duplicate_threshold
                 )
             if rule is None and (pair := (question_id, doc_ids[place])) in self._verdicts:
                 rule = _VERDICTS[self._verdicts[pair]]
@@ -404,7 +408,7 @@ class Batch:
     def _unjudged(
         self, question_id: str, ranking: Ranking, picked: _Picked
     ) -> list[tuple[str, str]]:
-        """Pairs of question and chosen document that are still to be judged."""
+        """Return the pairs of question and chosen document that are still to be judged."""
         if self._is_relevant is None:
             return []
         pairs = [(question_id, ranking.found.doc_ids[place]) for place in sorted(picked.chosen)]
@@ -412,10 +416,13 @@ class Batch:
 
     def _judge(self, pairs: list[tuple[str, str]]) -> None:
         assert self._is_relevant
-        self._fetch({doc_id for _, doc_id in pairs})
+        self._texts.fetch({doc_id for _, doc_id in pairs})
         asked = (
             pl.DataFrame(
-                [(*pair, self._titles[pair[1]], self._texts[pair[1]]) for pair in pairs],
+                [
+                    (*pair, self._texts.titles[pair[1]], self._texts.texts[pair[1]])
+                    for pair in pairs
+                ],
                 schema=dict.fromkeys(("question_id", "doc_id", "title", "text"), pl.String),
                 orient="row",
             )
@@ -432,116 +439,8 @@ class Batch:
             raise ValueError(f"is_relevant judged {len(verdicts)} of {len(pairs)} pairs.")
         self._verdicts.update(zip(pairs, verdicts, strict=True))
 
-    def _near_duplicate(
-        self, doc_id: str, gold: Gold, chosen: list[str], threshold: float
-    ) -> str | None:
-        words = self._words_of(doc_id)
-        if _overlap(words, self._words_of(gold.doc_id)) >= threshold:
-            return "near_duplicate_of_gold"
-        if any(_overlap(words, self._words_of(other)) >= threshold for other in chosen):
-            return "near_duplicate_of_negative"
-        return None
-
-    def _words_of(self, doc_id: str) -> frozenset[str]:
-        words = self._words.get(doc_id)
-        if words is None:
-            words = self._words[doc_id] = pieces_in(self._texts[doc_id])
-        return words
-
-    def _fetch(self, doc_ids: set[str]) -> None:
-        lacking = doc_ids - self._texts.keys()
-        if not lacking:
-            return
-        texts = self._retriever.texts(lacking)
-        self._texts.update(texts.select("doc_id", "text").iter_rows())
-        self._titles.update(texts.select("doc_id", "title").iter_rows())
-        if gone := sorted(lacking - self._texts.keys()):
-            raise RuntimeError(
-                f"The index ranked or scored document {gone[0]!r} and then had no text for it: it "
-                "changed while it was being mined. Wait for the index sync to end and run this "
-                "shard again."
-            )
-
-    def _rows(self) -> pl.DataFrame:
-        schema = HardNegatives.create_empty().schema
-        golds = [
-            (question_id, gold.score, gold.rank, self._relevant[question_id])
-            for question_id, gold in self._golds.items()
-            if question_id in self._chosen
-        ]
-        chosen = [
-            (
-                *(question_id, *negative),
-                self._texts[negative.doc_id],
-                self._titles[negative.doc_id],
-            )
-            for question_id, negatives in self._chosen.items()
-            for negative in negatives
-        ]
-        negative = {
-            "doc_id": pl.String,
-            "score": pl.Float64,
-            "rank": pl.Int64,
-            "origin": pl.String,
-        }
-        texts = ("hard_negatives", "hard_negative_titles")
-        lists = (
-            pl.DataFrame(
-                chosen,
-                schema={"question_id": pl.String, **negative, **dict.fromkeys(texts, pl.String)},
-                orient="row",
-            )
-            .group_by("question_id", maintain_order=True)
-            .agg(*texts, negatives=pl.struct(*negative))
-        )
-        extra = {
-            name: pl.Series(name, values, schema[name])
-            for name, values in self._extra_positives().items()
-        }
-        of_gold = ("question_id", "gold_score", "gold_rank", "judged_relevant")
-        return (
-            pl.DataFrame(golds, schema={name: schema[name] for name in of_gold}, orient="row")
-            .join(self._queries, on="question_id", maintain_order="left")
-            .join(lists, on="question_id", how="left", maintain_order="left")
-            .with_columns(pl.col(*texts, "negatives").fill_null([]), **extra)
-            .select(schema.names())
-        )
-
-    def _extra_positives(self) -> dict[str, list[list[str] | None]]:
-        """The columns of passages that are relabelled, a value a row."""
-        relevant = [
-            self._relevant[question_id]
-            for question_id in self._golds
-            if question_id in self._chosen
-        ]
-        if not self._relabel:
-            nothing: list[list[str] | None] = [None] * len(relevant)
-            return {"extra_positives": nothing, "extra_positive_ids": nothing}
-        return {
-            "extra_positives": [[self._texts[doc_id] for doc_id in ids] for ids in relevant],
-            "extra_positive_ids": list(relevant),
-        }
-
-    def _rejects(self) -> pl.DataFrame:
-        rows = [
-            {
-                "question_id": question_id,
-                "doc_id": gold.doc_id,
-                "reason": "gold_not_in_index",
-                "detail": f"the index holds no document {gold.doc_id!r}",
-            }
-            for question_id, gold in self._golds.items()
-            if gold.score is None
-        ]
-        return pl.DataFrame(rows, schema=HardNegativesRejects.create_empty().schema)
-
 
 def _shuffled(places: list[int], draw: random.Random) -> list[int]:
     order = list(places)
     draw.shuffle(order)
     return order
-
-
-def _overlap(words: frozenset[str], others: frozenset[str]) -> float:
-    smaller = min(len(words), len(others))
-    return len(words & others) / smaller if smaller else 0.0

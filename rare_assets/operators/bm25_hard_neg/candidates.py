@@ -1,4 +1,4 @@
-"""What is ranked for one question: hits of its searches, as one list of candidates."""
+"""Make one list of candidates of the hits of a question's searches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Hits(NamedTuple):
     scores: list[float]
 
     def score_of(self, gold: Gold) -> float | None:
-        """The score of a gold document, or of its best twin; None where neither is a hit."""
+        """Return the score of a gold document, or of its best twin; None where neither is a hit."""
         if gold.doc_id in self.doc_ids:
             return self.scores[self.doc_ids.index(gold.doc_id)]
         if gold.text_hash in self.text_hashes:
@@ -48,7 +48,7 @@ class Scored(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """What is ranked, best first: `scored` has each document in the ranking that puts it highest, then in
+    """Documents that are ranked, best first: `scored` has each in the ranking that puts it highest, then in
     the other, if that has it, too."""
 
     doc_ids: list[str]
@@ -57,6 +57,8 @@ class Candidates(NamedTuple):
 
 
 class Gold(NamedTuple):
+    """A question's gold document; score and rank (from 1) are None where the search has not found it."""
+
     doc_id: str
     text_hash: str
     score: float | None
@@ -84,6 +86,12 @@ class Ranking(NamedTuple):
 
 
 def hits_by_question(hits: pl.DataFrame, question_ids: list[str]) -> dict[str, Hits]:
+    """Return the hits of each question, best first; empty ones for a question without any.
+
+    Args:
+        hits: `question_id, doc_id, text_hash, score`, best first within a question.
+        question_ids: the questions that were searched with.
+    """
     found = {question_id: Hits([], [], []) for question_id in question_ids}
     by_question = hits.group_by("question_id", maintain_order=True)
     for question_id, *columns in by_question.agg("doc_id", "text_hash", "score").iter_rows():
@@ -92,7 +100,12 @@ def hits_by_question(hits: pl.DataFrame, question_ids: list[str]) -> dict[str, H
 
 
 def scored_hits(origin: str, hits: Hits, gold_score: float | None) -> dict[str, tuple[str, Scored]]:
-    """Hits of one ranking by document: hash of its text, and how it is ranked."""
+    """Return the hits of one ranking by doc_id: the hash of each text, and how it is ranked.
+
+    >>> hits = Hits(["a", "b"], ["hash a", "hash b"], [9.0, 4.0])
+    >>> scored_hits(BY_QUESTION, hits, gold_score=9.0)["b"]
+    ('hash b', Scored(origin='question', rank=2, score=4.0, gold_score=9.0))
+    """
     return {
         doc_id: (text_hash, Scored(origin, rank, score, gold_score))
         for rank, (doc_id, text_hash, score) in enumerate(zip(*hits, strict=True), start=1)
@@ -100,17 +113,27 @@ def scored_hits(origin: str, hits: Hits, gold_score: float | None) -> dict[str, 
 
 
 def best_of(ranking: Mapping[str, tuple[str, Scored]], most: int) -> dict[str, tuple[str, Scored]]:
-    """The best of a ranking: a rank beyond is none, however deep the search was."""
+    """Return the first `most` of a ranking, however deep the search was."""
     return {doc_id: found for doc_id, found in ranking.items() if found[1].rank <= most}
 
 
 def one_ranking(ranking: Mapping[str, tuple[str, Scored]]) -> Candidates:
+    """Return the candidates of one ranking, in its order."""
     hashes = [text_hash for text_hash, _ in ranking.values()]
     return Candidates(list(ranking), hashes, [[one] for _, one in ranking.values()])
 
 
 def fused_rankings(*rankings: Mapping[str, tuple[str, Scored]]) -> Candidates:
-    """Rankings as one, by the sum of 1 / (60 + rank); equal sums in the order of the rankings."""
+    """Fuse rankings into one, by the sum of 1 / (60 + rank).
+
+    Equal sums stay in the order of the rankings. Reciprocal rank fusion: Cormack, Clarke, Buettcher,
+    SIGIR 2009.
+
+    >>> first = scored_hits(BY_QUESTION, Hits(["a", "b"], ["", ""], [9.0, 4.0]), None)
+    >>> second = scored_hits(BY_GOLD, Hits(["b", "c"], ["", ""], [7.0, 6.0]), None)
+    >>> fused_rankings(first, second).doc_ids
+    ['b', 'a', 'c']
+    """
     scored: dict[str, list[Scored]] = {}
     hashes: dict[str, str] = {}
     for ranking in rankings:
@@ -129,7 +152,12 @@ def fused_rankings(*rankings: Mapping[str, tuple[str, Scored]]) -> Candidates:
 
 
 def search_depths(options: MiningOptions, *, whole: bool) -> Iterator[int]:
-    """How deep to search, one time after the other; `whole`: never less than all ranks considered."""
+    """Yield how deep to search, in hits: a first depth, then deeper ones for what is still lacking.
+
+    Args:
+        options: of which the ranks and the number of negatives are looked at.
+        whole: never search less deep than all ranks considered.
+    """
     # Room for the gold and a few twins, so that the second search is nearly always the last.
     full = min(options.range_max + 10, MAX_DEPTH)
     first = options.range_min + 2 * options.num_neg + 10

@@ -1,4 +1,4 @@
-"""Rows of an earlier mining that still hold, and what questions are searched with."""
+"""Find the rows of an earlier mining that still hold, and tell what questions are searched with."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from rare_assets.retriever import Retriever
 
 
 def queries_of(questions: pl.DataFrame, query: str) -> pl.DataFrame:
-    """`question_id, doc_id, query`: what each question is searched with, beside its gold's terms."""
+    """Return `question_id, doc_id, query`: what each question is searched with, beside its gold's terms."""
     return questions.select("question_id", "doc_id", query=searched_with(query))
 
 
 def searched_with(query: str) -> pl.Expr:
-    """What of a question stands in a search, by the option `query`."""
+    """Return the text of a question that is searched with, by the option `query`.
+
+    >>> asked = pl.DataFrame({"scenario": "A road freezes.", "question": "Why salt it?"})
+    >>> asked.select(query=searched_with("scenario_question")).item()
+    'A road freezes. Why salt it?'
+    """
     if query != "scenario_question":
         return pl.col("question")
     return pl.concat_str("scenario", "question", separator=" ").str.strip_chars_start()
@@ -22,7 +27,14 @@ def searched_with(query: str) -> pl.Expr:
 def still_holding(
     earlier: pl.DataFrame, queries: pl.DataFrame, num_neg: int, retriever: Retriever
 ) -> pl.DataFrame:
-    """The rows of an earlier mining that need not be mined anew."""
+    """Return the rows of an earlier mining that hold: with all negatives, by the same words, all still there.
+
+    Args:
+        earlier: `schemas.HardNegatives`.
+        queries: `queries_of` the questions as they are now.
+        num_neg: negatives that a whole row has.
+        retriever: the index as it is now.
+    """
     whole = with_all_negatives(earlier, num_neg).join(
         queries, on=["question_id", "doc_id", "query"], how="semi"
     )
@@ -31,12 +43,12 @@ def still_holding(
 
 
 def with_all_negatives(mined: pl.DataFrame, num_neg: int) -> pl.DataFrame:
-    """The rows of `schemas.HardNegatives` that have `num_neg` negatives."""
+    """Return the rows of `schemas.HardNegatives` that have `num_neg` negatives."""
     return mined.filter(pl.col("hard_negatives").list.len() == num_neg)
 
 
 def one_a_row(mined: pl.DataFrame) -> pl.DataFrame:
-    """`question_id, doc_id, text, title` of every negative of `schemas.HardNegatives`."""
+    """Return `question_id, doc_id, text, title` of every negative of `schemas.HardNegatives`, a row each."""
     no_titles = pl.lit(None, pl.String).repeat_by(pl.col("hard_negatives").list.len())
     return mined.select(
         "question_id",
@@ -47,7 +59,12 @@ def one_a_row(mined: pl.DataFrame) -> pl.DataFrame:
 
 
 def no_longer_held(negatives: pl.DataFrame, retriever: Retriever) -> pl.DataFrame:
-    """Those of some negatives, as `one_a_row` gives them, that the index lacks or has another text or title of."""
+    """Return the negatives that the index lacks, or has with another text or title.
+
+    Args:
+        negatives: as `one_a_row` gives them; the rows returned are of these.
+        retriever: the index.
+    """
     if negatives.is_empty():
         return negatives
     held = retriever.texts(negatives["doc_id"].unique(maintain_order=True))

@@ -27,7 +27,7 @@ _BATCH = 1_000
 
 
 class MinedNegatives(NamedTuple):
-    """The table's rows and rejects, and figures about how they came out."""
+    """Rows and rejects of `hard_negatives`, and figures about how they came out."""
 
     produced: Produced
     stats: MiningStats
@@ -60,12 +60,13 @@ def bm25_hard_neg(
     """Mine up to `num_neg` hard negatives a question from the ranking of the whole corpus.
 
     In this order: the gold document and every document with its text are left out, then every
-    text that ranks higher already and passages of the gold's own parent that hold the answer; of what remains, ranks `range_min` to `range_max` are candidates
-    (counted from 0, the end not included); scores and margins leave out candidates; near-duplicates
-    are left out; then the best are taken, or a random choice. Where margins leave fewer than
-    `num_neg`, as for a gold that itself ranks low, candidates from rank `fallback_range_min` on make
-    up for it. What `is_relevant` objects to is replaced by the next candidate, which is judged in
-    its turn. A question that still has fewer keeps what there is, possibly nothing.
+    text that ranks higher already and passages of the gold's own parent that hold the answer; of what
+    remains, ranks `range_min` to `range_max` are candidates (counted from 0, the end not included);
+    scores and margins leave out candidates; near-duplicates are left out; then the best are taken, or
+    a random choice. Where margins leave fewer than `num_neg`, as for a gold that itself ranks low,
+    candidates from rank `fallback_range_min` on make up for it. What `is_relevant` objects to is
+    replaced by the next candidate, which is judged in its turn. A question that still has fewer keeps
+    what there is, possibly nothing.
 
     The ranking is by the question, by the gold document's best terms (so that a question in other words
     than its document's still gets passages of the subject), or by both. Where a ranking by the question
@@ -103,7 +104,8 @@ def bm25_hard_neg(
             depends on `seed` and the question_id, not on the shard or the order of the rows.
         near_duplicate_threshold: leave out a candidate whose words (the set of them) and those of
             the gold, or of a negative chosen before it, overlap by at least this share of the
-            smaller set (where a script sets no blanks: neighbouring letters, `pieces_in`). 0: off. None: 0.8 while `relative_margin` is on, else off.
+            smaller set (where a script sets no blanks: neighbouring letters, `pieces_in`). 0: off.
+            None: 0.8 while `relative_margin` is on, else off.
         same_parent: "exclude" leaves out every passage of the gold's parent; "allow" those only that
             hold the answer, by the words that they share with the reference answer and the question.
         documents: `doc_id, parent_id, title, text` of the questions' shards, which tell what has one
@@ -132,6 +134,8 @@ def bm25_hard_neg(
         ValueError: an option is out of its range, or the ranks hold fewer than `num_neg`; or
             `is_relevant` gave more or fewer verdicts than it was asked for.
         RuntimeError: the index lost a document while it was being mined.
+
+    See `rare_assets.operators` for an example.
     """
     options = MiningOptions(
         num_neg=num_neg,

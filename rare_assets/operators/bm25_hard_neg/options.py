@@ -45,6 +45,8 @@ MARGINS = ("absolute_margin", "relative_margin")
 
 
 class MiningOptions(NamedTuple):
+    """The options of `bm25_hard_neg`, settled: a margin or threshold that is off is None."""
+
     num_neg: int
     range_min: int
     range_max: int
@@ -59,17 +61,27 @@ class MiningOptions(NamedTuple):
 
     @property
     def has_margin(self) -> bool:
+        """Return True if either margin is on."""
         return self.absolute_margin is not None or self.relative_margin is not None
 
 
 def duplicate_threshold(threshold: float | None, relative_margin: float | None) -> float | None:
+    """Return the share of common words that makes a near-duplicate; None where that is off.
+
+    >>> duplicate_threshold(None, 0.2), duplicate_threshold(None, None), duplicate_threshold(0.0, 0.2)
+    (0.8, None, None)
+    """
     if threshold is None:
         return DEFAULT_NEAR_DUPLICATE_THRESHOLD if relative_margin else None
     return threshold or None
 
 
 def require_ranks(num_neg: int, range_min: int, range_max: int) -> None:
-    """Raise ValueError unless the ranks that are considered can hold so many negatives."""
+    """Refuse ranks that can't hold so many negatives.
+
+    Raises:
+        ValueError: names the three options and their bounds.
+    """
     if range_min < 0 or range_max > MAX_DEPTH or range_max - range_min < num_neg:
         raise ValueError(
             f"range_min={range_min} to range_max={range_max} must hold num_neg={num_neg} ranks or "
@@ -78,6 +90,12 @@ def require_ranks(num_neg: int, range_min: int, range_max: int) -> None:
 
 
 def check_options(options: MiningOptions, query: str) -> None:
+    """Refuse options that are out of their bounds.
+
+    Raises:
+        ValueError: names the option.
+    """
+
     def require(condition: bool, message: str) -> None:
         if not condition:
             raise ValueError(message)
@@ -102,6 +120,10 @@ def check_options(options: MiningOptions, query: str) -> None:
 
 
 def score_rule(score: float, gold_score: float, options: MiningOptions) -> str | None:
+    """Return the rule that leaves a candidate of this score out; None if none does.
+
+    The margins apply only where the gold document scores above 0.
+    """
     if options.max_score is not None and score > options.max_score:
         return "max_score"
     if options.min_score is not None and score < options.min_score:

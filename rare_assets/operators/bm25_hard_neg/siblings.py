@@ -46,7 +46,7 @@ class Siblings:
         self._wanted: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
 
     def rule(self, question_id: str, doc_id: str) -> str | None:
-        """The rule that leaves a document out of a question's negatives; None if none does."""
+        """Return the rule that leaves a document out of a question's negatives; None if none does."""
         gold, question, answer = self._asked[question_id]
         parent = self._parents.get(gold)
         if parent is None or self._parents.get(doc_id) != parent:
@@ -71,5 +71,5 @@ class Siblings:
 
 
 def _share(words: frozenset[str], among: frozenset[str]) -> float:
-    """The share of some words that stand among others; 1 for no words."""
+    """Return the share of some words that stand among others; 1 for no words."""
     return len(words & among) / len(words) if words else 1.0

@@ -14,7 +14,7 @@ GAP_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
 class MiningStats(NamedTuple):
-    """What mining a shard came to.
+    """Figures of how mining a shard came out.
 
     Attributes:
         questions: rows made.
@@ -50,8 +50,14 @@ class MiningStats(NamedTuple):
 
 
 def score_gaps(mined: pl.DataFrame) -> pl.Series:
-    """(gold score - best negative's score) / gold score, of each question that has both in its own
-    ranking."""
+    """Return (gold score - best negative's score) / gold score, a share, of each question that has both.
+
+    Left out are questions whose gold scores 0, and those whose best negative was found by the gold's terms.
+
+    >>> negatives = [[{"doc_id": "a", "score": 6.0, "rank": 2, "origin": "question"}]]
+    >>> score_gaps(pl.DataFrame({"gold_score": [8.0], "negatives": negatives})).to_list()
+    [0.25]
+    """
     first = pl.col("negatives").list.first()
     best = first.struct.field("score")
     by_question = first.struct.field("origin") == BY_QUESTION
@@ -63,6 +69,14 @@ def score_gaps(mined: pl.DataFrame) -> pl.Series:
 def stats_of(
     mined: pl.DataFrame, options: MiningOptions, dropped: Counter[str], kept: int
 ) -> MiningStats:
+    """Count how a mining came out.
+
+    Args:
+        mined: `schemas.HardNegatives`, the kept rows among them.
+        options: that it was mined with.
+        dropped: candidates left out, by rule.
+        kept: rows that were kept from an earlier mining.
+    """
     n_found = mined["negatives"].list.len()
     found = dict(sorted(Counter(n_found.to_list()).items()))
     ranks = mined["gold_rank"]
