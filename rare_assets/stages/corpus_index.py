@@ -26,13 +26,18 @@ class CorpusIndexConfig(dg.Config):
     )
 
     def settled_analyzer(self, tables: ParquetTables, engine: str) -> str | None:
-        """The analyzer's name; None where `auto` has yet to choose it for this engine."""
+        """Return the analyzer's name; None where `auto` has yet to choose it for this engine."""
         return recorded_choice(tables, engine) if self.analyzer == "auto" else self.analyzer
 
 
 class ToIndex(NamedTuple):
-    """What the index is to hold (shard -> content), registered shards whose documents have not been made
-    yet, and those that are left out since one of their ids is another text's in the index."""
+    """The shards that the index is to hold.
+
+    Attributes:
+        contents: shard -> content.
+        missing: registered shards whose documents have not been made yet.
+        colliding: those that are left out since one of their ids is another text's in the index.
+    """
 
     contents: dict[str, ShardContent]
     missing: list[str]

@@ -1,4 +1,4 @@
-"""What the stored answers of shards took."""
+"""Sum what the stored answers of shards took."""
 
 import contextlib
 import datetime
@@ -9,17 +9,16 @@ import dagster as dg
 import polars as pl
 
 from rare_assets.resources.dataset import Dataset
-from rare_assets.storage.tables import UNREADABLE, ParquetTables, TableDamaged, TableMissing
+from rare_assets.stages.order import AFTER_DOCUMENTS, ASKING
+from rare_assets.storage.footers import UNREADABLE
+from rare_assets.storage.tables import ParquetTables, TableDamaged, TableMissing
 from rare_assets.teacher import Prices
 
-ASKED_TABLES = ("questions", "reasoning")
-# Those and the one whose judge may ask.
-PAID_TABLES = ("questions", "hard_negatives", "reasoning")
 EVENTS_AT_ONCE = 1000
 
 
-class Spent(NamedTuple):
-    """What the answers in stored tables took; `cost_usd` is None if a model's price is unknown."""
+class StoredCost(NamedTuple):
+    """Tokens and USD that the answers in stored tables took; `cost_usd` is None if a model's price is unknown."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -30,10 +29,19 @@ def spent(
     tables: ParquetTables,
     shards: Sequence[str],
     prices: Prices,
-    asked: Sequence[str] = ASKED_TABLES,
-) -> Spent:
+    asked: Sequence[str] = ASKING,
+) -> StoredCost:
     """Sum the tokens and cost of the stored rows and rejects of shards. An answer shared by several
-    rows counts once for each row."""
+    rows counts once for each row.
+
+    Args:
+        shards: their keys; a table that is missing or damaged counts nothing.
+        prices: of tokens, by model.
+        asked: the tables to count.
+
+    Raises:
+        StorageError: it can't be told what is stored.
+    """
     by_model: dict[str, tuple[int, int]] = {}
     for table in asked:
         for model, prompt, completion in _sums_of_all(tables, table, shards):
@@ -45,7 +53,7 @@ def spent(
         if prompt or completion
     ]
     known = [cost for cost in costs if cost is not None]
-    return Spent(
+    return StoredCost(
         sum(prompt for prompt, _ in by_model.values()),
         sum(completion for _, completion in by_model.values()),
         sum(known) if len(known) == len(costs) else None,
@@ -53,9 +61,9 @@ def spent(
 
 
 def spent_by_day(
-    instance: dg.DagsterInstance, dataset: Dataset, tables: Sequence[str] = PAID_TABLES
+    instance: dg.DagsterInstance, dataset: Dataset, tables: Sequence[str] = AFTER_DOCUMENTS
 ) -> Iterator[tuple[datetime.date, str, float]]:
-    """Yield the day (UTC), the table and the dollars of each materialization that paid for answers."""
+    """Yield the day (UTC), the table and the USD of each materialization that paid for answers."""
     for table in tables:
         cursor: str | None = None
         while True:
@@ -75,11 +83,12 @@ def spent_by_day(
 def _sums_of_all(
     tables: ParquetTables, table: str, shards: Sequence[str]
 ) -> Iterator[tuple[str, int, int]]:
-    """Model, prompt and completion tokens of many shards, in one query where all of them can be read."""
+    """Return model, prompt and completion tokens of many shards, in one query where all can be
+    read."""
     stored = {shard: tables.provenance_if_whole(table, shard) for shard in shards}
-    paths = [tables.path(table, shard) for shard, found in stored.items() if found is not None]
+    paths = [tables.place(table, shard) for shard, found in stored.items() if found is not None]
     paths += [
-        tables.rejects_path(table, shard)
+        tables.place(f"{table}_rejects", shard)
         for shard, found in stored.items()
         if found is not None and found.n_rejects
     ]
@@ -100,7 +109,7 @@ def _summed(frame: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _sums(tables: ParquetTables, table: str, shard: str) -> list[tuple[str, int, int]]:
-    """Model, prompt and completion tokens of a shard's rows and rejects."""
+    """Return model, prompt and completion tokens of a shard's rows and rejects."""
     stored = tables.provenance(table, shard)
     if stored is None:
         return []

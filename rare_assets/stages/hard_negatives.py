@@ -1,19 +1,44 @@
-"""Hard negatives: the options of a shard's mining."""
+"""Hard negatives: the options of a shard's mining, what it is made from, and its operator."""
 
-from typing import Any, Literal, Self
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import dagster as dg
+import polars as pl
 from pydantic import Field, model_validator
 
 from rare_assets.operators.bm25_hard_neg import (
     DEFAULT_FALLBACK_RANGE_MIN,
     DEFAULT_NEAR_DUPLICATE_THRESHOLD,
     DEFAULT_RELATIVE_MARGIN,
+    MinedNegatives,
     Query,
+    bm25_hard_neg,
     require_ranks,
 )
 from rare_assets.operators.bm25_hard_neg.siblings import SameParent
-from rare_assets.stages.provenance import DEFAULT_GROWTH
+from rare_assets.operators.judge import with_verdicts
+from rare_assets.operators.templates import Templates
+from rare_assets.resources.configurable import TeacherModel, teacher_of
+from rare_assets.stages import documents, questions
+from rare_assets.stages.asking import Asking, Operator
+from rare_assets.stages.provenance import GROWTH, MINED_FROM, options_of
+
+if TYPE_CHECKING:
+    from rare_assets.retriever import IndexState, Retriever
+
+NAME = "hard_negatives"
+UPSTREAMS = (documents.NAME, questions.NAME)
+PROMPT = "judge_relevance"
+# Only its judge does, where one is wanted.
+ASKS = False
+# The share that the corpus may grow by until negatives are mined anew.
+DEFAULT_GROWTH = 0.2
+# Questions at most that are mined to estimate what the judge will be asked: one in so many of a shard.
+ESTIMATED_QUESTIONS = 1_000
 
 
 class HardNegativesConfig(dg.Config):
@@ -92,15 +117,91 @@ class HardNegativesConfig(dg.Config):
         return self
 
     def settled(self) -> dict[str, Any]:
-        """Options whose default depends on others, as they are meant."""
+        """Return the options whose default depends on others, as they are meant.
+
+        >>> HardNegativesConfig().settled(), HardNegativesConfig(judge_relevance=True).settled()
+        ({'relative_margin': 0.2}, {'relative_margin': 0.0})
+        """
         margin = self.relative_margin
         if margin is None:
             margin = 0.0 if self.judge_relevance else DEFAULT_RELATIVE_MARGIN
         return {"relative_margin": margin}
 
     def operator_options(self) -> dict[str, Any]:
-        """The options as the operator takes them."""
+        """Return the options as the operator takes them."""
         options = self.model_dump(exclude={"remine_after_growth", "judge_relevance"})
         if self.near_duplicate_threshold is None and self.judge_relevance:
             options["near_duplicate_threshold"] = DEFAULT_NEAR_DUPLICATE_THRESHOLD
         return options | self.settled()
+
+
+def asking(teacher: TeacherModel, templates: Templates) -> Asking:
+    """Return whom the stage asks, of a deployment's teacher: its judge, where one is wanted."""
+    judge = teacher_of(teacher, "judge")
+    return Asking(judge, templates, judge)
+
+
+def made_from(
+    questions_hash: str,
+    config: HardNegativesConfig,
+    index: IndexState,
+    templates: Templates,
+    teacher: str,
+) -> dict[str, str]:
+    """Name what `hard_negatives[shard]` is made from, with the state of the index that was searched; the
+    judge only where one was asked."""
+    inputs = {
+        questions.NAME: questions_hash,
+        "options": options_of(config),
+        "index": index.fingerprint,
+        "bm25": index.bm25.fingerprint,
+        MINED_FROM: str(index.n_documents),
+        GROWTH: str(config.remine_after_growth),
+    }
+    if config.judge_relevance:
+        inputs |= {
+            "judge": teacher,
+            "judge_prompt": templates.judge_relevance.fingerprint,
+        }
+    return inputs
+
+
+def mining(
+    asked: pl.DataFrame,
+    engine: Retriever,
+    passages: pl.DataFrame,
+    config: HardNegativesConfig,
+    earlier: pl.DataFrame | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Callable[..., MinedNegatives]:
+    """Return BM25HardNeg over a shard's questions, which asks nobody unless it is given `is_relevant`.
+
+    Args:
+        passages: the shard's documents.
+        earlier: negatives mined before, which are kept where they still hold.
+    """
+    return partial(
+        bm25_hard_neg,
+        asked,
+        engine,
+        **config.operator_options(),
+        documents=passages,
+        earlier=earlier,
+        progress=progress,
+    )
+
+
+def estimated(asked: pl.DataFrame) -> pl.DataFrame:
+    """Return about 1,000 questions, evenly spread, that are mined for an estimate; the same frame where those are all."""
+    if asked.height <= ESTIMATED_QUESTIONS:
+        return asked
+    return asked.gather_every(-(-asked.height // ESTIMATED_QUESTIONS))
+
+
+def operator(mine: Callable[..., MinedNegatives]) -> Operator[MinedNegatives]:
+    """Return a mining that has the judge look at its negatives.
+
+    Args:
+        mine: as `mining` returns it.
+    """
+    return lambda _, judge: with_verdicts(lambda is_relevant: mine(is_relevant=is_relevant), judge)

@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from types import new_class
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 import dagster as dg
 import yaml
@@ -37,7 +37,7 @@ OF_OTHER_RUNS: dict[str, type[dg.Config]] = {
 
 
 class OptionsError(ValueError):
-    """The run config can't be used; the message names asset and field."""
+    """Raised for a run config that can't be used; the message names asset and field."""
 
 
 class Options(NamedTuple):
@@ -55,7 +55,8 @@ class Options(NamedTuple):
         dataset: Dataset = UNNAMED,
         configs: Configs = SHIPPED,
     ) -> Options:
-        """Options from Dagster run config (`ops: {questions: {config: {...}}}`); the rest default.
+        """Read the options from Dagster run config (`ops: {questions: {config: {...}}}`); the rest
+        default.
 
         Args:
             run_config: assets called by their own name, or as the dataset's run config calls them.
@@ -75,16 +76,15 @@ class Options(NamedTuple):
         for asset, kind in OF_OTHER_RUNS.items():
             # One file may hold the options of all commands: what is wrong in it is told at once.
             _options(kind, asset, ops, configs)
-        return cls(
-            _options(CorpusIndexConfig, "corpus_index", ops, configs),
-            _options(QuestionsConfig, "questions", ops, configs),
-            _options(HardNegativesConfig, "hard_negatives", ops, configs),
-            _options(ReasoningConfig, "reasoning", ops, configs),
-        )
+        return cls._make(_options(KINDS[asset], asset, ops, configs) for asset in cls._fields)
 
 
 def read_run_config(path: Path) -> dict[str, Any]:
-    """Read a YAML file of run config. Raises OptionsError, which names it."""
+    """Read a YAML file of run config.
+
+    Raises:
+        OptionsError: it can't be read, or is none; the message names it.
+    """
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
@@ -98,13 +98,20 @@ def read_run_config(path: Path) -> dict[str, Any]:
 def by_stage(options: Mapping[str, Any], dataset: Dataset) -> dict[str, dict[str, Any]]:
     """Return the options of each asset, however they are given: as run config, or by asset alone.
 
+    >>> by_stage({"questions": {"num_questions": 2}}, UNNAMED)
+    {'questions': {'num_questions': 2}}
+    >>> by_stage({"ops": {"questions": {"config": {"num_questions": 2}}}}, UNNAMED)
+    {'questions': {'num_questions': 2}}
+
     Raises:
         OptionsError: something else is given.
     """
     flat = "ops" not in options
     if other := sorted(set(options) - {"ops"}) if not flat else []:
         raise OptionsError(
-            f"{', '.join(other)}: only options of assets, under ops, are the defaults of a deployment."
+            f"{', '.join(other)}: only options of assets, under ops, are the defaults of a deployment. Its "
+            "model, limits and the thresholds of its checks are settings (RARE_...); resources, execution "
+            "and loggers of one run go into its Launchpad or --config."
         )
     found: dict[str, dict[str, Any]] = {}
     for op, given in (options if flat else options["ops"] or {}).items():
@@ -134,7 +141,12 @@ def configs_with(defaults: Mapping[str, Mapping[str, Any]]) -> Configs:
 
 
 def with_defaults(kind: type[ConfigT], defaults: Mapping[str, Any]) -> type[ConfigT]:
-    """Return a config class with other defaults, which the Launchpad shows."""
+    """Return a config class with other defaults, which the Launchpad shows.
+
+    >>> from rare_assets.stages.questions import QuestionsConfig
+    >>> with_defaults(QuestionsConfig, {"num_questions": 2})().num_questions
+    2
+    """
     fields: dict[str, Any] = {}
     for name, value in defaults.items():
         field = copy(kind.model_fields[name])
@@ -181,10 +193,7 @@ def deployment_configs(dataset: Dataset, options: Mapping[str, Any] | None = Non
 
 
 KINDS: dict[str, type[dg.Config]] = {
-    "corpus_index": CorpusIndexConfig,
-    "questions": QuestionsConfig,
-    "hard_negatives": HardNegativesConfig,
-    "reasoning": ReasoningConfig,
+    **get_type_hints(Options),
     **OF_OTHER_RUNS,
 }
 
@@ -205,7 +214,7 @@ def options_in(
 def _options(
     kind: type[ConfigT], asset: str, ops: Mapping[str, Any], configs: Configs = SHIPPED
 ) -> ConfigT:
-    """An asset's options from the `ops` of a run config."""
+    """Read an asset's options from the `ops` of a run config."""
     given = (ops.get(asset) or {}).get("config") or {}
     unknown = sorted(set(given) - set(kind.model_fields))
     if unknown:
@@ -223,7 +232,7 @@ def _options(
 def teacher_for(
     run_config: Mapping[str, Any], teacher: TeacherModel, dataset: Dataset = UNNAMED
 ) -> TeacherModel:
-    """The teacher of a run: the deployment's own, with what `resources.teacher.config` says over it.
+    """Return the teacher of a run: the deployment's own, with `resources.teacher.config` over it.
 
     Raises:
         OptionsError: a resource or a field that is not there, or a value that does not fit.
@@ -250,7 +259,7 @@ def teacher_for(
 
 
 def _from_env(value: Any) -> Any:
-    """A value, or that of the environment variable which Dagster's `{env: NAME}` names."""
+    """Return a value, or that of the environment variable which Dagster's `{env: NAME}` names."""
     if isinstance(value, dict) and set(value) == {"env"}:
         return os.environ.get(value["env"])
     return value
@@ -266,8 +275,10 @@ def _problems(error: ValidationError) -> str:
 
 
 def run_config_check(dataset: Dataset, configs: Configs) -> Callable[..., None]:
-    """Return a function that refuses options of any step of a dataset before the first one starts: Dagster
-    itself looks at their types alone, and each step at its own options, when those before it are paid for.
+    """Return a function that refuses options of any step of a dataset before the first one starts.
+
+    Dagster itself looks at their types alone, and each step at its own options, when those before it are
+    paid for.
 
     Values that come from environment variables are left to their steps. What it raises is an OptionsError.
     """

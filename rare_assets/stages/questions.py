@@ -1,13 +1,29 @@
-"""Questions: the options of a shard's asking."""
+"""Questions: the options of a shard's asking, what it is made from, and its operator."""
 
-from typing import Any, Self
+from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+import polars as pl
 from pydantic import Field, model_validator
 
+from rare_assets.operators.doc2query import doc2query
+from rare_assets.operators.templates import Templates
 from rare_assets.operators.variety import LENGTHS, QUESTION_TYPES, WORDINGS, Variety, check_variety
-from rare_assets.resources.configurable import TeacherModel
-from rare_assets.stages.asking import AskingConfig
+from rare_assets.resources.configurable import TeacherModel, teacher_of
+from rare_assets.schemas import Produced
+from rare_assets.stages import documents
+from rare_assets.stages.asking import Asking, AskingConfig, Operator
+from rare_assets.stages.provenance import judged_by, options_of
 
+if TYPE_CHECKING:
+    from rare_assets.teacher import Progress
+
+NAME = "questions"
+UPSTREAMS = (documents.NAME,)
+PROMPT = "doc2query"
+ASKS = True
 _LISTS = Variety()
 
 
@@ -68,3 +84,46 @@ class QuestionsConfig(AskingConfig):
         for name in (*Variety._fields, "judge_questions"):
             del options[name]
         return options | {"variety": self.variety}
+
+
+def asking(config: QuestionsConfig, teacher: TeacherModel, templates: Templates) -> Asking:
+    """Return whom the stage asks, of a deployment's teacher."""
+    judge = teacher_of(teacher, "judge") if config.judge_questions else None
+    return Asking(teacher_of(teacher, NAME), templates, judge)
+
+
+def made_from(
+    documents_hash: str,
+    config: QuestionsConfig,
+    templates: Templates,
+    teacher: str,
+    judge: str | None = None,
+) -> dict[str, str]:
+    """Name what `questions[shard]` is made from; a judge's prompt only where a judge was asked, its model
+    only where it is another than the teacher's."""
+    inputs = {
+        documents.NAME: documents_hash,
+        "options": options_of(config),
+        "prompt": templates.doc2query.fingerprint,
+        "teacher": teacher,
+    }
+    if config.judge_questions:
+        inputs |= judged_by(templates.judge_question, judge, teacher)
+    return inputs
+
+
+def operator(
+    rows: pl.DataFrame,
+    config: QuestionsConfig,
+    asking: Asking,
+    progress: Callable[[Progress], None] | None = None,
+) -> Operator[Produced]:
+    """Return Doc2Query over a shard's documents."""
+    return lambda model, judge: doc2query(
+        rows,
+        model,
+        templates=asking.templates,
+        judge=judge if config.judge_questions else None,
+        **config.operator_options(asking.teacher),
+        progress=progress,
+    )

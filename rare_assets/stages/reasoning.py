@@ -1,11 +1,28 @@
-"""Reasoning: the options of a shard's asking."""
+"""Reasoning: the options of a shard's asking, what it is made from, and its operator."""
 
-from typing import Any
+from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
 from pydantic import Field
 
-from rare_assets.resources.configurable import TeacherModel
-from rare_assets.stages.asking import AskingConfig
+from rare_assets.operators.reason_distill import reason_distill
+from rare_assets.operators.templates import Templates
+from rare_assets.resources.configurable import TeacherModel, teacher_of
+from rare_assets.schemas import Produced
+from rare_assets.stages import documents, hard_negatives, questions
+from rare_assets.stages.asking import Asking, AskingConfig, Operator
+from rare_assets.stages.provenance import judged_by, options_of
+
+if TYPE_CHECKING:
+    from rare_assets.teacher import Progress
+
+NAME = "reasoning"
+UPSTREAMS = (documents.NAME, questions.NAME, hard_negatives.NAME)
+PROMPT = "reason_distill"
+ASKS = True
 
 
 class ReasoningConfig(AskingConfig):
@@ -44,3 +61,50 @@ class ReasoningConfig(AskingConfig):
         options = super().operator_options(teacher)
         del options["judge_answers"]
         return options
+
+
+def asking(config: ReasoningConfig, teacher: TeacherModel, templates: Templates) -> Asking:
+    """Return whom the stage asks, of a deployment's teacher."""
+    judge = teacher_of(teacher, "judge") if config.judge_answers else None
+    return Asking(teacher_of(teacher, NAME), templates, judge)
+
+
+def made_from(
+    upstreams: Mapping[str, str],
+    config: ReasoningConfig,
+    templates: Templates,
+    teacher: str,
+    judge: str | None = None,
+) -> dict[str, str]:
+    """Name what `reasoning[shard]` is made from: the content hashes of `UPSTREAMS`, and the rest; a judge as
+    in `questions.made_from`."""
+    inputs = {
+        **{name: upstreams[name] for name in UPSTREAMS},
+        "options": options_of(config),
+        "prompt": templates.reason_distill.fingerprint,
+        "teacher": teacher,
+    }
+    if config.judge_answers:
+        inputs |= judged_by(templates.judge_answer, judge, teacher)
+    return inputs
+
+
+def operator(
+    asked: pl.DataFrame,
+    passages: pl.DataFrame,
+    mined: pl.DataFrame,
+    config: ReasoningConfig,
+    asking: Asking,
+    progress: Callable[[Progress], None] | None = None,
+) -> Operator[Produced]:
+    """Return ReasonDistill over a shard's questions, documents and hard negatives."""
+    return lambda model, judge: reason_distill(
+        asked,
+        passages,
+        mined,
+        model,
+        templates=asking.templates,
+        judge=judge if config.judge_answers else None,
+        **config.operator_options(asking.teacher),
+        progress=progress,
+    )

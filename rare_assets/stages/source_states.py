@@ -1,4 +1,4 @@
-"""What the UI shows of the source's files: which are new, changed or gone, and which are made.
+"""Show the source's files in the UI: which are new, changed or gone, and which are made.
 
 Each change is an observation of `corpus_files` with its counts and a table of shards; a changed shard
 gets one of its own with the data version of its file, from which Dagster tells that this shard's
@@ -17,14 +17,15 @@ import dagster as dg
 import polars as pl
 
 from rare_assets.resources.tags import DATA_VERSION_TAG
-from rare_assets.stages.provenance import documents_from, what_differs
-from rare_assets.storage.tables import content_hash, file_name
+from rare_assets.stages import documents
+from rare_assets.storage.footers import content_hash
+from rare_assets.storage.tables import file_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rare_assets.corpus.scan import Scan
-    from rare_assets.corpus.source import CorpusSource, Shard
+    from rare_assets.corpus.source import CorpusSource
     from rare_assets.resources.dataset import Dataset
     from rare_assets.storage.tables import ParquetTables
 
@@ -55,21 +56,25 @@ class SourceStates(NamedTuple):
 
     @property
     def data_version(self) -> str:
-        """Changes when a file does, whatever was made of it."""
+        """Hash of the files: it changes when one of them does, whatever was made of it."""
         return content_hash(self.frame.filter(pl.col("state") != GONE), ("shard", "version"))
 
     @property
     def fingerprint(self) -> str:
-        """Changes when a file or its state does."""
+        """Hash of files and states: it changes when one of either does."""
         return content_hash(self.frame, ("shard", "version", "state"))
 
     def counts(self) -> dict[str, int]:
-        """Shards in each state."""
+        """Return the number of shards in each state."""
         counted = dict(self.frame["state"].value_counts().iter_rows())
         return {state: counted.get(state, 0) for state in STATES}
 
     def metadata(self, sizes: Mapping[str, int | None]) -> dict[str, Any]:
-        """What an observation of all files shows: counts, and the first of them in a table."""
+        """Return what an observation of all files shows: counts, bytes, and the first 300 files in a table.
+
+        Args:
+            sizes: bytes by shard, None where they are not known.
+        """
         order = pl.col("state").cast(pl.Enum(STATES))
         shown = self.frame.sort(order, "shard").head(SHOWN)
         columns = [
@@ -101,12 +106,6 @@ class SourceStates(NamedTuple):
         }
 
 
-def is_read(tables: ParquetTables, shard: Shard) -> bool:
-    """Return True if a shard's documents are those of its file as it is now."""
-    stored = tables.provenance_if_whole("documents", shard.key)
-    return stored is not None and not what_differs(stored.made_from, documents_from(shard))
-
-
 def source_states(scan: Scan, tables: ParquetTables, removed: list[str]) -> SourceStates:
     """Find the state of each shard; the footers of at most `LOOKS_AT_ONCE` tables are read.
 
@@ -120,12 +119,12 @@ def source_states(scan: Scan, tables: ParquetTables, removed: list[str]) -> Sour
     rows: list[tuple[Any, ...]] = []
     looks = 0
     for shard in scan.shards:
-        inputs = "\n".join(documents_from(shard).values())
+        inputs = "\n".join(documents.made_from(shard).values())
         found = stored.get(file_name(shard.key))
         state = NEW if found is None else known.get((shard.key, inputs, found), UNKNOWN)
         if state == UNKNOWN and looks < LOOKS_AT_ONCE:
             looks += 1
-            state = MADE if is_read(tables, shard) else CHANGED
+            state = MADE if documents.is_current(tables, shard) else CHANGED
         rows.append((shard.key, shard.n_rows, shard.version, inputs, found, state))
     rows += [(key, None, None, None, None, GONE) for key in scan.gone if key not in set(removed)]
     frame = pl.DataFrame(rows, STATES_SCHEMA, orient="row").sort("shard")
@@ -140,7 +139,7 @@ def report_changes(states: SourceStates, instance: dg.DagsterInstance, dataset: 
     A file that was never read needs none: its documents are missing. One that was changed back
     leaves its documents unsynced until they are made, which is free.
 
-    Returns how many were reported.
+    Return how many were reported.
     """
     changed = dict(
         states.frame.filter(pl.col("state") == CHANGED).select("shard", "version").iter_rows()
@@ -170,7 +169,7 @@ def report_states(
     instance: dg.DagsterInstance,
     dataset: Dataset,
 ) -> bool:
-    """Report what has changed since the last report, if anything has. Returns whether it has."""
+    """Report what has changed since the last report, if anything has. Return True if it has."""
     # What was reported last to this instance.
     reported = f"rare_assets/{dataset.key('corpus_files').to_user_string()}"
     cursor = instance.run_storage.get_cursor_values({reported}).get(reported)
@@ -189,7 +188,8 @@ def report_states(
 
 
 def shard_sizes(source: CorpusSource, scan: Scan) -> dict[str, int | None]:
-    """Bytes of each shard; None for part of a file whose rows have no place of their own."""
+    """Return the bytes of each shard; None for part of a file whose rows have no place of their
+    own."""
     files = {file.path: file.size for file in source.files()}
     parts = Counter(shard.file for shard in scan.shards)
     return {

@@ -1,4 +1,4 @@
-"""Which shards' stored negatives stand as they are in an index that has changed since they were mined.
+"""Find which shards' stored negatives stand as they are in an index that has changed since they were mined.
 
 A sync finds it out and keeps it in `<storage>/corpus_index/standing.parquet`, so that planning reads no
 row of a table and asks no index for a text. Without the file none of them is taken to stand: they are
@@ -15,8 +15,10 @@ import polars as pl
 
 from rare_assets.corpus.ids import hashed, ids_of
 from rare_assets.operators.bm25_hard_neg import no_longer_held, one_a_row, with_all_negatives
-from rare_assets.stages.provenance import DEFAULT_GROWTH, GROWTH, MINED_FROM
-from rare_assets.storage.tables import ParquetTables, Provenance, TableDamaged, TableMissing
+from rare_assets.stages.hard_negatives import DEFAULT_GROWTH
+from rare_assets.stages.provenance import GROWTH, MINED_FROM
+from rare_assets.storage.footers import Provenance
+from rare_assets.storage.tables import ParquetTables, TableDamaged, TableMissing
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -42,7 +44,7 @@ class Negatives(NamedTuple):
 
 
 class _Corpus(NamedTuple):
-    """What a sync changed.
+    """The corpus before and after a sync.
 
     Attributes:
         before: the index before it; None if there was none that was whole.
@@ -59,8 +61,13 @@ class _Corpus(NamedTuple):
 
 
 def is_within_growth(made_from: Mapping[str, str], index: IndexState, most: float) -> bool:
-    """Whether the corpus has about the size that a shard's negatives were mined from, `most` being the
-    share that it may have grown or shrunk by; never if that is 0."""
+    """Return True if the corpus has about the size that a shard's negatives were mined from.
+
+    Args:
+        made_from: of the negatives.
+        index: as it is now.
+        most: share that the corpus may have grown or shrunk by; 0 allows nothing.
+    """
     mined_from = int(made_from[MINED_FROM])
     return most > 0 and abs(index.n_documents - mined_from) <= most * mined_from
 
@@ -126,7 +133,8 @@ def _path(tables: ParquetTables) -> UPath:
 
 
 def _are_current(stored: Provenance, index: IndexState, stand: bool) -> bool:
-    """Whether an index does not outdate stored negatives, by the share that they were mined with."""
+    """Return True if an index does not outdate stored negatives, by the share they were mined
+    with."""
     if stored.made_from.get("index") == index.fingerprint:
         return True
     most = float(stored.made_from.get(GROWTH, DEFAULT_GROWTH))
@@ -146,7 +154,8 @@ def _unchanged(
 def _stand(
     tables: ParquetTables, shard: str, stored: Provenance, corpus: _Corpus, noted: bool
 ) -> bool:
-    """Whether mining a shard again would keep every row, unless the corpus has grown too much.
+    """Return True if mining a shard again would keep every row, unless the corpus has grown too
+    much.
 
     Args:
         noted: it was found to before.

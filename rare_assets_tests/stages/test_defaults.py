@@ -104,6 +104,7 @@ def test_bounds_still_hold_and_what_is_recorded_is_the_same_as_of_a_run_that_say
         ("ops: {questions: {config: {min_word: 3}}}", "ops.questions.config: no option min_word"),
         ("ops: {questions: {config: {min_words: many}}}", "ops.questions.config: min_words"),
         ("ops: {}\nexecution: {}", "execution: only options of assets, under ops"),
+        ("ops: {}\nresources: {}", "thresholds of its checks are settings"),
         ("- a", "not a mapping"),
         ("a: [", "not YAML"),
         (None, "No such file"),
