@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import dagster as dg
 
@@ -37,8 +37,7 @@ from rare_assets.schemas import TABLES
 from rare_assets.settings import Settings
 from rare_assets.stages.exports import CARD, export_keys
 from rare_assets.stages.options import deployment_configs, run_config_check
-
-ASKING: tuple[Literal["questions", "reasoning"], ...] = ("questions", "reasoning")
+from rare_assets.stages.order import ASKING
 
 
 def build_resources(
@@ -46,7 +45,7 @@ def build_resources(
     dataset: Dataset = UNNAMED,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The resources by what the graph calls them, those given in `overrides` replaced whole.
+    """Return the resources by what the graph calls them; those in `overrides` are replaced whole.
 
     A replaced `storage` is also the one that the others write to.
 
@@ -72,8 +71,8 @@ def build_resources(
     }
 
 
-def located(assets: list[Any], resources: Mapping[str, Any], dataset: Dataset) -> list[Any]:
-    """The assets, each with the folder or URL where it lies, as far as settings and resources tell.
+def with_locations(assets: list[Any], resources: Mapping[str, Any], dataset: Dataset) -> list[Any]:
+    """Return the assets, each with the folder or URL where it lies, if settings and resources tell.
 
     Settings that can't be used fail the run, with their own error, and never the loading.
     """
@@ -100,7 +99,7 @@ def located(assets: list[Any], resources: Mapping[str, Any], dataset: Dataset) -
 
 
 def with_engines(assets: list[Any], resources: Mapping[str, Any], dataset: Dataset) -> list[Any]:
-    """The assets, each with the kind of what it works with, as far as settings and resources tell.
+    """Return the assets, each with the kind of its engine, if settings and resources tell.
 
     Settings that can't be used fail the run, with their own error, and never the loading.
     """
@@ -143,7 +142,7 @@ def build_defs(
     alone: bool = False,
     resource_overrides: Mapping[str, Any] | None = None,
 ) -> dg.Definitions:
-    """The definitions of one corpus, which `dg.Definitions.merge` puts beside others.
+    """Return the definitions of one corpus, which `dg.Definitions.merge` puts beside others.
 
     Nothing of them holds for other assets of a code location: their IO manager and executor are those
     of their own assets and jobs.
@@ -179,7 +178,7 @@ def build_defs(
     jobs = jobs_of(dataset, executor)
     keys = {key for asset in assets for key in asset.keys}
     return dg.Definitions(
-        assets=with_engines(located(assets, resources, dataset), resources, dataset),
+        assets=with_engines(with_locations(assets, resources, dataset), resources, dataset),
         asset_checks=[*asset_checks(dataset), *export_checks(dataset)],
         jobs=list(jobs.values()),
         schedules=schedules_of(dataset, jobs),
@@ -191,7 +190,7 @@ def build_defs(
 
 
 def build_assets(dataset: Dataset, configs: Configs, prompts: str | None) -> list[Any]:
-    """The assets of a dataset; `prompts` is the folder of templates of its own."""
+    """Return the assets of a dataset; `prompts` is the folder of templates of its own."""
     with warnings.catch_warnings():
         # The links to the code are a beta in this Dagster; nothing but the UI depends on them.
         warnings.filterwarnings("ignore", category=dg.BetaWarning)

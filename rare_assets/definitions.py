@@ -1,5 +1,10 @@
 """The code location that `dagster dev` and `dg dev` load."""
 
-from rare_assets.build import build_defs
+from rare_assets.resources.processes import imports_uncollected
 
-defs = build_defs(alone=True)
+with imports_uncollected():
+    from rare_assets.build import build_defs
+    from rare_assets.resources.dagster_internals import fork_runs
+
+    fork_runs()
+    defs = build_defs(alone=True)

@@ -7,6 +7,7 @@ given on a resource wins over the environment. Secrets are `SecretStr`: no repr 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from rare_assets.text.shown_url import shown_fields
 
+# The environment that settings were last read from, and what they were.
+_last_read: tuple[tuple[tuple[str, str], ...] | None, dict[Any, Any]] = None, {}
 SAMPLE_CORPUS = Path(__file__).parent / "sample_corpus"
 
 
@@ -25,6 +28,18 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
     )
+
+    def __init__(self, **given: Any) -> None:
+        """Do as `BaseSettings`, but read the same environment once: a step reads it dozens of
+        times, some milliseconds each."""
+        global _last_read
+        environment = tuple(os.environ.items())
+        if not given and environment == _last_read[0]:
+            self.__setstate__(_last_read[1])
+            return
+        super().__init__(**given)
+        if not given:
+            _last_read = environment, self.__getstate__()
 
     @field_validator("extra_headers", "extra_body")
     @classmethod
@@ -416,8 +431,8 @@ class Settings(BaseSettings):
     config: str | None = Field(
         None,
         validation_alias="RARE_CONFIG",
-        description="YAML file of Dagster run config (`ops: {questions: {config: {...}}}`): options that are the "
-        "defaults of every run, sensor and backfill. Default: none.",
+        description="YAML file of Dagster run config, of `ops:` alone (`ops: {questions: {config: {...}}}`): options "
+        "that are the defaults of every run, sensor and backfill. Default: none.",
     )
     dagster_home: str = Field(
         ".rare/dagster",

@@ -11,7 +11,7 @@ _watch = Watch()
 
 
 def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """Reads the leases of unfinished runs from the instance's storage."""
+    """Read the leases of unfinished runs from the instance's storage; end the runs of dead ones."""
     ended = _watch.end_dead_runs(context.instance)
     if not ended:
         return dg.SkipReason("Nobody has left runs behind.")

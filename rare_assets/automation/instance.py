@@ -160,7 +160,7 @@ def open_pools(
     A limit that somebody has set, in the UI or by `dagster instance concurrency`, stays; one that
     this function has set follows the setting, down to the default limit of dagster.yaml.
 
-    Returns the pools that stay below `needed` (default `at_once`), with their limit, as `teacher (2)`.
+    Return the pools that stay below `needed` (default `at_once`), with their limit, as `teacher (2)`.
     """
     from sqlalchemy.exc import DBAPIError
 
@@ -187,7 +187,7 @@ def open_pools(
 
 
 def pool_limit(instance: dg.DagsterInstance, pool: str) -> int | None:
-    """How many steps of a pool may run at once; None if any number."""
+    """Return how many steps of a pool may run at once; None if any number."""
     limits = {each.name: each.limit for each in instance.event_log_storage.get_pool_limits()}
     return limits.get(pool, instance.global_op_concurrency_default_limit)
 

@@ -27,10 +27,10 @@ def register(
     *,
     remove_deleted: bool,
 ) -> list[str]:
-    """Make partitions of the new shards, remove what is superseded, and what is gone if that is wanted, and have the UI show
-    which files are new, changed or gone.
+    """Make partitions of the new shards, remove what is superseded, and what is gone if that is
+    wanted, and have the UI show which files are new, changed or gone.
 
-    Returns the keys that were removed.
+    Return the keys that were removed.
     """
     if scan.new:
         add_shards(instance, scan.new, dataset)
@@ -45,7 +45,7 @@ def remove_tables(scan: Scan, tables: ParquetTables, *, remove_deleted: bool) ->
     """Delete the stored tables of shards whose files are in others now, and if that is wanted of those
     that are gone, unless the source is another one; the answers paid for stay.
 
-    Returns the keys whose partitions are to be removed, too.
+    Return the keys whose partitions are to be removed, too.
     """
     gone = scan.gone if remove_deleted and not scan.moved else []
     for shard in (*scan.superseded, *gone):
@@ -53,22 +53,22 @@ def remove_tables(scan: Scan, tables: ParquetTables, *, remove_deleted: bool) ->
     return [*scan.superseded, *gone]
 
 
-def say_gone(scan: Scan, removed: list[str]) -> str:
-    """What a person is told of the shards that are gone or superseded; "" if none is."""
+def describe_missing(scan: Scan, removed: list[str]) -> str:
+    """Describe the shards that are gone or superseded, for a person; return "" if none is."""
     packed = ""
     if scan.superseded:
         packed = (
             f"{len(scan.superseded)} shards were replaced, since many small files are packed by RARE_FILES_PER_SHARD: "
-            f"{some(scan.superseded)}. Their rows are made again in the shards that hold their files, from "
+            f"{first_names(scan.superseded)}. Their rows are made again in the shards that hold their files, from "
             "stored answers. "
         )
     if not scan.gone:
         return packed.strip()
-    return packed + _say_gone(scan, removed)
+    return packed + _describe_gone(scan, removed)
 
 
-def _say_gone(scan: Scan, removed: list[str]) -> str:
-    names = some(scan.gone)
+def _describe_gone(scan: Scan, removed: list[str]) -> str:
+    names = first_names(scan.gone)
     if set(scan.gone) & set(removed):
         return (
             f"{len(scan.gone)} shards whose files are gone were removed with their tables, the answers "
@@ -87,7 +87,11 @@ def _say_gone(scan: Scan, removed: list[str]) -> str:
     )
 
 
-def some(names: list[str]) -> str:
-    """The first few of some names, and how many more there are."""
+def first_names(names: list[str]) -> str:
+    """Return the first five names as one text, and how many more there are.
+
+    >>> first_names(["a", "b", "c", "d", "e", "f", "g"])
+    'a, b, c, d, e and 2 more'
+    """
     more = len(names) - NAMED
     return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

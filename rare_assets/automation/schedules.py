@@ -3,7 +3,7 @@
 import dagster as dg
 
 from rare_assets.automation.jobs import Jobs
-from rare_assets.automation.registration import say_gone
+from rare_assets.automation.registration import describe_missing
 from rare_assets.automation.sensors import due_shards
 from rare_assets.corpus.formats import SourceError
 from rare_assets.corpus.scan import scan_source
@@ -17,13 +17,13 @@ RUNS_PER_NIGHT = 1000
 def nightly(
     context: dg.ScheduleEvaluationContext, dataset: Dataset, corpus: Corpus, storage: Storage
 ) -> list[dg.RunRequest] | dg.SkipReason:
-    """Scans the source; opens only files that changed since the last scan."""
+    """Scan the source; open only files that changed since the last scan."""
     tables = storage.tables()
     try:
         scan = scan_source(corpus.source(), tables, registered_shards(context.instance, dataset))
     except SourceError as error:
         return dg.SkipReason(f"The source can't be read: {error}")
-    if gone := say_gone(scan, []):
+    if gone := describe_missing(scan, []):
         context.log.warning(gone)
     if scan.new:
         add_shards(context.instance, scan.new, dataset)

@@ -12,18 +12,19 @@ import polars as pl
 
 from rare_assets.automation.dead_runs import dead_runs_sensor
 from rare_assets.automation.jobs import Jobs
-from rare_assets.automation.registration import remove_tables, say_gone
+from rare_assets.automation.registration import describe_missing, remove_tables
 from rare_assets.automation.watch import tell_failures_sensor
 from rare_assets.corpus.formats import SourceError
 from rare_assets.corpus.scan import Scan, scan_source
-from rare_assets.corpus.source import Shard
+from rare_assets.corpus.shards import Shard
 from rare_assets.files.stored_bytes import StorageDamaged
 from rare_assets.resources.configurable import FIRST_WAIT, Bm25Retriever, Corpus, Storage
 from rare_assets.resources.dataset import Dataset, bind
 from rare_assets.resources.partitions import registered_shards
 from rare_assets.retriever import IndexMissing
 from rare_assets.stages.corpus_index import shards_to_index
-from rare_assets.stages.source_states import is_read, report_states, source_states
+from rare_assets.stages.documents import is_current
+from rare_assets.stages.source_states import report_states, source_states
 from rare_assets.storage.tables import ParquetTables
 
 WATCH_SECONDS = 30
@@ -43,7 +44,7 @@ RUNS_PER_TICK = 100
 LOOKS_PER_TICK = 1000
 
 
-class Handled:
+class RequestedShards:
     """The version of each shard that runs were requested for, as of a tick that the daemon took.
 
     Too much for a cursor, so that is only the name of the file it lies in: a tick that the daemon
@@ -62,7 +63,7 @@ class Handled:
                 self.versions = dict(stored.iter_rows())
 
     def store(self, versions: dict[str, str]) -> str:
-        """Keep these, and the ones before until the daemon has taken them. Returns the cursor."""
+        """Keep these, and the ones before until the daemon has taken them. Return the cursor."""
         content = json.dumps(sorted(versions.items()))
         cursor = hashlib.sha256(content.encode()).hexdigest()[:16]
         if cursor != self._cursor:
@@ -79,11 +80,11 @@ class Handled:
 
 def due_shards(
     shards: list[Shard],
-    handled: dict[str, str],
+    requested: dict[str, str],
     tables: ParquetTables,
     *,
-    runs: int = RUNS_PER_TICK,
-    looks: int = LOOKS_PER_TICK,
+    runs: int,
+    looks: int,
 ) -> tuple[list[Shard], set[str]]:
     """Return the shards to request runs for, and the keys of those that are left for the next ticks.
 
@@ -91,7 +92,7 @@ def due_shards(
 
     Args:
         shards: of the source.
-        handled: the version of each shard that a run was requested for.
+        requested: the version of each shard that a run was requested for.
         tables: where documents are stored.
         runs: most shards to return.
         looks: most stored tables to look at.
@@ -100,13 +101,13 @@ def due_shards(
     later: set[str] = set()
     looked_at = 0
     for shard in shards:
-        if handled.get(shard.key) == shard.version:
+        if requested.get(shard.key) == shard.version:
             continue
         if len(due) == runs or looked_at == looks:
             later.add(shard.key)
             continue
         looked_at += 1
-        if not is_read(tables, shard):
+        if not is_current(tables, shard):
             due.append(shard)
     return due, later
 
@@ -123,7 +124,7 @@ def _partitions(
 def watch_corpus(
     context: dg.SensorEvaluationContext, dataset: Dataset, corpus: Corpus, storage: Storage
 ) -> dg.SensorResult | dg.SkipReason:
-    """Scans the source; opens only files that changed since the last scan."""
+    """Scan the source; open only files that changed since the last scan."""
     tables, source = storage.tables(), corpus.source()
     try:
         scan = scan_source(
@@ -134,7 +135,7 @@ def watch_corpus(
         reported = report_states(states, source, scan, context.instance, dataset)
     except SourceError as error:
         return dg.SkipReason(f"The source can't be read: {error}")
-    gone = say_gone(scan, removed)
+    gone = describe_missing(scan, removed)
     if gone and reported:
         context.log.warning(gone)
     counts = ", ".join(f"{n:,} {state}" for state, n in states.counts().items() if n)
@@ -148,19 +149,19 @@ def watch_corpus(
 def new_shards(
     context: dg.SensorEvaluationContext, dataset: Dataset, corpus: Corpus, storage: Storage
 ) -> dg.SensorResult | dg.SkipReason:
-    """Scans the source; opens only files that changed since the last scan."""
+    """Scan the source; open only files that changed since the last scan."""
     tables = storage.tables()
     try:
         scan = scan_source(corpus.source(), tables, registered_shards(context.instance, dataset))
     except SourceError as error:
         return dg.SkipReason(f"The source can't be read: {error}")
     removed = remove_tables(scan, tables, remove_deleted=corpus.removes_deleted_shards)
-    handled = Handled(tables, context.cursor)
+    requested = RequestedShards(tables, context.cursor)
     due, later = due_shards(
-        scan.shards, handled.versions, tables, runs=RUNS_PER_TICK, looks=LOOKS_PER_TICK
+        scan.shards, requested.versions, tables, runs=RUNS_PER_TICK, looks=LOOKS_PER_TICK
     )
     versions = {shard.key: shard.version for shard in scan.shards if shard.key not in later}
-    gone = say_gone(scan, removed)
+    gone = describe_missing(scan, removed)
     if gone:
         context.log.warning(gone)
     requests = [
@@ -175,7 +176,7 @@ def new_shards(
         run_requests=requests,
         skip_reason=None if requests else dg.SkipReason(" ".join(filter(None, [news, gone]))),
         dynamic_partitions_requests=_partitions(dataset, scan, removed),
-        cursor=handled.store(versions),
+        cursor=requested.store(versions),
     )
 
 
@@ -196,7 +197,8 @@ def index_follows_documents(
     storage: Storage,
     retriever: Bm25Retriever,
 ) -> dg.SensorResult | dg.SkipReason:
-    """Compares the footers of the stored documents with the index; looks only where a file changed."""
+    """Compare the footers of the stored documents with the index; look only where a file
+    changed."""
     tables = storage.tables()
     registered = sorted(registered_shards(context.instance, dataset))
     stored = sorted(tables.stored_versions("documents").items())

@@ -46,7 +46,7 @@ class Told(NamedTuple):
 def tell_failures(
     context: dg.SensorEvaluationContext, assets: Set[dg.AssetKey]
 ) -> dg.SensorResult | dg.SkipReason:
-    """Reads the event log since the last tick; its cursor is the last event that was told."""
+    """Read the event log since the last tick; the cursor is the last event that was told."""
     settings = Settings()
     if settings.webhook_url is None:
         return dg.SkipReason("RARE_WEBHOOK_URL is not set: there is nobody to tell.")

@@ -1,0 +1,1 @@
+"""What the graph talks to as Dagster sees it: resources, IO manager, partitions."""

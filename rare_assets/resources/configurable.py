@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +25,16 @@ from rare_assets.text.shown_url import shown, shown_fields
 
 if TYPE_CHECKING:
     from rare_assets.retriever import Retriever
-    from rare_assets.teacher import AnswerStore, EstimatingTeacher, Ledger, Places, Prices, Teacher
+    from rare_assets.teacher import (
+        AnswerStore,
+        EndpointOptions,
+        EstimatingTeacher,
+        Ledger,
+        Limits,
+        Places,
+        Prices,
+        Teacher,
+    )
 
 # Requests in flight where RARE_MAX_CONCURRENCY is not set.
 ENDPOINT_CONCURRENCY = 64
@@ -36,7 +46,7 @@ PROGRESS_SECONDS = 1.0
 
 
 def setting(name: str, **constraints: Any) -> Any:
-    """An optional field that falls back to the setting of that name, described by it."""
+    """Return an optional field that falls back to the setting of that name, described by it."""
     field = Settings.model_fields[name]
     description = f"{field.description} In the environment: {field.validation_alias}."
     return Field(
@@ -70,7 +80,7 @@ class Storage(_Resource):
     )
 
     def tables(self) -> ParquetTables:
-        """The stored tables."""
+        """Return the stored tables."""
         return ParquetTables(self._place)
 
     @property
@@ -88,7 +98,7 @@ class Storage(_Resource):
         return shown(place)
 
     def content_hash(self, table: str, shard: str) -> str:
-        """Hash of what a stored shard holds. Raises TableMissing and StorageError."""
+        """Return the hash of what a stored shard holds. Raises TableMissing and StorageError."""
         stored = self.tables().provenance(table, shard)
         if stored is None:
             raise TableMissing(f"Materialize {table} for shard {shard!r} first.")
@@ -115,7 +125,7 @@ class Corpus(_Resource):
         return self.remove_deleted_shards
 
     def source(self) -> CorpusSource:
-        """The files, and the shards they make."""
+        """Return the files, and the shards they make."""
         settings = Settings()
         return CorpusSource(
             self.url or settings.source,
@@ -166,7 +176,8 @@ class TeacherModel(_Resource):
         return self.name, self.base_url or Settings().openai_base_url
 
     def _is_elsewhere(self, settings: Settings) -> bool:
-        """Whether it has an endpoint of its own, which is sent no secret of the general one."""
+        """Return True if it has an endpoint of its own, which is sent no secret of the general
+        one."""
         name = f"{self.role}_base_url"
         return self.role is not None and bool(getattr(self, name) or getattr(settings, name))
 
@@ -189,7 +200,8 @@ class TeacherModel(_Resource):
         return self.prompts or Settings().prompts
 
     def max_tokens(self, given: int | None) -> int | None:
-        """Longest answer: what an asset's options say, else the embedded teacher's own bound."""
+        """Return the longest answer in tokens: what an asset's options say, else the embedded
+        teacher's own bound."""
         embedded = not (self.model or Settings().model)
         return given or (EMBEDDED_MAX_TOKENS if embedded else None)
 
@@ -203,9 +215,13 @@ class TeacherModel(_Resource):
         window: int | None = None,
         say: Callable[[str], None] | None = None,
     ) -> AsyncIterator["EstimatingTeacher"]:
-        """A teacher that asks nothing and counts what would be asked and what it would cost; `say`
-        is told of stored answers that can't be read. `window` is the model's, default what an
-        earlier run learnt of it."""
+        """Yield a teacher that asks nothing and counts what would be asked, and its cost in USD.
+
+        Args:
+            batch: at the price of the Batch API.
+            say: told of stored answers that can't be read.
+            window: the model's, in tokens; default, what an earlier run learnt of it.
+        """
         from rare_assets.teacher import AnswerStore, EstimatingTeacher
 
         async with AnswerStore(self._answers, say=say) as store:
@@ -220,7 +236,8 @@ class TeacherModel(_Resource):
             )
 
     def known_window(self, store: "AnswerStore") -> int | None:
-        """Tokens that the model takes at once, as earlier runs learnt; nothing is asked."""
+        """Return the tokens that the model takes at once, as earlier runs learnt; nothing is
+        asked."""
         from rare_assets.teacher import CONTEXT_TOKENS, Memory, endpoint_name
 
         settings = Settings()
@@ -234,10 +251,23 @@ class TeacherModel(_Resource):
         return Memory(store.folder("endpoints"), model, name).load().window or None
 
     def load_prices(self) -> "Prices":
-        """The shipped prices, with those of RARE_PRICES over them. Raises ValueError."""
+        """Load the shipped prices, with those of RARE_PRICES over them. Raises ValueError."""
         from rare_assets.teacher import Prices
 
         return Prices.load(self.prices or Settings().prices)
+
+    @property
+    def limited(self) -> bool:
+        """Whether a rate, a cost or a number of requests is limited."""
+        limits = self._limits(Settings())
+        return any(
+            (
+                limits.requests_per_minute,
+                limits.tokens_per_minute,
+                limits.max_cost_usd,
+                limits.max_requests,
+            )
+        )
 
     @property
     def _answers(self) -> str:
@@ -253,7 +283,7 @@ class TeacherModel(_Resource):
         ledger: "Ledger | None" = None,
         say: Callable[[str], None] | None = None,
     ) -> AsyncIterator["Teacher"]:
-        """A teacher for one step; its answers are stored under the storage root.
+        """Yield a teacher for one step; its answers are stored under the storage root.
 
         Args:
             refresh: ask anew, whatever is stored.
@@ -265,29 +295,12 @@ class TeacherModel(_Resource):
         Raises:
             ValueError: the embedded teacher was asked for batches.
         """
-        from rare_assets.teacher import (
-            CONTEXT_TOKENS,
-            AnswerStore,
-            EmbeddedServer,
-            OpenAITeacher,
-            Patience,
-        )
+        from rare_assets.teacher import AnswerStore, BatchTeacher, OpenAITeacher
 
         settings = Settings()
-        wait = self.endpoint_wait or settings.endpoint_wait
-        most_unusable = self.max_unusable_answers
         model = self.model or settings.model
-        concurrency = self.max_concurrency or settings.max_concurrency
-        limits: dict[str, Any] = {
-            "requests_per_minute": self.requests_per_minute or settings.requests_per_minute,
-            "tokens_per_minute": self.tokens_per_minute or settings.tokens_per_minute,
-            "request_timeout": self.request_timeout or settings.request_timeout,
-            "max_cost_usd": self.max_cost_usd or settings.max_cost_usd,
-            "max_requests": self.max_requests or settings.max_requests,
-            "max_unusable_answers": settings.max_unusable_answers
-            if most_unusable is None
-            else most_unusable,
-            "patience": Patience(dead_after=wait, stalled_after=5 * wait),
+        limits = self._limits(settings)
+        how: dict[str, Any] = {
             "prices": self.load_prices(),
             "ledger": ledger,
             "say": say,
@@ -295,57 +308,62 @@ class TeacherModel(_Resource):
             "retry_rejects": retry_rejects,
             "progress_every_s": PROGRESS_SECONDS,
         }
+        teacher: Teacher
         async with AnswerStore(self._answers, say=say) as store:
             if model is None:
                 if batch:
                     raise ValueError("mode=batch needs an endpoint: set RARE_MODEL.")
-                slots = concurrency or EMBEDDED_CONCURRENCY
-                # What has no price can't reach a cost.
-                limits["max_cost_usd"] = None
-                with EmbeddedServer(slots=slots) as server:
-                    async with OpenAITeacher(
-                        model=server.model,
-                        base_url=server.base_url,
-                        api_key=SecretStr("embedded"),
-                        max_concurrency=slots,
-                        store=store,
-                        window=CONTEXT_TOKENS,
-                        **limits,
-                    ) as teacher:
-                        yield teacher
+                async with _embedded(store=store, limits=limits, **how) as teacher:
+                    yield teacher
                 return
-            mode = self.structured_output or settings.structured_output
-            endpoint: dict[str, Any] = {
-                "structured_output": None if mode == "auto" else mode,
-                "extra_headers": {}
-                if self._is_elsewhere(settings)
-                else _secrets_in(settings.extra_headers),
-                "extra_body": _fields_in(settings.extra_body),
-                "memory": store.folder("endpoints"),
-                "model": model,
-                "base_url": self.base_url or settings.openai_base_url,
-                "api_key": self._api_key(settings),
-                "store": store,
-                **limits,
-            }
+            how |= {"model": model, "store": store, "limits": limits}
+            how["endpoint"] = self._endpoint(settings, store)
             if batch:
-                from rare_assets.teacher import BatchTeacher
-
-                async with BatchTeacher(**endpoint) as teacher:
+                async with BatchTeacher(**how) as teacher:
                     yield teacher
             else:
-                of_step = concurrency or ENDPOINT_CONCURRENCY
-                places = self._places(of_step)
-                async with OpenAITeacher(
-                    max_concurrency=of_step,
-                    places=places,
-                    batches=store.folder("batches"),
-                    **endpoint,
-                ) as teacher:
+                places, batches = self._places(limits.max_concurrency), store.folder("batches")
+                async with OpenAITeacher(places=places, batches=batches, **how) as teacher:
                     yield teacher
 
+    def _limits(self, settings: Settings) -> "Limits":
+        from rare_assets.teacher import Limits, Patience
+
+        embedded = not (self.model or settings.model)
+        wait = self.endpoint_wait or settings.endpoint_wait
+        most_unusable = self.max_unusable_answers
+        return Limits(
+            max_concurrency=self.max_concurrency
+            or settings.max_concurrency
+            or (EMBEDDED_CONCURRENCY if embedded else ENDPOINT_CONCURRENCY),
+            requests_per_minute=self.requests_per_minute or settings.requests_per_minute,
+            tokens_per_minute=self.tokens_per_minute or settings.tokens_per_minute,
+            request_timeout=self.request_timeout or settings.request_timeout,
+            max_cost_usd=self.max_cost_usd or settings.max_cost_usd,
+            max_requests=self.max_requests or settings.max_requests,
+            max_unusable_answers=settings.max_unusable_answers
+            if most_unusable is None
+            else most_unusable,
+            patience=Patience(dead_after=wait, stalled_after=5 * wait),
+        )
+
+    def _endpoint(self, settings: Settings, store: "AnswerStore") -> "EndpointOptions":
+        from rare_assets.teacher import EndpointOptions
+
+        mode = self.structured_output or settings.structured_output
+        elsewhere = self._is_elsewhere(settings)
+        return EndpointOptions(
+            base_url=self.base_url or settings.openai_base_url,
+            api_key=self._api_key(settings),
+            structured_output=None if mode == "auto" else mode,
+            extra_headers={} if elsewhere else _secrets_in(settings.extra_headers),
+            extra_body=_fields_in(settings.extra_body),
+            memory=store.folder("endpoints"),
+        )
+
     def _places(self, of_step: int) -> "Places":
-        """The places in flight that all steps of this user share which have the same DAGSTER_HOME here."""
+        """Return the places in flight that this user's steps with the same DAGSTER_HOME share
+        here."""
         from rare_assets.teacher import Places
 
         settings = Settings()
@@ -358,9 +376,27 @@ class TeacherModel(_Resource):
         return Places(Path(temporary_folder()) / name, count)
 
 
-def teacher_of(
-    teacher: TeacherModel, role: Literal["questions", "reasoning", "judge"]
-) -> TeacherModel:
+@asynccontextmanager
+async def _embedded(*, limits: "Limits", **how: Any) -> AsyncIterator["Teacher"]:
+    from rare_assets.teacher import CONTEXT_TOKENS, EmbeddedServer, EndpointOptions, OpenAITeacher
+
+    # What has no price can't reach a cost.
+    unpriced = replace(limits, max_cost_usd=None)
+    with EmbeddedServer(slots=limits.max_concurrency) as server:
+        endpoint = EndpointOptions(
+            base_url=server.base_url, api_key=SecretStr("none is needed"), window=CONTEXT_TOKENS
+        )
+        async with OpenAITeacher(
+            model=server.model, endpoint=endpoint, limits=unpriced, **how
+        ) as teacher:
+            yield teacher
+
+
+# What may have a teacher of its own.
+ROLES = ("questions", "reasoning", "judge")
+
+
+def teacher_of(teacher: TeacherModel, role: str) -> TeacherModel:
     """Return the teacher that does one thing: the settings of that name over the general ones.
 
     A teacher of somebody's own class does all.
@@ -380,7 +416,8 @@ def teacher_of(
 
 
 def judges_apart(judge: TeacherModel, teacher: TeacherModel) -> bool:
-    """Whether a judge is another than the teacher whose answers it judges. One of somebody's own class is both."""
+    """Return True if a judge is another than the teacher whose answers it judges. One of somebody's
+    own class is both."""
     return judge is not teacher and judge.endpoint != teacher.endpoint
 
 
@@ -414,7 +451,7 @@ class Bm25Retriever(_Resource):
 
     @contextmanager
     def open(self, *, first_wait: float | None = None) -> Iterator["Retriever"]:
-        """The retriever, for one step or for a command.
+        """Yield the retriever, for one step or for a command.
 
         Args:
             first_wait: seconds to wait for an Elasticsearch that this process has never reached.

@@ -100,7 +100,11 @@ class Dataset:
         return dg.DynamicPartitionsDefinition(name=self.partitions_name)
 
     def key(self, *asset: str) -> dg.AssetKey:
-        """Return the key of an asset: `key("exports", "beir")`."""
+        """Return the key of an asset, below the dataset's prefix.
+
+        >>> Dataset.of("legal").key("exports", "beir")
+        AssetKey(['legal', 'exports', 'beir'])
+        """
         return dg.AssetKey([*self.key_prefix, *asset])
 
     def op(self, asset: str) -> str:
@@ -116,7 +120,7 @@ class Dataset:
         return f"{self.label}_{name}" if self.label else name
 
     def resource(self, role: str) -> str:
-        """Return the key of a resource."""
+        """Return the key of a resource, by what the graph calls it, as `storage`."""
         return self.resource_keys[role]
 
 

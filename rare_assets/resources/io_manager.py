@@ -1,6 +1,8 @@
 """Dagster's way to the stored tables: assets return a `ShardTable`, downstream gets a frame."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from urllib.parse import unquote
 
@@ -9,7 +11,8 @@ import polars as pl
 
 from rare_assets.resources.configurable import Storage
 from rare_assets.resources.failures import failures_told
-from rare_assets.storage.tables import EXTENSION, ParquetTables, file_name
+from rare_assets.storage.parquet_files import EXTENSION
+from rare_assets.storage.tables import ParquetTables, file_name
 from rare_assets.text.shown_url import shown
 
 if TYPE_CHECKING:
@@ -22,6 +25,21 @@ class ShardTable(NamedTuple):
     rows: pl.DataFrame | pl.LazyFrame
     rejects: pl.DataFrame | None = None
     made_from: Mapping[str, str] = {}
+
+
+@contextmanager
+def _without_debug(log: logging.Logger) -> Iterator[None]:
+    """Leave out what the base class says in lines of its own, which the events beside them say, too: each is
+    a row of the event log."""
+
+    def is_told(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.DEBUG
+
+    log.addFilter(is_told)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_told)
 
 
 class ParquetIOManager(dg.ConfigurableIOManager, dg.UPathIOManager):
@@ -45,11 +63,13 @@ class ParquetIOManager(dg.ConfigurableIOManager, dg.UPathIOManager):
 
     @failures_told()
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        super().handle_output(context, obj)
+        with _without_debug(context.log):
+            super().handle_output(context, obj)
 
     @failures_told()
     def load_input(self, context: dg.InputContext) -> Any:
-        return super().load_input(context)
+        with _without_debug(context.log):
+            return super().load_input(context)
 
     def get_asset_relative_path(self, context: dg.InputContext | dg.OutputContext) -> "UPath":
         """Return the table's folder: a corpus' prefix of the keys is no part of its storage."""
@@ -69,7 +89,7 @@ class ParquetIOManager(dg.ConfigurableIOManager, dg.UPathIOManager):
         self._tables.write(table, context.partition_key, *shard)
 
     def get_metadata(self, context: dg.OutputContext, obj: Any) -> dict[str, dg.MetadataValue]:
-        """Where the rejects lie, beside what the base class says of the table itself."""
+        """Return where the rejects lie, beside what the base class says of the table itself."""
         path = self._tables.rejects_path(context.asset_key.path[-1], context.partition_key)
         return {"rejects_path": dg.MetadataValue.path(shown(path))}
 

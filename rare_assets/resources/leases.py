@@ -3,7 +3,9 @@
 A command that makes runs holds a lease as long as it lives: it writes a new value under the lease's name
 every few seconds, and tags its runs with the name. Who watches sees a value that has not changed for two
 minutes of looking, and ends the runs of that lease. Clocks are never compared, names of hosts and ids of
-processes decide nothing. Runs without a lease were started by a launcher, which looks after them.
+processes decide nothing. A run that a launcher started holds a lease of its own, named by its id, since
+launchers miss a lost host (Celery's takes its runs for running for ever); where the instance resumes lost
+runs, they have none and are left to it.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
+from typing import Self
 
 import dagster as dg
 
@@ -42,24 +46,24 @@ UNFINISHED = [
 _log = logging.getLogger(__name__)
 
 
-class Lease:
-    """Held by a command while it makes runs, which carry its `name` in `LEASE_TAG`.
+class Heartbeat:
+    """Writes a new value under a name every few seconds, in a thread, as long as its block lasts.
 
-    A context manager; meanwhile a thread keeps it, and ends the runs of commands that are gone.
+    What it has written stays: a run is recorded as ended after its process has left the block.
     """
 
-    def __init__(self, instance: dg.DagsterInstance, *, beat: float = BEAT_SECONDS) -> None:
-        self.name = secrets.token_hex(16)
+    def __init__(
+        self, instance: dg.DagsterInstance, name: str, *, beat: float = BEAT_SECONDS
+    ) -> None:
+        self.name = name
         self._instance = instance
         self._beat = beat
         self._since = time.time()
-        self._watch = Watch()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
-    def __enter__(self) -> Lease:
-        self._write(self._value())
-        self._watch.end_dead_runs(self._instance)
+    def __enter__(self) -> Self:
+        self._work()
         self._thread.start()
         return self
 
@@ -71,18 +75,17 @@ class Lease:
     ) -> None:
         self._ended.set()
         self._thread.join()
-        try:
-            self._write("")
-        except Exception as unwritten:  # it ends by its silence, too
-            _log.info("The lease %s was not given up: %r", self.name, unwritten)
 
     def _keep(self) -> None:
         while not self._ended.wait(self._beat):
             try:
-                self._write(self._value())
-                self._watch.end_dead_runs(self._instance)
+                self._work()
             except Exception as error:  # a database that is busy or away; the next beat is soon
                 _log.info("The lease %s was not renewed: %r", self.name, error)
+
+    def _work(self) -> None:
+        """Do what is done at each beat."""
+        self._write(self._value())
 
     def _value(self) -> str:
         return json.dumps(
@@ -98,6 +101,46 @@ class Lease:
 
     def _write(self, value: str) -> None:
         self._instance.run_storage.set_cursor_values({_key(self.name): value})
+
+
+class Lease(Heartbeat):
+    """Held by a command while it makes runs, which carry its `name` in `LEASE_TAG`.
+
+    A context manager; meanwhile a thread keeps it, and ends the runs of commands that are gone.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance, *, beat: float = BEAT_SECONDS) -> None:
+        super().__init__(instance, secrets.token_hex(16), beat=beat)
+        self._watch = Watch()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        try:
+            self._write("")
+        except Exception as unwritten:  # it ends by its silence, too
+            _log.info("The lease %s was not given up: %r", self.name, unwritten)
+
+    def _work(self) -> None:
+        super()._work()
+        self._watch.end_dead_runs(self._instance)
+
+
+@contextmanager
+def lease_of_run(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, *, beat: float = BEAT_SECONDS
+) -> Iterator[None]:
+    """Keep a run's own lease while this process executes it; a command's run has the command's."""
+    if run.parent_run_id is None and LEASE_TAG in run.tags:
+        yield
+        return
+    with Heartbeat(instance, run.run_id, beat=beat):
+        instance.add_run_tags(run.run_id, {LEASE_TAG: run.run_id})
+        yield
 
 
 @dataclass
@@ -129,15 +172,12 @@ class Watch:
 
     def end_dead_runs(self, instance: dg.DagsterInstance) -> list[str]:
         """Mark runs as failed, or canceled where that was asked for, whose command is gone, and free
-        their places in pools. Returns their ids.
+        their places in pools. Return their ids.
 
         Their answers are kept; running again goes on from there.
         """
         runs = [
-            run
-            for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
-            # Launched again from the UI, which copies the tags: the lease is not this run's.
-            if run.parent_run_id is None and (LEASE_TAG in run.tags or PROCESS_TAG in run.tags)
+            run for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)) if _is_leased(run)
         ]
         values = lease_values(instance, runs)
         self._seen = {name: seen for name, seen in self._seen.items() if name in values}
@@ -147,7 +187,7 @@ class Watch:
         return [run.run_id for run in ended]
 
     def silence(self, name: str) -> float:
-        """Seconds for which a lease was seen without a change."""
+        """Return the seconds for which a lease was seen without a change."""
         return self._seen[name].silent if name in self._seen else 0.0
 
     def _is_dead(self, name: str, value: str) -> bool:
@@ -180,7 +220,7 @@ class Holder:
 
 
 def holder_of(value: str) -> Holder | None:
-    """Return who wrote a lease's value; None if it is none."""
+    """Return who wrote a lease's value; None if the value is no lease's."""
     try:
         said = json.loads(value)
         return Holder(str(said["host"]), int(said["pid"]), said["since"], str(said["process"]))
@@ -200,6 +240,14 @@ def lease_values(instance: dg.DagsterInstance, runs: Iterable[dg.DagsterRun]) ->
             newest = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
             values[run.run_id] = f"event {newest[0].storage_id}" if newest else "no event"
     return values
+
+
+def _is_leased(run: dg.DagsterRun) -> bool:
+    """Return True if a run's tags are its own: one that is launched again gets those of the
+    first."""
+    if run.parent_run_id is None:
+        return LEASE_TAG in run.tags or PROCESS_TAG in run.tags
+    return run.tags.get(LEASE_TAG) == run.run_id
 
 
 def _name(run: dg.DagsterRun) -> str:

@@ -22,6 +22,9 @@ def add_shards(instance: dg.DagsterInstance, keys: Sequence[str], dataset: Datas
     """Add partitions to an instance, whoever adds the same at the same time.
 
     Dagster looks which of them are there and inserts the others; of two that do so at once, one fails.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: others came first at every try.
     """
     from sqlalchemy.exc import IntegrityError
 

@@ -6,8 +6,8 @@ from rare_assets.settings import Settings
 
 
 def _index_pool() -> str:
-    """The pool of the steps that work on the index: that of Elasticsearch only where there is one, so
-    that a limit which spares its server holds up no embedded index.
+    """Return the pool of the steps that work on the index: that of Elasticsearch only where there
+    is one, so that a limit which spares its server holds up no embedded index.
 
     Settings that can't be used fail the run, with their own error, and never the loading.
     """

@@ -6,7 +6,7 @@ import dagster as dg
 COMMAND_TAG = "rare_assets/command"
 # The process that works on a run, for people: `<host>:<pid>`.
 PROCESS_TAG = "rare_assets/process"
-# The lease of the command that works on a run; who has none was started by a launcher.
+# The lease of the command that works on a run, or the run's own, its id, where a launcher started it.
 LEASE_TAG = "rare_assets/lease"
 # A run that a command has handed to the instance's queue, and how far its present step is.
 SUBMITTED_TAG = "rare_assets/submitted"

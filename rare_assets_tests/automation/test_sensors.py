@@ -13,7 +13,7 @@ from rare_assets.definitions import defs
 from rare_assets.operators.read_documents import read_documents
 from rare_assets.resources.configurable import Corpus, Storage
 from rare_assets.stages import source_states
-from rare_assets.stages.provenance import documents_from
+from rare_assets.stages.documents import made_from
 from rare_assets_tests.support.graph import Graph, metadata
 from rare_assets_tests.support.passages import write_jsonl
 
@@ -389,9 +389,7 @@ def test_states_are_told_alike_on_an_object_store(nothing_set, tmp_path, s3_buck
     write_jsonl(graph.source / "a.jsonl", range(3))
     scan = graph.register()
     frame = read_documents(graph.corpus.source().read(scan.shards[0]), file="a.jsonl")
-    graph.tables.write(
-        "documents", "a.jsonl", frame.rows, frame.rejects, documents_from(scan.shards[0])
-    )
+    graph.tables.write("documents", "a.jsonl", frame.rows, frame.rejects, made_from(scan.shards[0]))
     for looks in (1, 0):
         states = source_states.source_states(scan, graph.tables, [])
         assert states.counts()["made"] == 1, looks

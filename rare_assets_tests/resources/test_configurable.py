@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage, TeacherModel
-from rare_assets.retriever.elasticsearch.connection import ElasticsearchError
 from rare_assets.retriever.elasticsearch.engine import ElasticsearchRetriever
+from rare_assets.retriever.elasticsearch.errors import ElasticsearchError
 from rare_assets.retriever.embedded.engine import EmbeddedRetriever
 from rare_assets.settings import SAMPLE_CORPUS
 from rare_assets.storage.tables import TableMissing

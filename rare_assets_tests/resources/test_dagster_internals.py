@@ -1,19 +1,26 @@
 """A step that waits for its place in a pool: it sleeps, looks again soon, and then works."""
 
+import contextlib
+import os
+import queue
+import sqlite3
 import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import dagster as dg
 import pytest
+import sqlalchemy
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 from rare_assets.build import build_defs
-from rare_assets.resources import dagster_internals
 from rare_assets.resources.dagster_internals import (
     PoolPlaces,
     execute_created_run,
+    executor,
+    keep_connections,
     one_process_executor,
 )
 from rare_assets.resources.tags import BACKFILL_TAG
@@ -121,7 +128,7 @@ def test_a_place_is_looked_for_again_at_the_same_interval_however_long_it_takes(
     instance, monkeypatch
 ):
     now = 1000.0
-    monkeypatch.setattr(dagster_internals.time, "time", lambda: now)
+    monkeypatch.setattr(executor.time, "time", lambda: now)
     job = defs.resolve_job_def("job")
     with PoolPlaces(instance, instance.create_run_for_job(job)) as places:
         for _ in range(40):
@@ -241,3 +248,157 @@ def test_options_for_the_other_runs_of_a_backfill_are_checked_too(graph):
 
 def test_an_option_that_comes_from_the_environment_is_left_to_its_step(graph):
     check_run_config({"ops": {"reasoning": {"config": {"max_attempts": {"env": "ATTEMPTS"}}}}})
+
+
+@pytest.fixture
+def home(tmp_path):
+    with dg.instance_for_test(temp_dir=str(tmp_path)):
+        yield tmp_path
+
+
+def run_of(instance):
+    job = defs.resolve_job_def("job")
+    return execute_created_run(job, instance.create_run_for_job(job), instance)
+
+
+def test_what_is_stored_over_kept_connections_is_what_another_instance_reads(home):
+    kept, other = dg.DagsterInstance.get(), dg.DagsterInstance.get()
+    keep_connections(kept)
+    keep_connections(kept)
+    try:
+        results = [run_of(kept) for _ in range(4)]
+        for result in results:
+            assert result.success
+            assert other.get_run_by_id(result.run_id).is_success
+            stored = [each.dagster_event_type for each in other.all_logs(result.run_id)]
+            assert stored == [each.dagster_event_type for each in kept.all_logs(result.run_id)]
+            assert stored[-1] == dg.DagsterEventType.PIPELINE_SUCCESS
+        made = other.fetch_materializations(dg.AssetKey("asked"), limit=10).records
+        assert {each.run_id for each in made} == {result.run_id for result in results}
+    finally:
+        kept.dispose()
+        other.dispose()
+
+
+def test_a_run_that_another_instance_began_goes_on_over_kept_connections(home):
+    job = defs.resolve_job_def("job")
+    with dg.DagsterInstance.get() as other:
+        run = other.create_run_for_job(job)
+        planned = len(other.all_logs(run.run_id))
+    with dg.DagsterInstance.get() as kept:
+        keep_connections(kept)
+        assert execute_created_run(job, run, kept).success
+        assert len(kept.all_logs(run.run_id)) > planned > 0
+
+
+def test_whoever_watches_a_run_is_told_of_what_is_stored_over_kept_connections(home):
+    told = queue.Queue()
+    with dg.DagsterInstance.get() as page, dg.DagsterInstance.get() as kept:
+        keep_connections(kept)
+        run = kept.create_run_for_job(defs.resolve_job_def("job"))
+        page.watch_event_logs(run.run_id, None, lambda event, cursor: told.put(event.message))
+        for number in range(3):
+            kept.report_engine_event(f"event {number}", run)
+            while f"event {number}" not in told.get(timeout=30):
+                pass
+
+
+def schema(path):
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        tables = connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
+        version = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+        return tables, version, connection.execute("PRAGMA journal_mode").fetchall()
+
+
+def test_the_database_of_a_new_run_is_as_dagster_makes_it(home):
+    with dg.DagsterInstance.get() as own:
+        path = own.event_log_storage.path_for_shard(run_of(own).run_id)
+        expected = schema(path)
+    with dg.DagsterInstance.get() as kept:
+        keep_connections(kept)
+        runs = [run_of(kept).run_id for _ in range(2)]
+        assert [schema(kept.event_log_storage.path_for_shard(run)) for run in runs] == 2 * [
+            expected
+        ]
+
+
+def test_many_threads_store_over_kept_connections_and_none_is_left_open(home):
+    job = defs.resolve_job_def("job")
+    with dg.DagsterInstance.get() as kept:
+        keep_connections(kept)
+        runs = [kept.create_run_for_job(job) for _ in range(8)]
+        planned = [len(kept.all_logs(run.run_id)) for run in runs]
+
+        def store(run):
+            for number in range(20):
+                kept.report_engine_event(f"event {number}", run)
+                kept.add_run_tags(run.run_id, {"number": str(number)})
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(store, runs))
+        assert [len(kept.all_logs(run.run_id)) for run in runs] == [n + 20 for n in planned]
+        assert {kept.get_run_by_id(run.run_id).tags["number"] for run in runs} == {"19"}
+        assert len(databases_open(home)) <= 5
+    assert databases_open(home) == []
+
+
+def databases_open(folder):
+    """Paths of the databases in a folder that this process holds open."""
+    found = set()
+    for handle in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(handle))
+    return sorted(path for path in found if path.startswith(str(folder)) and path.endswith(".db"))
+
+
+def test_an_instance_on_another_storage_stays_as_it_is():
+    with dg.DagsterInstance.ephemeral() as instance:
+        before = dict(vars(instance.event_log_storage))
+        keep_connections(instance)
+        assert vars(instance.event_log_storage) == before
+
+
+def test_a_run_on_postgres_opens_and_keeps_few_connections_and_survives_their_loss(
+    monkeypatch, tmp_path, postgres_database
+):
+    (tmp_path / "dagster.yaml").write_text(postgres_database.dagster_yaml())
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    opened = []
+    connections = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+    lost = (
+        f"SELECT pg_terminate_backend(pid) FROM ({connections} AND pid != pg_backend_pid()) others"
+    )
+    server = sqlalchemy.create_engine(postgres_database.url, isolation_level="AUTOCOMMIT")
+    with server.connect() as looking, dg.DagsterInstance.get() as instance:
+
+        def note(*_):
+            opened.append(1)
+
+        def ask(query):
+            return looking.execute(sqlalchemy.text(query)).all()
+
+        def keeps_few():
+            # A process of the server that is told to end does so soon after; the oldest Dagster gives those over
+            # which it looks for its tables back when they are collected.
+            deadline = time.monotonic() + 30
+            while len(ask(connections)) > 1 + 4 and time.monotonic() < deadline:
+                time.sleep(0.1)
+            return 2 <= len(ask(connections)) - 1 <= 4
+
+        keep_connections(instance)
+        keep_connections(instance)
+        assert run_of(instance).success
+        assert keeps_few()
+        sqlalchemy.event.listen(sqlalchemy.pool.Pool, "connect", note)
+        try:
+            assert run_of(instance).success
+            # One more where it looks at its events while it writes one; Dagster opens more than fifty.
+            assert len(opened) <= 4
+            # As a server that was started anew, or a firewall that forgets what is idle.
+            assert keeps_few()
+            assert len(ask(lost)) >= 2
+            assert run_of(instance).success
+            assert keeps_few()
+        finally:
+            sqlalchemy.event.remove(sqlalchemy.pool.Pool, "connect", note)
+    server.dispose()

@@ -90,6 +90,15 @@ def test_what_is_handed_over_is_loaded_under_any_key(graph, key):
     assert graph.tables.provenance("documents", key).made_from == {"key": key}
 
 
+def test_what_events_say_is_no_line_of_the_log_as_well(graph):
+    run_ids = [graph.materialize(asset, "a").run_id for asset in (made, lazy_text)]
+    logs = [entry for run_id in run_ids for entry in graph.instance.all_logs(run_id)]
+    of_input = {dg.DagsterEventType.LOADED_INPUT, dg.DagsterEventType.HANDLED_OUTPUT}
+    told = [entry.dagster_event.event_type for entry in logs if entry.dagster_event]
+    assert of_input <= set(told)
+    assert [entry.user_message for entry in logs if not entry.dagster_event] == []
+
+
 def test_no_key_leaves_the_storage_or_meets_another(graph, tmp_path):
     for key in ODD_KEYS:
         assert graph.materialize(made, key).success

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from rare_assets.automation.instance import run_tags
-from rare_assets.resources.leases import Lease, Watch
+from rare_assets.resources.leases import Lease, Watch, lease_of_run
 from rare_assets.resources.tags import LEASE_TAG, PROCESS_TAG
 
 CANCELED, CANCELING = dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.CANCELING
@@ -137,6 +137,26 @@ def test_a_run_launched_again_from_the_ui_does_not_end_with_the_lease_of_the_fir
     again = leased(instance, "gone", parent_run_id=first, root_run_id=first)
     assert watch.end_dead_runs(instance) == []
     assert status(instance, again) is STARTED
+
+
+def test_a_run_that_a_launcher_started_holds_a_lease_of_its_own(instance, watch, clock):
+    """Also one that was tried again, which has the tags of the first."""
+    other = {LEASE_TAG: "of the first"}
+    first = add_run(instance)
+    again = add_run(instance, parent_run_id=first, root_run_id=first, tags=other)
+    for run_id in (first, again):
+        with lease_of_run(instance, instance.get_run_by_id(run_id)):
+            assert instance.get_run_by_id(run_id).tags[LEASE_TAG] == run_id
+        # Its end is recorded after that by the same process.
+        assert watch.end_dead_runs(instance) == []
+        beat(instance, run_id)
+    assert sorted(look_for(135, watch, instance, clock)) == sorted([first, again])
+
+
+def test_a_run_of_a_command_has_the_lease_of_the_command_alone(instance):
+    run_id = leased(instance, "one")
+    with lease_of_run(instance, instance.get_run_by_id(run_id)):
+        assert instance.get_run_by_id(run_id).tags[LEASE_TAG] == "one"
 
 
 def test_a_run_of_a_version_without_leases_lives_as_long_as_its_log_grows(instance, watch, clock):

@@ -1,0 +1,16 @@
+"""What all processes that make runs import, once for them all in the process that they are forked from.
+
+Nothing in here starts a thread, or opens a file that stays open or a database: a fork would have it without
+its thread, or twice. Polars starts threads as it is imported: each process imports it, and what uses it, itself.
+"""
+
+from rare_assets.resources.processes import imports_uncollected
+
+with imports_uncollected():
+    import openai  # noqa: F401
+
+    from rare_assets.resources.dagster_internals import import_sqlite_storage
+    from rare_assets.text.language import load_identifier
+
+    import_sqlite_storage()
+    load_identifier()
