@@ -1,47 +1,43 @@
-"""What the assets that ask the teacher share: options, how they ask, their usage as metadata."""
+"""Hold what the assets that ask the teacher share: how they ask, limits and tags, usage as metadata."""
 
 import asyncio
 import concurrent.futures
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import dagster as dg
 import polars as pl
 
-from rare_assets.operators.judge import Judge
 from rare_assets.operators.templates import Templates, load_templates
-from rare_assets.resources.configurable import TeacherModel, judges_apart
-from rare_assets.resources.instance_database import postgres_of
+from rare_assets.resources.instance_database import counted_alone, postgres_of
 from rare_assets.resources.tags import BACKFILL_TAG, COMMAND_TAG
 from rare_assets.schemas import Produced
 from rare_assets.settings import Settings
-from rare_assets.stages.provenance import UNANSWERED
-from rare_assets.teacher import Ledger, Teacher, TeacherStopped, Usage
+from rare_assets.stages.asking import UNANSWERED, Asked, Asking, Operator
+from rare_assets.stages.order import PROMPTS
+from rare_assets.teacher import EstimatingTeacher, Ledger, TeacherStopped, Usage
 
 T = TypeVar("T")
 
 MODEL_TAG, PROMPT_TAG = "rare_assets/model", "rare_assets/prompt"
 # Dollars that a run has paid; of each asset its own, since a run that is launched again copies its tags.
 COST_TAG = "rare_assets/cost_usd"
-# The prompt that each asset asks with.
-PROMPTS = {
-    "questions": "doc2query",
-    "hard_negatives": "judge_relevance",
-    "reasoning": "reason_distill",
-}
 # Marks a failure that the next shard would meet as well.
 TEACHER_STOPPED = "teacher_stopped"
 
 
-def code_version(
-    version: str, prompt: Literal["doc2query", "reason_distill"], prompts: str | None
-) -> str:
-    """An asset's code version with its prompt's fingerprint, so that another prompt shows as unsynced.
+def code_version(version: str, prompt: str, prompts: str | None) -> str:
+    """Return an asset's code version with its prompt's fingerprint: another prompt shows as
+    unsynced.
 
     Read once, when definitions load. Settings or templates that can't be used fail the run, with
     their own error, and never the loading.
+
+    Args:
+        version: of the asset's own code.
+        prompt: name of its template.
+        prompts: folder of templates of its own; None for that of the settings, or the packaged ones.
     """
     try:
         templates = load_templates(prompts or Settings().prompts)
@@ -50,75 +46,79 @@ def code_version(
     return f"{version}+{getattr(templates, prompt).fingerprint}"
 
 
+class Sample(NamedTuple, Generic[T]):
+    """An operator over some of the rows of a shard, and how many of how many they are."""
+
+    operator: Operator[T]
+    of: str
+
+
 def ask(
     context: dg.AssetExecutionContext,
-    teacher: TeacherModel,
-    operator: Callable[[Teacher, Judge], Coroutine[Any, Any, T]],
+    asking: Asking,
+    operator: Operator[T],
     *,
+    sample: Sample[T] | None = None,
     refresh: bool = False,
     retry_rejects: bool = False,
     mode: str = "online",
     foresee: Callable[[int | None], str | None] | None = None,
     judge_at_once: bool = True,
-    judging: TeacherModel | None = None,
 ) -> tuple[T, dict[str, Any]]:
-    """Run an operator with an opened teacher and a judge. Returns what it gave, and the usage as
+    """Run an operator with an opened teacher and a judge. Return what it gave, and the usage as
     metadata, that of the judge included.
 
-    What it will cost is estimated and logged before the first request. A judge whose verdicts decide what
-    is asked next (`judge_at_once`) is asked online: in batches each round of them would take a day.
+    What it will cost is estimated and logged before the first request. Where that is nothing, since every
+    answer is stored, what the estimate made of those is the result. Else the operator runs twice over the
+    same frames and makes each prompt twice: 4 to 10 % of the CPU time of asking, in place of memory or a
+    file for all the prompts of a shard.
 
     Args:
-        judging: whom the judge asks, where a judge is asked and it may be another than `teacher`.
+        context: of the step.
+        asking: whom the stage asks.
+        operator: of the stage, with everything that it needs but whom it asks.
+        sample: what is run in place of the operator for the estimate, where that would take long.
+        refresh, retry_rejects, mode: see `AskingConfig`.
         foresee: what to tell a user of later stages, by the model's window, before this one pays.
+        judge_at_once: see `Asking.opened`.
 
     Raises:
         dg.Failure: the teacher stopped (endpoint dead, limit reached); its metadata has the usage.
     """
-    templates = load_templates(teacher.prompts_folder)
-    tag_run(context, teacher.name, templates)
+    tag_run(context, asking.teacher.name, asking.templates)
     say = once(context.log.warning)
     how: dict[str, Any] = {"refresh": refresh, "retry_rejects": retry_rejects, "say": say}
+    # A teacher of somebody's own need not have limits.
+    if getattr(asking.teacher, "limited", False) and (said := counted_alone(context.instance)):
+        say(said)
     usage: dict[str, Any] = {}
-    asks_judge = judging or teacher
-    # A teacher of somebody's own class judges, too.
-    apart = judging is not None and judges_apart(judging, teacher)
+    batch = mode == "batch"
 
     async def work() -> tuple[T, dict[str, Any]]:
         nonlocal usage
-        batch = mode == "batch"
+        ledger = ledger_of(context.run, context.instance, context.asset_key.path[-1])
+        opened = asking.opened(
+            lambda model: model, batch=batch, judge_at_once=judge_at_once, ledger=ledger, **how
+        )
         try:
-            async with AsyncExitStack() as opened:
-                ledger = ledger_of(context.run, context.instance, context.asset_key.path[-1])
-                model = online = await opened.enter_async_context(
-                    teacher.open(batch=batch, ledger=ledger, **how)
-                )
+            async with opened as asked:
                 # A teacher of somebody's own need not know its window.
-                window = await model.window() if hasattr(model, "window") else None
-                known = {} if window is None else {"window": window}
-                async with AsyncExitStack() as foreseeing:
-                    estimating = judging_foreseen = await foreseeing.enter_async_context(
-                        teacher.estimating(batch=batch, **known, **how)
-                    )
-                    if apart:
-                        judging_foreseen = await foreseeing.enter_async_context(
-                            asks_judge.estimating(**how)
-                        )
-                    await operator(estimating, judge_of(asks_judge, judging_foreseen, templates))
-                    estimate = describe_estimate(_usage(estimating, judging_foreseen))
-                    context.log.info(f"{context.partition_key}: {estimate}")
-                    for said in (estimating.say_too_long(), foresee and foresee(window)):
-                        if said:
-                            say(f"{context.partition_key}: {said}")
-                if apart or (batch and judge_at_once):
-                    online = await opened.enter_async_context(asks_judge.open(ledger=ledger, **how))
-                judge = judge_of(asks_judge, online, templates)
+                known = getattr(asked.teacher, "window", None)
+                window = None if known is None else await known()
+                async with asking.estimating(batch=batch, window=window, **how) as unasked:
+                    produced = await _estimate(context, unasked, operator, sample, say)
+                    if foresee and (said := foresee(window)):
+                        say(f"{context.partition_key}: {said}")
+                    if produced is not None:
+                        usage = usage_metadata(asking.teacher.name, unasked.usage)
+                        tag_cost(context, usage["cost_usd"])
+                        return produced, usage
                 try:
-                    produced = await operator(model, judge)
+                    produced = await operator(asked.teacher, asked.judge)
                 finally:
-                    usage = usage_metadata(teacher.name, _usage(model, online))
-                    if judge.unanswered:
-                        usage[UNANSWERED] = judge.unanswered
+                    usage = usage_metadata(asking.teacher.name, asked.usage)
+                    if asked.judge.unanswered:
+                        usage[UNANSWERED] = asked.judge.unanswered
                     tag_cost(context, usage["cost_usd"])
             return produced, usage
         except TeacherStopped as stopped:
@@ -130,13 +130,33 @@ def ask(
         return wait_for(work())
     except BaseException as stopped:
         if usage and not isinstance(stopped, Exception):
-            kept, reused = usage["new_answers"], usage["answers_reused"]
-            context.log.warning(
-                f"{context.partition_key}: stopped. {kept:,} new answers are stored, beside "
-                f"{reused:,} of earlier runs; materialize the shard again to go on, none of them is "
-                "paid for twice."
-            )
+            _say_stopped(context, usage)
         raise
+
+
+async def _estimate(
+    context: dg.AssetExecutionContext,
+    unasked: Asked[EstimatingTeacher],
+    operator: Operator[T],
+    sample: Sample[T] | None,
+    say: Callable[[str], None],
+) -> T | None:
+    """Say what will be asked. Return the operator's result if that is nothing."""
+    produced = await (sample.operator if sample else operator)(unasked.teacher, unasked.judge)
+    of = f"of {sample.of}, " if sample else ""
+    context.log.info(f"{context.partition_key}: {of}{describe_estimate(unasked.usage)}")
+    if said := unasked.teacher.say_too_long():
+        say(f"{context.partition_key}: {said}")
+    # The teacher itself says what to do about prompts that were cut.
+    return None if sample or unasked.usage.requests or unasked.usage.cut_prompts else produced
+
+
+def _say_stopped(context: dg.AssetExecutionContext, usage: dict[str, Any]) -> None:
+    context.log.warning(
+        f"{context.partition_key}: stopped. {usage['new_answers']:,} new answers are stored, beside "
+        f"{usage['answers_reused']:,} of earlier runs; materialize the shard again to go on, none of "
+        "them is paid for twice."
+    )
 
 
 def tag_run(context: dg.AssetExecutionContext, model: str, templates: Templates) -> None:
@@ -152,14 +172,14 @@ def tag_run(context: dg.AssetExecutionContext, model: str, templates: Templates)
 
 
 def tag_cost(context: dg.AssetExecutionContext, dollars: float | None) -> None:
-    """Tag the run with what a step has paid; with nothing while the model's price is unknown."""
+    """Tag the run with the USD that a step has paid; with nothing while the price is unknown."""
     if dollars is not None:
         tag = f"{COST_TAG}/{context.asset_key.path[-1]}"
         context.instance.add_run_tags(context.run.run_id, {tag: f"{dollars:.6f}"})
 
 
 def once(say: Callable[[str], None]) -> Callable[[str], None]:
-    """The same function, which leaves out lines that it was called with before."""
+    """Return the same function, which leaves out lines that it was called with before."""
     said: set[str] = set()
 
     def say_once(line: str) -> None:
@@ -170,31 +190,26 @@ def once(say: Callable[[str], None]) -> Callable[[str], None]:
     return say_once
 
 
-def judge_of(teacher: TeacherModel, model: Teacher, templates: Templates) -> Judge:
-    """A judge that asks `model`, in the words that decide which stored verdicts are its own."""
-    return Judge(model, templates, max_tokens=teacher.max_tokens(None))
-
-
-def _usage(model: Teacher, judging: Teacher) -> Usage:
-    return model.usage if judging is model else model.usage + judging.usage
-
-
 def ledger_of(run: dg.DagsterRun, instance: dg.DagsterInstance, stage: str) -> Ledger:
-    """Where the limits on requests and cost are counted for a run: together with all runs of the
+    """Return where a run's limits on requests and cost are counted: together with all runs of the
     same `rare-assets run` or backfill, or by itself."""
     scope = run.tags.get(COMMAND_TAG) or run.tags.get(BACKFILL_TAG) or run.run_id
     return ledger_in(instance, scope, stage)
 
 
 def ledger_in(instance: dg.DagsterInstance, scope: str, stage: str) -> Ledger:
-    """Where the limits are counted of all that names the same scope: on all hosts that share the
-    instance's Postgres; with an instance that has none, on this machine."""
+    """Return where the limits are counted of all that names the same scope: on all hosts that share
+    the instance's Postgres; with an instance that has none, on this machine."""
     file = Path(instance.storage_directory()) / "rare_assets_spent.sqlite3"
     return Ledger(postgres_of(instance) or file, scope, stage)
 
 
 def describe_estimate(usage: Usage) -> str:
-    """An estimate in one line: what is stored, what will be sent, what that costs."""
+    """Return an estimate in one line: what is stored, what will be sent, what that costs in USD.
+
+    >>> describe_estimate(Usage(requests=2, prompt_tokens=1800, completion_tokens=600, cost_usd=0.01))
+    '0 answers are stored, 2 requests to send: about 1,800 prompt and 600 completion tokens, cost about $0.0100'
+    """
     cost = "unknown, no price" if usage.cost_usd is None else f"about ${usage.cost_usd:.4f}"
     return (
         f"{usage.answers_reused} answers are stored, {usage.requests} requests to send: about "
@@ -209,6 +224,9 @@ def wait_for(work: Coroutine[Any, Any, T]) -> T:
     The event loop has a thread of its own: a cancelled run interrupts the step's thread wherever it
     is, and an interrupt inside a loop would leave its tasks half-closed. So the work is cancelled
     from here, and ends in order, with every answer stored.
+
+    Raises:
+        Whatever the coroutine raises, and the interrupt of a cancelled run.
     """
     with (
         asyncio.Runner() as runner,
@@ -225,13 +243,14 @@ def wait_for(work: Coroutine[Any, Any, T]) -> T:
 
 
 def mean_attempts(produced: Produced) -> float | None:
-    """Answers asked for until one could be used, or there was a reject; None without any."""
+    """Return the mean number of answers asked for until one could be used or was rejected; None
+    without any."""
     attempts = pl.concat([produced.rows["attempts"], produced.rejects["attempts"]]).mean()
     return None if attempts is None else float(attempts)  # type: ignore[arg-type]
 
 
 def usage_metadata(model: str, usage: Usage) -> dict[str, Any]:
-    """A teacher's totals as metadata.
+    """Return a teacher's totals as metadata: counts, tokens, USD and seconds.
 
     The same keys whatever happened: what was not measured, or has no price, is null.
     """

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from rare_assets.assets.step_progress import seldom
+from rare_assets.assets.step_progress import throttled
 from rare_assets.assets.unsynced import report_unsynced, version_of
 from rare_assets.catalog.metadata import OWNERS, PREVIEW_CHARS, arranged, made_with, say_once
 from rare_assets.catalog.worked_example import shortened
@@ -76,7 +76,7 @@ def corpus_index(
     retriever: Bm25Retriever,
     storage: Storage,
 ) -> dg.MaterializeResult:
-    """BM25 index over the documents of all registered shards; negatives come from the whole corpus.
+    """Sync the BM25 index over the documents of all registered shards: the whole corpus.
 
     It *syncs*: only shards whose content changed are indexed again, shards that are no longer
     registered leave the index, the rest is left alone. `hard_negatives` of those shards alone are
@@ -95,17 +95,7 @@ def corpus_index(
             held = held_by(engine)
         held_shards = held.shards if held is not None else {}
         shards, missing, colliding = shards_to_index(tables, list(registered), held_shards)
-        if colliding:
-            context.log.warning(
-                f"{len(colliding)} shards are not in the index, since an id of theirs stands for another "
-                f"text in it: {', '.join(colliding[:10])}{', …' if len(colliding) > 10 else ''}. Their questions say which."
-            )
-        if missing:
-            context.log.warning(
-                f"{len(missing)} registered shards have no documents yet and are not in the index: "
-                f"{', '.join(missing[:10])}{', …' if len(missing) > 10 else ''}. Materialize documents "
-                "for them, then corpus_index again."
-            )
+        _warn_of_left_out(context, missing, colliding)
         analyzer = config.settled_analyzer(tables, retriever.engine)
         chosen = analyzer is None
         if analyzer is None:
@@ -122,20 +112,13 @@ def corpus_index(
                 # A sync reads a shard several times, and few of them.
                 lru_cache(len(shards))(lambda shard: tables.load("documents", shard)),
                 Bm25(config.k1, config.b, analyzer),
-                seldom(context.log.info),
+                throttled(context.log.info),
             )
             if chosen and shards:
                 record_choice(tables, retriever.engine, analyzer)
             for warning in report.warnings:
                 context.log.warning(warning)
-            states = pl.DataFrame(
-                {
-                    "shard": list(report.state.shards),
-                    "content_hash": list(report.state.shards.values()),
-                },
-                schema={"shard": pl.String, "content_hash": pl.String},
-            )
-            tables.write_file(states, tables.root / "corpus_index" / "shards.parquet")
+            keep_state(tables, report.state)
             rejects = keep_rejects(tables, report)
             negatives = find_standing(tables, registered, engine, held, report.state)
         version = version_of(context.instance, dataset, held, report.state)
@@ -143,6 +126,22 @@ def corpus_index(
         said = _metadata(report, missing, rejects, negatives, config)
         made: dg.MaterializeResult = dg.MaterializeResult(metadata=said, data_version=version.now)
         return say_once(context, made)
+
+
+def _warn_of_left_out(
+    context: dg.AssetExecutionContext, missing: list[str], colliding: list[str]
+) -> None:
+    if colliding:
+        context.log.warning(
+            f"{len(colliding)} shards are not in the index, since an id of theirs stands for another "
+            f"text in it: {', '.join(colliding[:10])}{', …' if len(colliding) > 10 else ''}. Their questions say which."
+        )
+    if missing:
+        context.log.warning(
+            f"{len(missing)} registered shards have no documents yet and are not in the index: "
+            f"{', '.join(missing[:10])}{', …' if len(missing) > 10 else ''}. Materialize documents "
+            "for them, then corpus_index again."
+        )
 
 
 def corpus_index_asset(dataset: Dataset, configs: Configs) -> dg.AssetsDefinition:
@@ -165,6 +164,15 @@ def corpus_index_asset(dataset: Dataset, configs: Configs) -> dg.AssetsDefinitio
         io_manager_key=dataset.resource("io_manager"),
         metadata=code_reference(corpus_index),
     )(bind(corpus_index, dataset, configs))
+
+
+def keep_state(tables: ParquetTables, state: IndexState) -> None:
+    """Store which shards the index holds, and the content hash of each."""
+    states = pl.DataFrame(
+        {"shard": list(state.shards), "content_hash": list(state.shards.values())},
+        schema={"shard": pl.String, "content_hash": pl.String},
+    )
+    tables.write_file(states, tables.root / "corpus_index" / "shards.parquet")
 
 
 def keep_rejects(tables: ParquetTables, report: SyncReport) -> pl.DataFrame:

@@ -17,7 +17,8 @@ from rare_assets.exports.options import ExportError, ExportOptions
 from rare_assets.resources.configurable import Storage, TeacherModel
 from rare_assets.resources.dataset import Dataset, bind, code_reference
 from rare_assets.resources.partitions import registered_shards
-from rare_assets.stages.cost import ASKED_TABLES, PAID_TABLES, spent, spent_by_day
+from rare_assets.stages.cost import spent, spent_by_day
+from rare_assets.stages.order import ASKING
 from rare_assets.storage.tables import ParquetTables
 from rare_assets.text.shown_url import shown
 
@@ -48,10 +49,10 @@ def make_report(
     figures = gather(tables, shards)
     prices = teacher.load_prices()
     costs = []
-    for table in ASKED_TABLES:
+    for table in ASKING:
         usage = spent(tables, shards, prices, [table])
         costs.append(StageCost(table, usage.prompt_tokens, usage.completion_tokens, usage.cost_usd))
-    days = [DayCost(*each) for each in spent_by_day(instance, dataset, PAID_TABLES)]
+    days = [DayCost(*each) for each in spent_by_day(instance, dataset)]
     exported = Counter[str]()
     with Export(tables, None, ExportOptions()) as export:
         for each in export.all_written():
@@ -64,7 +65,7 @@ def make_report(
 def corpus_report(
     context: dg.AssetExecutionContext, dataset: Dataset, storage: Storage, teacher: TeacherModel
 ) -> dg.MaterializeResult:
-    """One self-contained page on all that is stored: totals, rejects, distributions, cost, fifty examples.
+    """Write one page on all that is stored: totals, rejects, distributions, cost, fifty examples.
 
     `<storage>/corpus_report/report.html` opens from disk and loads nothing from anywhere; its size does
     not grow with the corpus.

@@ -37,7 +37,7 @@ from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
 from rare_assets.resources.partitions import registered_shards
 from rare_assets.schemas import Documents, Produced
-from rare_assets.stages.provenance import documents_from, documents_without_file, was_read
+from rare_assets.stages import documents as stage
 from rare_assets.stages.source_states import report_changes, shard_sizes, source_states
 from rare_assets.storage.tables import ParquetTables
 
@@ -57,7 +57,7 @@ The sensor `watch_corpus`, `rare-assets run` and `rare-assets register` register
 def observe_files(
     context: dg.AssetExecutionContext, dataset: Dataset, corpus: Corpus, storage: Storage
 ) -> Iterator[dg.ObserveResult]:
-    """Scan the source. Registers nothing."""
+    """Scan the source. Register nothing."""
     tables, source = storage.tables(), corpus.source()
     try:
         scan = scan_source(
@@ -127,7 +127,7 @@ def read_shard(
                 cutting=source.cutting,
                 say=context.log.warning,
             ),
-            documents_from(shard),
+            stage.made_from(shard),
             shard.file,
         )
     except NoUsableRow as error:
@@ -147,14 +147,14 @@ def _not_read(
     error: SourceError,
     rejects: pl.DataFrame | None = None,
 ) -> ReadShard:
-    """What stands for a shard whose file can't be read: its last good tables if there are some."""
-    stored = tables.provenance("documents", shard)
+    """Return what stands for a shard whose file can't be read: its last good tables, if any."""
+    stored = tables.provenance(stage.NAME, shard)
     earlier, made_from, said = None, {"file": file or shard}, str(error)
-    if stored is not None and was_read(stored.made_from):
+    if stored is not None and stage.was_read(stored.made_from):
         made_from = dict(stored.made_from)
         earlier = Produced(
-            tables.load("documents", shard).collect(),
-            tables.load_rejects("documents", shard).collect(),
+            tables.load(stage.NAME, shard).collect(),
+            tables.load_rejects(stage.NAME, shard).collect(),
         )
         if file is None:  # no scan knows it any more
             said = f"{on_one_line(made_from['file'])} is gone from the source."
@@ -167,7 +167,7 @@ def _not_read(
     said = on_one_line(said)
     return ReadShard(
         without_file(made_from["file"], reason, said, earlier),
-        documents_without_file(made_from, reason),
+        stage.made_without_file(made_from, reason),
         made_from["file"],
         reason,
         said,
@@ -177,7 +177,7 @@ def _not_read(
 def documents(
     context: dg.AssetExecutionContext, corpus: Corpus, storage: Storage
 ) -> dg.MaterializeResult[ShardTable]:
-    """The passages of the corpus, read from one shard of the source files.
+    """Read one shard of the source files into the passages of the corpus.
 
     **A row** is one passage with a `doc_id` that is unique in the corpus and the hash of its text.
     Rows that cannot be used (broken JSON, no text, a duplicate in the shard, ...) are in
@@ -199,7 +199,7 @@ def documents(
             say(read.problem)
         words = produced.rows["n_words"]
         made = materialized(
-            "documents",
+            stage.NAME,
             produced,
             read.made_from,
             {
@@ -218,7 +218,7 @@ def documents(
 def documents_asset(dataset: Dataset) -> dg.AssetsDefinition:
     """Return the asset of a dataset's documents."""
     return dg.asset(
-        key=dataset.key("documents"),
+        key=dataset.key(stage.NAME),
         partitions_def=dataset.partitions,
         deps=[dataset.key("corpus_files")],
         group_name=dataset.named("rare_data"),
@@ -228,5 +228,5 @@ def documents_asset(dataset: Dataset) -> dg.AssetsDefinition:
         tags={"cost": "none"},
         code_version=READER_VERSION,
         io_manager_key=dataset.resource("io_manager"),
-        metadata=definition_metadata("documents", dataset) | code_reference(documents),
+        metadata=definition_metadata(stage.NAME, dataset) | code_reference(documents),
     )(bind(documents, dataset))

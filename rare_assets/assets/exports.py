@@ -78,10 +78,10 @@ def data_card(
     storage: Storage,
     teacher: TeacherModel,
 ) -> dg.MaterializeResult:
-    """README.md of the training files, by which `datasets.load_dataset` reads the folder.
+    """Write README.md of the training files, by which `datasets.load_dataset` reads the folder.
 
-    Writes besides what belongs to all shards: the whole folders of `beir`, the corpus of `tevatron`,
-    `dataset_info.json`, verl's reward; and removes the files of shards that are gone.
+    Write besides what belongs to all shards: the whole folders of `beir`, the corpus of `tevatron`,
+    `dataset_info.json`, verl's reward; and remove the files of shards that are gone.
 
     **A row** of it is a format with its rows in each split. **Cost:** none, no model is asked. **Rerun** it
     after any shard's files, with the same options. **Resume** by materializing it again.
@@ -128,7 +128,7 @@ def data_card_asset(dataset: Dataset, configs: Configs) -> dg.AssetsDefinition:
 
 
 def _formats(written: list[Written]) -> dg.TableMetadataValue:
-    """The rows of each format and split, all shards together, as a table."""
+    """Return the rows of each format and split, all shards together, as a table."""
     records = []
     for name in FORMATS:
         its = [each for each in written if each.format == name]
@@ -139,7 +139,7 @@ def _formats(written: list[Written]) -> dg.TableMetadataValue:
 
 
 def _metadata(written: Written, place: str, seconds: float) -> dict[str, Any]:
-    """The same keys on every run; what each filter left as a table."""
+    """Return the same keys on every run; what each filter left is a table."""
     rows = {split: written.splits.get(split, {}).get("rows", 0) for split in SPLITS}
     records = [
         dg.TableRecord({"step": step, "before": before, "after": after})

@@ -1,13 +1,14 @@
 """The hard negatives: BM25HardNeg, passages that look relevant to a question and are not its gold document."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import dagster as dg
 import polars as pl
 
-from rare_assets.assets.asking import ask
+from rare_assets.assets.asking import Sample, ask
 from rare_assets.assets.step_progress import StepProgress
 from rare_assets.catalog.charts import histogram
 from rare_assets.catalog.metadata import OWNERS, definition_metadata, materialized, say_once, spread
@@ -16,26 +17,20 @@ from rare_assets.checks.negatives import words_shared
 from rare_assets.operators.bm25_hard_neg import (
     GAP_QUANTILES,
     RULES,
+    MinedNegatives,
     MiningStats,
-    bm25_hard_neg,
     score_gaps,
 )
-from rare_assets.operators.judge import with_verdicts
 from rare_assets.operators.templates import load_templates
-from rare_assets.resources.configurable import Bm25Retriever, Storage, TeacherModel, teacher_of
+from rare_assets.resources.configurable import Bm25Retriever, Storage, TeacherModel
 from rare_assets.resources.dataset import Configs, Dataset, bind, code_reference
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
 from rare_assets.retriever import IndexState
+from rare_assets.stages import hard_negatives as stage
+from rare_assets.stages.asking import UNANSWERED, Asking, with_unanswered
 from rare_assets.stages.hard_negatives import HardNegativesConfig
-from rare_assets.stages.provenance import (
-    MINED_FROM,
-    UNANSWERED,
-    completed,
-    hard_negatives_from,
-    options_of,
-    with_unanswered,
-)
+from rare_assets.stages.provenance import MINED_FROM, completed, options_of
 from rare_assets.stages.standing import is_within_growth
 from rare_assets.storage.tables import ParquetTables, TableDamaged
 
@@ -54,7 +49,7 @@ def require_shard(state: IndexState, shard: str, content_hash: str) -> None:
 
 
 def mining_metadata(stats: MiningStats) -> dict[str, Any]:
-    """How mining came out, the same keys on every run."""
+    """Return how mining came out, with the same keys on every run."""
     found = sum(n * questions for n, questions in stats.found.items())
     return {
         "negatives_found": found,
@@ -92,9 +87,9 @@ class Earlier(NamedTuple):
 def earlier_negatives(
     tables: ParquetTables, shard: str, config: HardNegativesConfig, state: IndexState
 ) -> Earlier | None:
-    """The shard's stored negatives, if they were mined with the same options from a corpus of
-    about the same size and with the same ranking."""
-    stored = tables.provenance_if_whole("hard_negatives", shard)
+    """Return the shard's stored negatives, if they were mined with the same options and the same
+    ranking from a corpus of about the same size; else None."""
+    stored = tables.provenance_if_whole(stage.NAME, shard)
     if stored is None:
         return None
     made_from = completed(stored.made_from, HardNegativesConfig)
@@ -105,7 +100,7 @@ def earlier_negatives(
     if not is_within_growth(made_from, state, config.remine_after_growth):
         return None
     try:
-        return Earlier(tables.load("hard_negatives", shard).collect(), made_from[MINED_FROM])
+        return Earlier(tables.load(stage.NAME, shard).collect(), made_from[MINED_FROM])
     except TableDamaged:
         # It is replaced by what is mined now.
         return None
@@ -120,7 +115,7 @@ def hard_negatives(
     storage: Storage,
     questions: pl.LazyFrame,
 ) -> dg.MaterializeResult[ShardTable]:
-    """Passages of the whole corpus that BM25 ranks high for a question and that are not its gold document.
+    """Mine the corpus for passages that BM25 ranks high for a question, its gold document left out.
 
     **A row** is one question with its negatives, best first. Left out are the gold document, every
     passage of the same text, and what the options say (`relative_margin`, `range_min`, ...).
@@ -133,49 +128,35 @@ def hard_negatives(
     """
     with failures_told():
         started = time.monotonic()
-        teacher = teacher_of(teacher, "judge")
-        refuse_if_blocked(context, dataset, storage.tables(), "documents", "questions")
-        content_hash = storage.content_hash("documents", context.partition_key)
+        asking = stage.asking(teacher, load_templates(teacher.prompts_folder))
+        refuse_if_blocked(context, dataset, storage.tables(), *stage.UPSTREAMS)
+        documents_hash, questions_hash = (
+            storage.content_hash(table, context.partition_key) for table in stage.UPSTREAMS
+        )
         with retriever.open() as engine:
             state = engine.state()
-            require_shard(state, context.partition_key, content_hash)
+            require_shard(state, context.partition_key, documents_hash)
             earlier = earlier_negatives(storage.tables(), context.partition_key, config, state)
             asked = questions.collect()
-            documents = storage.tables().load("documents", context.partition_key)
+            documents = storage.tables().load(stage.UPSTREAMS[0], context.partition_key)
             passages = documents.select("doc_id", "parent_id", "title", "text").collect()
-            mine = partial(
-                bm25_hard_neg,
-                asked,
-                engine,
-                **config.operator_options(),
-                documents=passages,
+            mining = partial(
+                stage.mining,
+                engine=engine,
+                passages=passages,
+                config=config,
                 earlier=earlier.rows if earlier else None,
-                progress=StepProgress(context, asked.height).count,
             )
-            usage: dict[str, Any] = {}
-            if config.judge_relevance:
-                mined, usage = ask(
-                    context,
-                    teacher,
-                    lambda _, judge: with_verdicts(
-                        lambda is_relevant: mine(is_relevant=is_relevant), judge
-                    ),
-                )
-            else:
-                mined = mine()
+            mined, usage = _mine(context, config, asking, mining, asked)
         shared = words_shared(mined.produced.rows, passages)
-        made_from = hard_negatives_from(
-            storage.content_hash("questions", context.partition_key),
-            config,
-            state,
-            load_templates(teacher.prompts_folder),
-            teacher.name,
+        made_from = stage.made_from(
+            questions_hash, config, state, asking.templates, asking.teacher.name
         )
         if earlier and mined.stats.kept:
             # Small growths must not add up unnoticed.
             made_from[MINED_FROM] = earlier.mined_from
         made = materialized(
-            "hard_negatives",
+            stage.NAME,
             mined.produced,
             with_unanswered(made_from, usage),
             {
@@ -198,10 +179,26 @@ def hard_negatives(
         return say_once(context, made)
 
 
+def _mine(
+    context: dg.AssetExecutionContext,
+    config: HardNegativesConfig,
+    asking: Asking,
+    mining: Callable[..., Callable[..., MinedNegatives]],
+    asked: pl.DataFrame,
+) -> tuple[MinedNegatives, dict[str, Any]]:
+    """Mine all questions. Where a judge looks at the negatives, estimate it by some of them first."""
+    mine = mining(asked, progress=StepProgress(context, asked.height).count)
+    if not config.judge_relevance:
+        return mine(), {}
+    some = stage.estimated(asked)
+    sample = Sample(stage.operator(mining(some)), f"{some.height:,} of {asked.height:,} questions")
+    return ask(context, asking, stage.operator(mine), sample=None if some is asked else sample)
+
+
 def hard_negatives_asset(dataset: Dataset, configs: Configs) -> dg.AssetsDefinition:
     """Return the asset of a dataset's hard negatives."""
     return dg.asset(
-        key=dataset.key("hard_negatives"),
+        key=dataset.key(stage.NAME),
         partitions_def=dataset.partitions,
         ins={"questions": dg.AssetIn(key=dataset.key("questions"))},
         deps=[dataset.key("corpus_index")],
@@ -212,5 +209,5 @@ def hard_negatives_asset(dataset: Dataset, configs: Configs) -> dg.AssetsDefinit
         code_version="1",
         pool=dataset.pools["index"],
         io_manager_key=dataset.resource("io_manager"),
-        metadata=definition_metadata("hard_negatives", dataset) | code_reference(hard_negatives),
+        metadata=definition_metadata(stage.NAME, dataset) | code_reference(hard_negatives),
     )(bind(hard_negatives, dataset, configs))

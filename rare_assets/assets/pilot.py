@@ -17,6 +17,7 @@ from rare_assets.resources.configurable import Bm25Retriever, Corpus, Storage, T
 from rare_assets.resources.dataset import SHIPPED, UNNAMED, Configs, Dataset, bind, code_reference
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.tags import BACKFILL_TAG
+from rare_assets.stages.order import ASKING
 from rare_assets.stages.pilot import PilotConfig
 from rare_assets.text.shown_url import shown
 
@@ -33,7 +34,7 @@ def pilot(
     dataset: Dataset = UNNAMED,
     configs: Configs = SHIPPED,
 ) -> dg.MaterializeResult:
-    """A sample of the corpus through up to four configurations, side by side on one page.
+    """Send a sample of the corpus through up to four configurations, side by side on one page.
 
     `<storage>/pilot/pilot.html` opens from disk and loads nothing from anywhere: questions, negatives,
     reasoning, the checks' figures, tokens, cost and time, and what the whole corpus would take with each.
@@ -99,7 +100,7 @@ def pilot_asset(dataset: Dataset, configs: Configs) -> dg.AssetsDefinition:
 
 
 def _metadata(made: Pilot, place: str, seconds: float) -> dict[str, Any]:
-    """The same keys on every run; an unknown price is no cost shown, since zero would be a wrong number."""
+    """Return the same keys on every run. A cost of unknown price is null: zero would be wrong."""
     records, paid = [], []
     for trial in made.trials:
         whole = made.projections[trial.name]
@@ -111,7 +112,7 @@ def _metadata(made: Pilot, place: str, seconds: float) -> dict[str, Any]:
                     "model": trial.configuration.teacher.name if trial.configuration else "",
                     **{
                         stage: trial.produced[stage].rows.height if stage in trial.produced else 0
-                        for stage in ("questions", "reasoning")
+                        for stage in ASKING
                     },
                     "whole corpus": dollars(whole.cost_usd) if whole else "",
                     "time": duration(whole.seconds) if whole else "",

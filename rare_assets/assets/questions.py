@@ -14,21 +14,23 @@ from rare_assets.catalog.metadata import (
     OWNERS,
     definition_metadata,
     materialized,
+    n_words,
     say_once,
     spread,
-    words,
 )
 from rare_assets.checks.gate import refuse_if_blocked
-from rare_assets.operators.doc2query import GIVEN, UNSUITABLE, doc2query, say_left_out
+from rare_assets.operators.doc2query import GIVEN, UNSUITABLE, say_left_out
 from rare_assets.operators.fitting import foreseen
-from rare_assets.operators.reason_distill import NoReferences, require_given_answers
+from rare_assets.operators.gold_answers import NoReferences, require_given_answers
 from rare_assets.operators.templates import load_templates
 from rare_assets.resources.configurable import Storage, TeacherModel, teacher_of
 from rare_assets.resources.dataset import Configs, Dataset, bind, code_reference
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.io_manager import ShardTable
+from rare_assets.schemas import Produced
+from rare_assets.stages import hard_negatives, reasoning
+from rare_assets.stages import questions as stage
 from rare_assets.stages.options import options_in
-from rare_assets.stages.provenance import questions_from
 from rare_assets.stages.questions import QuestionsConfig
 
 
@@ -41,7 +43,7 @@ def questions(
     storage: Storage,
     documents: pl.LazyFrame,
 ) -> dg.MaterializeResult[ShardTable]:
-    """A reasoning-intensive question and its scenario for each document, written by the teacher.
+    """Have the teacher write a reasoning-intensive question and its scenario for each document.
 
     **A row** is one question that needs the document's knowledge and several steps of reasoning,
     a situation in which somebody would ask it, and a short answer to compare with. Where the source has
@@ -54,61 +56,43 @@ def questions(
     """
     with failures_told():
         started = time.monotonic()
-        refuse_if_blocked(context, dataset, storage.tables(), "documents")
+        refuse_if_blocked(context, dataset, storage.tables(), *stage.UPSTREAMS)
         rows = documents.collect()
         templates = load_templates(teacher.prompts_folder)
-        judging, teacher = teacher_of(teacher, "judge"), teacher_of(teacher, "questions")
+        asking = stage.asking(config, teacher, templates)
         later = {
-            stage: options_in(context.run.run_config, stage, dataset, configs)
-            for stage in ("hard_negatives", "reasoning")
+            name: options_in(context.run.run_config, name, dataset, configs)
+            for name in (hard_negatives.NAME, reasoning.NAME)
         }
-        _refuse_sampling_without_answers(later["reasoning"], rows)
+        _refuse_sampling_without_answers(later[reasoning.NAME], rows)
         # The window that reasoning will have to keep to, and the negatives that it shows.
-        bounded, num_neg = (
-            later["reasoning"]["max_context_tokens"] is not None,
-            later["hard_negatives"]["num_neg"],
-        )
+        bounded = later[reasoning.NAME]["max_context_tokens"] is not None
+        num_neg = later[hard_negatives.NAME]["num_neg"]
         produced, usage = ask(
             context,
-            teacher,
-            lambda model, judge: doc2query(
-                rows,
-                model,
-                templates=templates,
-                judge=judge if config.judge_questions else None,
-                **config.operator_options(teacher),
-                progress=StepProgress(context, rows.height).ask,
-            ),
+            asking,
+            stage.operator(rows, config, asking, StepProgress(context, rows.height).ask),
             refresh=config.refresh,
             retry_rejects=config.retry_rejects,
             mode=config.mode,
             foresee=lambda window: foreseen(rows, None if bounded else window, num_neg),
             judge_at_once=False,
-            judging=judging if config.judge_questions else None,
         )
         if said := say_left_out(produced.rows.height, produced.rejects):
             context.log.warning(f"Shard {context.partition_key!r}: {said}.")
-        made_from = questions_from(
-            storage.content_hash("documents", context.partition_key),
+        made_from = stage.made_from(
+            storage.content_hash(stage.UPSTREAMS[0], context.partition_key),
             config,
             templates,
-            teacher.name,
-            judging.name,
+            asking.teacher.name,
+            teacher_of(teacher, "judge").name,
         )
-        asked = produced.rows["question"]
-        lengths = words(asked)
+        lengths = n_words(produced.rows["question"])
         made = materialized(
-            "questions",
+            stage.NAME,
             produced,
             made_from,
-            {
-                **usage,
-                "given": int((produced.rows["origin"] == GIVEN).sum()),
-                "unsuitable_documents": int((produced.rejects["reason"] == UNSUITABLE).sum()),
-                "duplicates": len(asked) - asked.n_unique(),
-                **spread("question_words", lengths),
-                "mean_attempts": mean_attempts(produced),
-            },
+            usage | _figures(produced, lengths),
             seconds=time.monotonic() - started,
             options=config,
             chart=histogram(lengths, "words in a question"),
@@ -120,17 +104,17 @@ def questions(
 def questions_asset(dataset: Dataset, configs: Configs, prompts: str | None) -> dg.AssetsDefinition:
     """Return the asset of a dataset's questions; `prompts` is the folder of templates of its own."""
     return dg.asset(
-        key=dataset.key("questions"),
+        key=dataset.key(stage.NAME),
         partitions_def=dataset.partitions,
-        ins={"documents": dg.AssetIn(key=dataset.key("documents"))},
+        ins={name: dg.AssetIn(key=dataset.key(name)) for name in stage.UPSTREAMS},
         group_name=dataset.named("rare_data"),
         kinds={"parquet"},
         owners=OWNERS,
-        tags={"cost": "teacher", "operator": "doc2query"},
-        code_version=code_version("1", "doc2query", prompts),
+        tags={"cost": "teacher", "operator": stage.PROMPT},
+        code_version=code_version("1", stage.PROMPT, prompts),
         pool=dataset.pools["teacher"],
         io_manager_key=dataset.resource("io_manager"),
-        metadata=definition_metadata("questions", dataset) | code_reference(questions),
+        metadata=definition_metadata(stage.NAME, dataset) | code_reference(questions),
     )(bind(questions, dataset, configs))
 
 
@@ -144,3 +128,14 @@ def _refuse_sampling_without_answers(given: Mapping[str, Any], documents: pl.Dat
             require_given_answers(documents, samples, judges=judges)
     except NoReferences as error:
         raise dg.Failure(str(error), allow_retries=False) from None
+
+
+def _figures(produced: Produced, lengths: pl.Series) -> dict[str, Any]:
+    asked = produced.rows["question"]
+    return {
+        "given": int((produced.rows["origin"] == GIVEN).sum()),
+        "unsuitable_documents": int((produced.rejects["reason"] == UNSUITABLE).sum()),
+        "duplicates": len(asked) - asked.n_unique(),
+        **spread("question_words", lengths),
+        "mean_attempts": mean_attempts(produced),
+    }

@@ -1,4 +1,4 @@
-"""How far a long step is: told to who listens in this process, and now and then as a line of its log.
+"""Tell how far a long step is: to who listens in this process, and now and then as a line of its log.
 
 Each line is a row of the event log, which the UI shows and keeps: there are few of them.
 """
@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 import dagster as dg
 
-from rare_assets.assets.pace import Pace, duration
+from rare_assets.assets.rate import Rate, duration
 from rare_assets.resources.tags import PROGRESS_TAG, SUBMITTED_TAG
 from rare_assets.teacher import Progress
 
@@ -24,8 +24,8 @@ TELL_SECONDS = 1
 _PROGRESS_LINE = re.compile(r".*: [\d,]+ of [\d,]+ done", re.DOTALL)
 
 
-class Moment(NamedTuple):
-    """How far a step is. `requests` are new ones; `cost_usd` is None while the price is unknown."""
+class StepState(NamedTuple):
+    """The progress of a step, in rows. `requests` are new ones; `cost_usd` is None while unpriced."""
 
     asset: str
     done: int
@@ -34,8 +34,8 @@ class Moment(NamedTuple):
     cost_usd: float | None = None
 
 
-# Called with every moment of the steps of this process, at most about once a second each.
-listeners: list[Callable[[Moment], None]] = []
+# Called with every state of the steps of this process, at most about once a second each.
+listeners: list[Callable[[StepState], None]] = []
 
 
 class StepProgress:
@@ -50,28 +50,28 @@ class StepProgress:
         self._context = context
         self._asset = context.asset_key.path[-1]
         self._total = total
-        self._pace = Pace()
+        self._rate = Rate()
         self._said = time.monotonic()
-        self._tell(Moment(self._asset, 0, total))
+        self._tell(StepState(self._asset, 0, total))
 
     def count(self, done: int, total: int) -> None:
-        """So many of them are done."""
+        """Take note that `done` of `total` rows are done."""
         self._total = total
-        self._go_on(Moment(self._asset, done, total), "")
+        self._go_on(StepState(self._asset, done, total), "")
 
     def ask(self, now: Progress) -> None:
-        """A moment of a teacher's work."""
+        """Take note of how far a teacher is with what it was asked, and what that has taken."""
         usage = now.usage
         about = "about " if usage.estimated else ""
         cost = "" if usage.cost_usd is None else f", {about}${usage.cost_usd:.4f}"
         self._go_on(
-            Moment(self._asset, now.done, self._total, usage.requests, usage.cost_usd),
+            StepState(self._asset, now.done, self._total, usage.requests, usage.cost_usd),
             f", {now.in_flight} in flight, {usage.answers_reused} reused, "
             f"{usage.retries} retries{cost}",
         )
 
     def counting(self, items: Iterable[T]) -> Iterator[T]:
-        """The same items, counted as they pass."""
+        """Yield the same items, counted as they pass."""
         told = time.monotonic()
         for number, item in enumerate(items, start=1):
             yield item
@@ -79,41 +79,45 @@ class StepProgress:
                 told = time.monotonic()
                 self.count(number, max(number, self._total))
 
-    def _go_on(self, moment: Moment, more: str) -> None:
-        self._tell(moment)
-        self._pace.note(moment.done)
+    def _go_on(self, state: StepState, more: str) -> None:
+        self._tell(state)
+        self._rate.note(state.done)
         now = time.monotonic()
         if now - self._said < LOG_SECONDS:
             return
         self._said = now
-        left = self._pace.seconds_for(moment.total - moment.done)
+        left = self._rate.seconds_for(state.total - state.done)
         eta = "" if left is None else f", about {duration(left)} left"
         self._context.log.info(
-            f"{self._context.partition_key}: {moment.done:,} of {moment.total:,} done{more}{eta}"
+            f"{self._context.partition_key}: {state.done:,} of {state.total:,} done{more}{eta}"
         )
         run = self._context.run
         if SUBMITTED_TAG in run.tags:
             # The command that waits for it is on another host, maybe, and shows figures, not lines.
-            self._context.instance.add_run_tags(run.run_id, {PROGRESS_TAG: json.dumps(moment)})
+            self._context.instance.add_run_tags(run.run_id, {PROGRESS_TAG: json.dumps(state)})
 
-    def _tell(self, moment: Moment) -> None:
+    def _tell(self, state: StepState) -> None:
         for listener in listeners:
-            listener(moment)
+            listener(state)
 
 
-def seldom(say: Callable[[str], None]) -> Callable[[str], None]:
-    """The same function, which leaves out what comes within ten seconds of the last."""
+def throttled(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Return the same function, which leaves out what comes within `LOG_SECONDS` of the last."""
     said = time.monotonic()
 
-    def say_seldom(line: str) -> None:
+    def say_now_and_then(line: str) -> None:
         nonlocal said
         if time.monotonic() - said >= LOG_SECONDS:
             said = time.monotonic()
             say(line)
 
-    return say_seldom
+    return say_now_and_then
 
 
 def is_progress(line: str) -> bool:
-    """Whether a line of a step's log is one of those above."""
+    """Return True if a line of a step's log is one that `StepProgress` writes.
+
+    >>> is_progress("a.jsonl: 1,200 of 2,000 done, about 0:26 left"), is_progress("a.jsonl: stopped.")
+    (True, False)
+    """
     return _PROGRESS_LINE.match(line) is not None

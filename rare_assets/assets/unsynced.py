@@ -1,4 +1,4 @@
-"""Which shards' hard negatives the UI shows as unsynced after a sync: those that it has outdated.
+"""Show in the UI which shards' hard negatives are unsynced after a sync: those that it has outdated.
 
 Dagster compares the data version of `corpus_index` with the one that each shard's last materialization
 names, for all shards alike. So that version tells how the index ranks, and stays while that does; a
@@ -60,6 +60,8 @@ def report_unsynced(
     run is at work on, shows as such and is left alone, and so is one that another instance has made.
 
     Args:
+        instance: where it is reported.
+        dataset: whose shards they are.
         negatives: what the sync found, by shard.
         version: of the index.
         index: what it holds.

@@ -17,7 +17,8 @@ INLINE_CHARS = 1000
 
 
 def histogram(values: pl.Series, label: str, unit: str = "") -> dg.MetadataValue:
-    """How many values fall where, from the lowest to the highest, as Markdown with one picture.
+    """Draw how many values fall where, from the lowest to the highest, as Markdown with one
+    picture.
 
     Args:
         values: numbers; nulls and what is not finite are left out.
@@ -40,7 +41,7 @@ def histogram(values: pl.Series, label: str, unit: str = "") -> dg.MetadataValue
 
 
 def _counts(values: pl.Series, lowest: float, highest: float) -> list[int]:
-    """Values in each of `BARS` parts of equal width; whole numbers get parts of whole width."""
+    """Count the values in each of `BARS` parts of equal width; whole numbers get whole widths."""
     width = (highest - lowest) / BARS
     if (values == values.round()).all():
         width = max(1.0, math.ceil((highest - lowest + 1) / BARS))

@@ -19,7 +19,7 @@ from rare_assets.catalog.worked_example import shortened, worked_example
 from rare_assets.resources.dataset import Dataset
 from rare_assets.resources.io_manager import ShardTable
 from rare_assets.schemas import TABLES, Produced
-from rare_assets.storage.tables import content_hash
+from rare_assets.storage.footers import content_hash
 from rare_assets.text.shown import closed, isolated
 from rare_assets.text.words import number_of_words
 
@@ -57,7 +57,7 @@ HEADLINES = {
 
 
 def table_schema(schema: type[dy.Schema]) -> dg.TableSchema:
-    """A table's columns for the UI, with description, lineage and constraints."""
+    """Return a table's columns for the UI, with description, lineage and constraints."""
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
@@ -76,7 +76,7 @@ def table_schema(schema: type[dy.Schema]) -> dg.TableSchema:
 
 
 def column_lineage(schema: type[dy.Schema], dataset: Dataset) -> dg.TableColumnLineage:
-    """Which upstream columns each column is computed from."""
+    """Return which upstream columns each column is computed from, by its schema's `from`."""
     return dg.TableColumnLineage(
         {
             name: [
@@ -90,7 +90,7 @@ def column_lineage(schema: type[dy.Schema], dataset: Dataset) -> dg.TableColumnL
 
 
 def definition_metadata(table: str, dataset: Dataset) -> dict[str, Any]:
-    """What the catalog shows of a table before anything has run."""
+    """Return what the catalog shows of a table before anything has run."""
     schema = TABLES[table].schema
     return {
         "dagster/column_schema": table_schema(schema),
@@ -100,7 +100,7 @@ def definition_metadata(table: str, dataset: Dataset) -> dict[str, Any]:
 
 
 def preview(table: str, rows: pl.DataFrame) -> dg.MetadataValue:
-    """The first rows as a small table: the columns to look at, long texts shortened."""
+    """Return the first rows as a small table: the columns to look at, long texts shortened."""
     head = rows.select(PREVIEW_COLUMNS[table]).head(PREVIEW_ROWS)
     records = [
         dg.TableRecord({name: _cell(value) for name, value in row.items()})
@@ -111,7 +111,8 @@ def preview(table: str, rows: pl.DataFrame) -> dg.MetadataValue:
 
 
 def first_rejects(table: str, rejects: pl.DataFrame) -> dg.MetadataValue:
-    """The first of a table's rejects: which row or question, why, and how the raw answer begins."""
+    """Return the first rejects of a table: which row or question, why, how the raw answer
+    begins."""
     if rejects.is_empty():
         # An empty table takes as much of the event log as one of three rows.
         return dg.MetadataValue.text("none")
@@ -126,7 +127,7 @@ def first_rejects(table: str, rejects: pl.DataFrame) -> dg.MetadataValue:
 
 
 def reasons(rejects: pl.DataFrame) -> str:
-    """How many rejects have which reason, most often first: `15 not_json, 3 empty`.
+    """Return how many rejects have which reason, most often first: `15 not_json, 3 empty`.
 
     A number of its own for each would be a key that is there on some runs only.
     """
@@ -138,7 +139,8 @@ def reasons(rejects: pl.DataFrame) -> str:
 def arranged(
     headlines: tuple[str, ...], figures: Mapping[str, Any], shown: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A materialization's metadata as people read it: a few figures, what is to look at, the rest.
+    """Arrange a materialization's metadata as people read it: a few figures, what to look at, the
+    rest.
 
     The UI plots every number that has a key of its own, so only those of `headlines` have one; the
     others are rows of the one table `details`. Each is said once: dagster-openai's names (`openai.
@@ -198,7 +200,7 @@ def materialized(
     options: dg.Config | None = None,
     documents: pl.LazyFrame | None = None,
 ) -> dg.MaterializeResult[ShardTable]:
-    """The result of an asset: the shard for storage, its data version, and metadata.
+    """Return an asset's result: the shard for storage, its data version, and metadata.
 
     The same keys on every run, so that plots over runs and partitions mean something; what could
     not be measured is null.
@@ -208,7 +210,7 @@ def materialized(
         produced: the table's rows and rejects.
         made_from: see `rare_assets.stages.provenance`.
         metadata: what this asset says besides.
-        seconds: how long making it took.
+        seconds: that making it took.
         chart: a picture of the rows.
         options: of this run.
         documents: the shard's documents, where the rows lack the texts that an example shows.
@@ -245,8 +247,8 @@ def materialized(
 
 
 def made_with(made_from: Mapping[str, str], options: dg.Config | None) -> dg.MetadataValue:
-    """What decided how a shard was made, besides its inputs: model, fingerprints of the prompts, every
-    option of the run."""
+    """Return what decided how a shard was made, besides its inputs: the model, the fingerprints of
+    the prompts, and every option of the run."""
     prompts = {name: value for name, value in made_from.items() if name.endswith("prompt")}
     model = made_from.get("teacher") or made_from.get("judge")
     return dg.MetadataValue.json(
@@ -258,13 +260,14 @@ def made_with(made_from: Mapping[str, str], options: dg.Config | None) -> dg.Met
     )
 
 
-def words(texts: pl.Series) -> pl.Series:
-    """Number of words of each text."""
+def n_words(texts: pl.Series) -> pl.Series:
+    """Return the number of words of each text."""
     return pl.select(number_of_words(pl.lit(texts))).to_series()
 
 
 def spread(name: str, values: pl.Series) -> dict[str, float | None]:
-    """Mean, median and 95th percentile of some values, null without values."""
+    """Return mean, median and 95th percentile of some values as `mean_<name>`, `<name>_p50` and
+    `<name>_p95`, null without values."""
     return {
         f"mean_{name}": round(float(values.sum()) / len(values), 2) if len(values) else None,
         f"{name}_p50": values.quantile(0.5, "linear"),
@@ -273,12 +276,12 @@ def spread(name: str, values: pl.Series) -> dict[str, float | None]:
 
 
 def share(flags: pl.Series) -> float:
-    """Share of true values; 0 without values."""
+    """Return the share of true values, from 0 to 1; 0 without values."""
     return float(flags.sum()) / len(flags) if len(flags) else 0.0
 
 
 def _constraints(name: str, column: dy.Column) -> list[str]:
-    """What else holds for a column's values, as `min 1` or `not blank`."""
+    """Return what else holds for a column's values, as `min 1` or `not blank`."""
     rules = set(column.validation_rules(pl.col(name))) - {"nullability", "nan", "inf"}
     return sorted(
         f"{rule.replace('_', ' ')} {getattr(column, rule)}"

@@ -29,7 +29,7 @@ _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 
 
 def shortened(text: str, length: int, render: Callable[[str], str] = str) -> str:
-    """A text of at most `length` characters and twice as many bytes in the event log, rendered.
+    """Render at most `length` characters of a text, twice as many bytes in the event log.
 
     Wide characters take more bytes, so fewer of them fit, in width about as many. A letter is never
     shown without its marks.
@@ -50,7 +50,8 @@ def shortened(text: str, length: int, render: Callable[[str], str] = str) -> str
 def worked_example(
     table: str, rows: pl.DataFrame, documents: pl.LazyFrame | None = None
 ) -> dg.MetadataValue:
-    """The fullest of the first rows, as Markdown: for a question with its document, its negatives.
+    """Return the fullest of the first rows as Markdown: a question with its document, its
+    negatives.
 
     Args:
         table: one of `schemas.TABLES`.
@@ -67,7 +68,7 @@ def worked_example(
 
 
 def _fullest(rows: pl.DataFrame) -> dict[str, Any]:
-    """The first row with most negatives, the very first of a table without any."""
+    """Return the first row with most negatives; the very first of a table without any."""
     if "hard_negatives" in rows.columns:
         return rows.row(rows["hard_negatives"].list.len().arg_max() or 0, named=True)
     return rows.row(0, named=True)
@@ -137,7 +138,7 @@ def _negatives(row: dict[str, Any], said: list[str]) -> list[str]:
 
 
 def _part(name: str, said: str, text: str | None, length: int) -> list[str]:
-    """A heading and the text as a quotation; nothing where there is no text."""
+    """Return a heading and the text as a quotation; nothing where there is no text."""
     if text is None:
         return []
     return [f"**{name}**{': ' if said else ''}{said}", _quotation(text, length)]
@@ -154,17 +155,17 @@ def _plain(text: str) -> str:
 
 
 def literal(text: str) -> str:
-    """A text as Markdown shows it as it is: see `_breakable`."""
+    """Return a text so that Markdown shows it as it is: see `_breakable`."""
     return _escaped(_breakable(text))
 
 
 def _escaped(text: str) -> str:
-    """A text whose punctuation Markdown takes as it is."""
+    """Escape the punctuation of a text, so that Markdown takes it as it is."""
     return _PUNCTUATION.sub(r"\\\1", text)
 
 
 def _breakable(text: str) -> str:
-    """A text in which no address becomes a link, and whose long words can be broken.
+    """Return a text in which no address becomes a link, and whose long words can be broken.
 
     Escapes don't keep the UI from making links of addresses, and a word as long as a path or a formula
     is wider than the page; a blank of no width within them does.

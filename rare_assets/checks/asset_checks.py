@@ -29,7 +29,7 @@ MOST_FAILED_SHOWN = 20
 
 
 def table_checks(table: str, dataset: Dataset) -> dg.AssetChecksDefinition:
-    """All checks of one table of a dataset as one step, so that a shard is read once.
+    """Return all checks of one table of a dataset as one step, so that a shard is read once.
 
     Run with a shard, the step judges that one. Run without, as by "Execute all", it judges every
     stored shard, one after the other, and reports each with its partition.
@@ -72,13 +72,14 @@ def table_checks(table: str, dataset: Dataset) -> dg.AssetChecksDefinition:
 
 
 def describe(check: Check) -> str:
-    """A check's description: what it is about, then each of its rules."""
+    """Return a check's description: what it is about, then each of its rules."""
     rules = [f"- {rule.name}: {rule.description}" for rule in check.rules]
     return "\n".join([check.description, "", *rules])
 
 
 def evaluation_metadata(finding: Finding) -> dict[str, Any]:
-    """What the UI shows of a check's finding: its rules with their values, and what fails by name."""
+    """Return what the UI shows of a finding: its rules with their values, and what fails by
+    name."""
     rules = [
         dg.TableRecord(
             {
@@ -112,7 +113,7 @@ def evaluation_metadata(finding: Finding) -> dict[str, Any]:
 
 
 def _explained(rule: Rule, judgement: Judgement) -> dg.MetadataValue:
-    """A rule that fails, for people: its sentence, what was measured, the first examples."""
+    """Explain a rule that fails: its sentence, what was measured, the first examples."""
     examples = [
         " ".join(f"**{name}** {literal(str(value))}" for name, value in each.items())
         if isinstance(each, dict)
@@ -130,7 +131,7 @@ def _explained(rule: Rule, judgement: Judgement) -> dg.MetadataValue:
 def _judge_one(
     asset: dg.AssetKey, stored: StoredShard, checks: list[Check]
 ) -> Iterator[dg.AssetCheckResult]:
-    """The checks of one shard.
+    """Judge one shard by its table's checks.
 
     Raises:
         dg.Failure: a blocking check fails; in its own words, where Dagster's failure would name the
@@ -153,8 +154,8 @@ def _judge_one(
 
 
 def _findings(stored: StoredShard, checks: list[Check]) -> Iterator[tuple[Check, Finding]]:
-    """What each check finds, in the table's order; what can't be judged on a table that breaks its
-    contract is left out, since that is told already."""
+    """Return what each check finds, in the table's order. What can't be judged on a table that
+    breaks its contract is left out, since the broken contract is told already."""
     broken = False
     for check in checks:
         try:
@@ -199,7 +200,7 @@ def _judge_all(
     checks: list[Check],
     of_shards: Iterable[StoredShard],
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """The checks of all shards that have a table, one shard in memory at a time.
+    """Judge all shards that have a table, one shard in memory at a time.
 
     Each is reported with its partition; the results of the run itself sum them up. They are
     evaluations and no `AssetCheckResult`: Dagster gives those the partition of the run, which has none.

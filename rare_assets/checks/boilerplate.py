@@ -14,7 +14,8 @@ _EXAMPLE_CHARS = 80
 
 
 def few_repeated_lines(stored: StoredShard) -> Judgement:
-    """Hold the passages of each text file together, and count the files that a line stands in."""
+    """Expect few files of a shard to share a line: join each file's passages, count files by
+    line."""
     rows = stored.rows.filter(pl.col("parent_id").is_not_null())
     files = [
         "\n".join(texts)

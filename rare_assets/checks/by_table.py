@@ -21,7 +21,7 @@ from rare_assets.checks.structure import (
 
 
 def contract(*rules: Rule) -> Check:
-    """The check of what a table promises: its schema first, then these."""
+    """Return the check of what a table promises: its schema first, then these rules."""
     return Check(
         "contract",
         "All that the table promises holds in every row.",
@@ -57,7 +57,7 @@ REJECTS = Check(
 
 
 def quality(what: str, *rules: Rule) -> Check:
-    """The check of how good rows are: it only warns."""
+    """Return the check of how good rows are: it only warns."""
     return Check("quality", f"Few {what} look poor. A warning, never more.", False, rules)
 
 

@@ -98,7 +98,8 @@ def _row_checks(dataset: Dataset) -> dg.AssetChecksDefinition:
 
 
 def splits_apart(storage: Storage) -> dg.AssetCheckResult:
-    """Compare all written rows, and the documents they name, across the splits."""
+    """Require that no document is on two sides of the splits, by all written rows and what they
+    name."""
     tables = storage.tables()
     with Export(tables, None, ExportOptions()) as export:
         first = next(export.all_written(), None)

@@ -17,7 +17,8 @@ from rare_assets.storage.tables import ParquetTables
 
 
 def why_blocked(stored: StoredShard, *checks: str) -> str | None:
-    """What keeps anything from being built on a stored shard; None if nothing does.
+    """Return why nothing may be built on a stored shard; None if its blocking checks let it
+    through.
 
     Judged on what is stored now, by the thresholds of now, so a setting that was raised lets it
     through. Rules that need the index are left out: the step may do without.

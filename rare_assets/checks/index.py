@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from rare_assets.catalog.worked_example import shortened
-from rare_assets.checks.judgement import EXAMPLE_CHARS, EXAMPLES, few_of
+from rare_assets.checks.judgement import EXAMPLE_CHARS, EXAMPLES, rate_below
 from rare_assets.checks.near_duplicates import near_duplicates
 from rare_assets.checks.question_quality import NEAR_DUPLICATE
 from rare_assets.checks.wording import word_set
@@ -20,7 +20,7 @@ from rare_assets.resources.partitions import registered_shards
 from rare_assets.retriever import IndexDamaged, IndexMissing, ShardContent
 from rare_assets.settings import Settings
 from rare_assets.stages.corpus_index import shards_to_index
-from rare_assets.storage.tables import UNREADABLE
+from rare_assets.storage.footers import UNREADABLE
 
 MOST_QUESTIONS = 200_000
 
@@ -35,7 +35,7 @@ class Lag(NamedTuple):
 
 
 def index_lag(wanted: Mapping[str, ShardContent], held: Mapping[str, str]) -> Lag:
-    """Compares what the index is to hold (shard -> content) with what it holds (shard -> hash)."""
+    """Compare what the index is to hold (shard -> content) with what it holds (shard -> hash)."""
     return Lag(
         [shard for shard in wanted if shard not in held],
         [s for s, content in wanted.items() if s in held and held[s] != content.content_hash],
@@ -49,7 +49,7 @@ def index_holds_every_shard(
     storage: Storage,
     retriever: Bm25Retriever,
 ) -> dg.AssetCheckResult:
-    """Compares the index's own state with the files' footers, whatever the clocks say."""
+    """Require that the index holds what the files' footers say, whatever the clocks say."""
     with failures_told():
         registered = registered_shards(context.instance, dataset)
         with retriever.open() as engine:
@@ -83,7 +83,7 @@ def analyzer_fits_language(
     storage: Storage,
     retriever: Bm25Retriever,
 ) -> dg.AssetCheckResult:
-    """Compares the analyzer with the languages of documents from several shards."""
+    """Expect the analyzer to fit the languages of documents from several shards."""
     tables = storage.tables()
     registered = registered_shards(context.instance, dataset)
     with retriever.open() as engine:
@@ -120,7 +120,7 @@ def analyzer_fits_language(
 def texts_distinct_across_shards(
     context: dg.AssetCheckExecutionContext, dataset: Dataset
 ) -> dg.AssetCheckResult:
-    """Judges what the sync of this run found."""
+    """Expect no text to stand in two shards, by what the sync of this run found."""
     event = context.instance.get_latest_materialization_event(dataset.key("corpus_index"))
     found = event.asset_materialization if event else None
     count = found.metadata["duplicate_texts"].value if found else 0
@@ -134,7 +134,7 @@ def texts_distinct_across_shards(
 def questions_distinct_across_shards(
     context: dg.AssetCheckExecutionContext, dataset: Dataset, storage: Storage
 ) -> dg.AssetCheckResult:
-    """Compares the stored questions of all shards."""
+    """Expect no question to stand in two shards, by the stored questions of all of them."""
     tables = storage.tables()
     read: list[pl.DataFrame] = []
     left = MOST_QUESTIONS
@@ -163,7 +163,7 @@ def questions_distinct_across_shards(
         .filter(pl.col("shard") != pl.col("in_shard"))
         .select("question_id", "question", "repeats_id", "repeated")
     )
-    judged = few_of("near_duplicates", across, asked.height, Settings().max_near_duplicate_rate)
+    judged = rate_below("near_duplicates", across, asked.height, Settings().max_near_duplicate_rate)
     return dg.AssetCheckResult(
         passed=judged.passed,
         severity=judged.severity,

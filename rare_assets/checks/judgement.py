@@ -65,7 +65,7 @@ class StoredShard:
         return options
 
     def other(self, table: str) -> pl.LazyFrame:
-        """The same shard of another table; columns that came after it was written are null."""
+        """Read the same shard of another table; columns that came after it was written are null."""
         return with_later_columns(self.tables.scan(table, self.shard), TABLES[table].schema)
 
 
@@ -169,21 +169,28 @@ class Check(NamedTuple):
         return Finding(tuple(judged))
 
 
-def none_of(name: str, wrong: pl.Series, **measured: Any) -> Judgement:
-    """The judgement on what must not occur: how many, and the first few by id."""
+def no_rows(name: str, wrong: pl.Series, **measured: Any) -> Judgement:
+    """Judge what must not occur: an error if any row does, with the first few by id.
+
+    Args:
+        name: of the rows; the metadata has their number under it.
+        wrong: ids of the rows.
+        measured: further figures for the metadata.
+    """
     return Judgement(
         wrong.is_empty(),
         {name: len(wrong), **measured, "threshold": 0, "examples": wrong.head(EXAMPLES).to_list()},
     )
 
 
-def few_of(name: str, flagged: pl.DataFrame, judged: int, threshold: float) -> Judgement:
-    """The judgement on what may occur now and then: a warning where its share is above a threshold.
+def rate_below(name: str, flagged: pl.DataFrame, judged: int, threshold: float) -> Judgement:
+    """Judge what may occur now and then: warn where its share of rows is above a threshold.
 
     Args:
         name: of the flagged rows; the metadata has their number, and their share as `<name>_rate`.
         flagged: ids and texts of the rows flagged; the first few are the examples, shortened.
         judged: rows that could be judged at all.
+        threshold: largest share that passes, from 0 to 1.
     """
     rate = flagged.height / judged if judged else 0.0
     examples = flagged.head(EXAMPLES).with_columns(shortened(pl.col(pl.String)))
@@ -201,12 +208,12 @@ def few_of(name: str, flagged: pl.DataFrame, judged: int, threshold: float) -> J
 
 
 def shortened(text: pl.Expr) -> pl.Expr:
-    """A text for an example: cut to a length that metadata can carry."""
+    """Cut a text for an example to a length that metadata can carry."""
     return text.map_elements(lambda whole: cut(whole, EXAMPLE_CHARS), return_dtype=pl.String)
 
 
 def figures(measured: Mapping[str, Any]) -> str:
-    """Measured values in one line: `lost 3`, `quoting_rate 0.2, quoting 2, judged 10`."""
+    """Return measured values in one line: `lost 3`, `quoting_rate 0.2, quoting 2, judged 10`."""
     return ", ".join(f"{name} {_figure(value)}" for name, value in measured.items())
 
 

@@ -24,12 +24,12 @@ _find_syllable = regex.compile(_SYLLABLE).match
 
 
 def differ(text: str, its: str, document: str, there: str) -> bool:
-    """Whether a text in language `its` is surely not in its document's language, `there`."""
+    """Return True if a text in language `its` is surely not in its document's language, `there`."""
     return its != there and probability_of(text, there) < IMPOSSIBLE > probability_of(document, its)
 
 
 def in_other_language(texts: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """Texts that are in another language than their document.
+    """Find the texts that are in another language than their document.
 
     Args:
         texts: `text`, `document`, and any other columns.
@@ -58,7 +58,7 @@ def in_other_language(texts: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 
 
 def _is_dense(text: str) -> bool:
-    """Whether most letters of a text's beginning are syllables or words."""
+    """Return True if most letters of a text's beginning are syllables or words."""
     letters = regex.findall(r"\p{L}", text[:500])
     return 2 * sum(_find_syllable(letter) is not None for letter in letters) > len(letters)
 

@@ -15,11 +15,11 @@ NEIGHBOURS = 30
 
 
 def near_duplicates(texts: pl.DataFrame, threshold: float) -> pl.DataFrame:
-    """The texts that repeat an earlier one.
+    """Find the texts that repeat an earlier one.
 
     Args:
         texts: `words: list[str]`, each word once, and any other columns; order tells what is earlier.
-        threshold: least overlap, above 0 and at most 1.
+        threshold: least overlap (Jaccard) that counts, above 0 and at most 1.
 
     Returns:
         The rows that do, with `row` (place among `texts`) and `repeats` (place of an earlier text
@@ -37,7 +37,7 @@ def near_duplicates(texts: pl.DataFrame, threshold: float) -> pl.DataFrame:
 
 
 def _rarest_first(numbered: pl.DataFrame) -> pl.DataFrame:
-    """`row, words`: each text's words as numbers, the rarest of the shard first."""
+    """Return `row, words`: each text's words as numbers, the rarest of the shard first."""
     each = numbered.select("row", "words").explode("words")
     by_rarity = each.group_by("words").len().sort("len", "words").with_row_index("word")
     return (
@@ -48,7 +48,8 @@ def _rarest_first(numbered: pl.DataFrame) -> pl.DataFrame:
 
 
 def _similar(distinct: pl.DataFrame, threshold: float) -> pl.DataFrame:
-    """`row, repeats` of the pairs that overlap enough, among texts of different word sets."""
+    """Return `row, repeats` of the pairs that overlap enough, among texts of different word
+    sets."""
     size = pl.col("words").list.len()
     # A text of n words can spare floor((1 - t) * n) of them: one among its n + 1 rarest is common.
     spare = (size - (size * threshold - 1e-9).ceil()).cast(pl.Int64)
@@ -71,7 +72,7 @@ def _similar(distinct: pl.DataFrame, threshold: float) -> pl.DataFrame:
 
 
 def _overlapping(pairs: pl.DataFrame, sets: pl.DataFrame, threshold: float) -> pl.DataFrame:
-    """`row, repeats` of those pairs `row, other` whose word sets overlap enough."""
+    """Return `row, repeats` of those pairs `row, other` whose word sets overlap enough."""
     ordered = pairs.select(
         row=pl.max_horizontal("row", "other"), repeats=pl.min_horizontal("row", "other")
     ).unique()

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from rare_assets.checks.judgement import EXAMPLES, Judgement, StoredShard, few_of, none_of
+from rare_assets.checks.judgement import EXAMPLES, Judgement, StoredShard, no_rows, rate_below
 from rare_assets.checks.structure import Upstream, rows_as_stored
 from rare_assets.checks.wording import content_stems
 from rare_assets.operators.bm25_hard_neg import BY_GOLD, BY_QUESTION, searched_with
@@ -31,7 +31,7 @@ _EQUAL = 1e-4
 
 
 def gold_not_in_negatives(stored: StoredShard) -> Judgement:
-    """No negative is the gold document, by id or by text."""
+    """Require that no negative is the gold document, by id or by text."""
     gold = stored.other("documents").select("doc_id", "text")
     leaks = (
         stored.rows.lazy()
@@ -43,18 +43,18 @@ def gold_not_in_negatives(stored: StoredShard) -> Judgement:
         .select("question_id")
         .collect()["question_id"]
     )
-    return none_of("leaks", leaks)
+    return no_rows("leaks", leaks)
 
 
 def negatives_distinct(stored: StoredShard) -> Judgement:
-    """No text stands twice among the negatives of one question."""
+    """Require that no text stands twice among the negatives of one question."""
     texts = pl.col("hard_negatives")
     repeated = stored.rows.filter(texts.list.n_unique() != texts.list.len())["question_id"]
-    return none_of("repeated", repeated)
+    return no_rows("repeated", repeated)
 
 
 def negatives_exist_in_corpus(stored: StoredShard) -> Judgement:
-    """Every negative is a document that the index holds, with that very text."""
+    """Require that every negative is a document that the index holds, with that very text."""
     said = (
         stored.rows.filter(_parallel())
         .select(doc_id=_of_negatives("doc_id"), text=pl.col("hard_negatives"))
@@ -65,23 +65,23 @@ def negatives_exist_in_corpus(stored: StoredShard) -> Judgement:
     with stored.retriever.open() as engine:
         held = engine.texts(said["doc_id"].unique().to_list())
     unknown = said.join(held, on=["doc_id", "text"], how="anti")["doc_id"].sort()
-    return none_of("unknown", unknown, negatives=said.height)
+    return no_rows("unknown", unknown, negatives=said.height)
 
 
 def negatives_best_first(stored: StoredShard) -> Judgement:
-    """Texts and `negatives` go together one by one; within each ranking ranks rise, and scores fall with
-    them, unless both were fused into one."""
+    """Require that texts and `negatives` go together one by one, and that within each ranking ranks
+    rise and scores fall with them, unless both rankings were fused into one."""
     ordered = [_ordered(origin) for origin in (BY_QUESTION, BY_GOLD)]
     if _options(stored)["query"] == "fused":
         ordered = []
     checked = stored.rows.select("question_id", holds=pl.all_horizontal(_parallel(), *ordered))
     wrong = checked.filter(~pl.col("holds"))["question_id"]
-    return none_of("misordered", wrong)
+    return no_rows("misordered", wrong)
 
 
 def gold_rank_fits_score(stored: StoredShard) -> Judgement:
-    """The gold document's rank stands to those of the negatives as its score does to theirs, in the
-    ranking by the question."""
+    """Require that the gold document's rank stands to those of the negatives as its score does to
+    theirs, in the ranking by the question."""
     gold_rank, gold_score = pl.col("gold_rank"), pl.col("gold_score")
     ranked = (
         stored.rows.filter(gold_rank.is_not_null())
@@ -95,11 +95,11 @@ def gold_rank_fits_score(stored: StoredShard) -> Judgement:
         | (worse & (pl.col("score") <= gold_score * (1 + _EQUAL)))
     ).fill_null(pl.col("rank").is_null())
     wrong = ranked.filter(~fits.fill_null(False))["question_id"].unique(maintain_order=True)
-    return none_of("contradictory", wrong)
+    return no_rows("contradictory", wrong)
 
 
 def negatives_within_options(stored: StoredShard) -> Judgement:
-    """Every negative that the question found keeps the bounds of the options that it was mined with.
+    """Require that every negative that the question found keeps the bounds of the mining's options.
 
     Where margins left too few, candidates from `fallback_range_min` on may lie beyond them. Ranks of
     two rankings that were fused are not those that range_min and fallback_range_min count.
@@ -134,17 +134,17 @@ def negatives_within_options(stored: StoredShard) -> Judgement:
         maintain_order=True
     )
     by_option = {option: int(each[option].sum()) for option in breaks}
-    return none_of("questions_beyond", wrong, negatives_beyond=by_option)
+    return no_rows("questions_beyond", wrong, negatives_beyond=by_option)
 
 
 def questions_as_stored(stored: StoredShard) -> Judgement:
-    """Each row was searched with its question as it is stored now."""
+    """Require that each row was searched with its question as it is stored now."""
     columns = {"doc_id": pl.col("doc_id"), "query": searched_with(_options(stored)["query"])}
     return rows_as_stored(Upstream("questions", "question_id", columns))(stored)
 
 
 def num_negatives_found(stored: StoredShard) -> Judgement:
-    """Every question has as many negatives as were asked for; a small corpus may not have them.
+    """Expect as many negatives a question as were asked for; a small corpus may not have them.
 
     Where most questions have none at all, though the corpus has documents enough, what follows would
     be paid for without negatives: an error. It is the index that is wrong then, or the options.
@@ -186,26 +186,26 @@ def num_negatives_found(stored: StoredShard) -> Judgement:
 
 
 def gold_not_always_first(stored: StoredShard) -> Judgement:
-    """BM25 does not find nearly every gold document at the first rank: that is what makes a question
-    hard to search for."""
+    """Expect BM25 not to find nearly every gold document at the first rank: that is what makes a
+    question hard to search for."""
     judged = stored.rows.filter(pl.lit(stored.rows.height >= FEWEST_FOR_DIFFICULTY))
     first = judged.filter(pl.col("gold_rank") == 1).select("question_id", "query")
-    return few_of("gold_first", first, judged.height, Settings().max_gold_first_rate)
+    return rate_below("gold_first", first, judged.height, Settings().max_gold_first_rate)
 
 
 def questions_in_words_of_their_own(stored: StoredShard) -> Judgement:
-    """Few questions have most of their content words from their gold document."""
+    """Expect few questions to have most of their content words from their gold document."""
     gold = stored.other("documents").select("doc_id", "title", "text").collect()
     shared = words_shared(stored.rows, gold)
     if shared.height < FEWEST_FOR_DIFFICULTY:
         shared = shared.clear()
     flagged = shared.filter(pl.col("shared") >= MOST_SHARED)
-    return few_of("shared_words", flagged, shared.height, Settings().max_shared_words_rate)
+    return rate_below("shared_words", flagged, shared.height, Settings().max_shared_words_rate)
 
 
 def words_shared(mined: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:
-    """`question_id, query, shared`: the share of what was searched with that the gold document has, by
-    content words; only queries that have enough of those."""
+    """Return `question_id, query, shared`: the share (0 to 1) of a query's content words that the
+    gold document has; only queries with enough content words."""
     words = content_stems(pl.col("query"))
     theirs = content_stems(pl.concat_str("title", "text", separator="\n", ignore_nulls=True))
     return (
@@ -223,7 +223,7 @@ def words_shared(mined: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:
 
 
 def _options(stored: StoredShard) -> dict[str, Any]:
-    """The options that the shard was mined with; defaults for those it does not tell."""
+    """Return the options that the shard was mined with; defaults for those it does not tell."""
     defaults = HardNegativesConfig.model_validate({})
     return defaults.model_dump() | defaults.settled() | stored.options
 
@@ -233,7 +233,7 @@ def _of_negatives(field: str) -> pl.Expr:
 
 
 def _ordered(origin: str) -> pl.Expr:
-    """Whether the negatives of one ranking stand best first."""
+    """Return True where the negatives of one ranking stand best first."""
     of_it = pl.col("negatives").list.eval(
         pl.element().filter(pl.element().struct.field("origin") == origin)
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from rare_assets.checks.judgement import Judgement, StoredShard, few_of
+from rare_assets.checks.judgement import Judgement, StoredShard, rate_below
 from rare_assets.checks.language import in_other_language
 from rare_assets.checks.near_duplicates import near_duplicates
 from rare_assets.checks.wording import (
@@ -54,7 +54,7 @@ _BATCH = 1_000
 
 
 def question_and_scenario_present(stored: StoredShard) -> Judgement:
-    """No question is blank, and a scenario only where the source gave the question."""
+    """Require that no question is blank, and a scenario only where the source gave the question."""
     blank = {name: _is_blank(name) for name in ("question", "scenario")}
     blank["scenario"] &= pl.col("origin").fill_null(WRITTEN) != GIVEN
     wrong = {name: stored.rows.filter(found).height for name, found in blank.items()}
@@ -66,7 +66,7 @@ def _is_blank(column: str) -> pl.Expr:
 
 
 def questions_distinct(stored: StoredShard) -> Judgement:
-    """Few questions repeat an earlier one of the shard but for a few words."""
+    """Expect few questions to repeat an earlier one of the shard but for a few words."""
     asked = stored.rows.select("question_id", "question", words=word_set(pl.col("question")))
     found = near_duplicates(asked, NEAR_DUPLICATE)
     earlier = stored.rows.with_row_index("repeats").select(
@@ -75,16 +75,17 @@ def questions_distinct(stored: StoredShard) -> Judgement:
     flagged = found.join(earlier, on="repeats", maintain_order="left").select(
         "question_id", "question", "repeats_id", "repeated"
     )
-    return few_of(
+    return rate_below(
         "near_duplicates", flagged, stored.rows.height, Settings().max_near_duplicate_rate
     )
 
 
 def questions_not_quoted(stored: StoredShard) -> Judgement:
-    """Few questions or scenarios have a run of eight or more words in common with their document."""
+    """Expect few questions or scenarios to share a run of eight or more words with their
+    document."""
     asked = _asked(stored)
     flagged = [_quoting(batch) for batch in asked.iter_slices(_BATCH)]
-    return few_of(
+    return rate_below(
         "quoting",
         pl.concat([_quoting(asked.clear()), *flagged]),
         asked.height,
@@ -93,34 +94,34 @@ def questions_not_quoted(stored: StoredShard) -> Judgement:
 
 
 def questions_stand_alone(stored: StoredShard) -> Judgement:
-    """Few questions or scenarios point at the document they were made from ("the text says")."""
+    """Expect few questions or scenarios to point at their document ("the text says")."""
     texts = stored.rows.select("question_id", "question", "scenario")
     flags = [
         refers_to_document(question) or refers_to_document(scenario)
         for question, scenario in texts.select("question", "scenario").iter_rows()
     ]
     flagged = texts.filter(pl.Series(flags, dtype=pl.Boolean))
-    return few_of("referring", flagged, texts.height, Settings().max_referring_rate)
+    return rate_below("referring", flagged, texts.height, Settings().max_referring_rate)
 
 
 def questions_need_more_than_lookup(stored: StoredShard) -> Judgement:
-    """Few questions have most of their content words in one single sentence of the document."""
+    """Expect few questions to have most of their content words in one sentence of the document."""
     batches = [_overlap(batch) for batch in _asked(stored).iter_slices(_BATCH)]
     judged = pl.concat([_overlap(_asked(stored).clear()), *batches])
     flagged = judged.filter(pl.col("overlap") >= LOOKUP_OVERLAP)
-    return few_of("lookup", flagged, judged.height, Settings().max_lookup_rate)
+    return rate_below("lookup", flagged, judged.height, Settings().max_lookup_rate)
 
 
 def questions_ask_one_thing(stored: StoredShard) -> Judgement:
-    """Few questions have several question marks, or a second question word behind a joining one."""
+    """Expect few questions with several question marks, or a question word behind a joining one."""
     asked = stored.rows.select("question_id", "question")
     marks = pl.col("question").str.count_matches(QUESTION_MARKS)
     flagged = asked.filter((marks > 1) | pl.col("question").str.contains(SECOND_QUESTION))
-    return few_of("compound", flagged, asked.height, Settings().max_compound_rate)
+    return rate_below("compound", flagged, asked.height, Settings().max_compound_rate)
 
 
 def answers_not_given_away(stored: StoredShard) -> Judgement:
-    """Few questions or scenarios have nearly all content words of their reference answer."""
+    """Expect few questions or scenarios with nearly all content words of their reference answer."""
     texts = stored.rows.filter(pl.col("reference_answer").is_not_null()).select(
         "question_id",
         "scenario",
@@ -135,21 +136,22 @@ def answers_not_given_away(stored: StoredShard) -> Judgement:
         for name in ("question", "scenario")
     )
     flagged = judged.filter(given >= GIVEN_AWAY).drop("answer")
-    return few_of("giveaway", flagged, judged.height, Settings().max_giveaway_rate)
+    return rate_below("giveaway", flagged, judged.height, Settings().max_giveaway_rate)
 
 
 def questions_as_long_as_asked(stored: StoredShard) -> Judgement:
-    """Few questions are much longer or shorter than what was asked for."""
+    """Expect few questions to be much longer or shorter than what was asked for."""
     asked = stored.rows.filter(pl.col("length").is_in(LENGTHS)).select(
         "question_id", "length", "question"
     )
     fits = [LENGTHS[length].fits(question) for _, length, question in asked.iter_rows()]
     flagged = asked.filter(~pl.Series(fits, dtype=pl.Boolean))
-    return few_of("off_length", flagged, asked.height, Settings().max_same_shape_rate)
+    return rate_below("off_length", flagged, asked.height, Settings().max_same_shape_rate)
 
 
 def questions_begin_differently(stored: StoredShard) -> Judgement:
-    """No two words begin most of a shard's written questions; with fewer than twenty, chance decides."""
+    """Expect no two words to begin most of a shard's written questions; below twenty, chance
+    decides."""
     written = stored.rows.filter(pl.col("origin").fill_null(WRITTEN) == WRITTEN)
     begins = written.select(
         "question_id", "question", opening=words_of(pl.col("question")).list.head(2).list.join(" ")
@@ -159,29 +161,30 @@ def questions_begin_differently(stored: StoredShard) -> Judgement:
     counts = begins["opening"].value_counts(sort=True)
     most = pl.lit(counts["opening"].first(), pl.String)
     flagged = begins.filter(pl.col("opening") == most).select("question_id", "question")
-    return few_of("same_opening", flagged, begins.height, Settings().max_same_shape_rate)
+    return rate_below("same_opening", flagged, begins.height, Settings().max_same_shape_rate)
 
 
 def questions_in_language_of_document(stored: StoredShard) -> Judgement:
-    """Few questions or scenarios are surely in another language than their document."""
+    """Expect few questions or scenarios to be surely in another language than their document."""
     asked = _asked(stored)
     texts = pl.concat(
         asked.select("question_id", "document", text=column) for column in ("question", "scenario")
     )
     found, judged = in_other_language(texts)
     flagged = found.select("question_id", "text", "language", "document_language")
-    return few_of("other_language", flagged, judged, Settings().max_other_language_rate)
+    return rate_below("other_language", flagged, judged, Settings().max_other_language_rate)
 
 
 def _asked(stored: StoredShard) -> pl.DataFrame:
-    """Questions with their documents' texts; where a document is gone another check tells."""
+    """Return questions with their documents' texts; where a document is gone another check
+    tells."""
     documents = stored.other("documents").select("doc_id", document="text")
     asked = stored.rows.lazy().select("question_id", "doc_id", "question", "scenario")
     return asked.join(documents, on="doc_id", maintain_order="left").collect()
 
 
 def _quoting(asked: pl.DataFrame) -> pl.DataFrame:
-    """`question_id, quotation` of those that quote: the first run in common."""
+    """Return `question_id, quotation` of the questions that quote: the first run in common."""
     texts = (
         pl.concat(
             asked.select("question_id", "document", text=column)
@@ -212,7 +215,7 @@ def _quoting(asked: pl.DataFrame) -> pl.DataFrame:
 
 
 def _pieces(column: str) -> pl.Expr:
-    """A column's words; its characters where the text to compare sets no blanks."""
+    """Return a column's words; its characters where the text to compare sets no blanks."""
     text = pl.col(column)
     return (
         pl.when(mostly_unspaced(pl.col("text"))).then(characters_of(text)).otherwise(words_of(text))
@@ -220,8 +223,8 @@ def _pieces(column: str) -> pl.Expr:
 
 
 def _overlap(asked: pl.DataFrame) -> pl.DataFrame:
-    """`question_id, question, sentence, overlap`: the sentence that has most of a question's content
-    words, and the share of them that it has.
+    """Return `question_id, question, sentence, overlap`: the sentence that has most of a question's
+    content words, and the share (0 to 1) of them that it has.
 
     Only questions that have enough of those, on documents that have more than one sentence.
     """

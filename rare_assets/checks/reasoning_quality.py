@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from rare_assets.checks.judgement import Judgement, StoredShard, few_of
+from rare_assets.checks.judgement import Judgement, StoredShard, rate_below
 from rare_assets.checks.language import in_other_language
 from rare_assets.checks.wording import content_stems
 from rare_assets.settings import Settings
@@ -20,8 +20,8 @@ _BATCH = 1_000
 
 
 def reasoning_uses_gold(stored: StoredShard) -> Judgement:
-    """Little reasoning says that it did without the gold document, or is without any word that only that
-    brings in.
+    """Expect little reasoning that says it did without the gold document, or that lacks any word
+    that only the gold document brings in.
 
     What the teacher says comes first; it may say so and not do it, so words are looked at as well. Those
     are the longer words of the gold document that stand neither in the negatives shown beside it nor in
@@ -42,7 +42,7 @@ def reasoning_uses_gold(stored: StoredShard) -> Judgement:
     named = rows.filter(pl.col("gold_used").is_not_null())
     undecided = judged.join(named, on=["question_id", "sample_index"], how="anti").height
     said = rows.filter(~pl.col("gold_used")).select("question_id", "sample_index", "reasoning")
-    return few_of(
+    return rate_below(
         "gold_unused",
         pl.concat([said, flagged], how="diagonal"),
         named.height + undecided - elsewhere.height,
@@ -51,16 +51,17 @@ def reasoning_uses_gold(stored: StoredShard) -> Judgement:
 
 
 def reasoning_in_language_of_document(stored: StoredShard) -> Judgement:
-    """Little reasoning is surely in another language than its document."""
+    """Expect little reasoning to be surely in another language than its document."""
     texts = stored.rows.select("question_id", document="text", text="reasoning")
     found, judged = in_other_language(texts)
     flagged = found.select("question_id", "text", "language", "document_language")
-    return few_of("other_language", flagged, judged, Settings().max_other_language_rate)
+    return rate_below("other_language", flagged, judged, Settings().max_other_language_rate)
 
 
 def _used(rows: pl.DataFrame) -> pl.DataFrame:
-    """`question_id, sample_index, text, reasoning, used, distinctive`: how many of the gold document's
-    distinctive words the reasoning uses, of how many; only rows whose gold document has enough."""
+    """Return `question_id, sample_index, text, reasoning, used, distinctive`: how many of the gold
+    document's distinctive words the reasoning uses, of how many; only rows whose gold document has
+    enough of them."""
     negatives = content_stems(pl.col("hard_negatives").list.join("\n"))
     asked = content_stems(pl.concat_str("question", "scenario", separator="\n"))
     distinctive = (

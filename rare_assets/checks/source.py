@@ -10,7 +10,7 @@ from rare_assets.operators.read_documents import FILE_GONE, FILE_REASONS
 
 
 def file_readable(stored: StoredShard) -> Judgement:
-    """The shard's file was read when the table was last made; one that is gone is only a warning."""
+    """Require that the shard's file was read when the table was last made; warn if it is gone."""
     problems = stored.rejects.filter(pl.col("reason").is_in(FILE_REASONS))
     if problems.is_empty():
         return Judgement(True, {"reason": None, "rows_kept": None})

@@ -9,7 +9,7 @@ import dagster as dg
 import polars as pl
 
 from rare_assets.catalog.metadata import first_rejects, reasons
-from rare_assets.checks.judgement import Judgement, StoredShard, none_of
+from rare_assets.checks.judgement import Judgement, StoredShard, no_rows
 from rare_assets.operators.read_documents import FILE_REASONS
 from rare_assets.schemas import TABLES
 from rare_assets.settings import Settings
@@ -22,8 +22,8 @@ NO_FAILURE = ("too_short", "unsuitable_document", "wrong_answer_retried", *FILE_
 
 
 def schema_holds(stored: StoredShard) -> Judgement:
-    """The file is what was written: every column is there, of its type, and every constraint of the
-    schema class holds."""
+    """Require that the file is what was written: every column is there, of its type, and every
+    constraint of the schema class holds."""
     schema = TABLES[stored.table].schema
     try:
         rows = stored.rows
@@ -43,17 +43,17 @@ def schema_holds(stored: StoredShard) -> Judgement:
 
 
 def key_is_unique(key: str) -> Callable[[StoredShard], Judgement]:
-    """A check that no value of the key column stands twice in the shard."""
+    """Return a check that no value of the key column stands twice in the shard."""
 
     def judge(stored: StoredShard) -> Judgement:
         repeated = stored.rows.filter(pl.col(key).is_duplicated())[key].unique(maintain_order=True)
-        return none_of("repeated", repeated)
+        return no_rows("repeated", repeated)
 
     return judge
 
 
 def columns_have_text(*columns: str) -> Callable[[StoredShard], Judgement]:
-    """A check that none of the columns is null or blank in any row."""
+    """Return a check that none of the columns is null or blank in any row."""
 
     def judge(stored: StoredShard) -> Judgement:
         blank = {
@@ -68,7 +68,7 @@ def columns_have_text(*columns: str) -> Callable[[StoredShard], Judgement]:
 
 
 def reject_rate_below_threshold(stored: StoredShard) -> Judgement:
-    """Over RARE_MAX_REJECT_RATE a warning; over RARE_BLOCK_REJECT_RATE an error, which blocks.
+    """Warn over RARE_MAX_REJECT_RATE, and fail over RARE_BLOCK_REJECT_RATE, which blocks.
 
     A handful of rejects in a small shard says little, so fewer than five never block. Rows that the
     options leave out on purpose, and answers that a later one replaced, are no failures.
@@ -103,7 +103,7 @@ def reject_rate_below_threshold(stored: StoredShard) -> Judgement:
 
 
 def _unused(stored: StoredShard) -> str:
-    """What a table's rejects are, after their number."""
+    """Name what a table's rejects are, to stand after their number."""
     options = stored.options
     if stored.table == "documents":
         return "rows of the source could not be used"
@@ -117,12 +117,12 @@ def _unused(stored: StoredShard) -> str:
 
 
 def every_row_accounted_for(upstream: str, key: str) -> Callable[[StoredShard], Judgement]:
-    """A check that each upstream row led to a row or a reject: nothing was lost."""
+    """Return a check that each upstream row led to a row or a reject: nothing was lost."""
 
     def judge(stored: StoredShard) -> Judgement:
         seen = pl.concat([stored.rows.select(key), stored.rejects.select(key)]).lazy()
         lost = stored.other(upstream).select(key).join(seen, on=key, how="anti").collect()[key]
-        return none_of("lost", lost)
+        return no_rows("lost", lost)
 
     return judge
 
@@ -136,7 +136,7 @@ class Upstream(NamedTuple):
 
 
 def rows_as_stored(*upstream: Upstream) -> Callable[[StoredShard], Judgement]:
-    """A check that columns of a row hold what the tables upstream hold now."""
+    """Return a check that columns of a row hold what the tables upstream hold now."""
 
     def judge(stored: StoredShard) -> Judgement:
         rows = stored.rows.lazy()
@@ -148,6 +148,6 @@ def rows_as_stored(*upstream: Upstream) -> Callable[[StoredShard], Judgement]:
         flags = rows.select("question_id", **same).collect()
         wrong = flags.filter(~pl.all_horizontal(same.keys()))["question_id"]
         by_column = {name: int((~flags[name]).sum()) for name in same}
-        return none_of("differing", wrong.unique().sort(), by_column=by_column)
+        return no_rows("differing", wrong.unique().sort(), by_column=by_column)
 
     return judge

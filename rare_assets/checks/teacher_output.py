@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from rare_assets.checks.judgement import Judgement, StoredShard, few_of, none_of
+from rare_assets.checks.judgement import Judgement, StoredShard, no_rows, rate_below
 from rare_assets.teacher import CUT_FROM, is_cut, is_whole
 
 # So many prompts of different lengths that took the same number of tokens were cut to it.
@@ -12,17 +12,18 @@ _SAME_NUMBER = 3
 
 
 def gold_position_points_at_gold(stored: StoredShard) -> Judgement:
-    """`context_doc_ids[gold_position]` is the gold document, in every row that was shown it."""
+    """Require that `context_doc_ids[gold_position]` is the gold document in each row that saw
+    it."""
     shown = pl.col("context_doc_ids")
     points = shown.list.get(pl.col("gold_position"), null_on_oob=True).eq_missing(pl.col("doc_id"))
     hidden = pl.col("gold_position").is_null() & ~shown.list.contains(pl.col("doc_id"))
     wrong = stored.rows.filter(~(points | hidden))["question_id"]
-    return none_of("wrong", wrong)
+    return no_rows("wrong", wrong)
 
 
 def context_is_gold_and_negatives(stored: StoredShard) -> Judgement:
-    """The documents shown are the gold one, unless it was left out on purpose, and the question's
-    negatives, each once, in any order; but those that `left_out` names."""
+    """Require that the documents shown are the gold one, unless it was left out on purpose, and the
+    question's negatives, each once, in any order; but those that `left_out` names."""
     negatives = stored.other("hard_negatives").select(
         "question_id",
         negative_ids=pl.col("negatives").list.eval(pl.element().struct.field("doc_id")),
@@ -41,11 +42,12 @@ def context_is_gold_and_negatives(stored: StoredShard) -> Judgement:
         .select("question_id")
         .collect()["question_id"]
     )
-    return none_of("differing", wrong)
+    return no_rows("differing", wrong)
 
 
 def prompts_read_whole(stored: StoredShard) -> Judgement:
-    """No answer took so few prompt tokens that the endpoint can't have read all documents.
+    """Expect no answer to have taken so few prompt tokens that the endpoint can't have read all
+    documents.
 
     Those are fewer than half of four bytes a token, or one and the same number for most prompts,
     whatever their length.
@@ -70,15 +72,15 @@ def prompts_read_whole(stored: StoredShard) -> Judgement:
         if said in same or is_cut(said, prompt)
     ]
     flagged = suspected[cut].select("question_id", "said", "least")
-    return few_of("cut_prompts", flagged, rows.height, 0.0)
+    return rate_below("cut_prompts", flagged, rows.height, 0.0)
 
 
 def answers_finished(stored: StoredShard) -> Judgement:
-    """Every answer came to its own end: none was cut, withheld or broken off."""
+    """Require that every answer came to its own end: none was cut, withheld or broken off."""
     words = stored.rows["finish_reason"].unique().to_list()
     whole = [word for word in words if is_whole(word)]
     wrong = stored.rows.filter(~pl.col("finish_reason").is_in(whole))
-    return none_of(
+    return no_rows(
         "unfinished",
         wrong["question_id"],
         reasons=dict(stored.rows["finish_reason"].value_counts(sort=True).iter_rows()),
@@ -86,11 +88,11 @@ def answers_finished(stored: StoredShard) -> Judgement:
 
 
 def judged_by_reference_alone(stored: StoredShard) -> Judgement:
-    """`answer_correct` is null where the question has no reference to judge by."""
+    """Require that `answer_correct` is null where the question has no reference to judge by."""
     has_reference = pl.col("reference_answer").fill_null("").str.contains(r"\S")
     judged = pl.col("answer_correct").is_not_null()
     with_reference = stored.rows.filter(has_reference)
-    return none_of(
+    return no_rows(
         "judged_without_reference",
         stored.rows.filter(judged & ~has_reference)["question_id"],
         answers_with_reference=with_reference.height,

@@ -18,25 +18,27 @@ _STANDING_STOPS = r"\x{3002}\x{FF01}\x{FF1F}\x{FF61}\x{0964}\x{0965}\x{06D4}\x{1
 
 
 def word_set(text: pl.Expr) -> pl.Expr:
-    """The words of a text, each cut to a stem and named once."""
+    """Return the words of each text, cut to stems of five letters and named once, as
+    `list[str]`."""
     return _stems(words_of(text))
 
 
 def content_stems(text: pl.Expr) -> pl.Expr:
-    """The stems of a text's longer words, each named once."""
+    """Return the stems of each text's longer words, each named once, as `list[str]`."""
     return _stems(content_words_of(text))
 
 
 def sentences(text: pl.Expr) -> pl.Expr:
-    """A text's sentences; they end after full stops, question and exclamation marks, and lines."""
+    """Split each text into a list of sentences: after full stops, question and exclamation marks,
+    lines."""
     marks = rf"([.!?\x{{061F}}])\s+|([{_STANDING_STOPS}])|\n+"
     ends = text.str.replace_all(marks, "${1}${2}\u001e")
     return ends.str.split("\u001e").list.eval(pl.element().filter(pl.element().str.contains(r"\w")))
 
 
 def runs(texts: pl.DataFrame, length: int) -> pl.DataFrame:
-    """Every run of `length` words in a row: `row, words: list[str]` in, `row, run: str` out, words
-    joined by a blank."""
+    """Return every run of `length` words in a row: `row, words: list[str]` in, `row, run: str` out,
+    words joined by a blank."""
     each = texts.select("row", "words").explode("words")
     within = pl.col("row").shift(1 - length) == pl.col("row")
     run = pl.concat_str([pl.col("words").shift(-place) for place in range(length)], separator=" ")

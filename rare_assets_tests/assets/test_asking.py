@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from rare_assets.operators.bm25_hard_neg import bm25_hard_neg
+from rare_assets.schemas import TABLES
+from rare_assets.stages import hard_negatives, questions, reasoning
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint, Fault
 from rare_assets_tests.support.graph import (
     API_KEY,
@@ -270,3 +273,65 @@ def test_what_a_shard_cost_stays_known_when_a_rerun_is_free(only_key_set, tmp_pa
             assert costs == pytest.approx((new, paid), abs=1e-6)
             tags = graph.instance.get_run_by_id(result.run_id).tags
             assert float(tags[f"rare_assets/cost_usd/{table}"]) == pytest.approx(new, abs=1e-6)
+
+
+def test_where_every_answer_is_stored_the_operator_runs_once(only_key_set, tmp_path, monkeypatch):
+    runs = []
+
+    def counted(operator, name):
+        def run(*given, **options):
+            runs.append(name)
+            return operator(*given, **options)
+
+        return run
+
+    monkeypatch.setattr(questions, "doc2query", counted(questions.doc2query, "questions"))
+    monkeypatch.setattr(reasoning, "reason_distill", counted(reasoning.reason_distill, "reasoning"))
+    with FakeEndpoint() as endpoint:
+        graph = prepared(tmp_path, endpoint, range(12))
+        assert graph.make("rare_job", SHARD).success
+        # Once for the estimate, once to ask.
+        assert runs == ["questions"] * 2 + ["reasoning"] * 2
+        before = {table: (graph.rows(table), graph.rejects(table)) for table in TABLES}
+        sent = len(endpoint.requests)
+        again = graph.make("rare_job", SHARD)
+        assert runs[4:] == ["questions", "reasoning"]
+        assert len(endpoint.requests) == sent
+    for table, (rows, rejects) in before.items():
+        assert graph.rows(table).equals(rows)
+        assert graph.rejects(table).equals(rejects)
+    for table in ("questions", "reasoning"):
+        told = metadata(again, table)
+        assert (told["requests"], told["answers_reused"]) == (0, 12)
+        assert told["reused_cost_usd"] is None
+
+
+def test_an_estimate_of_what_is_judged_mines_a_sample(only_key_set, tmp_path, monkeypatch):
+    mined = []
+
+    def counted(asked, *given, **options):
+        mined.append(asked.height)
+        return bm25_hard_neg(asked, *given, **options)
+
+    monkeypatch.setattr(hard_negatives, "bm25_hard_neg", counted)
+    verdict = json.dumps({"explanation": "It shares the words alone.", "verdict": False})
+
+    def answer(body):
+        return verdict if "verdict" in json.dumps(body.get("response_format", {})) else None
+
+    config = {"judge_relevance": True}
+    with FakeEndpoint(answer=answer) as endpoint:
+        graph = prepared(tmp_path, endpoint, range(12))
+        assert graph.make("rare_job", SHARD, "questions").success
+        monkeypatch.setattr(hard_negatives, "ESTIMATED_QUESTIONS", 5)
+        result = graph.make("rare_job", SHARD, "hard_negatives", hard_negatives=config)
+        assert result.success, failure_text(result)
+        assert mined == [4, 12]
+        lines = [e.user_message for e in graph.instance.all_logs(result.run_id) if e.user_message]
+        said = f"{SHARD}: of 4 of 12 questions, 0 answers are stored, 12 requests to send"
+        assert [line for line in lines if line.startswith(said)]
+        # All of them at once, and all are stored: what the estimate mined is the result.
+        monkeypatch.setattr(hard_negatives, "ESTIMATED_QUESTIONS", 12)
+        config["remine_after_growth"] = 0.0
+        assert graph.make("rare_job", SHARD, "hard_negatives", hard_negatives=config).success
+        assert mined == [4, 12, 12]

@@ -84,7 +84,7 @@ UNREADABLE = {
     "cut.json": (b'[{"text": "a"}, {"text": "b', "unreadable_file", "element 2"),
     "object.json": (b'{"text": "an object"}', "unreadable_file", "not a list of objects"),
     "cut.parquet": (cut_off_parquet(), "unreadable_file", "Check that it is whole"),
-    "none.parquet": (b"", "unreadable_file", "Check that it is whole"),
+    "none.parquet": (b"", "unreadable_file", "the file has no bytes"),
     "column.csv": (b"body\nx\n", "unreadable_file", "exactly one column `text`"),
     "quote.csv": (b'text\n"never closed\n', "no_usable_row", "unexpected end of data"),
     "empty.jsonl": (b"", "no_usable_row", "it has no rows"),

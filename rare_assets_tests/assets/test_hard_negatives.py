@@ -8,11 +8,11 @@ import pytest
 
 from rare_assets.assets import step_progress
 from rare_assets.assets.hard_negatives import mining_metadata
-from rare_assets.assets.step_progress import Moment
+from rare_assets.assets.step_progress import StepState
 from rare_assets.command.plan import Planner
 from rare_assets.operators.bm25_hard_neg import RULES, bm25_hard_neg
+from rare_assets.stages.asking import UNANSWERED
 from rare_assets.stages.options import Options
-from rare_assets.stages.provenance import UNANSWERED
 from rare_assets_tests.support.doubles import GivenRanking, questions, text_hash
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import Graph, failed_checks, failure_text, metadata
@@ -276,4 +276,4 @@ def test_how_far_mining_is_is_told(graph, monkeypatch):
     monkeypatch.setattr(step_progress, "listeners", [told.append])
     assert graph.make("corpus_index_job").success
     assert mine(graph).success
-    assert told == [Moment("hard_negatives", 0, 4), Moment("hard_negatives", 4, 4)]
+    assert told == [StepState("hard_negatives", 0, 4), StepState("hard_negatives", 4, 4)]

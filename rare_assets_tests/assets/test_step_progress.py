@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from rare_assets.assets import step_progress
-from rare_assets.assets.step_progress import Moment, StepProgress, is_progress, seldom
+from rare_assets.assets.step_progress import StepProgress, StepState, is_progress, throttled
 from rare_assets.resources.tags import PROGRESS_TAG, SUBMITTED_TAG
 from rare_assets.teacher.interface import Progress, Usage
 
@@ -62,8 +62,8 @@ def test_every_moment_is_told_and_every_tenth_second_is_a_line(clock, told):
         usage = Usage(requests=40 * second, answers_reused=3, retries=1, cost_usd=0.01 * second)
         progress.ask(Progress(done=40 * second, in_flight=7, usage=usage))
     assert len(told) == 26
-    assert told[0] == Moment("questions", 0, 2000)
-    assert told[-1] == Moment("questions", 1000, 2000, 1000, 0.25)
+    assert told[0] == StepState("questions", 0, 2000)
+    assert told[-1] == StepState("questions", 1000, 2000, 1000, 0.25)
     assert [line.partition(", about")[0] for line in step.lines] == [
         "a.jsonl: 400 of 2,000 done, 7 in flight, 3 reused, 1 retries, $0.1000",
         "a.jsonl: 800 of 2,000 done, 7 in flight, 3 reused, 1 retries, $0.2000",
@@ -81,7 +81,7 @@ def test_a_run_that_was_submitted_is_tagged_with_its_moment_as_often_as_it_write
             progress.count(2 * second, 90)
     [(run_id, tags)] = step.tagged
     assert run_id == "r"
-    assert Moment(*json.loads(tags[PROGRESS_TAG])) == Moment("questions", 20, 90)
+    assert StepState(*json.loads(tags[PROGRESS_TAG])) == StepState("questions", 20, 90)
     assert alone.tagged == []
 
 
@@ -100,7 +100,7 @@ def test_items_are_counted_as_they_pass(clock, told):
 
 def test_other_lines_are_kept_apart_by_ten_seconds(clock):
     said = []
-    say = seldom(said.append)
+    say = throttled(said.append)
     for second in range(100, 125):
         clock.now = float(second)
         say(str(second))

@@ -1,12 +1,16 @@
 """Every rule passes on a good shard and fails, with the measured value, where its property does not hold."""
 
 import json
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import pytest
 
+import rare_assets_tests
 from rare_assets.checks.by_table import CHECKS, RULES
+from rare_assets.checks.judgement import StoredShard
+from rare_assets.storage.tables import ParquetTables
 from rare_assets_tests.support.rows import rejects, rows
 
 ALL_RULES = [(table, rule.name) for table, rules in RULES.items() for rule in rules]
@@ -780,3 +784,14 @@ def test_rejects_are_told_in_one_sentence_with_limit_and_path(stored, table, opt
     first = judgement.shown["first_rejects"].records[0].data
     assert list(first) == ["place", "reason", "detail"]
     assert first["place"] == ("a.jsonl:2" if table == "documents" else "d9-q0")
+
+
+def test_a_rule_reads_another_table_with_the_columns_that_came_after_it_was_written():
+    """The storage that is checked in was written before documents had a number of their passage."""
+    tables = ParquetTables(
+        str(Path(rare_assets_tests.__file__).parent / "stored/first_round/storage")
+    )
+    shard = next(path.stem for path in (Path(tables.root) / "documents").glob("*.parquet"))
+    assert "passage" not in tables.scan("documents", shard).collect_schema()
+    other = StoredShard("questions", shard, tables).other("documents").collect()
+    assert other["passage"].null_count() == other.height > 0

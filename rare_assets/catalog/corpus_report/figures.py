@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from rare_assets.schemas import TABLES
-from rare_assets.storage.tables import UNREADABLE, ParquetTables, TableDamaged, TableMissing
+from rare_assets.storage.footers import UNREADABLE
+from rare_assets.storage.tables import ParquetTables, TableDamaged, TableMissing
 from rare_assets.text.language import language_of
 
 EXAMPLES = 50
@@ -240,7 +241,7 @@ class _Counting:
             self.counts[title] += counts
 
     def worst(self) -> list[ShardFigures]:
-        """The shards with the largest shares of rejects."""
+        """Return the shards with the largest shares of rejects, the largest first."""
         found = [
             ShardFigures(
                 shard,
@@ -254,7 +255,7 @@ class _Counting:
         return sorted(found, key=lambda each: (-each.rate, each.shard))[:WORST]
 
     def chosen(self) -> list[tuple[str, str]]:
-        """Shard and question of the rows that stand as examples."""
+        """Return shard and question of the rows that stand as examples."""
         return list(self._examples.select("shard", "question_id").iter_rows())
 
     def _choose(self, rows: pl.LazyFrame, shard: str) -> None:
@@ -283,7 +284,7 @@ def _counts(rows: pl.LazyFrame, measure: Measure) -> Counter[str]:
 
 
 def _labels(measure: Measure) -> list[str]:
-    """What the parts of a measure hold, as people write it: `1`, `50 to 99`, `100 or more`."""
+    """Name the parts of a measure as people write them: `1`, `50 to 99`, `100 or more`."""
     edges = measure.edges
     first = f"below {edges[0]:,}"
     if measure.lowest is not None:
@@ -306,7 +307,7 @@ def _in_order(measure: Measure, counts: Counter[str]) -> dict[str, int]:
 
 
 def _examples(tables: ParquetTables, chosen: Iterable[tuple[str, str]]) -> Iterator[dict[str, Any]]:
-    """The rows of the chosen questions, one sample of each, in the order chosen."""
+    """Return the rows of the chosen questions, one sample of each, in the order chosen."""
     by_shard: dict[str, list[str]] = {}
     order = {}
     for place, (shard, question_id) in enumerate(chosen):

@@ -2,34 +2,34 @@
 
 import pytest
 
-from rare_assets.assets.pace import Pace, duration
+from rare_assets.assets.rate import Rate, duration
 
 
-def paced(*notes):
-    """A pace after notes of (second, count)."""
+def rated(*notes):
+    """A rate after notes of (second, count)."""
     now = 0.0
-    pace = Pace(lambda: now)
+    rate = Rate(lambda: now)
     for second, count in notes:
         now = float(second)
-        pace.note(count)
-    return pace
+        rate.note(count)
+    return rate
 
 
 def test_the_rate_is_of_what_was_added():
-    pace = paced((0, 10), (5, 20), (10, 60))
-    assert pace.per_second == 5.0
-    assert pace.seconds_for(200) == 40.0
+    rate = rated((0, 10), (5, 20), (10, 60))
+    assert rate.per_second == 5.0
+    assert rate.seconds_for(200) == 40.0
 
 
 def test_what_is_longer_ago_than_half_a_minute_does_not_count():
     stored_answers = [(0, 0), (1, 900)]
     asked = [(second, 900 + 2 * (second - 1)) for second in range(2, 62)]
-    assert paced(*stored_answers, *asked).per_second == 2.0
+    assert rated(*stored_answers, *asked).per_second == 2.0
 
 
 @pytest.mark.parametrize("notes", [(), ((0, 5),), ((3, 5), (3, 9)), ((0, 5), (10, 5))])
 def test_without_progress_nothing_is_foretold(notes):
-    assert paced(*notes).seconds_for(10) is None
+    assert rated(*notes).seconds_for(10) is None
 
 
 @pytest.mark.parametrize(
