@@ -1,0 +1,1 @@
+"""`rare-assets`: what the command needs, and nothing else uses."""

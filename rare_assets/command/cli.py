@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic import ValidationError
 
+from rare_assets.command.ending import one_message
 from rare_assets.command.export_options import export_options, read_options
 from rare_assets.settings import Settings
 from rare_assets.text.shown_url import shown
@@ -114,14 +112,14 @@ def run(
             "they are set alike, without --source and --storage."
         )
     _set(RARE_SOURCE=source, RARE_STORAGE=storage)
-    with _one_message():
-        from rare_assets.command.run import MainJob
+    with one_message():
+        from rare_assets.command.run import RunCommand
 
         run_config = _read_config(config)
         if retry_rejects:
             _retry_rejects(run_config)
         target = _target(source, storage)
-        job = MainJob(run_config, shards, redo_all, submit, target)
+        job = RunCommand(run_config, shards, redo_all, submit, target)
         succeeded = job.estimate() if dry_run else job.execute()
     sys.exit(0 if succeeded else 1)
 
@@ -181,7 +179,7 @@ def pilot(
     configuration did not come to its end.
     """
     _set(RARE_SOURCE=source, RARE_STORAGE=storage)
-    with _one_message():
+    with one_message():
         from rare_assets.command.pilot import run_pilot
         from rare_assets.pilot.configuration import names_of
 
@@ -213,7 +211,7 @@ def register(source: str | None, storage: str | None) -> None:
       rare-assets register --source ./corpus
     """
     _set(RARE_SOURCE=source, RARE_STORAGE=storage)
-    with _one_message():
+    with one_message():
         from rare_assets.command.run import register_shards
 
         register_shards(_target(source, storage))
@@ -223,7 +221,7 @@ def register(source: str | None, storage: str | None) -> None:
 @click.option("--source", metavar="S", help="Folder, file, pattern or URL of the corpus.")
 @click.option("--storage", metavar="T", help="Folder or URL where the tables go.")
 def status(source: str | None, storage: str | None) -> None:
-    """What is made, what is missing or has changed, and what the teacher has cost so far.
+    """Show what is made, what is missing or has changed, and what the teacher has cost so far.
 
     \b
     Example:
@@ -236,7 +234,7 @@ def status(source: str | None, storage: str | None) -> None:
 @click.option("--source", metavar="S", help="Folder, file, pattern or URL of the corpus.")
 @click.option("--storage", metavar="T", help="Folder or URL where the tables go.")
 def shards(source: str | None, storage: str | None) -> None:
-    """Each shard of the source: rows, rejects and state of every stage, and its cost so far.
+    """List each shard of the source: rows, rejects and state of every stage, and its cost so far.
 
     \b
     Example:
@@ -282,7 +280,7 @@ def export(
     shards that changed are written again. Exits 1 if a format that was named has no row.
     """
     _set(RARE_STORAGE=storage)
-    with _one_message():
+    with one_message():
         from rare_assets.command.export import run_export
 
         target = _target(None, storage)
@@ -305,7 +303,7 @@ def explain(question_id: str, storage: str | None) -> None:
     rejected is explained, too. Costs nothing, asks no model: the corpus is ranked once more for it.
     """
     _set(RARE_STORAGE=storage)
-    with _one_message():
+    with one_message():
         from rare_assets.command.explain import run_explain
 
         run_explain(_target(None, storage), question_id)
@@ -330,7 +328,7 @@ def report(storage: str | None, out: Path | None) -> None:
     Costs nothing, asks no model. The page opens from disk, without a network.
     """
     _set(RARE_STORAGE=storage)
-    with _one_message():
+    with one_message():
         from rare_assets.command.corpus_report import run_report
 
         run_report(_target(None, storage), out)
@@ -353,7 +351,7 @@ def dev(source: str | None, storage: str | None, host: str, port: int) -> None:
             "The Dagster UI is not installed here: pip install 'rare-assets[ui]' brings it."
         )
     _set(RARE_SOURCE=source, RARE_STORAGE=storage)
-    with _one_message():
+    with one_message():
         from rare_assets.automation.instance import graph_page, workspace_of
         from rare_assets.command.run import register_shards
         from rare_assets.corpus.formats import SourceError
@@ -406,67 +404,10 @@ def deploy(kind: str, out: Path) -> None:
 
 def _print_status(source: str | None, storage: str | None, *, each_shard: bool) -> None:
     _set(RARE_SOURCE=source, RARE_STORAGE=storage)
-    with _one_message():
-        from rare_assets.command.run import MainJob
+    with one_message():
+        from rare_assets.command.run import RunCommand
 
-        MainJob({}, target=_target(source, storage)).print_status(each_shard)
-
-
-@contextmanager
-def _one_message() -> Iterator[None]:
-    """What a user can mend, and a stop, end the command with one message; all else is a bug."""
-    from rare_assets.automation.instance import home_error
-    from rare_assets.command.explain import UnknownQuestion
-    from rare_assets.command.queue import NoQueue
-    from rare_assets.command.run import NothingToDo
-    from rare_assets.command.target import TargetError
-    from rare_assets.command.workers import silence_pool
-    from rare_assets.corpus.formats import SourceError
-    from rare_assets.exports.options import ExportError
-    from rare_assets.files.stored_bytes import StorageError
-    from rare_assets.operators.templates import TemplateError
-    from rare_assets.pilot.corpus import PilotError
-    from rare_assets.retriever import ElasticsearchError, IndexConflict
-    from rare_assets.stages.options import OptionsError
-    from rare_assets.teacher import PriceError, TeacherStopped
-
-    silence_pool()
-
-    def stop(number: int, _: object) -> None:
-        raise KeyboardInterrupt(number)
-
-    # A service manager's stop ends the runs in order, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt as interrupt:
-        click.echo(
-            "\nStopped. What was made and every answer received is stored: run the same command "
-            "again to go on.",
-            err=True,
-        )
-        sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
-    except (
-        ElasticsearchError,
-        ExportError,
-        IndexConflict,
-        NoQueue,
-        NothingToDo,
-        OptionsError,
-        PilotError,
-        PriceError,
-        SourceError,
-        TeacherStopped,
-        StorageError,
-        TargetError,
-        TemplateError,
-        UnknownQuestion,
-    ) as error:
-        raise click.ClickException(str(error)) from error
-    except Exception as error:
-        if said := home_error(error):
-            raise click.ClickException(said) from error
-        raise
+        RunCommand({}, target=_target(source, storage)).print_status(each_shard)
 
 
 def _target(source: str | None, storage: str | None) -> Target:
@@ -492,7 +433,7 @@ def _target(source: str | None, storage: str | None) -> Target:
 
 
 def _set(**values: str | None) -> None:
-    """Options become settings of this process and of the runs that it starts."""
+    """Make options settings of this process and of the runs that it starts."""
     for name, value in values.items():
         if value is not None:
             os.environ[name] = value
@@ -509,8 +450,10 @@ def _set(**values: str | None) -> None:
 
 def _retry_rejects(run_config: dict[str, Any]) -> None:
     """Set the option of that name for both assets that ask the teacher."""
+    from rare_assets.stages.order import ASKING
+
     ops = run_config["ops"] = dict(run_config.get("ops") or {})
-    for asset in ("questions", "reasoning"):
+    for asset in ASKING:
         given = ops.get(asset) or {}
         ops[asset] = {**given, "config": {**(given.get("config") or {}), "retry_rejects": True}}
 
@@ -518,15 +461,12 @@ def _retry_rejects(run_config: dict[str, Any]) -> None:
 def _read_config(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
-    import yaml
+    from rare_assets.stages.options import OptionsError, read_run_config
 
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"{path}: not YAML: {error}") from error
-    if content is not None and not isinstance(content, dict):
-        raise click.UsageError(f"{path}: not a mapping of Dagster run config")
-    return content or {}
+        return read_run_config(path)
+    except OptionsError as error:
+        raise click.UsageError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ KINDS: dict[str, dict[str, tuple[str, ...]]] = {
         "env.example": ("env.example", "celery/env.example"),
     },
 }
+# Of the queue; Celery's as many as its two workers execute.
+RUNS_AT_ONCE = {"docker-compose": 16, "celery": 4}
 _STAMP = re.compile(rb"# Written by `rare-assets deploy [a-z-]+` \(([0-9a-f]{16})\).*\n")
 
 
@@ -79,12 +81,13 @@ def deployment_files(kind: str) -> dict[str, bytes]:
     for name, templates in KINDS[kind].items():
         content = "".join((TEMPLATES / each).read_text() for each in templates)
         content = content.replace("{{ dagster }}", _dagster_release())
+        content = content.replace("{{ runs }}", str(RUNS_AT_ONCE.get(kind)))
         made[name] = _stamp(kind, content.encode())
     return made
 
 
 def _dagster_release() -> str:
-    """The release of Dagster that a deployment installs, which is its chart's, too."""
+    """Return the release of Dagster that a deployment installs, which is its chart's, too."""
     found = re.search(r"^dagster==(.+)$", (TEMPLATES / "constraints.txt").read_text(), re.MULTILINE)
     assert found is not None
     return found[1]
@@ -108,7 +111,7 @@ def _digest(content: bytes) -> str:
 
 
 def _content(path: Path) -> bytes | None:
-    """What lies at a path; None if nothing does. What is no file is nobody's to overwrite."""
+    """Read what lies at a path; None if nothing does. What is no file is nobody's to overwrite."""
     if not os.path.lexists(path):
         return None
     return path.read_bytes() if path.is_file() and not path.is_symlink() else b""

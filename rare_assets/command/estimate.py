@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from rare_assets.assets.asking import judge_of
 from rare_assets.command.plan import Planner
-from rare_assets.corpus.source import Shard
-from rare_assets.operators.doc2query import doc2query
+from rare_assets.corpus.shards import Shard
 from rare_assets.operators.fitting import foreseen
-from rare_assets.operators.reason_distill import NoReferences, reason_distill
-from rare_assets.resources.configurable import TeacherModel, judges_apart, teacher_of
+from rare_assets.operators.gold_answers import NoReferences
+from rare_assets.resources.configurable import TeacherModel, teacher_of
+from rare_assets.stages import documents, hard_negatives, questions, reasoning
 from rare_assets.stages.asking import (
     DOCUMENT_TOKENS,
     PROMPT_TOKENS,
     VERDICT_TOKENS,
+    Asking,
     AskingConfig,
 )
-from rare_assets.stages.options import OptionsError
-from rare_assets.teacher import COMPLETION_TOKENS, EstimatingTeacher, Usage
+from rare_assets.stages.options import Options, OptionsError
+from rare_assets.stages.order import AFTER_DOCUMENTS
+from rare_assets.teacher import COMPLETION_TOKENS, Usage
 
 
 class StageEstimate(NamedTuple):
@@ -45,101 +45,111 @@ def estimate(
     shards: list[Shard],
     say: Callable[[str], None] | None = None,
 ) -> list[StageEstimate]:
-    """What the stages of these shards that ask the teacher would ask, if they were run now; `say` is
-    told of stored answers that can't be read.
+    """Estimate what the stages of these shards that ask the teacher would ask, if they were run
+    now; `say` is told of stored answers that can't be read.
 
     Raises:
         TeacherStopped: what is stored can't be told.
     """
-    options = planner.options
-    asking = ["questions", "reasoning"]
+    options, templates = planner.options, planner.templates
+    asking = {questions.NAME: questions.asking(options.questions, teacher, templates)}
     if options.hard_negatives.judge_relevance:
-        asking.insert(1, "hard_negatives")
-    judge = teacher_of(teacher, "judge")
-    teachers = {
-        "questions": teacher_of(teacher, "questions"),
-        "hard_negatives": judge,
-        "reasoning": teacher_of(teacher, "reasoning"),
-    }
-    totals = {stage: _Total(stage, teachers[stage]) for stage in asking}
+        asking[hard_negatives.NAME] = hard_negatives.asking(teacher, templates)
+    asking[reasoning.NAME] = reasoning.asking(options.reasoning, teacher, templates)
+    judge = teacher_of(teacher, "judge").name
+    totals = {stage: _Total(stage, whom.teacher) for stage, whom in asking.items()}
     index = planner.index_state()
     # What is made again only because it was asked for asks the same, so that its answers are stored.
     changed = planner.without_redoing()
     for shard in shards:
         stale_documents = changed.documents(shard) is not None
         stages = [] if index is None else [each.stage for each in changed.asked(shard.key, index)]
-        if stale_documents or index is None or not planner.tables.exists("questions", shard.key):
-            stages = ["questions", "hard_negatives", "reasoning"]
-        if "questions" in stages or planner.redo_all:
+        if stale_documents or index is None or not planner.tables.exists(questions.NAME, shard.key):
+            stages = list(AFTER_DOCUMENTS)
+        if questions.NAME in stages or planner.redo_all:
             if stale_documents:
-                number = options.questions.num_questions
-                totals["questions"].guess(
-                    shard.n_rows, DOCUMENT_TOKENS + PROMPT_TOKENS, number * COMPLETION_TOKENS
-                )
-                if options.questions.judge_questions:
-                    totals["questions"].guess(
-                        shard.n_rows * number,
-                        DOCUMENT_TOKENS + PROMPT_TOKENS,
-                        VERDICT_TOKENS,
-                        shards=0,
-                        model=judge.name,
-                    )
+                _guess_questions(totals[questions.NAME], options, shard, judge)
             else:
-                found = asyncio.run(
-                    _questions(planner, teachers["questions"], judge, shard.key, say)
-                )
-                totals["questions"].count_all(found)
-        if stages == ["reasoning"] or (planner.redo_all and not stages):
+                found = asyncio.run(_questions(planner, asking[questions.NAME], shard.key, say))
+                totals[questions.NAME].count_all(found)
+        if stages == [reasoning.NAME] or (planner.redo_all and not stages):
             try:
-                found = asyncio.run(
-                    _reasoning(planner, teachers["reasoning"], judge, shard.key, say)
-                )
-                totals["reasoning"].count_all(found)
+                found = asyncio.run(_reasoning(planner, asking[reasoning.NAME], shard.key, say))
+                totals[reasoning.NAME].count_all(found)
             except NoReferences as error:
                 raise OptionsError(f"ops.reasoning.config: {error}") from error
-        elif "reasoning" in stages:
-            questions = planner.tables.provenance_if_whole("questions", shard.key)
+        elif reasoning.NAME in stages:
+            stored = planner.tables.provenance_if_whole(questions.NAME, shard.key)
             asked = (
                 shard.n_rows * options.questions.num_questions
-                if questions is None or "questions" in stages
-                else questions.n_rows
+                if stored is None or questions.NAME in stages
+                else stored.n_rows
             )
-            negatives = options.hard_negatives.num_neg
-            if "hard_negatives" in totals:
-                totals["hard_negatives"].guess(
-                    asked * negatives, DOCUMENT_TOKENS + PROMPT_TOKENS, VERDICT_TOKENS
-                )
-            # Where answers are sampled, all that may be asked for.
-            answers = asked * options.reasoning.n * max(1, options.reasoning.rejection_samples)
-            totals["reasoning"].guess(answers, (1 + negatives) * DOCUMENT_TOKENS + PROMPT_TOKENS)
-            if options.reasoning.judge_answers:
-                totals["reasoning"].guess(
-                    answers, PROMPT_TOKENS, VERDICT_TOKENS, shards=0, model=judge.name
-                )
+            _guess_after_questions(totals, options, asked, judge)
     return [total.result() for total in totals.values()]
 
 
+def _guess_questions(total: _Total, options: Options, shard: Shard, judge: str) -> None:
+    """Guess what questions of documents that have yet to be read will ask, from the source's rows."""
+    number = options.questions.num_questions
+    total.guess(shard.n_rows, DOCUMENT_TOKENS + PROMPT_TOKENS, number * COMPLETION_TOKENS)
+    if options.questions.judge_questions:
+        total.guess(
+            shard.n_rows * number,
+            DOCUMENT_TOKENS + PROMPT_TOKENS,
+            VERDICT_TOKENS,
+            shards=0,
+            model=judge,
+        )
+
+
+def _guess_after_questions(
+    totals: Mapping[str, _Total], options: Options, asked: int, judge: str
+) -> None:
+    """Guess what negatives and reasoning of so many questions will ask at most."""
+    negatives = options.hard_negatives.num_neg
+    if hard_negatives.NAME in totals:
+        totals[hard_negatives.NAME].guess(
+            asked * negatives, DOCUMENT_TOKENS + PROMPT_TOKENS, VERDICT_TOKENS
+        )
+    # Where answers are sampled, all that may be asked for.
+    answers = asked * options.reasoning.n * max(1, options.reasoning.rejection_samples)
+    total = totals[reasoning.NAME]
+    total.guess(answers, (1 + negatives) * DOCUMENT_TOKENS + PROMPT_TOKENS)
+    if options.reasoning.judge_answers:
+        total.guess(answers, PROMPT_TOKENS, VERDICT_TOKENS, shards=0, model=judge)
+
+
 async def _questions(
-    planner: Planner,
-    teacher: TeacherModel,
-    judge: TeacherModel,
-    shard: str,
-    say: Callable[[str], None] | None,
+    planner: Planner, asking: Asking, shard: str, say: Callable[[str], None] | None
 ) -> dict[str, Usage]:
     options = planner.options.questions
-    async with _foreseeing(options, teacher, judge, say) as (estimating, judging, usages):
-        await doc2query(
-            planner.tables.load("documents", shard).collect(),
-            estimating,
-            templates=planner.templates,
-            judge=judge_of(judge, judging, planner.templates) if options.judge_questions else None,
-            **options.operator_options(teacher),
-        )
+    rows = planner.tables.load(documents.NAME, shard).collect()
+    operator = questions.operator(rows, options, asking)
+    async with asking.estimating(**_how(options, say)) as asked:
+        await operator(asked.teacher, asked.judge)
         if planner.options.reasoning.max_context_tokens is None:
-            documents = planner.tables.load("documents", shard).collect()
             num_neg = planner.options.hard_negatives.num_neg
-            _say(say, shard, foreseen(documents, await estimating.window(), num_neg))
-        return usages()
+            _say(say, shard, foreseen(rows, await asked.teacher.window(), num_neg))
+        return asked.usage_by_model
+
+
+async def _reasoning(
+    planner: Planner, asking: Asking, shard: str, say: Callable[[str], None] | None
+) -> dict[str, Usage]:
+    options = planner.options.reasoning
+    tables = planner.tables
+    operator = reasoning.operator(
+        tables.load(questions.NAME, shard).collect(),
+        tables.load(documents.NAME, shard).collect(),
+        tables.load(hard_negatives.NAME, shard).collect(),
+        options,
+        asking,
+    )
+    async with asking.estimating(**_how(options, say)) as asked:
+        await operator(asked.teacher, asked.judge)
+        _say(say, shard, asked.teacher.say_too_long())
+        return asked.usage_by_model
 
 
 def _say(say: Callable[[str], None] | None, shard: str, line: str | None) -> None:
@@ -147,53 +157,13 @@ def _say(say: Callable[[str], None] | None, shard: str, line: str | None) -> Non
         say(f"{shard}: {line}")
 
 
-async def _reasoning(
-    planner: Planner,
-    teacher: TeacherModel,
-    judge: TeacherModel,
-    shard: str,
-    say: Callable[[str], None] | None,
-) -> dict[str, Usage]:
-    options = planner.options.reasoning
-    async with _foreseeing(options, teacher, judge, say) as (estimating, judging, usages):
-        await reason_distill(
-            planner.tables.load("questions", shard).collect(),
-            planner.tables.load("documents", shard).collect(),
-            planner.tables.load("hard_negatives", shard).collect(),
-            estimating,
-            templates=planner.templates,
-            judge=judge_of(judge, judging, planner.templates) if options.judge_answers else None,
-            **options.operator_options(teacher),
-        )
-        _say(say, shard, estimating.say_too_long())
-        return usages()
-
-
-@asynccontextmanager
-async def _foreseeing(
-    options: AskingConfig,
-    teacher: TeacherModel,
-    judge: TeacherModel,
-    say: Callable[[str], None] | None,
-) -> AsyncIterator[tuple[EstimatingTeacher, EstimatingTeacher, Callable[[], dict[str, Usage]]]]:
-    """What stands for a stage's teacher and its judge, and what they would be asked, by model."""
-    how: dict[str, Any] = {
+def _how(options: AskingConfig, say: Callable[[str], None] | None) -> dict[str, Any]:
+    return {
         "refresh": options.refresh,
         "retry_rejects": options.retry_rejects,
+        "batch": options.mode == "batch",
         "say": say,
     }
-    async with (
-        teacher.estimating(batch=options.mode == "batch", **how) as estimating,
-        judge.estimating(**how) as verdicts,
-    ):
-
-        def usages() -> dict[str, Usage]:
-            if judge.name == teacher.name:
-                return {teacher.name: estimating.usage + verdicts.usage}
-            return {teacher.name: estimating.usage, judge.name: verdicts.usage}
-
-        # One that judges by the same model is counted with what it judges.
-        yield estimating, verdicts if judges_apart(judge, teacher) else estimating, usages
 
 
 class _Total:

@@ -22,6 +22,7 @@ from rare_assets.operators.bm25_hard_neg import Considered, bm25_hard_neg
 from rare_assets.retriever import IndexMissing
 from rare_assets.schemas import TABLES
 from rare_assets.stages.hard_negatives import HardNegativesConfig
+from rare_assets.stages.order import AFTER_DOCUMENTS
 from rare_assets.stages.provenance import completed
 from rare_assets.storage.tables import ParquetTables, TableDamaged
 
@@ -105,7 +106,7 @@ def find(tables: ParquetTables, question_id: str) -> History:
     for shard in stored_shards(tables, "questions"):
         found: dict[str, list[dict[str, Any]]] = {}
         rejects = {}
-        for table in ("questions", "hard_negatives", "reasoning"):
+        for table in AFTER_DOCUMENTS:
             found[table] = _rows(tables, table, shard, question_id)
             if rejected := _rows(tables, f"{table}_rejects", shard, question_id):
                 rejects[table] = rejected
@@ -163,7 +164,8 @@ def candidates(
 
 
 def _config_of(made_from: Mapping[str, str]) -> HardNegativesConfig:
-    """The options that a shard was mined with; one that it does not name was at its default."""
+    """Return the options that a shard was mined with; one that it does not name was at its
+    default."""
     stored = json.loads(completed(made_from, HardNegativesConfig)["options"])
     known = {
         name: value for name, value in stored.items() if name in HardNegativesConfig.model_fields
@@ -183,7 +185,8 @@ def _rows(tables: ParquetTables, table: str, shard: str, question_id: str) -> li
 
 
 def _exported(tables: ParquetTables, shard: str, question_id: str) -> Iterator[str]:
-    """Where a question's rows are among the training files, as `messages/train/a.jsonl, row 3`."""
+    """Return where a question's rows are among the training files: `messages/train/a.jsonl, row
+    3`."""
     with Export(tables, None, ExportOptions()) as export:
         for name, each in FORMATS.items():
             written = export.written(name, shard)
@@ -202,7 +205,7 @@ def _exported(tables: ParquetTables, shard: str, question_id: str) -> Iterator[s
 
 
 def _rows_in(export: Export, each: Format, file: str, question_id: str) -> list[int]:
-    """Numbers of a question's rows, from 0: by the sidecar, or by the ids that the rows hold."""
+    """Return the numbers of a question's rows, from 0: by the sidecar, or by the rows' own ids."""
     if file.startswith(COPIES):
         return []
     if each.ids is None:

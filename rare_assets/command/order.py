@@ -12,9 +12,11 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from rare_assets.command.plan import ASKED_STAGES, Planner, Stale
-from rare_assets.corpus.source import Shard
+from rare_assets.command.plan import Planner, Stale
+from rare_assets.corpus.shards import Shard
 from rare_assets.retriever import IndexState
+from rare_assets.stages import documents
+from rare_assets.stages.order import AFTER_DOCUMENTS
 
 DOCUMENTS_JOB, INDEX_JOB, ASKING_JOB = "documents_job", "corpus_index_job", "rare_job"
 
@@ -85,7 +87,7 @@ class Schedule:
         self._index: IndexState | None = None
 
     def next(self, running: Sequence[Task]) -> Task | None:
-        """A task that may start beside the running ones, None if none may."""
+        """Return a task that may start beside the running ones; None if none may."""
         index_due = self._index_due()
         asking = sum(task.job == ASKING_JOB for task in running)
         if asking < self._asking_at_once + self._ahead and (task := self._next_asking()):
@@ -93,14 +95,15 @@ class Schedule:
         if len(running) - asking >= max(1, self._at_once - asking):
             return None
         if self._documents:
-            return Task(DOCUMENTS_JOB, ("documents",), self._documents.popleft())
+            return Task(DOCUMENTS_JOB, (documents.NAME,), self._documents.popleft())
         if index_due:
             self._index_begun = True
             return Task(INDEX_JOB, ("corpus_index",), None)
         return None
 
     def _index_due(self) -> bool:
-        """Whether all documents are there and the index is not; one that is current is taken as it is."""
+        """Return True if all documents are stored and the index is stale. A current index is used
+        as it is."""
         if self._unread or self._index_begun:
             return False
         if self._index_stale is None:
@@ -117,18 +120,18 @@ class Schedule:
             while self._with_questions:
                 shard = self._with_questions.popleft()
                 stale = planner.after_questions(shard, index)
-                self._decided(shard, ASKED_STAGES[1:], stale)
+                self._decided(shard, AFTER_DOCUMENTS[1:], stale)
                 if stale:
                     return _asking(shard, stale)
         while self._read:
             shard = self._read.popleft()
             if index is not None:
                 stale = planner.asked(shard, index)
-                self._decided(shard, ASKED_STAGES, stale)
+                self._decided(shard, AFTER_DOCUMENTS, stale)
             else:
                 found = planner.questions(shard)
                 stale = [found] if found else []
-                self._decided(shard, ASKED_STAGES[:1], stale)
+                self._decided(shard, AFTER_DOCUMENTS[:1], stale)
                 if not stale:
                     self._with_questions.append(shard)
             if stale:
@@ -136,7 +139,12 @@ class Schedule:
         return None
 
     def finished(self, task: Task, *, failed: bool, stops_others: bool = False) -> None:
-        """Take note of how a task ended."""
+        """Take note of how a task ended.
+
+        Args:
+            failed: anything in it did.
+            stops_others: other runs would fail alike, so that no task that asks starts any more.
+        """
         if stops_others or (failed and task.job == INDEX_JOB):
             self._asked.clear()
             self._read.clear()
@@ -161,7 +169,7 @@ class Schedule:
             self._asked_by_others.discard(task.shard)
             if not failed and task.shard in self._asked - self._unread:
                 self._read.append(task.shard)
-        elif not failed and task.shard is not None and task.assets == ASKED_STAGES[:1]:
+        elif not failed and task.shard is not None and task.assets == AFTER_DOCUMENTS[:1]:
             self._with_questions.append(task.shard)
 
 

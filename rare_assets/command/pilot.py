@@ -21,6 +21,7 @@ from rare_assets.exports.folder import OutFolder
 from rare_assets.pilot.corpus import PilotCorpus
 from rare_assets.pilot.page import dollars, duration, page
 from rare_assets.pilot.run import Pilot, PilotRun, Plan
+from rare_assets.stages.order import ASKING
 
 
 def run_pilot(
@@ -99,12 +100,12 @@ def _print_plan(console: Console, plan: Plan) -> None:
 
 def _print(console: Console, pilot: Pilot) -> None:
     table = Table(title="Pilot", title_justify="left", header_style="bold")
-    for column in ("configuration", "questions", "reasoning", "paid now", "whole corpus", "time"):
+    for column in ("configuration", *ASKING, "paid now", "whole corpus", "time"):
         table.add_column(column, justify="left" if column == "configuration" else "right")
     for trial in pilot.trials:
         rows = [
             f"{trial.produced[stage].rows.height:,}" if stage in trial.produced else ""
-            for stage in ("questions", "reasoning")
+            for stage in ASKING
         ]
         paid = [use.paid_usd for use in trial.use.values()]
         total = None if None in paid else sum(each for each in paid if each is not None)

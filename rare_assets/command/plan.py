@@ -22,17 +22,12 @@ from rare_assets.retriever import (
     IndexMissing,
     IndexState,
 )
+from rare_assets.stages import documents, hard_negatives, questions, reasoning
 from rare_assets.stages.corpus_index import shards_to_index
 from rare_assets.stages.hard_negatives import HardNegativesConfig
 from rare_assets.stages.options import Options
-from rare_assets.stages.provenance import (
-    completed,
-    documents_from,
-    hard_negatives_from,
-    questions_from,
-    reasoning_from,
-    what_differs,
-)
+from rare_assets.stages.order import AFTER_DOCUMENTS
+from rare_assets.stages.provenance import completed, what_differs
 from rare_assets.stages.questions import QuestionsConfig
 from rare_assets.stages.reasoning import ReasoningConfig
 from rare_assets.stages.standing import is_within_growth, standing
@@ -42,13 +37,9 @@ from rare_assets.teacher import ENDPOINT_FAULTS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rare_assets.corpus.source import Shard
+    from rare_assets.corpus.shards import Shard
     from rare_assets.resources.configurable import Bm25Retriever, TeacherModel
     from rare_assets.storage.tables import ParquetTables
-
-
-ASKED_STAGES = ("questions", "hard_negatives", "reasoning")
-# What pydantic puts before the message of a validator of one's own.
 
 
 class Stale(NamedTuple):
@@ -59,7 +50,7 @@ class Stale(NamedTuple):
     why: str
 
 
-INDEX_CHANGED = Stale("hard_negatives", "index")
+INDEX_CHANGED = Stale(hard_negatives.NAME, "index")
 
 
 class Planner:
@@ -79,8 +70,8 @@ class Planner:
         self.redo_all = redo_all
         self.teacher = teacher
         self.writer, self.reasoner, self.judge = (
-            teacher_of(teacher, "questions").name,
-            teacher_of(teacher, "reasoning").name,
+            teacher_of(teacher, questions.NAME).name,
+            teacher_of(teacher, reasoning.NAME).name,
             teacher_of(teacher, "judge").name,
         )
         self.templates = load_templates(teacher.prompts_folder)
@@ -95,15 +86,15 @@ class Planner:
         return f"questions by {self.writer}, reasoning by {self.reasoner}, judged by {self.judge}"
 
     def without_redoing(self) -> Planner:
-        """The same, for what is missing or has changed alone."""
+        """Return the same planner, for what is missing or has changed alone."""
         return Planner(self.tables, self.retriever, self.teacher, self.options)
 
     def documents(self, shard: Shard) -> Stale | None:
-        """Whether a shard's documents must be read (again)."""
-        return self._compare("documents", shard.key, documents_from(shard))
+        """Return why a shard's documents must be read (again), or None."""
+        return self._compare(documents.NAME, shard.key, documents.made_from(shard))
 
     def index(self, registered: list[str]) -> str | None:
-        """Why the index must be synced, or None."""
+        """Return why the index must be synced, or None."""
         state = None
         why = "missing"
         try:
@@ -116,7 +107,7 @@ class Planner:
             wanted = shards_to_index(self.tables, registered, state.shards if state else {})
         except TableDamaged:
             # The sync itself refuses, and says which table.
-            return "documents"
+            return documents.NAME
         options = self.options.corpus_index
         if state is None:
             return why
@@ -126,10 +117,10 @@ class Planner:
         if analyzer is None or state.bm25 != Bm25(options.k1, options.b, analyzer):
             return "options"
         changed = {shard: content.content_hash for shard, content in wanted.contents.items()}
-        return None if changed == dict(state.shards) else "documents"
+        return None if changed == dict(state.shards) else documents.NAME
 
     def index_state(self) -> IndexState | None:
-        """What the index holds, or None if there is none that is whole.
+        """Return what the index holds, or None if there is none that is whole.
 
         Raises:
             StorageError, ElasticsearchError: it can't be told.
@@ -144,61 +135,65 @@ class Planner:
             return engine.state()
 
     def asked(self, shard: str, index: IndexState) -> list[Stale]:
-        """The stages after the documents that must be made for a shard, given the synced index.
+        """Return the stages after the documents that must be made for a shard, given the synced
+        index.
 
         A stage that is made again may change what the next ones are made from, so the rest
         follows it; where nothing changes, stored answers make that free.
         """
         stale = self.questions(shard)
         if stale:
-            return [stale, *(Stale(stage, "questions") for stage in ASKED_STAGES[1:])]
+            return [stale, *(Stale(stage, questions.NAME) for stage in AFTER_DOCUMENTS[1:])]
         return self.after_questions(shard, index)
 
     def questions(self, shard: str) -> Stale | None:
-        """Whether a shard's questions must be asked for, given its documents (None without them)."""
-        documents = self.tables.provenance_if_whole("documents", shard)
-        if documents is None:
+        """Return why a shard's questions must be asked for, given its documents (None without
+        them)."""
+        read = self.tables.provenance_if_whole(documents.NAME, shard)
+        if read is None:
             return None
-        made_from = questions_from(
-            documents.content_hash,
+        made_from = questions.made_from(
+            read.content_hash,
             self.options.questions,
             self.templates,
             self.writer,
             self.judge,
         )
-        stale = self._compare("questions", shard, made_from, QuestionsConfig)
+        stale = self._compare(questions.NAME, shard, made_from, QuestionsConfig)
         if stale is None and self._has_grown_long_enough(shard):
-            return Stale("questions", "documents")
+            return Stale(questions.NAME, documents.NAME)
         return stale
 
     def _has_grown_long_enough(self, shard: str) -> bool:
-        """Whether a document was left out as too short that is not, as its words are counted now.
+        """Return True if a document was left out as too short that is not, as words are counted
+        now.
 
         The number of words is no part of a document's identity: it follows from the text.
         """
-        stored = self.tables.provenance_if_whole("questions", shard)
+        stored = self.tables.provenance_if_whole(questions.NAME, shard)
         if stored is None or not stored.n_rejects:
             return False
-        left_out = self.tables.scan_rejects("questions", shard).filter(
+        left_out = self.tables.scan_rejects(questions.NAME, shard).filter(
             pl.col("reason") == "too_short"
         )
-        long_enough = self.tables.scan("documents", shard).filter(
+        long_enough = self.tables.scan(documents.NAME, shard).filter(
             pl.col("n_words") >= self.options.questions.min_words
         )
         found = left_out.join(long_enough, on="doc_id", how="semi").head(1).collect()
         return not found.is_empty()
 
     def after_questions(self, shard: str, index: IndexState) -> list[Stale]:
-        """The stages after the questions that must be made for a shard, given those and the index."""
-        documents = self.tables.provenance_if_whole("documents", shard)
-        questions = self.tables.provenance_if_whole("questions", shard)
-        if documents is None or questions is None:
+        """Return the stages after the questions that must be made, given the questions and the
+        index."""
+        read = self.tables.provenance_if_whole(documents.NAME, shard)
+        asked = self.tables.provenance_if_whole(questions.NAME, shard)
+        if read is None or asked is None:
             return []
         stale = self._compare(
-            "hard_negatives",
+            hard_negatives.NAME,
             shard,
-            hard_negatives_from(
-                questions.content_hash,
+            hard_negatives.made_from(
+                asked.content_hash,
                 self.options.hard_negatives,
                 index,
                 self.templates,
@@ -209,16 +204,18 @@ class Planner:
         if stale == INDEX_CHANGED and self._negatives_stand(shard, index):
             stale = None
         if stale:
-            return [stale, Stale("reasoning", "hard_negatives")]
-        hard_negatives = self.tables.provenance("hard_negatives", shard)
-        assert hard_negatives is not None
+            return [stale, Stale(reasoning.NAME, hard_negatives.NAME)]
+        mined = self.tables.provenance(hard_negatives.NAME, shard)
+        assert mined is not None
         stale = self._compare(
-            "reasoning",
+            reasoning.NAME,
             shard,
-            reasoning_from(
-                documents.content_hash,
-                questions.content_hash,
-                hard_negatives.content_hash,
+            reasoning.made_from(
+                {
+                    documents.NAME: read.content_hash,
+                    questions.NAME: asked.content_hash,
+                    hard_negatives.NAME: mined.content_hash,
+                },
                 self.options.reasoning,
                 self.templates,
                 self.reasoner,
@@ -226,16 +223,20 @@ class Planner:
             ),
             ReasoningConfig,
         )
-        if stale and self._is_blocked("hard_negatives", shard, "negatives_found"):
+        if stale and self._is_blocked(hard_negatives.NAME, shard, "negatives_found"):
             # Mined anew, in case that it was the index, before anything is paid on top.
-            return [Stale("hard_negatives", "negatives"), Stale("reasoning", "hard_negatives")]
+            return [
+                Stale(hard_negatives.NAME, "negatives"),
+                Stale(reasoning.NAME, hard_negatives.NAME),
+            ]
         return [stale] if stale else []
 
     def _negatives_stand(self, shard: str, index: IndexState) -> bool:
-        """Whether mining negatives again, of which only the index has changed, would keep them all."""
+        """Return True if mining again, where only the index has changed, would keep all
+        negatives."""
         if self._standing is None or self._standing[0] != index.fingerprint:
             self._standing = index.fingerprint, standing(self.tables, index)
-        stored = self.tables.provenance_if_whole("hard_negatives", shard)
+        stored = self.tables.provenance_if_whole(hard_negatives.NAME, shard)
         return (
             stored is not None
             and self._standing[1].get(shard) == stored.content_hash
@@ -251,8 +252,8 @@ class Planner:
         now: Mapping[str, str],
         config: type[dg.Config] = dg.Config,
     ) -> Stale | None:
-        """Whether a stored table is missing, damaged, made from something else, lacks what the endpoint
-        failed to answer, or was stopped by its check.
+        """Return why a stored table must be made again: it is missing, damaged, made from something
+        else, lacks what the endpoint failed to answer, or was stopped by its check; else None.
 
         The latter is made again, from stored answers, so that its check stops what follows again.
         """
@@ -279,14 +280,14 @@ class Planner:
         return None
 
     def _has_endpoint_faults(self, table: str, shard: str) -> bool:
-        """Whether any reject is one that the endpoint never answered, and may answer now."""
+        """Return True if any reject is one that the endpoint never answered, and may answer now."""
         reasons = self.tables.load_rejects(table, shard).select(
             pl.col("reason").is_in(ENDPOINT_FAULTS).any()
         )
         return bool(reasons.collect().item())
 
     def _is_to_be_retried(self, table: str, shard: str) -> bool:
-        """Whether rejects are asked for again, of which there are some that could be mended so."""
+        """Return True if rejects are asked for again, and some could be mended by that."""
         options = getattr(self.options, table, None)
         if not getattr(options, "retry_rejects", False):
             return False

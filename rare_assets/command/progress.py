@@ -19,23 +19,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from rare_assets.assets.pace import Pace, duration
-from rare_assets.assets.step_progress import LOG_SECONDS, Moment, is_progress
+from rare_assets.assets.rate import Rate, duration
+from rare_assets.assets.step_progress import LOG_SECONDS, StepState, is_progress
 from rare_assets.command.workers import Request, Result
+from rare_assets.stages.order import AFTER_DOCUMENTS, ASKING
 
 INDEX = "corpus_index"
 # The line of both tables that ask the teacher: how long all of it takes, and what it costs.
 ASKED = "asked in all"
-ASKING = ("questions", "reasoning")
-# What is made again where the rows of a table have become more or fewer.
-AFTER_QUESTIONS = ("hard_negatives", "reasoning")
 UNITS = {
     "documents": "rows",
     INDEX: "documents",
     "questions": "questions",
     "hard_negatives": "questions",
     "reasoning": "answers",
-    ASKED: "answers",
+    ASKED: "questions and answers",
 }
 # A bar that leaves room for the figures on 80 columns, and one for 100 or more.
 NARROW, WIDE, WIDE_FROM = 10, 24, 96
@@ -56,11 +54,11 @@ class Stage:
     made: set[str] = field(default_factory=set)
     began: float | None = None
     ended: float | None = None
-    rows_pace: Pace = field(default_factory=Pace)
-    requests_pace: Pace = field(default_factory=Pace)
+    rows_rate: Rate = field(default_factory=Rate)
+    requests_rate: Rate = field(default_factory=Rate)
 
     def go_on(self, shard: str, done: int, total: int) -> None:
-        """So much of a shard is done."""
+        """Take note of how much of a shard is done."""
         self.began = self.began or time.monotonic()
         self.expected[shard] = total
         self.done[shard] = done
@@ -68,11 +66,11 @@ class Stage:
     def note(self) -> None:
         """Take note of the present state, for the rates."""
         if self.began is not None and self.ended is None:
-            self.rows_pace.note(sum(self.done.values()))
-            self.requests_pace.note(sum(self.requests.values()))
+            self.rows_rate.note(sum(self.done.values()))
+            self.requests_rate.note(sum(self.requests.values()))
 
     def finish(self, shard: str) -> None:
-        """A shard is made."""
+        """Take note that a shard is made."""
         self.made.add(shard)
         if self.made >= self.expected.keys():
             self.ended = time.monotonic()
@@ -90,7 +88,7 @@ class Stage:
         return sum(known) if len(known) == len(costs) else None
 
 
-def together(stages: Mapping[str, Stage], so_far: Stage) -> None:
+def sum_stages(stages: Mapping[str, Stage], so_far: Stage) -> None:
     """Make `so_far` what is asked of the teacher for all tables."""
     asking = [(name, stages[name]) for name in ASKING if name in stages]
     for part in ("expected", "done", "requests", "costs"):
@@ -106,8 +104,8 @@ def together(stages: Mapping[str, Stage], so_far: Stage) -> None:
     so_far.ended = max(ends) if len(ends) == len(asking) else None
 
 
-def facts(name: str, stage: Stage) -> dict[str, Any]:
-    """What is told of a table: `count`, `rate`, `left`, `cost` and `shards`, empty if unknown.
+def display_fields(name: str, stage: Stage) -> dict[str, Any]:
+    """Return what is told of a table: `count`, `rate`, `left`, `cost`, `shards`; empty if unknown.
 
     The rate is in requests where the teacher is asked, else in rows.
     """
@@ -130,8 +128,8 @@ def facts(name: str, stage: Stage) -> dict[str, Any]:
         rate = amount / seconds if seconds >= 1 else None
         told["left"] = f"in {duration(seconds)}"
     else:
-        rate = (stage.requests_pace if asks else stage.rows_pace).per_second
-        left = stage.rows_pace.seconds_for(total - done)
+        rate = (stage.requests_rate if asks else stage.rows_rate).per_second
+        left = stage.rows_rate.seconds_for(total - done)
         told["left"] = "" if left is None else f"{duration(left)} left"
     if rate is not None:
         told["rate"] = f"{rate:,.1f}/s"
@@ -190,7 +188,7 @@ class RunProgress:
             self.console.print(f"{name}: {len(rows)} to make ({why})", soft_wrap=True)
         self._show(name)
         if name == ASKING[-1]:
-            together(self.stages, self.stages.setdefault(ASKED, Stage()))
+            sum_stages(self.stages, self.stages.setdefault(ASKED, Stage()))
             self._show(ASKED)
 
     def retract(self, name: str, shard: str) -> None:
@@ -198,14 +196,14 @@ class RunProgress:
         self.stages[name].expected.pop(shard, None)
         self._update(name)
 
-    def tick(self, running: Sequence[tuple[Request, Moment | None]]) -> None:
+    def tick(self, running: Sequence[tuple[Request, StepState | None]]) -> None:
         """Take note of how far the runs under way are."""
-        for request, moment in running:
+        for request, state in running:
             self._read(request)
-            if moment is not None and moment.asset in self.stages:
-                self._go_on(request.shard or "", moment)
+            if state is not None and state.asset in self.stages:
+                self._go_on(request.shard or "", state)
         if ASKED in self.stages:
-            together(self.stages, self.stages[ASKED])
+            sum_stages(self.stages, self.stages[ASKED])
         for name, stage in self.stages.items():
             stage.note()
             self._update(name)
@@ -220,14 +218,14 @@ class RunProgress:
                 f"[red]failed[/] {escape(where)}: {escape(result.error)}", soft_wrap=True
             )
 
-    def _go_on(self, shard: str, moment: Moment) -> None:
-        stage = self.stages[moment.asset]
+    def _go_on(self, shard: str, state: StepState) -> None:
+        stage = self.stages[state.asset]
         # What a run has left behind is newer than what it said last.
         if shard not in stage.made:
-            stage.go_on(shard, moment.done, moment.total)
-            if moment.asset in ASKING:
-                stage.requests[shard] = moment.requests
-                stage.costs[shard] = moment.cost_usd
+            stage.go_on(shard, state.done, state.total)
+            if state.asset in ASKING:
+                stage.requests[shard] = state.requests
+                stage.costs[shard] = state.cost_usd
 
     def _read(self, request: Request) -> None:
         run_id = request.run_id
@@ -268,8 +266,8 @@ class RunProgress:
             stage.requests[shard] = requests if isinstance(requests, int) else 0
             stage.costs[shard] = float(cost) if isinstance(cost, int | float) else None
         stage.finish(shard)
-        if name == "questions":
-            for later in AFTER_QUESTIONS:
+        if name == AFTER_DOCUMENTS[0]:
+            for later in AFTER_DOCUMENTS[1:]:
                 expected = self.stages[later].expected if later in self.stages else {}
                 if shard in expected:
                     expected[shard] = rows * (self.samples if later in ASKING else 1)
@@ -281,14 +279,14 @@ class RunProgress:
 
     def _show(self, name: str) -> None:
         if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name, **facts(name, self.stages[name]))
+            self._tasks[name] = self._bars.add_task(name, **display_fields(name, self.stages[name]))
         self._update(name)
 
     def _update(self, name: str) -> None:
         stage = self.stages[name]
         done, total = stage.rows
         self._bars.update(
-            self._tasks[name], completed=done, total=total or None, **facts(name, stage)
+            self._tasks[name], completed=done, total=total or None, **display_fields(name, stage)
         )
 
     def _say(self, name: str, line: str, level: int) -> None:
@@ -300,12 +298,13 @@ class RunProgress:
             self.console.print(f"[yellow]{escape(name)}: {escape(line)}[/]", soft_wrap=True)
 
     def _say_seldom(self, name: str) -> None:
-        """The facts in one line, where they have changed since the last one ten seconds ago."""
+        """Print the facts in one line, where they have changed since the last one ten seconds
+        ago."""
         stage = self.stages[name]
         if not self._bars.disable or stage.began is None or stage.ended is not None:
             return
         when, before = self._said.setdefault(name, (stage.began, ""))
-        told = facts(name, stage)
+        told = display_fields(name, stage)
         if time.monotonic() - when >= LOG_SECONDS and told["count"] != before:
             self._said[name] = (time.monotonic(), told["count"])
             self._print(name, _line(name, told))
@@ -315,7 +314,7 @@ class RunProgress:
 
 
 def _line(name: str, told: Mapping[str, Any]) -> str:
-    """The facts as a plain line, with their units."""
+    """Return the facts as a plain line, with their units."""
     unit = "rows" if name in ("documents", INDEX, "hard_negatives") else "requests"
     rate = told["rate"] and f"{told['rate'].removesuffix('/s')} {unit}/s"
     parts = (f"{told['count']} {UNITS[name]}", rate, told["left"], told["cost"], told["shards"])

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from rich.console import Console
 
-from rare_assets.assets.step_progress import Moment
+from rare_assets.assets.step_progress import StepState
 from rare_assets.automation.instance import SHIPPED_MODULE, submitted_tags
 from rare_assets.automation.jobs import JOBS
+from rare_assets.command.order import ASKING_JOB
 from rare_assets.command.target import SHIPPED_PLACE, Place
 from rare_assets.command.workers import STOPPED, Request, Result, create_run, failure
 from rare_assets.resources.dagster_internals import code_origin, queue_size, submit
@@ -71,6 +72,7 @@ class RunQueue:
         self._console = console
         self._place = place
         self._running: dict[str, Request] = {}
+        self._taken_back: set[str] = set()
         self._tags: dict[str, dict[str, str]] = {}
         self._queued_since: float | None = None
 
@@ -109,10 +111,10 @@ class RunQueue:
             )
         return list(self._running.values())
 
-    def how_far(self, request: Request) -> Moment | None:
-        """How far a run's present step is; None before it has said so."""
+    def step_state(self, request: Request) -> StepState | None:
+        """Return how far a run's present step is; None before it has said so."""
         said = self._tags.get(request.run_id, {}).get(PROGRESS_TAG)
-        return Moment(*json.loads(said)) if said else None
+        return StepState(*json.loads(said)) if said else None
 
     def execute_all(
         self,
@@ -121,7 +123,7 @@ class RunQueue:
         tick: Callable[[list[Request]], None],
         done: Callable[[Result], None],
     ) -> list[Result]:
-        """As `RunPool.execute_all`; begins with the runs that `follow` has found."""
+        """Do as `RunPool.execute_all`; begin with the runs that `follow` has found."""
         results: list[Result] = []
         while True:
             while (request := start(self._under_way())) is not None:
@@ -135,14 +137,14 @@ class RunQueue:
                 results.append(result)
                 done(result)
                 if result.stops_others:
-                    self._cancel_queued()
+                    self._take_back(result.request.command)
             tick(self._under_way())
 
     def _under_way(self) -> list[Request]:
         return list(self._running.values())
 
     def _submit(self, request: Request) -> Result | None:
-        """Hand a run over. Returns its result if its config can't be used."""
+        """Hand a run over. Return its result if its config can't be used."""
         try:
             place = request.place
             tags = submitted_tags(request.command, place.location)
@@ -167,7 +169,8 @@ class RunQueue:
         self._tell_no_daemon(runs)
 
     def _result(self, run: dg.DagsterRun) -> Result | None:
-        """The result of a run that has ended; None where the instance tries it again by itself."""
+        """Return the result of a run that has ended; None where the instance tries it again by
+        itself."""
         request = self._running[run.run_id]
         if run.status == dg.DagsterRunStatus.FAILURE and run.tags.get(WILL_RETRY_TAG) == "true":
             if (again := run.tags.get(RETRY_TAG)) is not None:
@@ -178,7 +181,7 @@ class RunQueue:
         if run.status == dg.DagsterRunStatus.SUCCESS:
             return Result(request, None)
         if run.status == dg.DagsterRunStatus.CANCELED:
-            return Result(request, STOPPED)
+            return Result(request, STOPPED, stops_others=run.run_id in self._taken_back)
         kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
         records = self._instance.get_records_for_run(run.run_id, of_type=kinds).records
         events = [each.event_log_entry.dagster_event for each in records]
@@ -187,12 +190,15 @@ class RunQueue:
         told = any(event is not None and event.is_step_failure for event in events)
         return result if told or not messages else result._replace(error=messages[-1])
 
-    def _cancel_queued(self) -> None:
-        """Take back what has not been started and would fail alike."""
-        for run_id in list(self._running):
+    def _take_back(self, command: str) -> None:
+        """Take back what has not been started and would fail alike: runs that ask for the same command."""
+        for run_id, request in list(self._running.items()):
+            if request.command != command or request.job != ASKING_JOB:
+                continue
             run = self._instance.get_run_by_id(run_id)
             if run is not None and run.status == dg.DagsterRunStatus.QUEUED:
                 self._instance.run_coordinator.cancel_run(run_id)
+                self._taken_back.add(run_id)
 
     def _tell_no_daemon(self, runs: list[dg.DagsterRun] | Any) -> None:
         """Say so, once a minute, where runs wait and no daemon looks after the queue."""

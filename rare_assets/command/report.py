@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rare_assets.automation.registration import say_gone, some
+from rare_assets.automation.registration import describe_missing, first_names
 from rare_assets.operators.answers import retryable
 from rare_assets.operators.doc2query import say_left_out
 from rare_assets.schemas import TABLES
+from rare_assets.stages.order import ASKING
 from rare_assets.teacher import ENDPOINT_FAULTS
 from rare_assets.text.shown import cut
 from rare_assets.text.shown_url import shown
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from rare_assets.command.estimate import StageEstimate
     from rare_assets.command.status import StageState
     from rare_assets.corpus.scan import Scan
-    from rare_assets.corpus.source import Shard
-    from rare_assets.stages.cost import Spent
+    from rare_assets.corpus.shards import Shard
+    from rare_assets.stages.cost import StoredCost
     from rare_assets.storage.tables import ParquetTables
 
 SHOWN_CHARS = 600
@@ -62,7 +63,7 @@ def print_report(
     _print_example(console, tables, shards)
     for said, where in _by_error(_left_out(tables, shards)).items():
         console.print(
-            f"\n[yellow]warning[/] {escape(some(where))}: {escape(said)}.", soft_wrap=True
+            f"\n[yellow]warning[/] {escape(first_names(where))}: {escape(said)}.", soft_wrap=True
         )
     for error, where in _by_error(failures).items():
         console.print(
@@ -86,7 +87,7 @@ def print_report(
 
 
 def _retryable(tables: ParquetTables, shards: list[str]) -> int:
-    """How many rejects of these shards `--retry-rejects` alone would ask for again.
+    """Count the rejects of these shards that `--retry-rejects` alone would ask for again.
 
     What the endpoint failed to answer is asked again by any next run.
     """
@@ -94,7 +95,7 @@ def _retryable(tables: ParquetTables, shards: list[str]) -> int:
         retryable(tables.scan_rejects(table, shard)).filter(
             ~pl.col("reason").is_in(ENDPOINT_FAULTS)
         )
-        for table in ("questions", "reasoning")
+        for table in ASKING
         for shard in shards
         if (made := tables.provenance(table, shard)) is not None and made.n_rejects
     ]
@@ -104,7 +105,7 @@ def _retryable(tables: ParquetTables, shards: list[str]) -> int:
 
 
 def print_estimate(console: Console, stages: list[StageEstimate]) -> None:
-    """Print what a run would ask, and what that costs."""
+    """Print what a run would ask, and what that costs in USD."""
     table = Table(title="A run would ask", title_justify="left", header_style="bold")
     for column in (
         "stage",
@@ -142,11 +143,11 @@ def print_estimate(console: Console, stages: list[StageEstimate]) -> None:
 def print_status(
     console: Console,
     states: dict[str, dict[str, StageState]],
-    costs: Spent,
+    costs: StoredCost,
     scan: Scan,
     teachers: str,
 ) -> None:
-    """Print each table's state over all shards, and what was spent."""
+    """Print each table's state over all shards, and what was spent, in tokens and USD."""
     table = Table(title=f"{len(states):,} shards", title_justify="left", header_style="bold")
     for column in ("table", "current", "changed", "missing", "rows", "rejects"):
         table.add_column(column, justify="left" if column == "table" else "right")
@@ -166,7 +167,7 @@ def print_status(
     console.print(f"Teacher: {escape(teachers)}.", soft_wrap=True)
     if scan.new:
         console.print(f"{len(scan.new)} shards are not registered yet: rare-assets run does it.")
-    if said := say_gone(scan, []):
+    if said := describe_missing(scan, []):
         console.print(escape(said), soft_wrap=True)
 
 
@@ -174,7 +175,7 @@ def print_shards(
     console: Console,
     shards: list[Shard],
     states: dict[str, dict[str, StageState]],
-    costs: dict[str, Spent],
+    costs: dict[str, StoredCost],
 ) -> None:
     """Print a line a shard: what each of its tables holds, whether it is current, what it has cost."""
     table = Table(header_style="bold")
@@ -196,7 +197,7 @@ def print_shards(
 
 
 def _state(stage: StageState) -> str:
-    """A table's rows and rejects, and what has changed; a hyphen where there is none."""
+    """Return a table's rows and rejects, and what has changed; a hyphen where there is none."""
     if stage.state == "missing":
         return "-"
     rejects = f" +{stage.rejects:,} rejects" if stage.rejects else ""
@@ -205,12 +206,12 @@ def _state(stage: StageState) -> str:
 
 
 def _dollars(cost: float | None) -> str:
-    """A cost for people; an unknown one is not zero."""
+    """Return a cost in USD for people; an unknown one is not zero."""
     return "cost unknown" if cost is None else f"${cost:,.4f}"
 
 
 def _by_error(failures: dict[str, str]) -> dict[str, list[str]]:
-    """Shards by what went wrong with them: one cause often fails many."""
+    """Group shards by what went wrong with them: one cause often fails many."""
     shards: dict[str, list[str]] = {}
     for where, error in failures.items():
         shards.setdefault(error, []).append(where)
@@ -218,7 +219,7 @@ def _by_error(failures: dict[str, str]) -> dict[str, list[str]]:
 
 
 def _left_out(tables: ParquetTables, shards: list[str]) -> dict[str, str]:
-    """Shards most of whose documents were left out on purpose, and what to say about it."""
+    """Return shards most of whose documents were left out on purpose, and what to say about it."""
     found = {}
     for shard in shards:
         stored = tables.provenance_if_whole("questions", shard)

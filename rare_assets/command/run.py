@@ -17,24 +17,26 @@ from rich.markup import escape
 
 from rare_assets.assets.asking import once
 from rare_assets.automation.instance import open_pools, pool_limit, prepare_home
-from rare_assets.automation.registration import register, say_gone, some
+from rare_assets.automation.registration import describe_missing, first_names, register
 from rare_assets.command.estimate import estimate
 from rare_assets.command.order import Schedule, Task
-from rare_assets.command.plan import ASKED_STAGES, Planner, Stale
+from rare_assets.command.plan import Planner, Stale
 from rare_assets.command.progress import RunProgress
 from rare_assets.command.queue import RunQueue
 from rare_assets.command.report import print_estimate, print_report, print_shards, print_status
 from rare_assets.command.status import made_nothing, shard_states
 from rare_assets.command.target import Target, open_target
-from rare_assets.command.workers import Request, Result, RunPool
+from rare_assets.command.workers import STOPPED, Request, Result, RunPool
 from rare_assets.corpus.scan import Scan, scan_source
 from rare_assets.corpus.source import CorpusSource
 from rare_assets.files.processes import usable_cpus
 from rare_assets.resources.configurable import Corpus, Storage, TeacherModel, teacher_of
+from rare_assets.resources.dagster_internals import keep_connections
 from rare_assets.resources.partitions import registered_shards
 from rare_assets.settings import Settings
 from rare_assets.stages.cost import spent
 from rare_assets.stages.options import Options, teacher_for
+from rare_assets.stages.order import AFTER_DOCUMENTS, ASKING
 
 LOG_WIDTH = 120
 
@@ -51,7 +53,7 @@ class NothingToDo(Exception):
     """A shard was asked for that the source does not have."""
 
 
-class MainJob:
+class RunCommand:
     """One invocation of `rare-assets run`.
 
     Args:
@@ -97,7 +99,7 @@ class MainJob:
         self.teacher.load_prices()
 
     def execute(self) -> bool:
-        """Do it all. Returns whether everything that was asked for succeeded.
+        """Do it all. Return True if everything that was asked for succeeded.
 
         Raises:
             SourceError: the source can't be read.
@@ -105,6 +107,7 @@ class MainJob:
             NoQueue: the runs are to be submitted, and the instance has no queue.
         """
         with dg.DagsterInstance.get() as instance:
+            keep_connections(instance)
             pool = (
                 RunQueue(instance, self.console, self.place) if self.submits else RunPool(instance)
             )
@@ -150,7 +153,7 @@ class MainJob:
 
         Exact for shards whose documents (for reasoning: whose negatives) are current; for the
         others a bound: one request a row of the source, or a question, with prompts of usual size.
-        Returns True.
+        Return True.
         """
         with dg.DagsterInstance.get() as instance:
             scan = self._scan(instance, remember=False)
@@ -184,7 +187,7 @@ class MainJob:
         if unknown:
             raise NothingToDo(
                 f"The source {self.source.url} has no shard {', '.join(unknown)}. "
-                f"It has: {some(sorted(keys))}."
+                f"It has: {first_names(sorted(keys))}."
             )
         return scan
 
@@ -245,6 +248,15 @@ class MainJob:
             return Request(command, str(uuid.uuid4()), *task, self.run_config, self.place)
 
         def done(result: Result) -> None:
+            if result.stops_others and result.request.command != command:
+                # It has met limits of its own command; this one has others, and looks at the shard again.
+                if result.error != STOPPED:
+                    self.console.print(
+                        f"[yellow]{escape(result.request.shard or '')}: a run of an earlier command has "
+                        f"stopped ({escape(str(result.error))}). This command goes on with its shard.[/]",
+                        soft_wrap=True,
+                    )
+                result = result._replace(error=None, stops_others=False)
             progress.finished(result)
             failed = result.error is not None
             if result.error is not None:
@@ -254,7 +266,7 @@ class MainJob:
             )
 
         def tick(under_way: list[Request]) -> None:
-            progress.tick([(request, runs.how_far(request)) for request in under_way])
+            progress.tick([(request, runs.step_state(request)) for request in under_way])
 
         runs.execute_all(start, tick=tick, done=done)
 
@@ -266,7 +278,7 @@ class MainJob:
         sizes: Mapping[str, int],
         progress: RunProgress,
     ) -> set[tuple[str, str]]:
-        """Say what is to be made, as far as it can be told now. Returns (shard, stage) of it all."""
+        """Say what is to be made, as far as it can be told now. Return (shard, stage) of it all."""
         planner = self.planner
         documents = {s.key: why for s in scan.shards if (why := planner.documents(s)) is not None}
         index = "documents" if documents else planner.index(registered)
@@ -280,11 +292,11 @@ class MainJob:
                         shard,
                         Stale(stage, again if planner.tables.exists(stage, shard) else "missing"),
                     )
-                    for stage in ASKED_STAGES
+                    for stage in AFTER_DOCUMENTS
                 ]
             else:
                 stale += [(shard, found) for found in planner.asked(shard, state)]
-        for stage in ("documents", "corpus_index", *ASKED_STAGES):
+        for stage in ("documents", "corpus_index", *AFTER_DOCUMENTS):
             if stage == "corpus_index" and index is not None:
                 rows = {"": sum(sizes.values())}
                 progress.announce(stage, planner.index(registered) or index, rows)
@@ -294,7 +306,8 @@ class MainJob:
         return {(shard, each.stage) for shard, each in stale}
 
     def _rows(self, stage: str, shard: str, source_rows: int) -> int:
-        """About how many rows a stage of a shard will have: exact once what it is made from is there."""
+        """Return about how many rows a stage of a shard will have: exact once its upstreams are
+        there."""
         options = self.planner.options
         if stage == "documents":
             return source_rows
@@ -306,14 +319,14 @@ class MainJob:
         return rows * options.reasoning.n if stage == "reasoning" else rows
 
     def _places(self, instance: dg.DagsterInstance, runs: RunPool | RunQueue) -> Places:
-        """How many runs may be under way, of those that ask and in all.
+        """Return how many runs may be under way, of those that ask and in all.
 
         The queue decides itself what is executed, and is never left empty.
         """
         if isinstance(runs, RunQueue):
             return Places(asking_at_once=runs.size, ahead=runs.size, at_once=2 * runs.size)
         settings = Settings()
-        teachers = (teacher_of(self.teacher, "questions"), teacher_of(self.teacher, "reasoning"))
+        teachers = [teacher_of(self.teacher, stage) for stage in ASKING]
         if not all(teacher.model or settings.model for teacher in teachers):
             # The embedded teacher uses every core for one shard already.
             return Places(asking_at_once=1, ahead=0, at_once=settings.shards_at_once)
@@ -328,9 +341,9 @@ class MainJob:
 
 
 def _asking_at_once(shards_at_once: int) -> int:
-    """Up to twice RARE_SHARDS_AT_ONCE, which share the places in flight: while one step waits for its last
-    answers, or a shard is mined, another asks. One stays one, and more than two processes a core only take
-    each other's time."""
+    """Return up to twice RARE_SHARDS_AT_ONCE, which share the places in flight: while one step
+    waits for its last answers, or a shard is mined, another asks. One stays one, and more than two
+    processes a core only take each other's time."""
     if shards_at_once == 1:
         return 1
     return max(shards_at_once, min(2 * shards_at_once, 2 * usable_cpus()))
@@ -359,7 +372,7 @@ def _print_registered(
         f"({len(scan.new)} new, {len(scan.changed)} changed){teacher}",
         soft_wrap=True,
     )
-    if said := say_gone(scan, removed):
+    if said := describe_missing(scan, removed):
         console.print(f"[yellow]{escape(said)}[/]", soft_wrap=True)
 
 

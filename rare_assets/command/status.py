@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from rare_assets.command.plan import Planner
-from rare_assets.corpus.source import Shard
+from rare_assets.corpus.shards import Shard
 from rare_assets.operators.doc2query import TOO_SHORT
 from rare_assets.retriever import IndexState
 from rare_assets.schemas import TABLES
@@ -26,8 +26,8 @@ class StageState(NamedTuple):
 def shard_states(
     planner: Planner, shards: list[Shard], index: IndexState | None
 ) -> dict[str, dict[str, StageState]]:
-    """For each shard key, the state of each table. Without an index, only documents and questions
-    can be current."""
+    """Return the state of each table for each shard key. Without an index, only documents and
+    questions can be current."""
     return {shard.key: _stages(planner, shard, index) for shard in shards}
 
 

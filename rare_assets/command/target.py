@@ -18,6 +18,7 @@ from rare_assets.automation.instance import LOCATION, SHIPPED_MODULE
 from rare_assets.build import build_resources
 from rare_assets.resources.dagster_internals import definitions_in
 from rare_assets.resources.dataset import METADATA, UNNAMED, Configs, Dataset, in_metadata
+from rare_assets.resources.processes import imports_uncollected
 from rare_assets.stages.options import OptionsError, deployment_configs
 
 
@@ -91,7 +92,8 @@ def definitions_of(module: str) -> dg.Definitions:
     if (here := os.getcwd()) not in sys.path:
         sys.path.insert(0, here)
     try:
-        found = definitions_in(importlib.import_module(module))
+        with imports_uncollected():
+            found = definitions_in(importlib.import_module(module))
     except Exception as error:
         raise TargetError(f"-m {module}: it can't be loaded: {_root_of(error)}") from error
     if found is None:

@@ -1,4 +1,4 @@
-"""Dagster runs side by side: each in a spawned process of a small pool, all on one instance.
+"""Dagster runs side by side: each in a process of a small pool, all on one instance.
 
 A run is what the UI would start: a job of the code location, one partition, recorded with its events.
 Threads can't do this (runs in threads of one process hang on a SQLite instance), processes can.
@@ -19,16 +19,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rare_assets.assets.step_progress import Moment, listeners
+from rare_assets.assets.step_progress import StepState, listeners
+from rare_assets.command.ending import STOPS, interrupt
 from rare_assets.command.target import SHIPPED_PLACE, Place, definitions_of
 from rare_assets.files.cache import temporary_folder
 from rare_assets.resources.leases import Lease
 from rare_assets.resources.pools import free_pool_slots
+from rare_assets.resources.processes import process_context
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -109,20 +112,32 @@ def _execute(request: Request) -> Result:
 
     place = request.place
 
-    with dg.DagsterInstance.get() as instance:
-        try:
-            run = create_run(
-                instance, request, run_tags(request.command, _lease, place.location), _SILENT
-            )
-        except dg.DagsterInvalidConfigError as error:
-            # Every run takes the same config.
-            return Result(request, f"Run config: {error}", stops_others=True)
-        job = definitions_of(place.module).resolve_job_def(run.job_name)
-        # Whatever executes the deployment's own runs: this one is executed by this process.
-        check = run_config_check(place.dataset, SHIPPED)
-        job = job.with_executor_def(one_process_executor(check))
-        result = execute_created_run(job, run, instance)
-        return Result(request, None) if result.success else failure(request, result.all_events)
+    instance = _instance()
+    try:
+        run = create_run(
+            instance, request, run_tags(request.command, _lease, place.location), _SILENT
+        )
+    except dg.DagsterInvalidConfigError as error:
+        # Every run takes the same config.
+        return Result(request, f"Run config: {error}", stops_others=True)
+    job = definitions_of(place.module).resolve_job_def(run.job_name)
+    # Whatever executes the deployment's own runs: this one is executed by this process.
+    check = run_config_check(place.dataset, SHIPPED)
+    job = job.with_executor_def(one_process_executor(check))
+    result = execute_created_run(job, run, instance)
+    return Result(request, None) if result.success else failure(request, result.all_events)
+
+
+@cache
+def _instance() -> dg.DagsterInstance:
+    """Return the instance of all runs of this process: to open one anew for each takes half a second."""
+    import dagster as dg
+
+    from rare_assets.resources.dagster_internals import keep_connections
+
+    instance = dg.DagsterInstance.get()
+    keep_connections(instance)
+    return instance
 
 
 def create_run(
@@ -167,7 +182,7 @@ class RunPool:
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self._instance = instance
-        self._context = multiprocessing.get_context("spawn")
+        self._context = process_context()
         self._progress = tempfile.TemporaryDirectory(prefix="rare-assets-", dir=temporary_folder())
         self._lease = Lease(instance)
         self._opened = contextlib.ExitStack()
@@ -181,7 +196,8 @@ class RunPool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self._opened:
+        # A worker that is still starting must not be left behind, whatever comes meanwhile.
+        with _stops_held(), self._opened:
             if kind is not None:
                 self._stopping.set()
                 self._stop()
@@ -189,10 +205,10 @@ class RunPool:
                 worker.shutdown()
             self._progress.cleanup()
 
-    def how_far(self, request: Request) -> Moment | None:
-        """How far a run's present step is; None before it has said so."""
+    def step_state(self, request: Request) -> StepState | None:
+        """Return how far a run's present step is; None before it has said so."""
         try:
-            return Moment(*json.loads((Path(self._progress.name) / request.run_id).read_text()))
+            return StepState(*json.loads((Path(self._progress.name) / request.run_id).read_text()))
         except FileNotFoundError:
             return None
 
@@ -227,7 +243,7 @@ class RunPool:
         return [request for request, _ in self._running.values()]
 
     def _start(self, request: Request) -> None:
-        with _interrupts_ignored():
+        with _stops_held():
             while True:
                 worker = self._idle.pop() if self._idle else self._worker()
                 try:
@@ -242,7 +258,12 @@ class RunPool:
             1,
             self._context,
             initializer=_start_worker,
-            initargs=(self._stopping, Path(self._progress.name), self._lease.name),
+            initargs=(
+                self._stopping,
+                Path(self._progress.name),
+                self._lease.name,
+                dict(os.environ),
+            ),
         )
 
     def _result(self, future: Future[Result]) -> Result:
@@ -259,23 +280,22 @@ class RunPool:
     def _stop(self) -> None:
         """Have the runs end, and kill what doesn't."""
         processes = multiprocessing.active_children()
-        try:
-            for process in processes:
-                if process.pid is not None:
-                    os.kill(process.pid, signal.SIGINT)
+        for process in processes:
+            if process.pid is not None:
+                os.kill(process.pid, signal.SIGINT)
+        # A second stop is by somebody who doesn't want to wait.
+        with contextlib.suppress(KeyboardInterrupt), _stops(signal.SIG_UNBLOCK, interrupt):
             wait(self._running, timeout=STOP_SECONDS)
-        finally:
-            # Also at a second interrupt, by somebody who doesn't want to wait.
-            left = [request for future, (request, _) in self._running.items() if not future.done()]
-            if left:
-                for process in processes:
-                    process.kill()
-            for _, worker in self._running.values():
-                worker.shutdown()
-            for request in left:
-                self._report_killed(request)
-            for request in self._under_way():
-                self._report_canceled(request)
+        left = [request for future, (request, _) in self._running.items() if not future.done()]
+        if left:
+            for process in processes:
+                process.kill()
+        for _, worker in self._running.values():
+            worker.shutdown()
+        for request in left:
+            self._report_killed(request)
+        for request in self._under_way():
+            self._report_canceled(request)
 
     def _report_canceled(self, request: Request) -> None:
         """Record the end of a run that was interrupted before Dagster recorded its beginning."""
@@ -291,13 +311,30 @@ class RunPool:
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes started in here don't die of an interrupt before they can handle it."""
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _stops_held() -> Iterator[None]:
+    """Hold an interrupt or a stop until the end of the block: it is acted on then, and never lost.
+
+    Processes started in here begin with both held, lest they die before they can handle them.
+    """
+    came: list[int] = []
+    # Another thread may take a signal that this one holds: Python has the handler run in here all the same.
+    with _stops(signal.SIG_BLOCK, lambda number, _: came.append(number)):
+        yield
+    for number in came:
+        signal.raise_signal(number)
+
+
+@contextmanager
+def _stops(mask: int, handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Have `handler` called at a stop within the block, and threads and processes begin with `mask`."""
+    previous = {number: signal.signal(number, handler) for number in STOPS}
+    held = signal.pthread_sigmask(mask, STOPS)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        for number, of_before in previous.items():
+            signal.signal(number, of_before)
 
 
 def _config_for(request: Request) -> dict[str, Any]:
@@ -314,7 +351,11 @@ def _config_for(request: Request) -> dict[str, Any]:
 
 
 def failure(request: Request, events: Iterable[dg.DagsterEvent]) -> Result:
-    """The first failure of a run, in the words of the exception that caused it."""
+    """Return the first failure of a run, in the words of the exception that caused it.
+
+    Args:
+        events: of the run, in order.
+    """
     from rare_assets.assets.asking import TEACHER_STOPPED
     from rare_assets.resources.failures import why_step_failed
 
@@ -328,11 +369,11 @@ def failure(request: Request, events: Iterable[dg.DagsterEvent]) -> Result:
     return Result(request, "failed; its log is in the UI")
 
 
-def _write_progress(path: Path, moment: Moment) -> None:
-    """Store a moment for `RunPool.how_far`; without its folder nobody looks any more."""
+def _write_progress(path: Path, state: StepState) -> None:
+    """Store a step's state for `RunPool.step_state`; without its folder nobody looks any more."""
     with contextlib.suppress(FileNotFoundError):
         unread = path.with_name(f".{path.name}")
-        unread.write_text(json.dumps(moment))
+        unread.write_text(json.dumps(state))
         os.replace(unread, path)
 
 
@@ -341,7 +382,9 @@ def silence_pool() -> None:
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 
-def _start_worker(stopping: Event, progress: Path, lease: str) -> None:
+def _start_worker(
+    stopping: Event, progress: Path, lease: str, environment: Mapping[str, str]
+) -> None:
     """Prepare a worker: interrupts come from its parent alone, and it ends with its parent.
 
     It must not go on asking the teacher when the command that started it is gone. A terminal sends
@@ -349,6 +392,12 @@ def _start_worker(stopping: Event, progress: Path, lease: str) -> None:
     """
     global _stopping, _progress, _lease
     _stopping, _progress, _lease = stopping, progress, lease
+    # A server that workers are forked from has the variables of its own start.
+    os.environ.clear()
+    os.environ.update(environment)
+    # Of the terminal's, held since this process was started; its parent's come within a run.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     silence_pool()
     # Run after what is registered later: to take all modules apart would cost most of a second.
     atexit.register(os._exit, 0)

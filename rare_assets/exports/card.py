@@ -12,13 +12,14 @@ from rare_assets.exports.export import Export, stored_shards
 from rare_assets.exports.folder import CARD, CARD_MARK
 from rare_assets.exports.formats import FORMATS
 from rare_assets.exports.shard_files import COPIES, Written
+from rare_assets.schemas import TABLES
 
 _BAR = 30
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
 class Cost(NamedTuple):
-    """What the teacher took; `dollars` is None where a price is unknown."""
+    """Tokens and USD that the teacher took; `dollars` is None where a price is unknown."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -26,7 +27,15 @@ class Cost(NamedTuple):
 
 
 def write_card(export: Export, written: list[Written], cost: Cost) -> str:
-    """Write README.md for what the folder holds. Returns its text."""
+    """Write README.md for what the folder holds. Return its text.
+
+    Args:
+        written: the manifests of all shards and formats.
+        cost: of the answers that the rows are made from.
+
+    Raises:
+        ExportError: it can't be written.
+    """
     by_format: dict[str, list[Written]] = {}
     for each in written:
         by_format.setdefault(each.format, []).append(each)
@@ -160,7 +169,7 @@ def _formats(with_rows: dict[str, list[Written]]) -> list[str]:
 
 def _origin(export: Export, cost: Cost) -> list[str]:
     made: dict[str, dict[str, Counter[str]]] = {}
-    for table in ("questions", "hard_negatives", "reasoning"):
+    for table in list(TABLES)[1:]:
         for shard in stored_shards(export.tables, table):
             stored = export.tables.provenance(table, shard)
             for name, value in (stored.made_from if stored else {}).items():
@@ -277,7 +286,7 @@ def _summed(counts: Iterable[dict[str, int]]) -> Counter[int]:
 
 
 def _chart(counts: Counter[int]) -> list[str]:
-    """Bars of text, which every reader of Markdown shows."""
+    """Draw bars of text, which every reader of Markdown shows."""
     most = max(counts.values(), default=0)
     bars = [
         f"{key:>7,}  {'█' * max(1, round(_BAR * counts[key] / most)):<{_BAR}}  {counts[key]:,}"

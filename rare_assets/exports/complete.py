@@ -1,4 +1,4 @@
-"""What an export has besides its shards' files: corpora, whole BEIR folders, the files that name others."""
+"""Write what an export has besides its shards' files: corpora, whole BEIR folders, files that name others."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def splits_of(written: Iterable[Written]) -> list[str]:
 
 
 def _tevatron_corpus(export: Export) -> None:
-    """Ids of a row may be of any shard: every shard of documents is there."""
+    """Write every shard of documents: ids of a row may be of any shard."""
     # An empty file is none that a JSON reader takes.
     shards = [
         shard for shard in stored_shards(export.tables, "documents") if _has_rows(export, shard)
@@ -73,7 +73,7 @@ def _tevatron_corpus(export: Export) -> None:
 
 
 def _beir(export: Export, written: list[Written]) -> None:
-    """A folder a split: the whole corpus, its questions, and which documents are relevant."""
+    """Write a folder a split: the whole corpus, its questions, and which documents are relevant."""
     there = splits_of(written)
     shards = stored_shards(export.tables, "documents")
     for split in SPLITS:

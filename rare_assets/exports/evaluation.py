@@ -1,4 +1,4 @@
-"""Evaluation questions and passages that no training row may share text with.
+"""Find evaluation questions and passages, which no training row may share text with.
 
 A row is left out where any of its texts has `RUN` words in a row in common with an evaluation text, or
 where its question has nearly all the words of an evaluation question. Hashes of all runs lie on disk,
@@ -83,7 +83,10 @@ class EvaluationTexts:
     def find(self, examples: pl.DataFrame) -> pl.DataFrame:
         """Return `question_id, sample_index, field, rule, matched, file, row` of what is shared.
 
-        The first match of each example. `examples` are those of `rare_assets.exports.examples`.
+        At most one row an example: its first match.
+
+        Args:
+            examples: those of `rare_assets.exports.examples`.
         """
         listed = examples.with_row_index("example")
         key = ["example", "question_id", "sample_index"]
@@ -131,7 +134,7 @@ class EvaluationTexts:
         )
 
     def _shared_questions(self, listed: pl.DataFrame) -> pl.DataFrame:
-        """Questions that hold nearly all words of an evaluation question.
+        """Find the questions that hold nearly all words of an evaluation question.
 
         Of a question's n words it may lack a tenth: so it has one of any tenth and one more, and the
         rarest are looked for.
@@ -172,7 +175,11 @@ class EvaluationTexts:
 
 
 def fingerprint(paths: list[str]) -> str:
-    """Return a hash of what the files hold. Raises ExportError."""
+    """Return a hash of what the files hold.
+
+    Raises:
+        ExportError: a file is missing or can't be read.
+    """
     digest = hashlib.sha256()
     for path in _files(paths):
         digest.update(str(path).encode())
@@ -183,7 +190,7 @@ def fingerprint(paths: list[str]) -> str:
 
 
 def _batches(paths: list[str]) -> Iterator[pl.DataFrame]:
-    """`file, row, text, is_question`, some thousand at a time."""
+    """Yield `file, row, text, is_question`, some thousand rows at a time."""
     schema = {"file": pl.String, "row": pl.Int64, "text": pl.String, "is_question": pl.Boolean}
     batch: list[Item] = []
     for path in _files(paths):
@@ -267,7 +274,7 @@ def _parquet(path: Path) -> Iterator[Item]:
 
 
 def _text(path: Path) -> Iterator[Item]:
-    """Each line may be a question; a run may go over the lines of a paragraph."""
+    """Read a text file. Each line may be a question; a run may go over the lines of a paragraph."""
     paragraph: list[str] = []
     first = 1
     with path.open(encoding="utf-8-sig") as file:

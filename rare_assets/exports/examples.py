@@ -1,4 +1,4 @@
-"""From the stored tables of a shard to examples: what every format takes its rows from.
+"""Make examples of the stored tables of a shard: what every format takes its rows from.
 
 An example is a question with its documents and, where the teacher answered, one of its answers. Tables
 of an earlier version lack columns: what is there is used.
@@ -17,6 +17,7 @@ from rare_assets.storage.tables import ParquetTables
 # A batch bounds the memory: so many questions with all their texts at once.
 BATCH = 5_000
 _CHARS_A_TOKEN = 4
+_ANSWER_KEY = ["question_id", "sample_index"]
 
 
 class Corpus:
@@ -56,7 +57,11 @@ class Filter(NamedTuple):
 
 
 def passage(title: str, text: str) -> pl.Expr:
-    """A text with its title before it, unless it begins with the title itself."""
+    """Return a text with its title before it, unless it begins with the title itself.
+
+    Args:
+        title, text: names of the columns.
+    """
     has_title = pl.col(title).fill_null("").str.strip_chars() != ""
     repeated = pl.col(text).str.strip_chars_start().str.starts_with(pl.col(title))
     return (
@@ -108,7 +113,11 @@ def filters(options: ExportOptions, reads: str) -> list[Filter]:
 
 
 def require_columns(tables: ParquetTables, shard: str, options: ExportOptions) -> None:
-    """Refuse filters on what the stored tables do not tell. Raises ExportError."""
+    """Refuse filters on what the stored tables do not tell.
+
+    Raises:
+        ExportError: names the filter, and what to make first.
+    """
     asked = {
         "gold_used": ("reasoning", options.gold_used),
         "judged": ("questions", options.judged),
@@ -227,7 +236,7 @@ def _query(options: ExportOptions) -> pl.Expr:
 
 
 def _questions(tables: ParquetTables, shard: str, mined: pl.DataFrame) -> pl.DataFrame:
-    """Each mined question with its gold document."""
+    """Return each mined question with its gold document."""
     of = mined["question_id"].implode()
     asked = tables.scan("questions", shard).filter(pl.col("question_id").is_in(of))
     there = asked.collect_schema()
@@ -261,7 +270,7 @@ def _questions(tables: ParquetTables, shard: str, mined: pl.DataFrame) -> pl.Dat
 
 
 def _answers(tables: ParquetTables, shard: str, mined: pl.DataFrame) -> pl.DataFrame:
-    """The teacher's answers to the questions as they are mined now: others are of an older state."""
+    """Return the teacher's answers to the questions as they are mined now: others are of an older state."""
     columns: dict[str, Any] = {
         "question_id": pl.String,
         "sample_index": pl.Int64,
@@ -301,7 +310,8 @@ def _answers(tables: ParquetTables, shard: str, mined: pl.DataFrame) -> pl.DataF
 def _negatives(
     mined: pl.DataFrame, base: pl.DataFrame, known: pl.DataFrame, answered: pl.DataFrame
 ) -> pl.DataFrame:
-    """Passages, ids and scores of each question's negatives, without those it must not have."""
+    """Return passages, ids and scores of each question's negatives, without those it must not
+    have."""
     suspected = (
         answered.select("question_id", doc_id="suspected_relevant")
         .explode("doc_id")
@@ -346,7 +356,7 @@ def _negatives(
 
 
 def _more_positives(mined: pl.DataFrame, base: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    """Passages that a judge found to answer the question, too, as far as they are in its split."""
+    """Return the passages of a question's split that a judge found to answer it, too."""
     columns = {"more_positives": pl.List(pl.String), "more_positive_ids": pl.List(pl.String)}
     if not {"extra_positives", "extra_positive_ids"} <= set(mined.columns):
         return mined.select(
@@ -374,14 +384,10 @@ def _more_positives(mined: pl.DataFrame, base: pl.DataFrame, known: pl.DataFrame
     )
 
 
-def _prompts(
-    answered: pl.DataFrame,
-    mined: pl.DataFrame,
-    base: pl.DataFrame,
-    known: pl.DataFrame,
-    options: ExportOptions,
+def _documents_shown(
+    answered: pl.DataFrame, mined: pl.DataFrame, base: pl.DataFrame, known: pl.DataFrame
 ) -> pl.DataFrame:
-    """Each answer with the prompt that it answers: the documents in the order the teacher saw."""
+    """Return `question_id, sample_index, documents, shows_held_out`: the documents as one text."""
     texts = pl.concat(
         [
             base.select("question_id", "doc_id", "text"),
@@ -392,23 +398,31 @@ def _prompts(
             ).explode("doc_id", "text", empty_as_null=False),
         ]
     )
-    key = ["question_id", "sample_index"]
-    shown = (
-        answered.select(*key, doc_id="context_doc_ids")
+    document = pl.format("## Document {}\n\n{}", "number", passage("title", "text"))
+    return (
+        answered.select(*_ANSWER_KEY, doc_id="context_doc_ids")
         .explode("doc_id", empty_as_null=False)
         .join(texts, on=["question_id", "doc_id"], how="left", maintain_order="left")
         .join(
             known.select("doc_id", "title", "split"), on="doc_id", how="left", maintain_order="left"
         )
-        .with_columns(number=pl.int_range(1, pl.len() + 1).over(key))
-        .group_by(key, maintain_order=True)
+        .with_columns(number=pl.int_range(1, pl.len() + 1).over(_ANSWER_KEY))
+        .group_by(_ANSWER_KEY, maintain_order=True)
         .agg(
-            documents=pl.format(
-                "## Document {}\n\n{}", "number", passage("title", "text")
-            ).str.join("\n\n", ignore_nulls=False),
+            documents=document.str.join("\n\n", ignore_nulls=False),
             shows_held_out=(pl.col("split") != "train").any(),
         )
     )
+
+
+def _prompts(
+    answered: pl.DataFrame,
+    mined: pl.DataFrame,
+    base: pl.DataFrame,
+    known: pl.DataFrame,
+    options: ExportOptions,
+) -> pl.DataFrame:
+    """Return each answer with the prompt that it answers: the documents in the teacher's order."""
     scenario = pl.col("scenario").fill_null("").str.strip_chars()
     asked = (
         pl.when(scenario == "")
@@ -418,7 +432,12 @@ def _prompts(
     before = f"{options.task_instruction}\n\n" if options.task_instruction else ""
     return (
         answered.drop("doc_id", "text", "question", "hard_negatives", "context_doc_ids")
-        .join(shown, on=key, how="left", maintain_order="left")
+        .join(
+            _documents_shown(answered, mined, base, known),
+            on=_ANSWER_KEY,
+            how="left",
+            maintain_order="left",
+        )
         .join(
             base.select("question_id", "question", "scenario", "question_answer"),
             on="question_id",

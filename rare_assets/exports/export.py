@@ -31,11 +31,13 @@ from rare_assets.exports.formats import FORMATS
 from rare_assets.exports.options import ExportError, ExportOptions
 from rare_assets.exports.shard_files import ShardFiles, Written
 from rare_assets.files.cache import temporary_folder
-from rare_assets.storage.tables import EXTENSION, ParquetTables, content_hash, file_name
+from rare_assets.schemas import TABLES
+from rare_assets.storage.footers import content_hash
+from rare_assets.storage.parquet_files import EXTENSION
+from rare_assets.storage.tables import ParquetTables, file_name
 from rare_assets.text.shown_url import shown
 
 SPLIT_FILE = "splits.parquet"
-_STAGES = ("documents", "questions", "hard_negatives", "reasoning")
 _REJECTS = {
     "question_id": pl.String,
     "sample_index": pl.Int64,
@@ -117,11 +119,11 @@ class Export:
         return Corpus(self.folder.scan(SPLIT_FILE))
 
     def sketches(self) -> pl.LazyFrame:
-        """What comparing documents takes, of all stored documents; made where it is not stored."""
+        """Return what comparing documents takes, of all stored documents; made where it is not stored."""
         return pl.scan_parquet([str(path) for path, _ in self._sketched()], glob=False)
 
     def stale(self, shard: str) -> list[Format]:
-        """The formats whose files of a shard are missing or were made from something else."""
+        """Return the formats whose files of a shard are missing or were made from something else."""
         return [
             each
             for each in self.formats
@@ -130,12 +132,12 @@ class Export:
         ]
 
     def written(self, name: str, shard: str) -> Written | None:
-        """The manifest of a shard's files of a format; None if there is none."""
+        """Return the manifest of a shard's files of a format; None if there is none."""
         stored = self.folder.read_json(_manifest(name, shard))
         return None if stored is None else Written(**stored)
 
     def write(self, shard: str, formats: Sequence[Format]) -> dict[str, Written]:
-        """Write a shard's files in some formats. Returns their manifests by format."""
+        """Write a shard's files in some formats. Return their manifests by format."""
         made_from = {each.name: self._made_from(each, shard) for each in formats}
         files = [ShardFiles(self.folder, each, shard, self.options) for each in formats]
         rejects: list[pl.DataFrame] = []
@@ -164,13 +166,13 @@ class Export:
         return done
 
     def all_written(self) -> Iterator[Written]:
-        """Every manifest, shard by shard in each format."""
+        """Return every manifest, shard by shard in each format."""
         for name in FORMATS:
             for file in self.folder.names(f"manifest/{name}"):
                 yield Written(**self.folder.read_json(f"manifest/{name}/{file}"))
 
     def remove_gone(self) -> list[str]:
-        """Remove the files of shards that are stored no more. Returns their keys."""
+        """Remove the files of shards that are stored no more. Return their keys."""
         gone = []
         for written in list(self.all_written()):
             if written.shard in self.shards:
@@ -224,7 +226,7 @@ class Export:
         self.folder.write_text("manifest/splits.json", json.dumps({"made_from": self._splits_hash}))
 
     def _sketched(self) -> list[tuple[Any, str]]:
-        """The stored sketch of each shard of documents, and a name for its state."""
+        """Return the stored sketch of each shard of documents, and a name for its state."""
         found = []
         for shard in stored_shards(self.tables, "documents"):
             state = f"{families.SKETCH_VERSION} {self._state('documents', shard)}"
@@ -256,7 +258,7 @@ class Export:
 
     def _made_from_tables(self, each: Format, shard: str) -> dict[str, str]:
         return {
-            **{table: self._state(table, shard) for table in _STAGES},
+            **{table: self._state(table, shard) for table in TABLES},
             "options": self.options.content(),
             "exclude": self._exclude_hash,
             "format": f"{each.name} {each.version}",

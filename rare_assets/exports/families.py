@@ -1,4 +1,4 @@
-"""Which documents belong together, and which split they are in.
+"""Find which documents belong together, and which split they are in.
 
 A family is the passages of one parent, documents of the same text, near-duplicates, and what these tie
 together. Each parent draws a split by a hash of the seed and its own id alone; a family of several
@@ -49,6 +49,12 @@ def sketch(documents: pl.DataFrame) -> pl.DataFrame:
     Returns:
         `doc_id, title, parent, text_hash, words: list[u32]` and `band_0 .. band_39: u64` (null in a
         text without words).
+
+    >>> texts = ["Salt melts ice on the road.", "Ice on the road melts: salt!", "Grass grows."]
+    >>> ids = ["a", "b", "c"]
+    >>> documents = pl.DataFrame({"doc_id": ids, "title": ids, "text_hash": ids, "text": texts})
+    >>> families(sketch(documents).lazy(), threshold=0.8).tolist()
+    [0, 0, 2]
     """
     parent = "parent_id" if "parent_id" in documents.columns else "doc_id"
     plain = documents.select(
@@ -87,7 +93,12 @@ def assign(sketches: pl.LazyFrame, options: ExportOptions) -> pl.DataFrame:
 
 
 def families(sketches: pl.LazyFrame, threshold: float) -> Labels:
-    """Return for each document the place of the first one of its family."""
+    """Return for each document the place of the first one of its family, from 0.
+
+    Args:
+        sketches: of all documents, as `sketch` makes them.
+        threshold: least overlap of two near-duplicates' words (Jaccard), above 0 and at most 1.
+    """
     import numpy as np
 
     keys = sketches.select(pl.col("parent", "text_hash").hash()).with_row_index("row").collect()
@@ -112,6 +123,7 @@ def crossings(assigned: pl.DataFrame, sketches: pl.LazyFrame, threshold: float) 
 
     Args:
         assigned: `doc_id, split`, each document once.
+        threshold: least overlap (Jaccard) that counts, above 0 and at most 1.
         sketches: as `sketch` makes them, holding at least those documents.
 
     Returns:
@@ -172,7 +184,7 @@ def _slices(frame: pl.LazyFrame, size: int) -> Iterator[pl.DataFrame]:
 
 
 def _prefix(documents: pl.DataFrame, ranks: pl.DataFrame, threshold: float) -> pl.DataFrame:
-    """`doc_id, split, n, rank` of the rarest words of each, of which two alike share one.
+    """Return `doc_id, split, n, rank` of the rarest words of each, of which two alike share one.
 
     Words that no held-out document has are the rarest of all, and are not looked for.
     """
@@ -202,7 +214,7 @@ def _overlap(a: str, b: str) -> pl.Expr:
 
 
 def _draw(parent: str, options: ExportOptions) -> int:
-    """The split that a parent draws: 0 for training."""
+    """Return the split that a parent draws: 0 for training."""
     digest = hashlib.blake2b(f"{options.split_seed}:{parent}".encode(), digest_size=8).digest()
     share = int.from_bytes(digest, "big") / 2**64
     if share < options.test_share:
@@ -211,7 +223,7 @@ def _draw(parent: str, options: ExportOptions) -> int:
 
 
 def _bands(words: pl.Series) -> list[pl.Series]:
-    """Equal values in a band of two documents make them candidates."""
+    """Return the bands of each document: equal values in a band make two documents candidates."""
     import numpy as np
 
     lengths = words.list.len().fill_null(0).to_numpy().astype(np.int64)
@@ -239,7 +251,7 @@ def _bands(words: pl.Series) -> list[pl.Series]:
 
 
 def _candidates(band: pl.Series, labels: Labels) -> Iterable[pl.DataFrame]:
-    """Pairs `a, b` of documents of one value that are not in one family yet."""
+    """Return pairs `a, b` of documents of one value that are not in one family yet."""
     import numpy as np
 
     listed = pl.DataFrame({"value": band}).with_row_index("a").drop_nulls().sort("value", "a")

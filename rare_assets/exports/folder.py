@@ -1,4 +1,4 @@
-"""The folder that an export goes to: ours or empty, and each file in it whole or not there at all."""
+"""Write the folder that an export goes to: ours or empty, and each file in it whole or not there at all."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class OutFolder:
         return str(self.root)
 
     def path(self, relative: str) -> UPath:
-        """Where a file is, or will be."""
+        """Return where a file is, or will be."""
         return self.root / relative
 
     def claim(self) -> None:
@@ -107,7 +107,7 @@ class OutFolder:
         return Path(str(target)).with_name(f".{target.name}.{uuid.uuid4().hex}")
 
     def write_text(self, relative: str, text: str) -> None:
-        """Replace a text file."""
+        """Replace a text file, whole or not at all. Raises ExportError."""
         with self.writing(relative) as path:
             path.write_text(text, encoding="utf-8")
 
@@ -128,7 +128,7 @@ class OutFolder:
             )
 
     def write_page(self, relative: str, html: str) -> str:
-        """Replace a page of ours (`html` has PAGE_MARK), and no other file. Returns where it is.
+        """Replace a page of ours (`html` has PAGE_MARK), and no other file. Return where it is.
 
         Raises:
             ExportError: another file has its name, or it can't be written.
@@ -150,7 +150,7 @@ class OutFolder:
         return None if text is None else json.loads(text)
 
     def scan(self, relative: str) -> pl.LazyFrame:
-        """A Parquet file, lazily."""
+        """Scan a Parquet file lazily: it is read when the frame is collected."""
         return pl.scan_parquet(str(self.path(relative)), glob=False)
 
     def remove(self, relative: str) -> None:
@@ -163,7 +163,7 @@ class OutFolder:
             path.parent.rmdir()
 
     def names(self, relative: str) -> list[str]:
-        """Names of the files in a folder; none if it is not there."""
+        """Return the sorted names of the files in a folder; none if it is not there."""
         folder = self.path(relative)
         return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
@@ -174,6 +174,10 @@ class FrameFile:
     Args:
         folder: where it goes.
         relative: its name there; what it ends in says the format.
+
+    Attributes:
+        rows: written so far.
+        bytes: written so far; of Parquet, what the parts take until the file is closed.
     """
 
     def __init__(self, folder: OutFolder, relative: str) -> None:
@@ -186,7 +190,11 @@ class FrameFile:
         self._parts: list[Path] = []
 
     def write(self, frame: pl.DataFrame) -> None:
-        """Add rows. An error ends the file without a trace."""
+        """Add rows. An error ends the file without a trace.
+
+        Raises:
+            ExportError: the disk is full or can't be written.
+        """
         try:
             if self._parquet:
                 part = self._path.with_name(f"{self._path.name}.{len(self._parts)}")
@@ -200,7 +208,7 @@ class FrameFile:
             self._end(error)
 
     def close(self) -> None:
-        """Put the file in its place."""
+        """Put the file in its place. Raises ExportError; the earlier file stays then."""
         try:
             if self._parquet:
                 pl.scan_parquet(self._parts, glob=False).sink_parquet(self._path)

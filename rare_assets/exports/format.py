@@ -1,4 +1,4 @@
-"""What an export format is: a record, so that a new one is one module."""
+"""Say what an export format is: a record, so that a new one is one module."""
 
 from __future__ import annotations
 
@@ -46,28 +46,39 @@ class Format:
 
 
 def has_negative(options: ExportOptions) -> pl.Expr:
-    """Which examples have a negative: a row without one trains nothing, or crashes its trainer."""
+    """Select the examples with a negative: a row without one trains nothing, or crashes its
+    trainer."""
     return pl.col("negatives").list.len() > 0
 
 
 def has_reasoning(options: ExportOptions) -> pl.Expr:
-    """Which examples have an answer of the teacher that goes with their documents as stored."""
+    """Select the examples with an answer of the teacher that goes with their documents as
+    stored."""
     return pl.col("reasoning").is_not_null()
 
 
 def blank(name: str) -> pl.Expr:
-    """Whether a text is missing or blank."""
+    """Return True where a text is missing or blank.
+
+    >>> pl.DataFrame({"answer": ["42", " ", None]}).select(blank("answer")).to_series().to_list()
+    [False, True, True]
+    """
     return pl.col(name).fill_null("").str.strip_chars().str.len_chars() == 0
 
 
 def any_blank(name: str) -> pl.Expr:
-    """Whether a list has no text, or a blank one."""
+    """Return True where a list has no text, or a blank one.
+
+    >>> lists = pl.DataFrame({"negatives": [["ice"], ["ice", " "], []]})
+    >>> lists.select(any_blank("negatives")).to_series().to_list()
+    [False, True, True]
+    """
     element = pl.element().fill_null("").str.strip_chars().str.len_chars() == 0
     return (pl.col(name).list.len().fill_null(0) == 0) | pl.col(name).list.eval(element).list.any()
 
 
 def chat(options: ExportOptions) -> pl.Expr:
-    """The messages before the answer: `list[struct{role, content}]`."""
+    """Return the messages before the answer: `list[struct{role, content}]`."""
     user = pl.struct(role=pl.lit("user"), content="prompt")
     if not options.system_prompt:
         return pl.concat_list(user)
@@ -77,7 +88,7 @@ def chat(options: ExportOptions) -> pl.Expr:
 
 
 def completion(options: ExportOptions) -> pl.Expr:
-    """The text that is learned: the chain of reasoning where the options put it, then the answer.
+    """Return the text that is learned: the chain of reasoning where the options put it, then the answer.
 
     A teacher that set no answer apart wrote all of it into its reasoning, which is then the text.
     """
@@ -89,7 +100,7 @@ def completion(options: ExportOptions) -> pl.Expr:
 
 
 def answer_message(options: ExportOptions) -> pl.Expr:
-    """The message that is learned: `struct{role, content}`, with `reasoning_content` if asked for."""
+    """Return the message that is learned: `struct{role, content}`, with `reasoning_content` if asked for."""
     fields = [pl.lit("assistant").alias("role"), completion(options).alias("content")]
     if options.thinking == "reasoning_content":
         chain = pl.when(pl.col("answer").is_null()).then(pl.lit("")).otherwise("reasoning")

@@ -1,4 +1,4 @@
-"""What a user may decide about an export: the one list that the command, the Launchpad and the card share."""
+"""List what a user may decide about an export, once for the command, the Launchpad and the card."""
 
 from __future__ import annotations
 
@@ -113,7 +113,11 @@ class ExportOptions(BaseModel):
         return self
 
     def content(self) -> str:
-        """Return what decides the rows, as canonical JSON."""
+        """Return what decides the rows, as canonical JSON.
+
+        >>> ExportOptions(max_file_mb=10).content() == ExportOptions().content()
+        True
+        """
         return json.dumps(self.model_dump(exclude=_NOT_CONTENT), sort_keys=True)
 
 
@@ -121,4 +125,4 @@ SPLITS = ("train", "validation", "test")
 
 
 class ExportError(Exception):
-    """An export can't be made; the message tells what to do."""
+    """Raised where an export can't be made; the message says what to do."""

@@ -1,4 +1,4 @@
-"""Proof, from the files as they are written, that no document is on two sides of the splits."""
+"""Prove, from the files as they are written, that no document is on two sides of the splits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN = 5
 
 
 class Proof(NamedTuple):
-    """What stands on two sides, by kind; nothing where the splits hold.
+    """Documents that stand on two sides of the splits, by kind; none where the splits hold.
 
     `held_out` and `training` are the gold documents that were compared.
     """
@@ -33,7 +33,7 @@ class Proof(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether nothing was found."""
+        """True if nothing was found."""
         return not any(self[2:])
 
 
@@ -65,7 +65,7 @@ def prove(export: Export) -> Proof:
 
 
 def rows_of(export: Export, file: str) -> pl.DataFrame:
-    """Return the rows of a written file."""
+    """Return the rows of a written file: JSON Lines, a JSON list or Parquet, by its name."""
     path = export.folder.path(file)
     if file.endswith(".jsonl"):
         return pl.read_ndjson(path.read_bytes(), infer_schema_length=None)
@@ -95,7 +95,7 @@ def _golds(export: Export, written: list[Written]) -> pl.DataFrame:
 
 
 def _documents(export: Export, golds: pl.DataFrame) -> pl.DataFrame:
-    """`split, text_hash, parent` of gold documents, from the documents themselves."""
+    """Return `split, text_hash, parent` of gold documents, from the documents themselves."""
     frames = []
     for shard in stored_shards(export.tables, "documents"):
         documents = export.tables.scan("documents", shard)
@@ -115,7 +115,8 @@ def _across(known: pl.DataFrame, key: str) -> list[str]:
 
 
 def _held_out_negatives(export: Export, written: list[Written], held_out: pl.Series) -> list[str]:
-    """Held-out documents whose passage or id stands among the negatives of training rows."""
+    """Find the held-out documents whose passage or id stands among the negatives of training
+    rows."""
     hashes = _passage_hashes(export, held_out)
     found: set[str] = set()
     for each in written:
@@ -139,7 +140,7 @@ def _held_out_negatives(export: Export, written: list[Written], held_out: pl.Ser
 
 
 def _passage_hashes(export: Export, held_out: pl.Series) -> pl.DataFrame:
-    """`value, doc_id`: hashes of each held-out document's passage, and of its id."""
+    """Return `value, doc_id`: hashes of each held-out document's passage, and of its id."""
     frames = []
     for shard in stored_shards(export.tables, "documents"):
         documents = (
@@ -162,7 +163,7 @@ def _flat(values: pl.Series) -> pl.Series:
 
 
 def _options_that_differ(written: list[Written]) -> list[str]:
-    """Shards that were exported with other options than most."""
+    """Find the shards that were exported with other options than most."""
     by_options: dict[str, set[str]] = {}
     for each in written:
         key = each.made_from["options"] + each.made_from["exclude"]

@@ -1,4 +1,4 @@
-"""The reward that goes with verl's rows: a module of its own that needs nothing but Python."""
+"""Write the reward that goes with verl's rows: a module of its own that needs nothing but Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of one shard in one format: filtered, split, bounded in size, and their manifest."""
+"""Write the files of one shard in one format: filtered, split, bounded in size, with a manifest."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from rare_assets.exports.examples import filters
 from rare_assets.exports.folder import FrameFile, OutFolder
 from rare_assets.exports.format import Format
 from rare_assets.exports.options import SPLITS, ExportOptions
-from rare_assets.storage.tables import EXTENSION, file_name
+from rare_assets.storage.parquet_files import EXTENSION
+from rare_assets.storage.tables import file_name
 
 COPIES = "data/"
 SIDECAR = f".ids{EXTENSION}"
 
 
 class Written(NamedTuple):
-    """What a shard's files of one format are and what they were made from: its manifest.
+    """The manifest of a shard's files in one format: which there are, and what they were made from.
 
     `counts` has `[step, rows before, rows after]` in order; `splits` for each split with rows its
     `rows`, `bytes` and `files`; `negatives` how many rows have how many; `words` how many rows have
@@ -86,7 +87,7 @@ class ShardFiles:
             each.discard()
 
     def written(self, made_from: Mapping[str, str]) -> Written:
-        """The manifest of what was written."""
+        """Return the manifest of what was written."""
         return Written(
             self.format.name,
             self._shard,
@@ -162,7 +163,7 @@ class _Files:
             file.discard()
 
     def summary(self) -> dict[str, Any]:
-        """Rows, and names and bytes of all files."""
+        """Return the rows, and the names and bytes of all files."""
         return {
             "rows": sum(part.rows.rows for part in self._all),
             "bytes": sum(file.bytes for file in self._files()),
@@ -189,7 +190,7 @@ class _Part(NamedTuple):
     copy: FrameFile | None
 
     def is_full(self, more: int, bound: int) -> bool:
-        """Whether so many bytes more would make the file too large."""
+        """Return whether so many bytes more would make the file too large."""
         return bool(self.rows.bytes) and self.rows.bytes + more > bound
 
     def write(self, batch: pl.DataFrame, each: Format, options: ExportOptions, split: str) -> None:

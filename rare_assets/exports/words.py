@@ -1,4 +1,4 @@
-"""Words of texts as the splits and the search for evaluation texts compare them, as numbers."""
+"""Make numbers of words, as the splits and the search for evaluation texts compare them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ def word_sets(texts: pl.Series) -> pl.Series:
     """Return the different words of each text, sorted, as `list[u32]`; null where there are none.
 
     Where a script sets no blanks, `words.pieces_in` has what two texts alike have in common.
+
+    >>> word_sets(pl.Series(["Salt melts ice. ICE melts.", "..."])).list.len().to_list()
+    [3, None]
     """
     pieces = [sorted(pieces_in(text)) if sets_no_blanks(text) else None for text in texts]
     numbered = pl.DataFrame(
@@ -39,7 +42,15 @@ def word_sets(texts: pl.Series) -> pl.Series:
 def runs(texts: pl.DataFrame, length: int) -> pl.DataFrame:
     """Return `row, place, run` (a u64 hash) of every `length` words in a row in `row, text`.
 
-    `place` counts words of the row from 0; texts that are shorter have no run.
+    `place` counts words of the row from 0; texts that are shorter have no run. A rolling hash: Karp, Rabin,
+    "Efficient randomized pattern-matching algorithms", 1987.
+
+    >>> texts = pl.DataFrame({"row": [0, 1], "text": ["salt melts ice", "So salt melts ice"]})
+    >>> found = runs(texts, 3)
+    >>> found.select("row", "place").rows()
+    [(0, 0), (1, 0), (1, 1)]
+    >>> found["run"][0] == found["run"][2]
+    True
     """
     import numpy as np
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from rare_assets.operators.templates import Templates, load_templates
 from rare_assets.pilot.corpus import PilotError
-from rare_assets.resources.configurable import TeacherModel, teacher_of
+from rare_assets.resources.configurable import ROLES, TeacherModel, teacher_of
 from rare_assets.resources.dataset import SHIPPED, UNNAMED, Configs, Dataset
 from rare_assets.stages.options import Options, OptionsError, teacher_for
 from rare_assets.stages.pilot import MOST_CONFIGURATIONS
@@ -29,9 +29,7 @@ class Configuration(NamedTuple):
     def settings(self) -> dict[str, str]:
         """What it has other than the defaults, and model and prompts: for people, by name."""
         general = self.teacher.name
-        roles: tuple[Literal["questions", "reasoning", "judge"], ...]
-        roles = ("questions", "reasoning", "judge")
-        of_role = {role: teacher_of(self.teacher, role).name for role in roles}
+        of_role = {role: teacher_of(self.teacher, role).name for role in ROLES}
         found = {
             "model": general,
             **{f"model of {role}": name for role, name in of_role.items() if name != general},
@@ -68,7 +66,7 @@ def configured(
 
 
 def named(run_configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The configurations that are to be tried: those given, or the deployment's own.
+    """Return the configurations that are to be tried: those given, or the deployment's own.
 
     Raises:
         PilotError: there are too many.
@@ -82,7 +80,7 @@ def named(run_configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str
 
 
 def names_of(paths: Sequence[str]) -> list[str]:
-    """Short names of files: without folder and extension, as long as that tells them apart."""
+    """Shorten names of files: without folder and extension, as long as that tells them apart."""
     stems = [path.replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0] for path in paths]
     short = [
         stem if stems.count(stem) == 1 else path for stem, path in zip(stems, paths, strict=True)

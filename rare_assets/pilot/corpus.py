@@ -20,7 +20,8 @@ import polars as pl
 from rare_assets.corpus.formats import UnreadableFile
 from rare_assets.corpus.languages import choose_analyzer, sample_languages
 from rare_assets.corpus.scan import known_shards
-from rare_assets.corpus.source import CorpusSource, Shard
+from rare_assets.corpus.shards import Shard
+from rare_assets.corpus.source import CorpusSource
 from rare_assets.files.cache import temporary_folder
 from rare_assets.operators.read_documents import read_documents
 from rare_assets.resources.configurable import FIRST_WAIT, Bm25Retriever
@@ -35,7 +36,7 @@ from rare_assets.retriever import (
 )
 from rare_assets.schemas import Documents
 from rare_assets.stages.corpus_index import CorpusIndexConfig, shards_to_index
-from rare_assets.stages.provenance import documents_from, what_differs
+from rare_assets.stages.documents import is_current
 from rare_assets.storage.tables import ParquetTables
 
 
@@ -85,7 +86,7 @@ class PilotCorpus:
         """
         self._shards = self._source.shards(known_shards(self._stored))
         self._folder = TemporaryDirectory(prefix="rare-pilot-", dir=temporary_folder())
-        if not all(self._is_current(shard) for shard in self._shards):
+        if not all(is_current(self._stored, shard) for shard in self._shards):
             self._working = self._read_all()
         return self
 
@@ -158,10 +159,6 @@ class PilotCorpus:
         engine = self._indexed(bm25)
         return nullcontext((engine, engine.state()))
 
-    def _is_current(self, shard: Shard) -> bool:
-        stored = self._stored.provenance_if_whole("documents", shard.key)
-        return stored is not None and not what_differs(stored.made_from, documents_from(shard))
-
     def _contents(self) -> dict[str, ShardContent]:
         found = {}
         for shard in self._shards:
@@ -176,7 +173,7 @@ class PilotCorpus:
         rows = sum(shard.n_rows for shard in self._shards)
         self._say(f"reading {rows:,} rows of the source, whose documents are not all stored yet")
         for shard in self._shards:
-            if self._is_current(shard):
+            if is_current(self._stored, shard):
                 working.write("documents", shard.key, self._stored.load("documents", shard.key))
                 continue
             try:
@@ -207,7 +204,7 @@ class PilotCorpus:
         return Bm25(options.k1, options.b, analyzer)
 
     def _stored_index_is(self, bm25: Bm25) -> bool:
-        """Whether the stored index holds what a sync would make it hold now."""
+        """Return True if the stored index holds what a sync would make it hold now."""
         try:
             with self._retriever.open(first_wait=FIRST_WAIT) as engine:
                 state = engine.state()
@@ -222,7 +219,7 @@ class PilotCorpus:
             yield engine, engine.state()
 
     def _indexed(self, bm25: Bm25) -> EmbeddedRetriever:
-        """The index of a temporary folder, made at first use."""
+        """Open the index of a temporary folder, made at first use."""
         assert self._folder is not None, "a context manager"
         if bm25.fingerprint in self._indexes:
             return EmbeddedRetriever(str(self._indexes[bm25.fingerprint]))

@@ -8,18 +8,15 @@ from typing import NamedTuple
 
 import polars as pl
 
-from rare_assets.catalog.metadata import words
+from rare_assets.catalog.metadata import n_words
 from rare_assets.checks.by_table import CHECKS
 from rare_assets.checks.judgement import StoredShard, figures
 from rare_assets.files.cache import temporary_folder
-from rare_assets.pilot.trial import STAGES, Trial
+from rare_assets.pilot.trial import Trial
 from rare_assets.resources.configurable import teacher_of
 from rare_assets.schemas import Produced
-from rare_assets.stages.provenance import (
-    hard_negatives_from,
-    questions_from,
-    reasoning_from,
-)
+from rare_assets.stages import hard_negatives, questions, reasoning
+from rare_assets.stages.order import AFTER_DOCUMENTS
 from rare_assets.storage.tables import ParquetTables
 
 SHARD = "pilot"
@@ -48,7 +45,7 @@ def judge_rules(trials: list[Trial], documents: pl.DataFrame) -> list[RuleRow]:
     """
     found = {trial.name: _judged(trial, documents) for trial in trials}
     rows = []
-    for table in STAGES:
+    for table in AFTER_DOCUMENTS:
         for check in CHECKS[table]:
             for rule in check.rules:
                 if not rule.needs_index:
@@ -58,9 +55,9 @@ def judge_rules(trials: list[Trial], documents: pl.DataFrame) -> list[RuleRow]:
 
 
 def measures(trial: Trial) -> dict[str, dict[str, str]]:
-    """Figures of a configuration's rows by stage and name, as people read them."""
+    """Return figures of a configuration's rows by stage and name, as people read them."""
     found: dict[str, dict[str, str]] = {}
-    for stage in STAGES:
+    for stage in AFTER_DOCUMENTS:
         if stage not in trial.produced:
             continue
         rows, rejects = trial.produced[stage]
@@ -77,7 +74,7 @@ def measures(trial: Trial) -> dict[str, dict[str, str]]:
 def _of_rows(stage: str, rows: pl.DataFrame) -> Mapping[str, str]:
     if stage == "questions":
         return {
-            "words in a question, median": _median(words(rows["question"])),
+            "words in a question, median": _median(n_words(rows["question"])),
             "answers asked for, mean": _mean(rows["attempts"]),
         }
     if stage == "hard_negatives":
@@ -90,7 +87,7 @@ def _of_rows(stage: str, rows: pl.DataFrame) -> Mapping[str, str]:
             "best negative's score below the gold's, median": f"{_median(gap.fill_nan(None))} %",
         }
     return {
-        "words in a reasoning, median": _median(words(rows["reasoning"])),
+        "words in a reasoning, median": _median(n_words(rows["reasoning"])),
         "agrees with the reference": _share(rows["answer_correct"]),
         "says that it used the gold document": _share(rows["gold_used"]),
         "negatives that it says it used": f"{rows['suspected_relevant'].list.len().sum():,}",
@@ -103,7 +100,7 @@ def _judged(trial: Trial, documents: pl.DataFrame) -> dict[tuple[str, str], Judg
     with TemporaryDirectory(prefix="rare-pilot-", dir=temporary_folder()) as folder:
         tables = ParquetTables(folder)
         _write(tables, trial, documents)
-        for table in STAGES:
+        for table in AFTER_DOCUMENTS:
             if table not in trial.produced or trial.produced[table].rows.is_empty():
                 continue
             stored = StoredShard(table, SHARD, tables)
@@ -129,17 +126,17 @@ def _write(tables: ParquetTables, trial: Trial, documents: pl.DataFrame) -> None
     )
     judge = teacher_of(teacher, "judge").name
     made_from = {
-        "questions": questions_from(
-            "", options.questions, templates, teacher_of(teacher, "questions").name, judge
+        questions.NAME: questions.made_from(
+            "", options.questions, templates, teacher_of(teacher, questions.NAME).name, judge
         ),
-        "hard_negatives": hard_negatives_from("", options.hard_negatives, state, templates, judge),
-        "reasoning": reasoning_from(
-            "",
-            "",
-            "",
+        hard_negatives.NAME: hard_negatives.made_from(
+            "", options.hard_negatives, state, templates, judge
+        ),
+        reasoning.NAME: reasoning.made_from(
+            dict.fromkeys(reasoning.UPSTREAMS, ""),
             options.reasoning,
             templates,
-            teacher_of(teacher, "reasoning").name,
+            teacher_of(teacher, reasoning.NAME).name,
             judge,
         ),
     }
@@ -161,7 +158,7 @@ def _number(value: object) -> str:
 
 
 def _share(truths: pl.Series) -> str:
-    """How many are true of those that are known, in percent; `not known` where none is."""
+    """Return how many are true of those that are known, in percent; `not known` where none is."""
     known = truths.drop_nulls()
     if known.is_empty():
         return "not known"

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import polars as pl
 
-from rare_assets.operators.bm25_hard_neg import bm25_hard_neg
-from rare_assets.operators.doc2query import doc2query, given_question
-from rare_assets.operators.judge import Judge
-from rare_assets.operators.reason_distill import reason_distill
+from rare_assets.operators.doc2query import given_question
 from rare_assets.pilot.configuration import Configuration
 from rare_assets.pilot.corpus import Sample
 from rare_assets.resources.configurable import teacher_of
 from rare_assets.retriever import Retriever
-from rare_assets.stages.asking import PROMPT_TOKENS, VERDICT_TOKENS
+from rare_assets.schemas import Produced
+from rare_assets.stages import hard_negatives, questions, reasoning
+from rare_assets.stages.asking import PROMPT_TOKENS, VERDICT_TOKENS, Asking, AskingConfig, Operator
 from rare_assets.stages.options import Options
 from rare_assets.teacher import COMPLETION_TOKENS, Usage, text_tokens
 
@@ -51,58 +50,43 @@ async def foresee(configuration: Configuration, sample: Sample, index: Retriever
     """
     _, options, teacher, templates = configuration
     documents = sample.documents
-    writer, reasoner, judge = (
-        teacher_of(teacher, "questions"),
-        teacher_of(teacher, "reasoning"),
-        teacher_of(teacher, "judge"),
-    )
-    judging = judge.max_tokens(None)
+    writer = teacher_of(teacher, questions.NAME).name
     # By model, since each has a price of its own.
     totals: defaultdict[str, Usage] = defaultdict(Usage)
-    is_bound = False
-    asking = options.questions
-    how: dict[str, Any] = {"refresh": asking.refresh, "retry_rejects": asking.retry_rejects}
-    async with writer.estimating(**how) as estimating, judge.estimating(**how) as verdicts:
-        questions = await doc2query(
+    asked = await _foreseen(
+        questions.asking(options.questions, teacher, templates),
+        options.questions,
+        lambda asking: questions.operator(documents, options.questions, asking),
+        totals,
+    )
+    is_bound = (
+        any(total.requests for total in totals.values()) or options.hard_negatives.judge_relevance
+    )
+    if is_bound:
+        wanted = _wanted(documents, options.questions.min_words, options.questions.num_questions)
+        _guess_reasoning(
+            options,
             documents,
-            estimating,
-            templates=templates,
-            judge=Judge(verdicts, templates, max_tokens=judging)
-            if asking.judge_questions
-            else None,
-            **asking.operator_options(writer),
+            max(wanted, asked.rows.height),
+            totals[teacher_of(teacher, reasoning.NAME).name],
+            totals[teacher_of(teacher, "judge").name],
         )
-        totals[writer.name] += estimating.usage
-        totals[judge.name] += verdicts.usage
-    wanted = _wanted(documents, asking.min_words, asking.num_questions)
-    if any(total.requests for total in totals.values()) or options.hard_negatives.judge_relevance:
-        asked = max(wanted, questions.rows.height)
-        _guess_reasoning(options, documents, asked, totals[reasoner.name], totals[judge.name])
-        is_bound = True
-    elif questions.rows.height:
-        mine = partial(bm25_hard_neg, questions.rows, index, documents=sample.families)
-        negatives = mine(**options.hard_negatives.operator_options()).produced.rows
-        answering = options.reasoning
-        how = {"refresh": answering.refresh, "retry_rejects": answering.retry_rejects}
-        async with reasoner.estimating(**how) as estimating, judge.estimating(**how) as verdicts:
-            await reason_distill(
-                questions.rows,
-                documents,
-                negatives,
-                estimating,
-                templates=templates,
-                judge=Judge(verdicts, templates, max_tokens=judging)
-                if answering.judge_answers
-                else None,
-                **answering.operator_options(reasoner),
-            )
-            totals[reasoner.name] += estimating.usage
-            totals[judge.name] += verdicts.usage
+    elif asked.rows.height:
+        mine = hard_negatives.mining(asked.rows, index, sample.families, options.hard_negatives)
+        mined = mine().produced.rows
+        await _foreseen(
+            reasoning.asking(options.reasoning, teacher, templates),
+            options.reasoning,
+            lambda asking: reasoning.operator(
+                asked.rows, documents, mined, options.reasoning, asking
+            ),
+            totals,
+        )
     prices = teacher.load_prices()
     costs = [
         prices.cost(model, total.prompt_tokens, total.completion_tokens)
         for model, total in totals.items()
-        if total.requests or model == writer.name
+        if total.requests or model == writer
     ]
     known = [cost for cost in costs if cost is not None]
     return Foreseen(
@@ -115,8 +99,23 @@ async def foresee(configuration: Configuration, sample: Sample, index: Retriever
     )
 
 
+async def _foreseen(
+    asking: Asking,
+    config: AskingConfig,
+    operator: Callable[[Asking], Operator[Produced]],
+    totals: defaultdict[str, Usage],
+) -> Produced:
+    """Run an operator on stored answers alone, and add what it would ask to the totals."""
+    how = {"refresh": config.refresh, "retry_rejects": config.retry_rejects}
+    async with asking.estimating(**how) as stored:
+        produced = await operator(asking)(stored.teacher, stored.judge)
+        for model, usage in stored.usage_by_model.items():
+            totals[model] += usage
+    return produced
+
+
 def _wanted(documents: pl.DataFrame, min_words: int, num_questions: int) -> int:
-    """Questions that the sample will have at most."""
+    """Return how many questions the sample will have at most."""
     given = documents.select(given_question().is_not_null().sum()).item()
     long_enough = documents.filter(given_question().is_null(), pl.col("n_words") >= min_words)
     return int(given) + long_enough.height * num_questions

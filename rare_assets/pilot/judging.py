@@ -46,7 +46,8 @@ class PairFigures(NamedTuple):
 
 
 def examples(trial: Trial) -> dict[str, str]:
-    """The first example of each document as the judge reads it: question, scenario, reasoning, answer."""
+    """Return each document's first example as the judge reads it: question, scenario, reasoning,
+    answer."""
     if "reasoning" not in trial.produced:
         return {}
     rows = trial.produced["reasoning"].rows.unique("doc_id", keep="first", maintain_order=True)
@@ -54,7 +55,7 @@ def examples(trial: Trial) -> dict[str, str]:
 
 
 def n_requests(trials: Sequence[Trial], n_documents: int) -> int:
-    """Requests at most for judging so many documents."""
+    """Return the most requests that judging so many documents takes."""
     return 2 * n_documents * len(list(combinations(trials, 2)))
 
 
@@ -118,7 +119,7 @@ def _comparisons(
 def _settled(
     one: str, other: str, forth: PairVerdict | None, back: PairVerdict | None
 ) -> tuple[str, tuple[str, ...]]:
-    """The winner by the verdicts on (one, other) and on (other, one), and what was said."""
+    """Settle the winner by the verdicts on (one, other) and on (other, one), and what was said."""
     if forth is None or back is None:
         return NO_VERDICT, ()
     said = (forth.explanation, back.explanation)

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from rare_assets.pilot.figures import RuleRow, judge_rules, measures
 from rare_assets.pilot.judging import PairFigures, Verdict, counted
 from rare_assets.pilot.run import Pilot
-from rare_assets.pilot.trial import STAGES, Trial
+from rare_assets.pilot.trial import Trial
+from rare_assets.stages.order import AFTER_DOCUMENTS
 from rare_assets.text.shown import cut
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -88,14 +89,22 @@ def page(pilot: Pilot, origin: Mapping[str, str]) -> str:
 
 
 def dollars(value: float | None) -> str:
-    """An amount as people read it; an unknown price is no zero."""
+    """Return an amount in USD as people read it; an unknown price is no zero.
+
+    >>> dollars(0.01234), dollars(1234.5)
+    ('$0.0123', '$1,234.50')
+    """
     if value is None:
         return UNKNOWN
     return f"${value:,.2f}" if value >= 10 else f"${value:,.4f}"
 
 
 def duration(seconds: float) -> str:
-    """A time as people read it, in two units at most."""
+    """Return a time in seconds as people read it, in two units at most.
+
+    >>> duration(5), duration(300), duration(5400)
+    ('5.0 s', '5 min', '1 h 30 min')
+    """
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, hours, days = round(seconds / 60), round(seconds / 3600), round(seconds / 86400)
@@ -122,7 +131,7 @@ def _settings(pilot: Pilot) -> list[Line]:
 
 
 def _whole(pilot: Pilot) -> list[Line]:
-    """What the whole corpus would take with each configuration."""
+    """Return lines on what the whole corpus would take with each configuration."""
     lines: dict[str, list[str]] = defaultdict(list)
     for trial in pilot.trials:
         found = pilot.projections[trial.name]
@@ -143,9 +152,9 @@ def _whole(pilot: Pilot) -> list[Line]:
 
 
 def _took(pilot: Pilot) -> list[Line]:
-    """What the sample took, stage by stage."""
+    """Return lines on what the sample took, stage by stage."""
     lines = [Line("time of this pilot", [duration(t.seconds) for t in pilot.trials])]
-    for stage in STAGES:
+    for stage in AFTER_DOCUMENTS:
         if not any(stage in trial.use for trial in pilot.trials):
             continue
         found = [_stage_took(trial, stage) for trial in pilot.trials]
@@ -172,7 +181,7 @@ def _stage_took(trial: Trial, stage: str) -> dict[str, str]:
 def _measured(pilot: Pilot) -> list[Line]:
     found = [measures(trial) for trial in pilot.trials]
     lines = []
-    for stage in STAGES:
+    for stage in AFTER_DOCUMENTS:
         names = dict.fromkeys(name for each in found for name in each.get(stage, {}))
         for name in names:
             values = [each.get(stage, {}).get(name, "") for each in found]
@@ -195,7 +204,7 @@ def _compared(pilot: Pilot) -> Iterator[Compared]:
 
 
 def _made(trial: Trial) -> dict[str, Made]:
-    """What a configuration made, by document."""
+    """Return what a configuration made, by document."""
     found: dict[str, Made] = defaultdict(lambda: Made(trial.name, [], []))
     by_question: dict[str, dict[str, Any]] = {}
     produced = trial.produced

@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import polars as pl
 
-from rare_assets.pilot.trial import STAGES, StageUse, Trial
+from rare_assets.pilot.trial import StageUse, Trial
 from rare_assets.resources.configurable import (
     EMBEDDED_CONCURRENCY,
     ENDPOINT_CONCURRENCY,
     TeacherModel,
 )
 from rare_assets.settings import Settings
+from rare_assets.stages.order import AFTER_DOCUMENTS, ASKING
 
 # Of a normal distribution: so many standard errors around a mean hold it in 95 of 100 samples.
 _Z = 1.96
@@ -46,8 +47,8 @@ def project(
     factor = n_documents / documents.height
     teacher = trial.configuration.teacher
     in_flight, rates = _in_flight(teacher, n_documents, n_shards), _rates(teacher)
-    uses = [trial.use[stage] for stage in STAGES if stage in trial.use]
-    costs = [_cost(trial, stage) for stage in STAGES if stage in trial.use]
+    uses = [trial.use[stage] for stage in AFTER_DOCUMENTS if stage in trial.use]
+    costs = [_cost(trial, stage) for stage in AFTER_DOCUMENTS if stage in trial.use]
     paid = [use.cost_usd for use in uses]
     return Projection(
         round(factor * sum(use.answers for use in uses)),
@@ -62,7 +63,7 @@ def project(
 
 
 def _cost(trial: Trial, stage: str) -> float | None:
-    """What a stage took, at the price of the way in which a run will ask."""
+    """Return what a stage took in USD, at the price of the way in which a run will ask."""
     use, configuration = trial.use[stage], trial.configuration
     assert configuration is not None, "it came to its end"
     mode = getattr(getattr(configuration.options, stage), "mode", "online")
@@ -72,7 +73,8 @@ def _cost(trial: Trial, stage: str) -> float | None:
 
 
 def _seconds(use: StageUse, in_flight: int, rates: tuple[float, float]) -> float:
-    """How long a stage takes with so many requests in flight, below the rates of requests and tokens."""
+    """Return the seconds of a stage with so many requests in flight, below the rates that are
+    set."""
     if not use.answers:
         return 0.0
     latency = math.fsum(use.latencies_s) / max(len(use.latencies_s), 1)
@@ -82,7 +84,7 @@ def _seconds(use: StageUse, in_flight: int, rates: tuple[float, float]) -> float
 
 
 def _in_flight(teacher: TeacherModel, n_documents: int, n_shards: int) -> int:
-    """Requests that a run has under way: those of a shard, times the shards at once."""
+    """Return the requests that a run has under way: those of a shard, times the shards at once."""
     settings = Settings()
     embedded = not (teacher.model or settings.model)
     usual = EMBEDDED_CONCURRENCY if embedded else ENDPOINT_CONCURRENCY
@@ -92,7 +94,7 @@ def _in_flight(teacher: TeacherModel, n_documents: int, n_shards: int) -> int:
 
 
 def _rates(teacher: TeacherModel) -> tuple[float, float]:
-    """Seconds that a request and a token take at least, by the rates that are set."""
+    """Return the seconds that a request and a token take at least, by the rates that are set."""
     settings = Settings()
     requests = teacher.requests_per_minute or settings.requests_per_minute
     tokens = teacher.tokens_per_minute or settings.tokens_per_minute
@@ -100,13 +102,13 @@ def _rates(teacher: TeacherModel) -> tuple[float, float]:
 
 
 def _margin(trial: Trial, documents: pl.DataFrame, n_documents: int) -> float | None:
-    """1.96 standard errors of the tokens a document takes, as a share of their mean."""
+    """Return 1.96 standard errors of the tokens a document takes, as a share of their mean."""
     n = documents.height
     if n < 2:
         return None
     frames = [
         frame.select("doc_id", tokens=pl.col("prompt_tokens") + pl.col("completion_tokens"))
-        for stage in ("questions", "reasoning")
+        for stage in ASKING
         for frame in trial.produced[stage]
     ]
     took = pl.concat(frames).group_by("doc_id").agg(pl.col("tokens").sum())

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from rare_assets.operators.judge import Judge
 from rare_assets.operators.templates import load_templates
 from rare_assets.pilot.configuration import Configuration, configured, named
 from rare_assets.pilot.corpus import PilotCorpus
@@ -17,6 +16,7 @@ from rare_assets.pilot.projection import Projection, project
 from rare_assets.pilot.trial import StageUse, Trial, Trying, Watched
 from rare_assets.resources.configurable import TeacherModel, teacher_of
 from rare_assets.resources.dataset import SHIPPED, UNNAMED, Configs, Dataset
+from rare_assets.stages.asking import Asking
 from rare_assets.teacher import Ledger, TeacherStopped
 
 
@@ -157,25 +157,23 @@ class PilotRun:
         verdicts: list[Verdict] = []
         problem = None
         try:
-            templates = load_templates(teacher.prompts_folder)
-            async with teacher.open(ledger=self._ledger("judge"), say=self._say) as model:
-                watched = Watched(model)
-                judge = Judge(watched, templates, max_tokens=teacher.max_tokens(None))
+            asking = Asking(teacher, load_templates(teacher.prompts_folder))
+            how: dict[str, Any] = {"ledger": self._ledger("judge"), "say": self._say}
+            async with asking.opened(Watched, **how) as asked:
                 try:
-                    verdicts = await judge_pairs(trials, self._sample.documents, judge)
+                    verdicts = await judge_pairs(trials, self._sample.documents, asked.judge)
                 except TeacherStopped as stopped:
                     problem = str(stopped)
                 finally:
-                    use.add(model.usage, watched.latencies_s)
+                    use.add(asked.usage, asked.teacher.latencies_s)
             if problem is not None:
-                async with teacher.estimating() as stored:
-                    judge = Judge(stored, templates, max_tokens=teacher.max_tokens(None))
-                    verdicts = await judge_pairs(trials, self._sample.documents, judge)
+                async with asking.estimating() as stored:
+                    verdicts = await judge_pairs(trials, self._sample.documents, stored.judge)
         except Exception as error:
             problem = _said(error)
         return Judging(teacher.name, verdicts, use, problem)
 
 
 def _said(error: Exception) -> str:
-    """An error in its own words, or its kind where it has none."""
+    """Return an error in its own words, or its kind where it has none."""
     return str(error) or type(error).__name__

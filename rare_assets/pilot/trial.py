@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, TypeVar
 
 import polars as pl
 
-from rare_assets.operators.bm25_hard_neg import bm25_hard_neg
-from rare_assets.operators.doc2query import doc2query
-from rare_assets.operators.judge import Judge, with_verdicts
-from rare_assets.operators.reason_distill import reason_distill
 from rare_assets.pilot.configuration import Configuration
 from rare_assets.pilot.corpus import Sample
-from rare_assets.resources.configurable import TeacherModel, judges_apart, teacher_of
 from rare_assets.retriever import IndexState, Retriever
 from rare_assets.schemas import HardNegatives, HardNegativesRejects, Produced
-from rare_assets.stages.asking import AskingConfig
+from rare_assets.stages import hard_negatives, questions, reasoning
+from rare_assets.stages.asking import Asking, AskingConfig, Operator
 from rare_assets.teacher import (
     Answer,
     Ask,
@@ -33,9 +28,6 @@ from rare_assets.teacher import (
 )
 
 T = TypeVar("T")
-
-# The stages that ask, in their order; hard_negatives only where its judge does.
-STAGES = ("questions", "hard_negatives", "reasoning")
 
 
 @dataclass
@@ -159,110 +151,68 @@ class Trying:
 
     async def _all_stages(self, index: Retriever) -> None:
         produced = self.trial.produced
-        produced["questions"] = await self._questions()
-        produced["hard_negatives"] = await self._hard_negatives(produced["questions"].rows, index)
-        produced["reasoning"] = await self._reasoning()
+        made = produced[questions.NAME] = await self._questions()
+        produced[hard_negatives.NAME] = await self._hard_negatives(made.rows, index)
+        produced[reasoning.NAME] = await self._reasoning()
 
     async def _questions(self) -> Produced:
         _, options, teacher, templates = self._configuration
-        teacher, config = teacher_of(teacher, "questions"), options.questions
-        return await self._ask(
-            "questions",
-            lambda model, judge: doc2query(
-                self._sample.documents,
-                model,
-                templates=templates,
-                judge=judge if config.judge_questions else None,
-                **config.operator_options(teacher),
-            ),
-            teacher,
-            config,
-            judges=config.judge_questions,
-        )
+        config = options.questions
+        asking = questions.asking(config, teacher, templates)
+        operator = questions.operator(self._sample.documents, config, asking)
+        return await self._ask(questions.NAME, asking, operator, config)
 
-    async def _hard_negatives(self, questions: pl.DataFrame, index: Retriever) -> Produced:
-        config = self._configuration.options.hard_negatives
-        if questions.is_empty():
+    async def _hard_negatives(self, asked: pl.DataFrame, index: Retriever) -> Produced:
+        _, options, teacher, templates = self._configuration
+        config = options.hard_negatives
+        if asked.is_empty():
             return Produced(HardNegatives.create_empty(), HardNegativesRejects.create_empty())
-        mine = partial(
-            bm25_hard_neg,
-            questions,
-            index,
-            documents=self._sample.families,
-            **config.operator_options(),
-        )
+        mine = hard_negatives.mining(asked, index, self._sample.families, config)
         if not config.judge_relevance:
             return mine().produced
-        mined = await self._ask(
-            "hard_negatives",
-            lambda _, judge: with_verdicts(
-                lambda is_relevant: mine(is_relevant=is_relevant), judge
-            ),
-            teacher_of(self._configuration.teacher, "judge"),
-        )
+        asking = hard_negatives.asking(teacher, templates)
+        mined = await self._ask(hard_negatives.NAME, asking, hard_negatives.operator(mine))
         return mined.produced
 
     async def _reasoning(self) -> Produced:
         _, options, teacher, templates = self._configuration
-        teacher = teacher_of(teacher, "reasoning")
         config, produced = options.reasoning, self.trial.produced
-        return await self._ask(
-            "reasoning",
-            lambda model, judge: reason_distill(
-                produced["questions"].rows,
-                self._sample.documents,
-                produced["hard_negatives"].rows,
-                model,
-                templates=templates,
-                judge=judge if config.judge_answers else None,
-                **config.operator_options(teacher),
-            ),
-            teacher,
+        asking = reasoning.asking(config, teacher, templates)
+        operator = reasoning.operator(
+            produced[questions.NAME].rows,
+            self._sample.documents,
+            produced[hard_negatives.NAME].rows,
             config,
-            judges=config.judge_answers,
+            asking,
         )
+        return await self._ask(reasoning.NAME, asking, operator, config)
 
     async def _ask(
         self,
         stage: str,
-        operator: Callable[[Teacher, Judge], Awaitable[T]],
-        teacher: TeacherModel,
+        asking: Asking,
+        operator: Operator[T],
         config: AskingConfig | None = None,
-        *,
-        judges: bool = False,
     ) -> T:
         """Run an operator with the stage's teacher, and count what its answers took; where it has a judge
         of another model, its verdicts, too.
 
         Always online, whatever `mode` says: in batches a pilot would take days.
         """
-        templates = self._configuration.templates
-        judging = teacher_of(self._configuration.teacher, "judge")
-        apart = judges and judges_apart(judging, teacher)
-        longest = (judging if apart else teacher).max_tokens(None)
-        how: dict[str, Any] = {}
-        if config is not None:
-            how = {"refresh": config.refresh, "retry_rejects": config.retry_rejects}
         if self._stopped:
-            async with AsyncExitStack() as opened:
-                stored = verdicts = await opened.enter_async_context(
-                    teacher.estimating(say=self._say)
-                )
-                if apart:
-                    verdicts = await opened.enter_async_context(judging.estimating(say=self._say))
-                return await operator(stored, Judge(verdicts, templates, max_tokens=longest))
+            async with asking.estimating(say=self._say) as stored:
+                return await operator(stored.teacher, stored.judge)
+        how: dict[str, Any] = {"ledger": self._ledger(stage), "say": self._say}
+        if config is not None:
+            how |= {"refresh": config.refresh, "retry_rejects": config.retry_rejects}
         use = self.trial.use.setdefault(stage, StageUse())
-        how |= {"ledger": self._ledger(stage), "say": self._say}
-        async with AsyncExitStack() as opening:
-            watched = asked = Watched(await opening.enter_async_context(teacher.open(**how)))
-            if apart:
-                asked = Watched(await opening.enter_async_context(judging.open(**how)))
+        async with asking.opened(Watched, **how) as asked:
             try:
-                return await operator(watched, Judge(asked, templates, max_tokens=longest))
+                return await operator(asked.teacher, asked.judge)
             finally:
-                use.add(watched.usage, watched.latencies_s)
-                if apart:
-                    use.add(asked.usage, asked.latencies_s)
+                use.add(asked.teacher.usage, asked.teacher.latencies_s)
+                if asked.judging is not asked.teacher:
+                    use.add(asked.judging.usage, asked.judging.latencies_s)
 
 
 def _sum(one: float | None, other: float | None) -> float | None:

@@ -1,17 +1,22 @@
 """The files of a deployment: whose they are, what they hold, and that the tools they are for take them."""
 
 import hashlib
+import importlib.util
 import json
 import re
+import uuid
 
+import dagster as dg
 import pytest
 import yaml
 from click.testing import CliRunner
 from dagster._config import process_config, resolve_to_config_type
 from dagster._core.instance.config import dagster_instance_config_schema
+from dagster._core.launcher import LaunchRunContext
 
 from rare_assets.build import build_defs
 from rare_assets.command.cli import main
+from rare_assets.resources.dagster_internals import code_origin
 
 KINDS = {
     "docker-compose": {
@@ -170,56 +175,256 @@ def values(tmp_path):
     return yaml.safe_load((tmp_path / "values.yaml").read_text())
 
 
-def test_the_charts_values_make_an_instance_that_dagster_takes(values):
-    """As the chart puts them into dagster.yaml: by the same names in snake case."""
+# What the templates of Dagster's chart 1.12.19 did with these values when `helm template` (3.19.5) rendered them
+# as release `rare`: the names that it writes into dagster.yaml, others it leaves out without a word.
+MONITORING = {"enabled", "startTimeoutSeconds", "cancelTimeoutSeconds", "maxResumeRunAttempts"}
+MONITORING |= {"pollIntervalSeconds", "freeSlotsAfterRunEndSeconds"}
+RETRIES = {"enabled", "maxRetries"}
+LAUNCHER = {"imagePullPolicy", "failPodOnRunFailure", "runK8sConfig"}
+INSTANCE_MAP, DAGSTER_HOME = "rare-dagster-instance", "/opt/dagster/dagster_home"
+
+
+def rendered_instance(values):
+    """The dagster.yaml that the chart makes, but for the storages, which are its own."""
     daemon = values["dagsterDaemon"]
-    concurrency = {k: v for k, v in values["concurrency"].items() if k != "enabled"}
-    queue = daemon["runCoordinator"]["config"]["queuedRunCoordinator"]
-    instance = {
-        "concurrency": camel_to_snake(concurrency),
-        "run_queue": camel_to_snake(queue),
-        "run_monitoring": camel_to_snake(daemon["runMonitoring"]),
-        "run_retries": camel_to_snake(daemon["runRetries"]),
+    [launcher] = values["runLauncher"]["config"].values()
+    assert daemon["runMonitoring"].keys() <= MONITORING
+    assert daemon["runRetries"].keys() <= RETRIES
+    assert launcher.keys() <= LAUNCHER
+    parts = {
+        "concurrency": values["concurrency"],
+        "run_monitoring": daemon["runMonitoring"],
+        "run_retries": daemon["runRetries"],
+    }
+    config = {
+        name: {
+            k: v for k, v in camel_to_snake(part).items() if name != "concurrency" or k != "enabled"
+        }
+        for name, part in parts.items()
+        if part["enabled"]
+    }
+    # Under one name twice, YAML takes one of them and drops the other.
+    assert not config.keys() & values["additionalInstanceConfig"].keys()
+    return {
+        "run_coordinator": {
+            "module": "dagster._core.run_coordinator",
+            "class": daemon["runCoordinator"]["type"],
+            "config": camel_to_snake(daemon["runCoordinator"]["config"]["queuedRunCoordinator"]),
+        },
+        "run_launcher": {
+            "module": "dagster_k8s",
+            "class": values["runLauncher"]["type"],
+            "config": {
+                "load_incluster_config": True,
+                "job_namespace": "data",
+                "service_account_name": "rare-dagster",
+                "dagster_home": DAGSTER_HOME,
+                "instance_config_map": INSTANCE_MAP,
+                "postgres_password_secret": values["global"]["postgresqlSecretName"],
+                **camel_to_snake(launcher),
+            },
+        },
+        **config,
         **values["additionalInstanceConfig"],
     }
-    result = process_config(resolve_to_config_type(dagster_instance_config_schema()), instance)
+
+
+def rendered_context(values):
+    """What the chart tells the code server that its runs get."""
+    [deployment] = values["dagster-user-deployments"]["deployments"]
+    assert deployment["includeConfigInLaunchedRuns"] == {"enabled": True}
+    return {
+        "k8s": {
+            "image_pull_policy": deployment["image"]["pullPolicy"],
+            "env_config_maps": [each["name"] for each in deployment["envConfigMaps"]],
+            "env_secrets": [each["name"] for each in deployment["envSecrets"]],
+            "volume_mounts": deployment["volumeMounts"],
+            "volumes": deployment["volumes"],
+            "resources": deployment["resources"],
+            "namespace": "data",
+            "service_account_name": "rare-dagster-user-deployments-user-deployments",
+            "env": deployment["env"],
+            "run_k8s_config": {"pod_spec_config": {"automount_service_account_token": True}},
+        }
+    }
+
+
+def test_the_charts_values_make_an_instance_that_dagster_takes(values, tmp_path):
+    config = resolve_to_config_type(dagster_instance_config_schema())
+    result = process_config(config, rendered_instance(values))
     assert result.success, result.errors
     [limit] = result.value["concurrency"]["runs"]["tag_concurrency_limits"]
     assert (limit["key"], limit["limit"]) == ("dagster/partition", 1)
     assert limit["value"] == {"applyLimitPerUniqueValue": True}
+    deploy("docker-compose", tmp_path / "compose")
+    beside = yaml.safe_load((tmp_path / "compose" / "dagster.yaml").read_text())
+    for part in ("run_retries", "run_coordinator", "local_artifact_storage"):
+        assert rendered_instance(values)[part] == beside[part]
 
 
-def test_the_charts_launcher_starts_pods_with_the_resources_of_their_job(values, nothing_set):
-    dagster_k8s = pytest.importorskip("dagster_k8s")
-    from dagster_k8s.job import construct_dagster_k8s_job, get_user_defined_k8s_config
+# The values that the chart's own schema (helm/dagster/schema of Dagster's repository) names, where these use it;
+# None: whatever stands there is judged by its name's own schema, or goes on to Dagster.
+POD = dict.fromkeys(
+    (
+        "env",
+        "envConfigMaps",
+        "envSecrets",
+        "podSecurityContext",
+        "securityContext",
+        "resources",
+        "volumes",
+        "volumeMounts",
+    )
+)
+CHART = {
+    "global": dict.fromkeys(("postgresqlSecretName", "dagsterHome", "serviceAccountName")),
+    "generatePostgresqlPasswordSecret": None,
+    "postgresql": {
+        "service": {"port": None},
+        **dict.fromkeys(("enabled", "postgresqlHost", "postgresqlUsername", "postgresqlPassword")),
+        **dict.fromkeys(("postgresqlDatabase", "postgresqlScheme", "postgresqlParams", "image")),
+    },
+    "dagster-user-deployments": {
+        "enabled": None,
+        "enableSubchart": None,
+        "deployments": {
+            **POD,
+            "name": None,
+            "image": dict.fromkeys(("repository", "tag", "pullPolicy")),
+            "dagsterApiGrpcArgs": None,
+            "port": None,
+            "includeConfigInLaunchedRuns": {"enabled": None},
+        },
+    },
+    "runLauncher": {
+        "type": None,
+        "config": {
+            "k8sRunLauncher": {
+                **POD,
+                **dict.fromkeys(("imagePullPolicy", "failPodOnRunFailure", "runK8sConfig")),
+            }
+        },
+    },
+    "dagsterWebserver": {
+        **POD,
+        "workspace": {"enabled": None, "servers": dict.fromkeys(("host", "port", "name", "ssl"))},
+    },
+    "dagsterDaemon": {
+        **POD,
+        "runCoordinator": {
+            "enabled": None,
+            "type": None,
+            "config": {
+                "queuedRunCoordinator": dict.fromkeys(
+                    (
+                        "maxConcurrentRuns",
+                        "tagConcurrencyLimits",
+                        "dequeueIntervalSeconds",
+                        "dequeueNumWorkers",
+                        "dequeueUseThreads",
+                    )
+                )
+            },
+        },
+        # Objects of any names there; Dagster's own schema judges them (below).
+        "runMonitoring": None,
+        "runRetries": None,
+    },
+    "concurrency": {
+        "enabled": None,
+        "pools": dict.fromkeys(("defaultLimit", "granularity", "opGranularityRunBuffer")),
+        "runs": {
+            "maxConcurrentRuns": None,
+            "tagConcurrencyLimits": dict.fromkeys(("key", "value", "limit")),
+        },
+    },
+    "computeLogManager": {"type": None, "config": None},
+    "telemetry": {"enabled": None},
+    "additionalInstanceConfig": None,
+}
 
+
+def unknown_names(given, known, path=""):
+    """Names in values that a schema lacks; lists as what they hold."""
+    if known is None:
+        return
+    for each in given if isinstance(given, list) else [given]:
+        for name, value in each.items():
+            if name not in known:
+                yield f"{path}{name}"
+            else:
+                yield from unknown_names(value, known[name], f"{path}{name}.")
+
+
+def test_the_charts_values_have_names_that_its_schema_has(values):
+    """The chart itself is not to be had in CI; a name that it does not know would do nothing."""
+    assert list(unknown_names(values, CHART)) == []
+    values["dagsterDaemon"]["runCoordinator"]["typ"] = "wrong"
+    assert list(unknown_names(values, CHART)) == ["dagsterDaemon.runCoordinator.typ"]
+
+
+class Cluster:
+    """Takes the jobs that the launcher of the chart's instance creates, as Kubernetes would."""
+
+    def __init__(self, values, instance, monkeypatch):
+        dagster_k8s = pytest.importorskip("dagster_k8s")
+        given = rendered_instance(values)["run_launcher"]["config"]
+        config = process_config(
+            resolve_to_config_type(dagster_k8s.K8sRunLauncher.config_type()), given
+        )
+        assert config.success, config.errors
+        monkeypatch.setattr("kubernetes.config.load_incluster_config", lambda: None)
+        self._made = []
+        self.launcher = dagster_k8s.K8sRunLauncher.from_config_value(None, config.value)
+        self.launcher.register_instance(instance)
+        self.launcher._api_client.create_namespaced_job_with_retries = self._create
+
+    def _create(self, body, namespace):
+        assert namespace == "data"
+        self._made.append(body)
+
+    def job_of(self, run):
+        self.launcher.launch_run(LaunchRunContext(run, workspace=None))
+        from kubernetes.client import ApiClient
+
+        return ApiClient().sanitize_for_serialization(self._made.pop())
+
+
+def test_the_charts_launcher_starts_pods_with_what_the_code_server_has(
+    values, nothing_set, tmp_path
+):
+    """Also those of runs that `rare-assets run --submit` makes, beside the code server."""
     [deployment] = values["dagster-user-deployments"]["deployments"]
     variables = {each["name"]: each["value"] for each in deployment["env"]}
     nothing_set.setenv("RARE_JOB_TAGS", variables["RARE_JOB_TAGS"])
+    nothing_set.setenv("DAGSTER_CURRENT_IMAGE", "registry.example.com/rare:1")
+    context = json.dumps(rendered_context(values))
+    nothing_set.setenv("DAGSTER_CLI_API_GRPC_CONTAINER_CONTEXT", context)
     jobs = {job.name: job for job in loaded_jobs()}
     assert json.loads(variables["RARE_JOB_TAGS"]).keys() == jobs.keys()
-    launcher = camel_to_snake(values["runLauncher"]["config"]["k8sRunLauncher"])
-    given = {
-        "service_account_name": "rare",
-        "instance_config_map": "rare",
-        "postgres_password_secret": "rare-database",
-        "dagster_home": "/opt/dagster/dagster_home",
-        **launcher,
-    }
-    config = process_config(resolve_to_config_type(dagster_k8s.K8sRunLauncher.config_type()), given)
-    assert config.success, config.errors
     memory = {}
-    for name, job in jobs.items():
-        made = construct_dagster_k8s_job(
-            dagster_k8s.DagsterK8sJobConfig(job_image="rare:1", dagster_home="/opt/dagster"),
-            ["true"],
-            "run",
-            get_user_defined_k8s_config(job.tags),
-        )
-        [container] = made.spec.template.spec.containers
-        memory[name] = container.resources.limits["memory"]
-        context = made.spec.template.spec.security_context
-        assert bool(context and context.sysctls) == (name in ("questions_job", "rare_job"))
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        cluster = Cluster(values, instance, nothing_set)
+        for name, job in jobs.items():
+            origin = code_origin(name, "rare_assets.definitions", None)
+            run = dg.DagsterRun(name, str(uuid.uuid4()), tags=job.tags, job_code_origin=origin)
+            instance.add_run(run)
+            pod = cluster.job_of(run)["spec"]["template"]["spec"]
+            [container] = pod["containers"]
+            assert container["image"] == "registry.example.com/rare:1"
+            memory[name] = container["resources"]["limits"]["memory"]
+            assert bool(pod["securityContext"].pop("sysctls", None)) == (
+                name in ("questions_job", "rare_job")
+            )
+            assert pod["securityContext"] == deployment["podSecurityContext"]
+            assert container["securityContext"] == deployment["securityContext"]
+            assert container["volumeMounts"] == deployment["volumeMounts"]
+            assert pod["volumes"] == deployment["volumes"]
+            sources = [next(iter(each.values()))["name"] for each in container["envFrom"]]
+            assert sources == ["rare-settings", "rare-secrets"]
+            written = {each["name"]: each.get("value") for each in container["env"]}
+            assert written.items() >= variables.items()
+            assert written["DAGSTER_HOME"] == DAGSTER_HOME
     assert memory == {
         "documents_job": "4Gi",
         "corpus_index_job": "8Gi",
@@ -228,12 +433,30 @@ def test_the_charts_launcher_starts_pods_with_the_resources_of_their_job(values,
     }
 
 
+def test_commands_beside_the_code_server_find_the_instance(values):
+    """The chart gives its dagster.yaml to webserver and daemon alone."""
+    [deployment] = values["dagster-user-deployments"]["deployments"]
+    mounts = {each["name"]: each for each in deployment["volumeMounts"]}
+    assert mounts["instance"] == {
+        "name": "instance",
+        "mountPath": f"{DAGSTER_HOME}/dagster.yaml",
+        "subPath": "dagster.yaml",
+    }
+    assert {"name": "instance", "configMap": {"name": INSTANCE_MAP}} in deployment["volumes"]
+
+
 def test_the_charts_pods_get_secrets_by_reference_and_write_to_the_cache_alone(values):
     [deployment] = values["dagster-user-deployments"]["deployments"]
     assert deployment["envSecrets"] == [{"name": "rare-secrets"}]
     assert deployment["securityContext"]["readOnlyRootFilesystem"] is True
     assert deployment["podSecurityContext"]["runAsNonRoot"] is True
-    assert [mount["mountPath"] for mount in deployment["volumeMounts"]] == ["/cache"]
+    volumes = {volume.pop("name"): volume for volume in deployment["volumes"]}
+    assert [
+        mount["mountPath"]
+        for mount in deployment["volumeMounts"]
+        if "emptyDir" in volumes[mount["name"]]
+    ] == ["/cache"]
+    assert [name for name, volume in volumes.items() if "configMap" not in volume] == ["cache"]
     for part in ("dagsterWebserver", "dagsterDaemon"):
         assert "envSecrets" not in values[part]
         assert all(INSTANCE.fullmatch(each["name"]) for each in values[part]["env"])
@@ -251,3 +474,12 @@ def test_job_tags_that_cannot_be_used_fail_the_run_and_not_the_loading(nothing_s
 
     with pytest.raises(ValueError, match="give a JSON object such as"):
         Settings()
+
+
+@pytest.mark.parametrize("written", ["celery"], indirect=True)
+def test_workers_fork_runs_from_what_has_imported_what_all_of_them_do(written):
+    """Each run starts in a third less of a core's time; its process is its own, and ends with it."""
+    command = services(written)["worker"]["command"]
+    assert "--include=rare_assets.resources.preloaded" in command
+    assert "--max-tasks-per-child=1" in command
+    assert importlib.util.find_spec("rare_assets.resources.preloaded") is not None

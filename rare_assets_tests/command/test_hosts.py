@@ -11,7 +11,7 @@ import sqlalchemy
 from rare_assets.assets.asking import ledger_in
 from rare_assets.automation.instance import SHIPPED_YAML
 from rare_assets.files.processes import this_process
-from rare_assets.resources.instance_database import postgres_of
+from rare_assets.resources.instance_database import counted_alone, postgres_of
 from rare_assets.resources.leases import Watch
 from rare_assets_tests.support.hosts import Host
 
@@ -28,17 +28,19 @@ with dg.DagsterInstance.from_config(sys.argv[1]) as instance, Lease(instance, be
     print(run.run_id, flush=True)
     threading.Event().wait()
 """
-# Watches as the next command would, on a host of its own, for longer than a dead lease takes.
+# Watches as the next command would, on a host of its own, until a dead lease has been seen and for longer than
+# another would take.
 LOOK = """
 import sys, time
 import dagster as dg
-from rare_assets.resources.instance_database import postgres_of
+from rare_assets.resources.instance_database import counted_alone, postgres_of
 from rare_assets.resources.leases import Watch
-watch, until = Watch(dead_after=2.0), time.monotonic() + 6
+watch, until = Watch(dead_after=2.0), time.monotonic() + 90
 with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
     while time.monotonic() < until:
         for run_id in watch.end_dead_runs(instance):
             print(run_id, flush=True)
+            until = min(until, time.monotonic() + 4)
         time.sleep(0.2)
 """
 STARTED, FAILURE = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.FAILURE
@@ -115,6 +117,7 @@ def test_limits_are_counted_in_the_instances_postgres_where_it_has_one(home):
         assert ledgers[1].spent().requests == 3
         file = Path(instance.storage_directory()) / "rare_assets_spent.sqlite3"
         assert file.exists() == (postgres_of(instance) is None)
+        assert counted_alone(instance) == ""
         if connect := postgres_of(instance):
             with connect() as database:
                 rows = database.execute(sqlalchemy.text("SELECT scope FROM rare_assets_spent"))

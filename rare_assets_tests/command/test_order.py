@@ -3,7 +3,8 @@
 from types import SimpleNamespace
 
 from rare_assets.command.order import Schedule, Task
-from rare_assets.command.plan import ASKED_STAGES, Stale
+from rare_assets.command.plan import Stale
+from rare_assets.stages.order import AFTER_DOCUMENTS
 
 INDEX = Task("corpus_index_job", ("corpus_index",), None)
 
@@ -13,7 +14,7 @@ def documents(shard):
 
 
 def asking(shard, *stages):
-    return Task("rare_job", stages or ASKED_STAGES, shard)
+    return Task("rare_job", stages or AFTER_DOCUMENTS, shard)
 
 
 class World:
@@ -32,11 +33,11 @@ class World:
         return self._stale(shard, "questions")
 
     def after_questions(self, shard, index):
-        stages = ASKED_STAGES[1:]
+        stages = AFTER_DOCUMENTS[1:]
         return [found for stage in stages if (found := self._stale(shard, stage))]
 
     def asked(self, shard, index):
-        return [found for stage in ASKED_STAGES if (found := self._stale(shard, stage))]
+        return [found for stage in AFTER_DOCUMENTS if (found := self._stale(shard, stage))]
 
     def index(self, registered):
         return None if self.indexed else "missing"
@@ -130,7 +131,7 @@ def test_runs_ahead_leave_the_index_its_place():
 
 
 def test_nothing_starts_where_all_is_current():
-    stages = ("documents", *ASKED_STAGES)
+    stages = ("documents", *AFTER_DOCUMENTS)
     world = World("ab", [(shard, stage) for shard in "ab" for stage in stages], indexed=True)
     assert world.start(world.schedule(), []) == []
     assert {shard for shard, _, stale in world.told if not stale} == {"a", "b"}

@@ -9,7 +9,7 @@ import pytest
 from rare_assets.command.plan import Planner
 from rare_assets.operators.templates import PACKAGED
 from rare_assets.resources.configurable import Storage, TeacherModel
-from rare_assets.stages import provenance
+from rare_assets.stages import documents
 from rare_assets.stages.options import Options, OptionsError, teacher_for
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import Graph
@@ -121,7 +121,7 @@ def test_a_changed_prompt_makes_its_stage_and_what_follows_stale(graph, tmp_path
 
 
 def test_another_way_to_read_rows_makes_the_documents_stale(graph, monkeypatch):
-    monkeypatch.setattr(provenance, "READER_VERSION", "next")
+    monkeypatch.setattr(documents, "READER_VERSION", "next")
     assert plan(graph) == of_every_shard(("documents",), "reader")
 
 

@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 from rich.console import Console
 
-from rare_assets.assets import pace
-from rare_assets.assets.step_progress import Moment
+from rare_assets.assets import rate
+from rare_assets.assets.step_progress import StepState
 from rare_assets.command import progress
 from rare_assets.command.progress import RunProgress
 from rare_assets.command.workers import Request, Result
@@ -32,7 +32,7 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
-    monkeypatch.setattr(pace.Pace.__init__, "__defaults__", (clock.monotonic,))
+    monkeypatch.setattr(rate.Rate.__init__, "__defaults__", (clock.monotonic,))
     return clock
 
 
@@ -96,7 +96,7 @@ def ask_of_two(instance, clock, run_progress):
     request = request_for(instance, "a")
     for second in range(21):
         clock.now = 1000.0 + second
-        moment = Moment("questions", 2 * second, 100, 3 * second, 0.01 * second)
+        moment = StepState("questions", 2 * second, 100, 3 * second, 0.01 * second)
         run_progress.tick([(request, moment)])
     return request
 
@@ -108,9 +108,9 @@ def test_a_log_file_gets_done_of_all_rate_time_left_and_cost(instance, clock):
         "questions: 2 to make (missing)",
         "reasoning: 2 to make (missing)",
         "questions: 20/200 questions, 3.0 requests/s, 1:30 left, $0.1000, 0/2 shards",
-        "asked in all: 20/400 answers, 3.0 requests/s, 3:10 left, $0.1000",
+        "asked in all: 20/400 questions and answers, 3.0 requests/s, 3:10 left, $0.1000",
         "questions: 40/200 questions, 3.0 requests/s, 1:20 left, $0.2000, 0/2 shards",
-        "asked in all: 40/400 answers, 3.0 requests/s, 3:00 left, $0.2000",
+        "asked in all: 40/400 questions and answers, 3.0 requests/s, 3:00 left, $0.2000",
     ]
 
 
@@ -135,7 +135,7 @@ def test_a_shard_that_is_made_counts_as_what_it_left_behind(instance, clock):
         figures = {"rows": 97, "rejects": 3, "requests": 110, "cost_usd": 0.5}
         materialize(instance, request, "questions", **figures)
         # The last word of the run came before its event.
-        run_progress.tick([(request, Moment("questions", 98, 100, 108, 0.4))])
+        run_progress.tick([(request, StepState("questions", 98, 100, 108, 0.4))])
         run_progress.finished(Result(request, None))
     questions, reasoning = (run_progress.stages[name] for name in ("questions", "reasoning"))
     assert questions.rows == (100, 200)
@@ -150,9 +150,9 @@ def test_a_model_without_a_price_shows_no_cost(instance, clock):
         run_progress.announce("questions", "missing", {"a": 100})
         request = request_for(instance, "a")
         for done in (0, 50):
-            run_progress.tick([(request, Moment("questions", done, 100, done, None))])
+            run_progress.tick([(request, StepState("questions", done, 100, done, None))])
             clock.now += 10
-        run_progress.tick([(request, Moment("questions", 60, 100, 60, None))])
+        run_progress.tick([(request, StepState("questions", 60, 100, 60, None))])
     assert text(run_progress).splitlines()[-1].split(", ")[3:] == ["no price", "0/1 shards"]
 
 

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import threading
+import time
 import uuid
 from collections import deque
 
@@ -10,6 +12,7 @@ import dagster as dg
 import pytest
 
 from rare_assets.automation.instance import prepare_home
+from rare_assets.command.ending import STOPS, interrupt
 from rare_assets.command.workers import Request, RunPool
 from rare_assets.resources.dataset import UNNAMED
 from rare_assets.resources.tags import PROCESS_TAG
@@ -94,7 +97,7 @@ def test_a_failed_run_and_a_killed_process_stop_no_other_run(instance, nothing_s
             if each.shard == "b":
                 run = instance.get_run_by_id(each.run_id)
                 killed.append(int(run.tags[PROCESS_TAG].rpartition(":")[2]))
-                far.append(runs.how_far(each))
+                far.append(runs.step_state(each))
                 os.kill(killed[0], signal.SIGKILL)
 
     told = Told(kill)
@@ -136,6 +139,41 @@ def test_a_run_config_that_dagster_refuses_is_an_error_of_the_run(instance):
         (result,) = runs.execute_all(in_turn([request], 1), tick=told.tick, done=told.done.append)
     assert "nonsense" in result.error
     assert result.stops_others
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_stop_while_a_worker_starts_is_acted_on_and_leaves_none_behind(
+    instance, nothing_set, monkeypatch, number, times
+):
+    start_worker = RunPool._worker
+
+    def stopped(pool):
+        worker = start_worker(pool)
+        for _ in range(times):
+            os.kill(os.getpid(), number)
+            time.sleep(0.1)
+        return worker
+
+    monkeypatch.setattr(RunPool, "_worker", stopped)
+    requests = [request_for(shard) for shard in SHARDS]
+    before = {n: signal.signal(n, interrupt) for n in STOPS}
+    # A thread beside, as a command has many, may be the one that the system gives a signal to.
+    ended = threading.Event()
+    beside = threading.Thread(target=ended.wait)
+    beside.start()
+    try:
+        with FakeEndpoint(latency=3600) as endpoint:
+            nothing_set.setenv("OPENAI_BASE_URL", endpoint.url)
+            with pytest.raises(KeyboardInterrupt), RunPool(instance) as runs:
+                runs.execute_all(in_turn(requests, 1), tick=print, done=print)
+    finally:
+        ended.set()
+        beside.join()
+        for n, handler in before.items():
+            signal.signal(n, handler)
+    assert multiprocessing.active_children() == []
+    assert set(status(instance, requests).values()) <= {None, dg.DagsterRunStatus.CANCELED}
 
 
 def test_an_exception_here_ends_the_runs_there(instance, nothing_set):

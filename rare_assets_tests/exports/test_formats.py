@@ -343,7 +343,10 @@ def test_every_rule_of_a_format_passes_good_rows_and_sees_a_bad_one(exported):
     assert seen == there
 
 
-def test_the_readme_names_every_format():
+def test_the_readme_and_the_help_name_every_format():
+    from rare_assets.command.cli import main
     from rare_assets_tests.test_readme import README
 
     assert set(FORMATS) <= set(re.findall(r"`([a-z-]+)`", README))
+    (listed,) = re.findall(r"Formats: (.*?)\.", " ".join(main.commands["export"].help.split()))
+    assert sorted(listed.split(", ")) == sorted(FORMATS)

@@ -16,7 +16,7 @@ def _rows(examples: pl.DataFrame, options: ExportOptions, split: str) -> pl.Data
 
 
 def corpus(documents: pl.DataFrame) -> pl.DataFrame:
-    """The corpus' rows of a shard of documents."""
+    """Return the corpus' rows of a shard of documents."""
     return documents.select(_id="doc_id", title=pl.col("title").fill_null(""), text="text")
 
 

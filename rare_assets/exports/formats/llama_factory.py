@@ -30,7 +30,7 @@ def _rows(examples: pl.DataFrame, options: ExportOptions, split: str) -> pl.Data
 
 
 def dataset_info(splits: Iterable[str]) -> str:
-    """The file that LLaMA-Factory finds the splits by, as `rare_train` and so on."""
+    """Return the file that LLaMA-Factory finds the splits by, as `rare_train` and so on."""
     columns = {
         "prompt": "instruction",
         "query": "input",

@@ -21,7 +21,7 @@ def _rows(examples: pl.DataFrame, options: ExportOptions, split: str) -> pl.Data
 
 
 def corpus(documents: pl.DataFrame) -> pl.DataFrame:
-    """The corpus' rows of a shard of documents."""
+    """Return the corpus' rows of a shard of documents."""
     # Tevatron puts no title before the text.
     return documents.select(
         docid="doc_id", text=passage("title", "text"), image=pl.lit(None, pl.String)

@@ -1,0 +1,80 @@
+"""How a command ends that can't go on."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+
+# How a terminal and a service manager end a command.
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+def interrupt(number: int, _: FrameType | None) -> None:
+    """Handle a stop as Ctrl-C is: raise KeyboardInterrupt, with the signal's number."""
+    raise KeyboardInterrupt(number)
+
+
+@contextmanager
+def one_message() -> Iterator[None]:
+    """End a command with one message for a stop, and for what a user can mend; all else is a bug."""
+    from rare_assets.resources.processes import imports_uncollected
+
+    with imports_uncollected():
+        # What all commands go on to import.
+        from rare_assets.automation.instance import home_error
+        from rare_assets.command.explain import UnknownQuestion
+        from rare_assets.command.queue import NoQueue
+        from rare_assets.command.run import NothingToDo
+        from rare_assets.command.target import TargetError
+        from rare_assets.command.workers import silence_pool
+        from rare_assets.corpus.formats import SourceError
+        from rare_assets.exports.options import ExportError
+        from rare_assets.files.stored_bytes import StorageError
+        from rare_assets.operators.templates import TemplateError
+        from rare_assets.pilot.corpus import PilotError
+        from rare_assets.retriever import ElasticsearchError, IndexConflict
+        from rare_assets.stages.options import OptionsError
+        from rare_assets.teacher import PriceError, TeacherStopped
+
+    silence_pool()
+
+    # A service manager's stop ends the runs in order, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        # All is ended in order by now: another stop would only break off the interpreter's own end.
+        for number in STOPS:
+            signal.signal(number, signal.SIG_IGN)
+        click.echo(
+            "\nStopped. What was made and every answer received is stored: run the same command "
+            "again to go on.",
+            err=True,
+        )
+        sys.exit(128 + (stopped.args[0] if stopped.args else signal.SIGINT))
+    except (
+        ElasticsearchError,
+        ExportError,
+        IndexConflict,
+        NoQueue,
+        NothingToDo,
+        OptionsError,
+        PilotError,
+        PriceError,
+        SourceError,
+        TeacherStopped,
+        StorageError,
+        TargetError,
+        TemplateError,
+        UnknownQuestion,
+    ) as error:
+        raise click.ClickException(str(error)) from error
+    except Exception as error:
+        if said := home_error(error):
+            raise click.ClickException(said) from error
+        raise
