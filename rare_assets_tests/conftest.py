@@ -1,5 +1,8 @@
 """Fixtures that tests of several modules share, each from the module of the thing it starts."""
 
+import gc
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from rare_assets_tests.support.elasticsearch_node import (
     elasticsearch_url,
 )
 from rare_assets_tests.support.environment import nothing_set, only_key_set
+from rare_assets_tests.support.migrations import read_migrations_once
 from rare_assets_tests.support.postgres_server import postgres_database, postgres_port
 from rare_assets_tests.support.s3_server import s3_bucket, s3_endpoint
 
@@ -34,6 +38,13 @@ FAST = (
     *("test_definitions.py", "test_imports.py", "test_settings.py"),
 )
 ROOT = Path(__file__).parent
+# A run waits for its database's disk some hundred times; a file system in memory has nothing to wait for.
+MEMORY = Path("/dev/shm")
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 << 30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+read_migrations_once()
+# Every worker imports and collects all tests, and keeps them: half of that is garbage collection.
+gc.disable()
 
 
 def pytest_collection_modifyitems(config, items):
@@ -46,6 +57,12 @@ def pytest_collection_modifyitems(config, items):
         return
     place = {ROOT / name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path, len(LONGEST)))
+
+
+def pytest_collection_finish():
+    """Collect garbage of tests alone."""
+    gc.freeze()
+    gc.enable()
 
 
 __all__ = [

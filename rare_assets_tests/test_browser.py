@@ -62,8 +62,8 @@ ADD_SHARD = """mutation($key: String!) {
 }"""
 
 WELL, ILL = "well.jsonl", "ill.jsonl"
-ILL_ROWS = range(100, 108)
-# The endpoint has no money left when it comes to these.
+ILL_ROWS = range(100, 124)
+# The endpoint has no money left when it comes to these: enough for some to be sent after its last answer.
 ILL_FROM = 104
 
 
@@ -94,6 +94,20 @@ class Deployment(NamedTuple):
                     return run.status
                 time.sleep(0.5)
         raise TimeoutError(f"run {run_id} is still {run.status}")
+
+    def command_line_of_run(self, run_id: str) -> str:
+        """The command line of the process in which a run is under way; that of what it was forked from."""
+        with self.instance() as instance:
+            records = instance.get_records_for_run(
+                run_id, of_type=dg.DagsterEventType.ENGINE_EVENT
+            ).records
+        events = [record.event_log_entry.get_dagster_event() for record in records]
+        pids = [
+            event.event_specific_data.metadata["pid"].value
+            for event in events
+            if "pid" in event.event_specific_data.metadata
+        ]
+        return Path(f"/proc/{pids[0]}/cmdline").read_text()
 
     def materializations(self, asset: str) -> list[dg.EventLogRecord]:
         """All materializations of an asset, oldest first."""
@@ -408,6 +422,7 @@ def test_a_run_terminated_on_its_page_ends_before_its_work_is_done_and_keeps_its
     while len(asked()) < 3:
         time.sleep(0.2)
     answered = sum(request.answered is not None for request in asked())
+    assert "multiprocessing.forkserver" in deployment.command_line_of_run(run_id)
     page.get_by_role("button", name="Terminate").click()
     page.get_by_role("dialog").get_by_role("button", name="Terminate").click()
     assert deployment.wait_for_run(run_id) is dg.DagsterRunStatus.CANCELED
@@ -427,7 +442,7 @@ def test_a_run_terminated_on_its_page_ends_before_its_work_is_done_and_keeps_its
 @pytest.fixture
 def ill_shard(deployment):
     """Two shards, of which one can't be asked about to its end; they are gone afterwards."""
-    write_jsonl(deployment.source / WELL, range(110, 114))
+    write_jsonl(deployment.source / WELL, range(130, 134))
     write_jsonl(deployment.source / ILL, ILL_ROWS)
     refused = [passage(number) for number in ILL_ROWS if number >= ILL_FROM]
     # A short question, too: else it is these documents, and not the account, that can't be asked about.

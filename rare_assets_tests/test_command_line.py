@@ -188,6 +188,18 @@ def small(endpoint, tmp_path):
     return command
 
 
+class Here:
+    """The command in this process, where it starts no other; a process of its own takes seconds to start."""
+
+    def __init__(self, small, environment, *arguments, **settings):
+        for name, value in {**small.environment, **settings}.items():
+            environment.setenv(name, value)
+        environment.chdir(small.folder)
+        result = CliRunner().invoke(main, list(arguments))
+        self.code, self.said = result.exit_code, result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
 def test_config_reaches_the_assets_and_prompts_of_ones_own_are_asked_with(small, endpoint):
     options = small.folder / "options.yaml"
     options.write_text("ops: {hard_negatives: {config: {num_neg: 2}}}")
@@ -213,17 +225,19 @@ def cells(said, first):
     return [cell.strip() for cell in line.strip("│").split("│")][1:]
 
 
-def test_status_shards_and_dry_run_say_what_there_is_and_what_a_run_would_cost(small, endpoint):
+def test_status_shards_and_dry_run_say_what_there_is_and_what_a_run_would_cost(
+    small, endpoint, nothing_set
+):
     prices = {
         "models": {MODEL: {"prompt_usd_per_million": 1.0, "completion_usd_per_million": 10.0}}
     }
     (small.folder / "prices.json").write_text(json.dumps(prices))
     small.environment["RARE_PRICES"] = "prices.json"
     write_jsonl(small.corpus / "b.jsonl", range(8, 11))
-    dry = Finished(small, endpoint, "run", "--dry-run")
-    assert (dry.code, dry.sent) == (0, [])
+    dry = Here(small, nothing_set, "run", "--dry-run")
+    assert (dry.code, endpoint.requests) == (0, [])
     assert cells(dry.said, "reasoning")[:3] == ["2", "at most 11", "0"]
-    assert cells(Finished(small, endpoint, "status").said, "questions")[:3] == ["0", "0", "2"]
+    assert cells(Here(small, nothing_set, "status").said, "questions")[:3] == ["0", "0", "2"]
     assert not small.tables.root.joinpath("questions").exists()
 
     made = Finished(small, endpoint, "run", "--shard", "a.jsonl")
@@ -233,30 +247,33 @@ def test_status_shards_and_dry_run_say_what_there_is_and_what_a_run_would_cost(s
         sum(frame[f"{kind}_tokens"].sum() for frame in stored) for kind in ("prompt", "completion")
     )
     cost = f"${(prompt + 10 * completion) / 1e6:.4f}"
-    shards = Finished(small, endpoint, "shards")
+    shards = Here(small, nothing_set, "shards")
     assert cells(shards.said, "a.jsonl") == ["8", "8", "8", "8", "8", cost]
     assert cells(shards.said, "b.jsonl") == ["3", "3", "-", "-", "-", "$0.0000"]
-    status = Finished(small, endpoint, "status")
+    status = Here(small, nothing_set, "status")
     assert cells(status.said, "documents") == ["2", "0", "0", "11", "0"]
     assert cells(status.said, "reasoning") == ["1", "0", "1", "8", "0"]
     spent = f"{prompt:,} prompt and {completion:,} completion tokens, {cost}."
     assert spent in status.said
 
     # What is stored is free, whatever is made again.
-    again = Finished(small, endpoint, "run", "--all", "--dry-run", "--shard", "a.jsonl")
+    endpoint.requests.clear()
+    again = Here(small, nothing_set, "run", "--all", "--dry-run", "--shard", "a.jsonl")
     assert cells(again.said, "questions")[:3] == ["1", "0", "8"]
     assert cells(again.said, "reasoning")[:3] == ["1", "0", "8"]
-    assert again.sent == []
+    assert endpoint.requests == []
     write_jsonl(small.corpus / "a.jsonl", range(7))
-    changed = Finished(small, endpoint, "shards")
+    changed = Here(small, nothing_set, "shards")
     assert cells(changed.said, "a.jsonl")[1] == "8 (rows, version)"
 
 
-def test_a_deleted_file_is_told_and_takes_its_shard_along_only_if_that_is_set(small, endpoint):
+def test_a_deleted_file_is_told_and_takes_its_shard_along_only_if_that_is_set(
+    small, endpoint, nothing_set
+):
     write_jsonl(small.corpus / "b.jsonl", range(8, 11))
     assert Finished(small, endpoint, "run").code == 0
     (small.corpus / "b.jsonl").unlink()
-    told = Finished(small, endpoint, "status", RARE_REMOVE_DELETED_SHARDS="true")
+    told = Here(small, nothing_set, "status", RARE_REMOVE_DELETED_SHARDS="true")
     assert "1 registered shards are not in this source: b.jsonl." in told.said
     kept = Finished(small, endpoint, "run")
     assert "RARE_REMOVE_DELETED_SHARDS=true" in kept.said
@@ -316,18 +333,6 @@ WRONG = {
 }
 
 
-class Refused:
-    """The command in this process, as it ends before it starts any other."""
-
-    def __init__(self, small, environment, *arguments, **settings):
-        for name, value in {**small.environment, **settings}.items():
-            environment.setenv(name, value)
-        environment.chdir(small.folder)
-        result = CliRunner().invoke(main, list(arguments))
-        self.code, self.said = result.exit_code, result.output
-        assert result.exception is None or isinstance(result.exception, SystemExit)
-
-
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_options_end_the_command_with_one_clear_message(small, endpoint, nothing_set, wrong):
     config, settings, words = WRONG[wrong]
@@ -335,20 +340,20 @@ def test_wrong_options_end_the_command_with_one_clear_message(small, endpoint, n
     if config is not None:
         (small.folder / "options.yaml").write_text(config)
         arguments = ["--config", "options.yaml"]
-    run = Refused(small, nothing_set, "run", *arguments, **settings)
+    run = Here(small, nothing_set, "run", *arguments, **settings)
     assert run.code in (1, 2), run.said
     assert [word for word in words if word not in run.said] == [], run.said
     assert endpoint.requests == []
 
 
 def test_an_unknown_shard_is_refused_with_the_shards_there_are(small, endpoint, nothing_set):
-    run = Refused(small, nothing_set, "run", "--shard", "z.jsonl")
+    run = Here(small, nothing_set, "run", "--shard", "z.jsonl")
     assert (run.code, endpoint.requests) == (1, [])
     assert "no shard z.jsonl. It has: a.jsonl." in run.said
 
 
 def test_a_missing_source_is_named(small, endpoint, nothing_set):
-    run = Refused(small, nothing_set, "run", "--source", "elsewhere")
+    run = Here(small, nothing_set, "run", "--source", "elsewhere")
     assert (run.code, endpoint.requests) == (1, [])
     assert str(small.folder / "elsewhere") in run.said
 
@@ -365,7 +370,7 @@ def test_a_limit_holds_for_all_shards_together(small, endpoint):
     assert len(run.sent) + len(rest.sent) == 32
 
 
-def test_a_home_without_room_ends_the_command_with_one_message(small, endpoint):
+def test_a_home_without_room_ends_the_command_with_one_message(small, nothing_set):
     """As on a full disk: no file of the command may grow beyond 64 KB."""
     home = small.folder / "home"
     limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (2**16, 2**16))
@@ -382,11 +387,11 @@ def test_a_home_without_room_ends_the_command_with_one_message(small, endpoint):
     assert run.returncode == 1
     (line,) = run.stdout.splitlines()
     assert line.startswith(f"Error: DAGSTER_HOME {home} can't be used (")
-    enough = Finished(small, endpoint, "register", DAGSTER_HOME=str(home))
+    enough = Here(small, nothing_set, "register", DAGSTER_HOME=str(home))
     assert enough.code == 0, enough.said
     assert "1 shards (1 new, 0 changed)" in enough.said
     assert not small.tables.exists("documents", "a.jsonl")
-    again = Finished(small, endpoint, "register", DAGSTER_HOME=str(home))
+    again = Here(small, nothing_set, "register", DAGSTER_HOME=str(home))
     assert "1 shards (0 new, 0 changed)" in again.said
 
 
@@ -428,7 +433,7 @@ def test_a_server_that_is_no_elasticsearch_ends_the_command_with_one_message(
     small, endpoint, nothing_set
 ):
     url = endpoint.url.removesuffix("/v1")
-    run = Refused(small, nothing_set, "run", ELASTICSEARCH_URL=url)
+    run = Here(small, nothing_set, "run", ELASTICSEARCH_URL=url)
     assert run.code == 1
     assert url in run.said
     assert "Elasticsearch" in run.said
@@ -448,7 +453,7 @@ def test_settings_of_elasticsearch_that_contradict_each_other_end_it_with_one_me
     small, nothing_set
 ):
     wrong = {"ELASTICSEARCH_URL": "http://127.0.0.1:9", "ELASTICSEARCH_USERNAME": "me"}
-    run = Refused(small, nothing_set, "status", **wrong)
+    run = Here(small, nothing_set, "status", **wrong)
     assert run.code == 1
     assert "ELASTICSEARCH_PASSWORD" in run.said
 

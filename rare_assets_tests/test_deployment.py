@@ -81,7 +81,10 @@ class World:
         )
 
     def run(self, *arguments):
-        process = self.start(*arguments)
+        return self.end(self.start(*arguments))
+
+    def end(self, process):
+        """Wait for a command's good end. Returns what it has printed since it was read last."""
         try:
             printed, _ = process.communicate(timeout=SECONDS)
         finally:
@@ -137,16 +140,30 @@ def environment_of(process):
     return b"\n".join(parts).decode()
 
 
-def test_a_deployment_makes_everything_once_though_its_command_is_killed(compose):
-    command = compose.start("run", "--submit")
+def killed_and_followed(world, *options):
+    """Submit with these options, kill the command while its runs ask, and follow them to their end with
+    another one. Returns what that one has said since it began to follow."""
+    command = world.start("run", "--submit", *options)
     deadline = time.monotonic() + SECONDS
-    while len(compose.endpoint.requests) < 4:
-        assert time.monotonic() < deadline, compose.deployment.log("daemon")
+    while len(world.endpoint.requests) < 4:
+        assert time.monotonic() < deadline, world.deployment.log("daemon")
         time.sleep(0.1)
+    # No run ends before the next command has looked at it.
+    world.endpoint.held = True
     command.kill()
     command.wait()
-    printed = compose.run("run", "--submit")
-    assert "runs of an earlier command go on" in printed
+    following = world.start("run", "--submit")
+    said = ""
+    while "runs of an earlier command go on" not in said:
+        line = following.stdout.readline()
+        assert line, said
+        said += line
+    world.endpoint.held = False
+    return world.end(following)
+
+
+def test_a_deployment_makes_everything_once_though_its_command_is_killed(compose):
+    killed_and_followed(compose)
     assert compose.rows() == whole(2)
     assert compose.asked() == {1: 2 * 2 * ROWS}
 
@@ -167,6 +184,16 @@ def test_a_deployment_makes_everything_once_though_its_command_is_killed(compose
     assert compose.asked() == {1: 2 * 2 * ROWS}
     check_webserver_and_daemon(compose)
     check_where_it_wrote(compose)
+
+
+def test_limits_of_a_killed_command_do_not_hold_for_the_one_that_follows_its_runs(compose):
+    limit = {"resources": {"teacher": {"config": {"max_requests": ROWS}}}}
+    (compose.folder / "limit.yaml").write_text(yaml.safe_dump(limit))
+    said = killed_and_followed(compose, "--config", "limit.yaml")
+    assert "a run of an earlier command has stopped (The limit of 8 requests (max_requests)" in said
+    assert "failed" not in said
+    assert compose.rows() == whole(2)
+    assert compose.asked() == {1: 2 * 2 * ROWS}
 
 
 def check_webserver_and_daemon(world):

@@ -140,14 +140,24 @@ def test_a_stop_ends_the_runs_in_order_and_keeps_every_answer(command, endpoint,
 
 
 def test_two_commands_at_once_pay_for_each_answer_once(command, endpoint):
-    endpoint.latency = 0.4
-    both = [command.start("run") for _ in range(2)]
-    printed = [process.communicate(timeout=TOO_LONG)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], printed
+    endpoint.held = True
+    first = command.start("run", RARE_MAX_CONCURRENCY=str(N_DOCUMENTS))
+    while len(endpoint.requests) < N_DOCUMENTS:
+        assert first.poll() is None, first.communicate()[0]
+        time.sleep(0.01)
+    # All that the second wants is in flight: it waits, and says for whom.
+    second = command.start("run")
+    said = ""
+    while "Waiting for" not in said:
+        line = second.stdout.readline()
+        assert line, said
+        said += line
+    assert "process" in said.partition("Waiting for")[2]
+    endpoint.held = False
+    printed = [process.communicate(timeout=TOO_LONG)[0] for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], (printed, said)
     assert len(endpoint.requests) == 2 * N_DOCUMENTS
     assert repeats(endpoint) == 0
-    # Each says whom it waits for, where it waits.
-    assert any("Waiting for" in text and "process" in text for text in printed), printed
     for table in ("questions", "reasoning"):
         assert command.n_rows(table) == {"a.jsonl": N_DOCUMENTS}
 

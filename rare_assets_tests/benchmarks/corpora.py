@@ -109,13 +109,13 @@ class Shards(NamedTuple):
         return pl.scan_parquet(self.folder / f"{key}.parquet")
 
 
-def passages(count: int, seed: int = 0) -> pl.DataFrame:
-    """Made-up passages: doc_id, text, text_hash.
+def passages(count: int, seed: int = 0, part: int = 0) -> pl.DataFrame:
+    """Made-up passages: doc_id, text, text_hash; other parts of a corpus have others of the same words.
 
     Words are drawn from 200,000 made-up ones and English stop words with frequencies after Zipf and
     Mandelbrot; lengths are log-normal, 88 words on average, as passages of English prose have them.
     """
-    rng = np.random.default_rng([seed, count])
+    rng = np.random.default_rng([seed, count, part] if part else [seed, count])
     words, weights = _vocabulary(seed)
     lengths = np.maximum(rng.lognormal(np.log(88) - 0.125, 0.5, count).astype(int), 5)
     drawn = np.searchsorted(np.cumsum(weights), rng.random(lengths.sum()))
@@ -126,7 +126,7 @@ def passages(count: int, seed: int = 0) -> pl.DataFrame:
             for end, length in zip(ends, lengths, strict=True)
         ]
     )
-    doc_ids = pl.Series([f"p{number:08}" for number in range(count)])
+    doc_ids = pl.Series([f"p{part * count + number:08}" for number in range(count)])
     return pl.DataFrame({"doc_id": doc_ids, "text": texts, "text_hash": text_hashes(texts)})
 
 

@@ -2,8 +2,10 @@
 
 Run by hand: `python -m rare_assets_tests.benchmarks.sources [--megabytes 200] [--files 100000] [--format F ...]`.
 Each format is read by a process of its own, rows to documents with passages cut; megabytes are those of the
-files as they lie. HTML, PDF and Word files, each of some 12,000 words, are written by real programs (the page by
-hand, reportlab, python-docx); since writing takes longer than reading, of PDF and Word there are a tenth as much.
+files as they lie, seconds those of the clock, and those that cores were at work (its parsing process and Polars'
+threads included), which other work on the machine changes less. HTML, PDF and Word files, each of some 12,000 words,
+are written by real programs (the page by hand, as sites have them: links, lists, tables, code, a script, menus;
+reportlab, python-docx); since writing takes longer than reading, of PDF and Word there are a tenth as much.
 """
 
 from __future__ import annotations
@@ -28,18 +30,22 @@ from rare_assets.corpus.source import CorpusSource
 from rare_assets_tests.benchmarks.scale import write_source
 
 READ = """
-import re, sys, time
+import os, re, sys, time
 from rare_assets.corpus.source import CorpusSource
 from rare_assets.operators.read_documents import read_documents
 source = CorpusSource(sys.argv[1], 10_000, files_per_shard=200)
-started = time.perf_counter()
+started, before = time.perf_counter(), os.times()
 n = sum(read_documents(source.read(s), file=s.file).rows.height for s in source.shards())
 took = time.perf_counter() - started
+worked = sum(after - at for after, at in zip(os.times()[:4], before))
 peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) >> 10
-print(n, took, peak)
+print(n, took, worked, peak)
 """
 SECTIONS = 40
-MENU = "<nav><ul><li><a href='/'>Home</a></li><li><a href='/about'>About us</a></li></ul></nav>"
+SCRIPT = f"<script>function f(a) {{ return a < 3; }} {'f(1);' * 100}</script>"
+STYLE = f"<style>{'.c { color: red; margin: 0 }' * 50}</style>"
+NOTICE = "<div class='cookie-banner'><p>We use cookies.</p><button>Accept</button></div>"
+CODE = "<pre><code><span class='k'>def</span> f(x):\n    <span class='k'>return</span> x &lt; 1</code></pre>\n"
 
 
 class Writer:
@@ -80,15 +86,33 @@ class Writer:
         return ("# A page\n\n" + "\n\n".join(parts)).encode()
 
     def html(self) -> bytes:
-        """The same as a page with a menu and a footer."""
-        parts = [
-            f"<h2>{head}</h2>" + "".join(f"<p>{text}</p>\n" for text in texts)
-            for head, texts in self.sections()
-        ]
+        """The same as a page of a site: links, lists, tables and code in its main part, menus around it."""
+        some = self._rng.choices(self._words, k=30)
+        links = [f"<li><a href='/{word}'>{word}</a></li>" for word in some]
+        menu = f"<ul>{''.join(links)}</ul>"
+        row = f"<tr>{''.join(f'<td>{word}</td>' for word in some[:4])}</tr>\n"
+        parts: list[str] = []
+        for number, (head, texts) in enumerate(self.sections()):
+            parts.append(f"<h2 id='s{number}'>{head}</h2>\n")
+            parts += [f"<p class='body'>{self._with_links(text)}</p>\n" for text in texts]
+            items = "".join(f"<li>{self.paragraph()[:80]} &amp; more</li>\n" for _ in range(5))
+            parts.append(f"<ul>\n{items}</ul>\n")
+            if number % 3 == 0:
+                parts += [f"<table class='wide'>{row * 6}</table>\n", CODE]
         return (
-            f"<!DOCTYPE html><html><head><meta charset='utf-8'><title>A page</title></head><body>{MENU}"
-            f"<main><h1>A page</h1>{''.join(parts)}</main><footer>All rights reserved</footer></body></html>"
+            f"<!DOCTYPE html><html><head><meta charset='utf-8'><title>A page</title>{SCRIPT}{STYLE}</head><body>"
+            f"<header class='site-header'><nav>{menu}</nav></header>{NOTICE}<aside class='sidebar'>{menu}</aside>"
+            f"<main><h1>A page</h1>{''.join(parts)}</main><footer>All rights reserved {menu}</footer></body></html>"
         ).encode()
+
+    @staticmethod
+    def _with_links(text: str) -> str:
+        words = text.split()
+        for n in range(0, len(words), 18):
+            words[n] = f"<a href='/wiki/{words[n]}' title='{words[n]}'>{words[n]}</a>"
+        for n in range(7, len(words), 40):
+            words[n] = f"<b>{words[n]}</b>"
+        return " ".join(words)
 
     def pdf(self) -> bytes:
         """The same as a PDF of two columns."""
@@ -167,12 +191,12 @@ FORMATS = (
 )
 
 
-def read(folder: Path) -> tuple[int, float, int]:
-    """Read a folder in a process of its own: documents, seconds, and its peak memory in MB."""
+def read(folder: Path) -> tuple[int, float, float, int]:
+    """Read a folder in a process of its own: documents, seconds, those of a core at work, its peak memory in MB."""
     found = subprocess.run(
         [sys.executable, "-c", READ, str(folder)], capture_output=True, text=True, check=True
     ).stdout.split()
-    return int(found[0]), float(found[1]), int(found[2])
+    return int(found[0]), float(found[1]), float(found[2]), int(found[3])
 
 
 def main() -> None:
@@ -182,13 +206,14 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--format", nargs="*", choices=FORMATS, default=FORMATS)
     options = parser.parse_args()
-    table = Table("format", "MB", "MB/s", "passages/s", "peak memory, MB")
+    table = Table("format", "MB", "MB/s", "passages/s", "MB/s of a core", "peak memory, MB")
     for name in options.format:
         with tempfile.TemporaryDirectory(prefix="rare-sources-") as place:
             write(Path(place), name, options.megabytes)
             size = sum(path.stat().st_size for path in Path(place).iterdir()) / 1e6
-            n, took, peak = read(Path(place))
-        figures = (f"{size:.0f}", f"{size / took:.1f}", f"{n / took:,.0f}", str(peak))
+            n, took, worked, peak = read(Path(place))
+        speeds = (f"{size / took:.1f}", f"{n / took:,.0f}", f"{size / worked:.1f}")
+        figures = (f"{size:.0f}", *speeds, str(peak))
         table.add_row(name, *figures)
     console = Console()
     console.print(table)

@@ -35,6 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rare_assets.teacher.interface import Ask
+from rare_assets_tests.support.teachers import online
 
 UNUSABLE = "broken_json"
 FAULTS = {UNUSABLE: 0.05, "throttled": 0.05}
@@ -85,7 +86,6 @@ def asks(count: int) -> Iterator[Ask]:
 def with_our_client(url: str, count: int, in_flight: int) -> tuple[float, int]:
     """Seconds and usable answers of the teacher's client with its durable store."""
     from rare_assets.operators.question_reply import HardQuestion
-    from rare_assets.teacher.online import OpenAITeacher
     from rare_assets.teacher.store.answers import AnswerStore
     from rare_assets.teacher.structured import structured_value
 
@@ -93,9 +93,7 @@ def with_our_client(url: str, count: int, in_flight: int) -> tuple[float, int]:
         usable = 0
         async with (
             AnswerStore(folder) as store,
-            OpenAITeacher(
-                model="fake", base_url=url, store=store, max_concurrency=in_flight
-            ) as teacher,
+            online(model="fake", base_url=url, store=store, max_concurrency=in_flight) as teacher,
         ):
             outcomes = teacher.ask_all(
                 asks(count),
@@ -320,7 +318,6 @@ def memory_child(stage: str, url: str, folder: str, count: int) -> None:
     from rare_assets.operators.reason_distill import reason_distill
     from rare_assets.operators.templates import load_templates
     from rare_assets.schemas import Produced
-    from rare_assets.teacher.online import OpenAITeacher
     from rare_assets.teacher.store.answers import AnswerStore
 
     rng = random.Random(0)
@@ -336,7 +333,7 @@ def memory_child(stage: str, url: str, folder: str, count: int) -> None:
     async def work() -> Produced:
         async with (
             AnswerStore(f"{folder}/answers") as store,
-            OpenAITeacher(model="fake", base_url=url, store=store) as teacher,
+            online(model="fake", base_url=url, store=store) as teacher,
         ):
             if stage == "questions":
                 produced = await doc2query(documents, teacher, templates=templates)

@@ -26,6 +26,7 @@ from rare_assets_tests.support.passages import write_jsonl
 from rare_assets_tests.support.postgres_server import new_database, running_postgres
 
 WORKER = ("celery", "-A", "dagster_celery.app", "worker", "--prefetch-multiplier=1")
+PRELOADED = "--include=rare_assets.resources.preloaded"
 GOAL = 3.2
 
 
@@ -58,7 +59,7 @@ def measure(
         with Deployment(deployment, instance, code, storage) as servers:
             for number in range(workers):
                 name = f"worker-{number}"
-                own = ("-n", f"{name}@%h", "--concurrency=1", "--max-tasks-per-child=1")
+                own = (PRELOADED, "-n", f"{name}@%h", "--concurrency=1", "--max-tasks-per-child=1")
                 servers.start(name, *WORKER, *own)
             done = subprocess.run(
                 [*COMMAND, "run", "--submit"],

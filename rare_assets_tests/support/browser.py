@@ -165,8 +165,8 @@ def require_minutes() -> None:
 
 @pytest.fixture(scope="module")
 def browser():
-    """Chromium without a window, for one module: while it is open, Playwright's event loop runs in this
-    thread, and no run of Dagster can be made in it."""
+    """A profile of Chromium without a window, for one module: while it is open, Playwright's event loop runs
+    in this thread, and no run of Dagster can be made in it. Tabs share what it has compiled of the pages."""
     require_minutes()
     try:
         from playwright.sync_api import sync_playwright
@@ -175,20 +175,20 @@ def browser():
     path = find_chromium()
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield chromium
+        context = chromium.new_context(viewport=SIZE)
+        context.set_default_timeout(60_000)
+        yield context
         chromium.close()
 
 
 @contextlib.contextmanager
 def open_tab(browser: Any) -> Iterator[Any]:
-    """A tab of a fresh profile; an error in the page's own scripts fails the test."""
-    context = browser.new_context(viewport=SIZE)
-    context.set_default_timeout(60_000)
+    """A tab; an error in the page's own scripts fails the test."""
     errors: list[str] = []
-    tab = context.new_page()
+    tab = browser.new_page()
     tab.on("pageerror", lambda error: errors.append(str(error)))
     yield tab
-    context.close()
+    tab.close()
     assert errors == []
 
 

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import venv
 from collections.abc import Iterator, Mapping
@@ -23,11 +24,14 @@ from rare_assets_tests.support.graph import clean_environment
 from rare_assets_tests.support.ports import free_port
 
 SECONDS = 120
-# Runs its arguments where only the folders of WRITABLE can be written.
+# Runs its arguments where only the folders of WRITABLE can be written. ABOVE holds the deployment and may lie on
+# a file system of its own; what else lies there (in /dev/shm, semaphores) is for processes, as in a container.
 _READ_ONLY = """
 set -e
 mount --bind / / 2>/dev/null
+mount --bind "$ABOVE" "$ABOVE"
 for folder in $WRITABLE; do mount --bind "$folder" "$folder"; done
+mount -o remount,ro,bind "$ABOVE"
 mount -o remount,ro,bind /
 cd "$DAGSTER_HOME"
 exec "$@"
@@ -80,17 +84,21 @@ class Deployment:
         }
         self._code = dict(code)
         self._writable = writable
+        # As short as a container's /tmp: the names of sockets have little room.
+        self._temporary = Path(tempfile.mkdtemp(prefix="rare-"))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def environment(self, name: str) -> dict[str, str]:
         """The variables of a process: the code server's (also of workers and commands), or the others'."""
         own = self.folder / name
         own.mkdir(exist_ok=True)
+        temporary = self._temporary / name
+        temporary.mkdir(exist_ok=True)
         variables = {
             **self._instance,
             "DAGSTER_HOME": str(self.folder),
             "RARE_CACHE": str(own),
-            "TMPDIR": str(own),
+            "TMPDIR": str(temporary),
             "HOME": str(own),
         }
         return variables | (self._code if name not in ("daemon", "webserver") else {})
@@ -130,12 +138,16 @@ class Deployment:
     def start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
         """Start a process, with its log in `<name>.log`."""
         environment = self.environment(name)
-        writable = [*self._writable, environment["RARE_CACHE"]]
+        writable = [*self._writable, environment["RARE_CACHE"], environment["TMPDIR"]]
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env={**environment, "WRITABLE": " ".join(map(str, writable))},
+                env={
+                    **environment,
+                    "ABOVE": str(self.folder.parent),
+                    "WRITABLE": " ".join(map(str, writable)),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -164,6 +176,7 @@ class Deployment:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.1, until - time.monotonic()))
             self.kill(name)
+        shutil.rmtree(self._temporary, ignore_errors=True)
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()

@@ -142,6 +142,8 @@ class FakeEndpoint:
     ) -> None:
         self.latency = latency
         self.spread = spread
+        # While it is, no good answer leaves.
+        self.held = False
         self.script = deque(_as_fault(fault) for fault in script)
         self.fault_for = fault_for
         self.shares = {_as_fault(fault): share for fault, share in (shares or {}).items()}
@@ -286,6 +288,8 @@ class FakeEndpoint:
                 return await getattr(_Faults, fault.name)(self, fault, recorded)
             apart = random.Random(recorded.raw).uniform(-self.spread, self.spread)
             await asyncio.sleep(self.latency * (1 + apart))
+            while self.held:  # noqa: ASYNC110 (set from another thread)
+                await asyncio.sleep(0.02)
             return self._completed(recorded.body, fault)
         finally:
             self.in_flight -= 1

@@ -41,15 +41,14 @@ class Host:
         self.kill()
 
     def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
-        """Start a command on it; its output is text, in one pipe."""
+        """Start a command on it; its output is text, in one pipe unless `stdout` is given."""
         started = subprocess.Popen(
             [*_UNSHARE, "bash", "-c", 'hostname "$0"; exec "$@"', self.name, *command],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            **options,
+            **{"stdout": subprocess.PIPE, **options},
         )
         self._groups.append(started)
         return started
