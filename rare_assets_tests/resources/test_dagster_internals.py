@@ -1,6 +1,7 @@
 """A step that waits for its place in a pool: it sleeps, looks again soon, and then works."""
 
 import contextlib
+import gc
 import os
 import queue
 import sqlite3
@@ -378,8 +379,9 @@ def test_a_run_on_postgres_opens_and_keeps_few_connections_and_survives_their_lo
             return looking.execute(sqlalchemy.text(query)).all()
 
         def keeps_few():
-            # A process of the server that is told to end does so soon after; the oldest Dagster gives those over
-            # which it looks for its tables back when they are collected.
+            # The oldest Dagster gives those over which it looks for its tables back when they are collected;
+            # a process of the server that is told to end does so soon after.
+            gc.collect()
             deadline = time.monotonic() + 30
             while len(ask(connections)) > 1 + 4 and time.monotonic() < deadline:
                 time.sleep(0.1)
