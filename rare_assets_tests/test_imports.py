@@ -101,17 +101,15 @@ def test_imports_go_down():
     assert {(name, room_of(target)) for name, target in wrong} == STILL_WRONG, sorted(wrong)
 
 
-@pytest.mark.parametrize("room", sorted(FRONT_DOORS))
-def test_modules_of_a_room_import_in_no_circle(room):
+def test_modules_import_in_no_circle():
     known = {name for name, _ in modules()}
     targets = {
         name: {
             target if target in known else target.rpartition(".")[0] for target in imported(tree)
         }
         for name, tree in modules()
-        if room_of(name) == room
     }
-    assert len(list(TopologicalSorter(targets).static_order())) > len(targets) > 10
+    assert len(list(TopologicalSorter(targets).static_order())) >= len(targets) > 200
 
 
 def test_no_relative_imports():

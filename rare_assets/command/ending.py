@@ -6,17 +6,10 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 import click
 
-# How a terminal and a service manager end a command.
-STOPS = (signal.SIGINT, signal.SIGTERM)
-
-
-def interrupt(number: int, _: FrameType | None) -> None:
-    """Handle a stop as Ctrl-C is: raise KeyboardInterrupt, with the signal's number."""
-    raise KeyboardInterrupt(number)
+from rare_assets.command.stops import STOPS, interrupt, silence_pool
 
 
 @contextmanager
@@ -31,7 +24,6 @@ def one_message() -> Iterator[None]:
         from rare_assets.command.queue import NoQueue
         from rare_assets.command.run import NothingToDo
         from rare_assets.command.target import TargetError
-        from rare_assets.command.workers import silence_pool
         from rare_assets.corpus.formats import SourceError
         from rare_assets.exports.options import ExportError
         from rare_assets.files.stored_bytes import StorageError

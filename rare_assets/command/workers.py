@@ -9,24 +9,21 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
-import logging
 import multiprocessing
 import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from functools import cache, partial
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rare_assets.assets.step_progress import StepState, listeners
-from rare_assets.command.ending import STOPS, interrupt
+from rare_assets.command.stops import STOPS, interrupt, silence_pool, stop_handler, stops_held
 from rare_assets.command.target import SHIPPED_PLACE, Place, definitions_of
 from rare_assets.files.cache import temporary_folder
 from rare_assets.resources.leases import Lease
@@ -197,7 +194,7 @@ class RunPool:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # A worker that is still starting must not be left behind, whatever comes meanwhile.
-        with _stops_held(), self._opened:
+        with stops_held(), self._opened:
             if kind is not None:
                 self._stopping.set()
                 self._stop()
@@ -243,7 +240,7 @@ class RunPool:
         return [request for request, _ in self._running.values()]
 
     def _start(self, request: Request) -> None:
-        with _stops_held():
+        with stops_held():
             while True:
                 worker = self._idle.pop() if self._idle else self._worker()
                 try:
@@ -284,7 +281,7 @@ class RunPool:
             if process.pid is not None:
                 os.kill(process.pid, signal.SIGINT)
         # A second stop is by somebody who doesn't want to wait.
-        with contextlib.suppress(KeyboardInterrupt), _stops(signal.SIG_UNBLOCK, interrupt):
+        with contextlib.suppress(KeyboardInterrupt), stop_handler(signal.SIG_UNBLOCK, interrupt):
             wait(self._running, timeout=STOP_SECONDS)
         left = [request for future, (request, _) in self._running.items() if not future.done()]
         if left:
@@ -308,33 +305,6 @@ class RunPool:
         if run is not None and not run.is_finished:
             self._instance.report_run_failed(run, "The process that worked on this run was killed.")
         free_pool_slots(self._instance)
-
-
-@contextmanager
-def _stops_held() -> Iterator[None]:
-    """Hold an interrupt or a stop until the end of the block: it is acted on then, and never lost.
-
-    Processes started in here begin with both held, lest they die before they can handle them.
-    """
-    came: list[int] = []
-    # Another thread may take a signal that this one holds: Python has the handler run in here all the same.
-    with _stops(signal.SIG_BLOCK, lambda number, _: came.append(number)):
-        yield
-    for number in came:
-        signal.raise_signal(number)
-
-
-@contextmanager
-def _stops(mask: int, handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """Have `handler` called at a stop within the block, and threads and processes begin with `mask`."""
-    previous = {number: signal.signal(number, handler) for number in STOPS}
-    held = signal.pthread_sigmask(mask, STOPS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
-        for number, of_before in previous.items():
-            signal.signal(number, of_before)
 
 
 def _config_for(request: Request) -> dict[str, Any]:
@@ -375,11 +345,6 @@ def _write_progress(path: Path, state: StepState) -> None:
         unread = path.with_name(f".{path.name}")
         unread.write_text(json.dumps(state))
         os.replace(unread, path)
-
-
-def silence_pool() -> None:
-    """Have a stop within a call of the database told as one: its pool would print a stack beside it."""
-    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 
 def _start_worker(

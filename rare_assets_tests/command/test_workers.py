@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from rare_assets.automation.instance import prepare_home
-from rare_assets.command.ending import STOPS, interrupt
+from rare_assets.command.stops import STOPS, interrupt
 from rare_assets.command.workers import Request, RunPool
 from rare_assets.resources.dataset import UNNAMED
 from rare_assets.resources.tags import PROCESS_TAG
