@@ -32,9 +32,9 @@ LOOK_SECONDS = 1.0
 DAEMON_SECONDS = 60
 DAEMON = "QUEUED_RUN_COORDINATOR"
 WILL_RETRY_TAG, RETRY_TAG = "dagster/will_retry", "dagster/auto_retry_run_id"
+WAITING = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED)
 UNFINISHED = [
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.QUEUED,
+    *WAITING,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
@@ -74,6 +74,7 @@ class RunQueue:
         self._running: dict[str, Request] = {}
         self._taken_back: set[str] = set()
         self._tags: dict[str, dict[str, str]] = {}
+        self._waiting: set[str] = set()
         self._queued_since: float | None = None
 
     def __enter__(self) -> RunQueue:
@@ -123,7 +124,10 @@ class RunQueue:
         tick: Callable[[list[Request]], None],
         done: Callable[[Result], None],
     ) -> list[Result]:
-        """Do as `RunPool.execute_all`; begin with the runs that `follow` has found."""
+        """Do as `RunPool.execute_all`; begin with the runs that `follow` has found.
+
+        `tick` gets those that a worker has begun: a queue may hold thousands that have nothing to tell.
+        """
         results: list[Result] = []
         while True:
             while (request := start(self._under_way())) is not None:
@@ -138,7 +142,7 @@ class RunQueue:
                 done(result)
                 if result.stops_others:
                     self._take_back(result.request.command)
-            tick(self._under_way())
+            tick([each for each in self._under_way() if each.run_id not in self._waiting])
 
     def _under_way(self) -> list[Request]:
         return list(self._running.values())
@@ -160,6 +164,7 @@ class RunQueue:
     def _ended(self) -> Iterable[Result]:
         runs = self._instance.get_runs(dg.RunsFilter(run_ids=list(self._running)))
         self._tags = {run.run_id: dict(run.tags) for run in runs}
+        self._waiting = {run.run_id for run in runs if run.status in WAITING}
         found = {run.run_id for run in runs}
         for run_id in self._running.keys() - found:
             yield Result(self._running.pop(run_id), "its run was deleted")
