@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rare_assets.resources.dagster_internals import read_migrations_once
 from rare_assets_tests.support.browser import browser, page
 from rare_assets_tests.support.elasticsearch_node import (
     elasticsearch_index,
@@ -14,7 +15,6 @@ from rare_assets_tests.support.elasticsearch_node import (
     elasticsearch_url,
 )
 from rare_assets_tests.support.environment import nothing_set, only_key_set
-from rare_assets_tests.support.migrations import read_migrations_once
 from rare_assets_tests.support.postgres_server import postgres_database, postgres_port
 from rare_assets_tests.support.s3_server import s3_bucket, s3_endpoint
 

@@ -112,7 +112,7 @@ def run(
             "they are set alike, without --source and --storage."
         )
     _set(RARE_SOURCE=source, RARE_STORAGE=storage)
-    with one_message():
+    with one_message(makes_runs=not (submit or dry_run)):
         from rare_assets.command.run import RunCommand
 
         run_config = _read_config(config)

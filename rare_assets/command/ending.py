@@ -13,11 +13,17 @@ from rare_assets.command.stops import STOPS, interrupt, silence_pool
 
 
 @contextmanager
-def one_message() -> Iterator[None]:
-    """End a command with one message for a stop, and for what a user can mend; all else is a bug."""
-    from rare_assets.resources.processes import imports_uncollected
+def one_message(makes_runs: bool = False) -> Iterator[None]:
+    """End a command with one message for a stop, and for what a user can mend; all else is a bug.
+
+    Args:
+        makes_runs: whether the command will make runs in processes of its own.
+    """
+    from rare_assets.resources.processes import fork_server, imports_uncollected
 
     with imports_uncollected():
+        if makes_runs:
+            fork_server()
         # What all commands go on to import.
         from rare_assets.automation.instance import home_error
         from rare_assets.command.explain import UnknownQuestion
@@ -29,10 +35,12 @@ def one_message() -> Iterator[None]:
         from rare_assets.files.stored_bytes import StorageError
         from rare_assets.operators.templates import TemplateError
         from rare_assets.pilot.corpus import PilotError
+        from rare_assets.resources.dagster_internals import read_migrations_once
         from rare_assets.retriever import ElasticsearchError, IndexConflict
         from rare_assets.stages.options import OptionsError
         from rare_assets.teacher import PriceError, TeacherStopped
 
+        read_migrations_once()
     silence_pool()
 
     # A service manager's stop ends the runs in order, as Ctrl-C does.

@@ -35,6 +35,9 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # Tabs share what is compiled of the pages.
+    "--process-per-site",
+    "--in-process-gpu",
 ]
 SIZE = {"width": 1280, "height": 800}
 START_SECONDS = 180

@@ -80,7 +80,6 @@ class Deployment:
             "RARE_CODE_SERVER_PORT": str(self.port),
             # The programs of this environment start one another by name.
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
         self._code = dict(code)
         self._writable = writable

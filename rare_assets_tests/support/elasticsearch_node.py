@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from rare_assets_tests.support.ports import free_port
 
@@ -327,48 +328,25 @@ class ElasticsearchNode:
                 os.chown(path, self.user.pw_uid, self.user.pw_gid)
 
     def _run(self, tool: str, *arguments: str, stdin: bytes = b"") -> None:
-        run_tool(
-            self.home, tool, *arguments, stdin=stdin, env=self._environment(), **self._as_user()
+        done = subprocess.run(
+            [self.home / "bin" / tool, *arguments],
+            input=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=self._environment(),
+            **self._as_user(),
         )
-
-
-def run_tool(home: Path, tool: str, *arguments: str, stdin: bytes = b"", **options: Any) -> None:
-    done = subprocess.run(
-        [home / "bin" / tool, *arguments],
-        input=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        **options,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{tool} failed: {done.stdout.decode(errors='replace')[-2000:]}")
+        if done.returncode:
+            raise RuntimeError(f"{tool} failed: {done.stdout.decode(errors='replace')[-2000:]}")
 
 
 def make_certificates(folder: Path) -> Path:
     """Make `ca.crt` and a loopback node's `node.crt` and `node.key` in that folder."""
-    jdk = find_jdk()
-    home = distribution(jdk)
-    env = {
-        "PATH": os.environ["PATH"],
-        "ES_JAVA_HOME": str(jdk),
-        "ES_PATH_CONF": f"{home}/config",
-        "CLI_JAVA_OPTS": QUICK,
-    }
-    with tempfile.TemporaryDirectory() as scratch:
-        run_tool(
-            home, "elasticsearch-certutil", "ca", "--pem", "--out", f"{scratch}/ca.zip", env=env
-        )
-        unpack(Path(scratch, "ca.zip"), Path(scratch))
-        run_tool(
-            *(home, "elasticsearch-certutil", "cert", "--pem", "--out", f"{scratch}/node.zip"),
-            *("--name", "node", "--ip", "127.0.0.1", "--dns", "localhost"),
-            *("--ca-cert", f"{scratch}/ca/ca.crt", "--ca-key", f"{scratch}/ca/ca.key"),
-            env=env,
-        )
-        unpack(Path(scratch, "node.zip"), Path(scratch))
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("ca/ca.crt", "node/node.crt", "node/node.key"):
-            shutil.copy(Path(scratch, name), folder)
+    authority = trustme.CA()
+    node = authority.issue_cert("127.0.0.1", "localhost")
+    authority.cert_pem.write_to_path(folder / "ca.crt")
+    node.private_key_pem.write_to_path(folder / "node.key")
+    node.cert_chain_pems[0].write_to_path(folder / "node.crt")
     return folder
 
 

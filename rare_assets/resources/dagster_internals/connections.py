@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,32 @@ def import_sqlite_storage() -> None:
         import dagster._core.storage.event_log.sqlite
         import dagster._core.storage.runs.sqlite
         import dagster._core.storage.schedules.sqlite  # noqa: F401
+
+
+@cache
+def read_migrations_once() -> None:
+    """Read Dagster's migrations, and have Alembic keep them, in this process and in what is forked from it.
+
+    For each database that is opened it looks which of ninety files is the last, and reads them all: a quarter of a
+    second, several times for each process.
+    """
+    try:
+        from alembic.config import Config
+        from alembic.script import ScriptDirectory
+        from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION
+    except ImportError:
+        return
+    config = Config()
+    config.set_main_option("script_location", ALEMBIC_SCRIPTS_LOCATION)
+    read = ScriptDirectory.from_config
+    dagsters = read(config)
+    dagsters.as_revision_number("head")
+
+    def from_config(config: Config) -> ScriptDirectory:
+        location = config.get_main_option("script_location")
+        return dagsters if location == ALEMBIC_SCRIPTS_LOCATION else read(config)
+
+    ScriptDirectory.from_config = staticmethod(from_config)  # type: ignore[method-assign, assignment]
 
 
 def keep_connections(instance: dg.DagsterInstance) -> None:

@@ -993,7 +993,7 @@ def test_a_cluster_loses_a_node_and_no_result(secure_cluster, tmp_path):
         password=SecretStr(SECRET),
         ca_certs=secure_cluster.nodes[0].ca_certs,
         number_of_shards=3,
-        batch_size=5,
+        batch_size=20,
     )
     retriever.sync(corpus.shards, corpus.read, Bm25())
 
@@ -1007,7 +1007,7 @@ def test_a_cluster_loses_a_node_and_no_result(secure_cluster, tmp_path):
 
     with ThreadPoolExecutor(1) as pool:
         mined = []
-        mining = pool.submit(lambda: [mined.append(mine()) for _ in range(6)])
+        mining = pool.submit(lambda: [mined.append(mine()) for _ in range(3)])
         while not mined:
             time.sleep(0.01)
         secure_cluster.nodes[2].kill()
