@@ -19,10 +19,12 @@ def one_message(makes_runs: bool = False) -> Iterator[None]:
     Args:
         makes_runs: whether the command will make runs in processes of its own.
     """
-    from rare_assets.resources.processes import fork_server, imports_uncollected
+    from rare_assets.resources.processes import imports_uncollected
 
     with imports_uncollected():
         if makes_runs:
+            from rare_assets.resources.fork_server import fork_server
+
             fork_server()
         # What all commands go on to import.
         from rare_assets.automation.instance import home_error

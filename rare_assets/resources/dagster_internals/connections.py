@@ -57,7 +57,7 @@ def read_migrations_once() -> None:
         location = config.get_main_option("script_location")
         return dagsters if location == ALEMBIC_SCRIPTS_LOCATION else read(config)
 
-    ScriptDirectory.from_config = staticmethod(from_config)  # type: ignore[method-assign, assignment]
+    ScriptDirectory.from_config = staticmethod(from_config)  # type: ignore[method-assign]
 
 
 def keep_connections(instance: dg.DagsterInstance) -> None:
@@ -84,6 +84,7 @@ def keep_connections(instance: dg.DagsterInstance) -> None:
     if type(events) is SqliteEventLogStorage and _has(events, "_connect", "_initdb", "_db_lock"):
         databases = _EventDatabases(events)
         _replace(events, "_connect", databases.connect, databases.close)
+        _remember_tables(events)
     for storage, kind in (
         (instance.run_storage, SqliteRunStorage),
         (instance.schedule_storage, SqliteScheduleStorage),
@@ -108,6 +109,7 @@ def _keep_to_postgres(storage: Any) -> None:
     if not isinstance(storage._engine.pool, NullPool):
         # It keeps them already.
         return
+    _remember_tables(storage)
     storage._engine = create_pg_engine(
         storage.postgres_url,
         storage._token_provider,
@@ -116,6 +118,21 @@ def _keep_to_postgres(storage: Any) -> None:
         max_overflow=-1,
         pool_pre_ping=True,
     )
+
+
+def _remember_tables(storage: Any) -> None:
+    """Have a storage look once whether a table is there: it does so for each event of an asset."""
+    if not _has(storage, "has_table") or "has_table" in vars(storage):
+        return
+    look = storage.has_table
+    there: set[str] = set()
+
+    def has_table(name: str) -> bool:
+        if name not in there and look(name):
+            there.add(name)
+        return name in there
+
+    storage.has_table = has_table
 
 
 def _has(storage: object, *names: str) -> bool:
