@@ -14,7 +14,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import sqlalchemy
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.runs.sqlite import sqlite_run_storage
+from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION, get_alembic_config
 
 from rare_assets.build import build_defs
 from rare_assets.resources.dagster_internals import (
@@ -23,6 +28,7 @@ from rare_assets.resources.dagster_internals import (
     executor,
     keep_connections,
     one_process_executor,
+    read_migrations_once,
 )
 from rare_assets.resources.tags import BACKFILL_TAG
 from rare_assets.stages.options import check_run_config
@@ -350,6 +356,45 @@ def databases_open(folder):
         with contextlib.suppress(OSError):
             found.add(os.readlink(handle))
     return sorted(path for path in found if path.startswith(str(folder)) and path.endswith(".db"))
+
+
+def test_dagsters_migrations_are_read_once_and_those_of_others_each_time(tmp_path):
+    read_migrations_once()
+    (tmp_path / "versions").mkdir()
+    (tmp_path / "env.py").touch()
+
+    def read(location):
+        config = Config()
+        config.set_main_option("script_location", location)
+        return ScriptDirectory.from_config(config)
+
+    dagsters = get_alembic_config(sqlite_run_storage.__file__)
+    assert ScriptDirectory.from_config(dagsters) is read(ALEMBIC_SCRIPTS_LOCATION)
+    assert read(ALEMBIC_SCRIPTS_LOCATION).get_current_head()
+    assert read(str(tmp_path)) is not read(str(tmp_path))
+    assert read(str(tmp_path)).get_current_head() is None
+
+
+def test_a_table_that_is_there_is_looked_for_once(monkeypatch, tmp_path):
+    """One that is missing may come any moment, as by `dagster instance migrate`."""
+    looked = []
+    look = SqliteEventLogStorage.has_table
+
+    def has_table(storage, name):
+        looked.append(name)
+        return look(storage, name)
+
+    monkeypatch.setattr(SqliteEventLogStorage, "has_table", has_table)
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as kept:
+        keep_connections(kept)
+        assert run_of(kept).success
+        assert "asset_event_tags" in looked
+        assert len(looked) == len(set(looked))
+        assert run_of(kept).success
+        assert len(looked) == len(set(looked))
+        storage = kept.event_log_storage
+        assert [storage.has_table("other") for _ in range(2)] == [False, False]
+        assert looked.count("other") == 2
 
 
 def test_an_instance_on_another_storage_stays_as_it_is():
