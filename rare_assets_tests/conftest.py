@@ -47,6 +47,12 @@ read_migrations_once()
 gc.disable()
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Read no other tests where the fast ones are asked for."""
+    slow = collection_path.parent == ROOT and collection_path.name not in FAST
+    return True if slow and config.option.markexpr == "fast" else None
+
+
 def pytest_collection_modifyitems(config, items):
     """Mark the fast tests; begin with the longest modules where modules run side by side, lest one of
     them ends alone."""

@@ -8,7 +8,8 @@ import doctest
 import importlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -43,12 +44,15 @@ def room_of(module: str) -> str:
     return module.split(".")[0]
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
-    """Yield every module's dotted name below `rare_assets`, with its tree."""
+@cache
+def modules() -> Sequence[tuple[str, ast.Module]]:
+    """Every module's dotted name below `rare_assets`, with its tree."""
+    found = []
     for path in sorted(ROOT.rglob("*.py")):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         if name != "__init__":
-            yield name, ast.parse(path.read_text())
+            found.append((name, ast.parse(path.read_text())))
+    return found
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
