@@ -60,14 +60,22 @@ def _similar(distinct: pl.DataFrame, threshold: float) -> pl.DataFrame:
         .explode("word")
         .sort("word", "place")
     )
+    sharing = posted["word"].value_counts()["count"].max()
+    furthest = min(NEIGHBOURS, int(sharing) - 1) if isinstance(sharing, int) else 0
+    none = posted.clear().select("row", repeats="row")
     # One step at a time: all pairs at once would be the memory of the whole.
     return pl.concat(
-        _overlapping(
-            posted.select("row", other=pl.col("row").shift(step).over("word")).drop_nulls(),
-            distinct,
-            threshold,
-        )
-        for step in range(1, NEIGHBOURS + 1)
+        [
+            none,
+            *(
+                _overlapping(
+                    posted.select("row", other=pl.col("row").shift(step).over("word")).drop_nulls(),
+                    distinct,
+                    threshold,
+                )
+                for step in range(1, furthest + 1)
+            ),
+        ]
     )
 
 
