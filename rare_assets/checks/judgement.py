@@ -38,6 +38,7 @@ class StoredShard:
         self.shard = shard
         self.tables = tables
         self._retriever = retriever
+        self._others: dict[str, pl.LazyFrame] = {}
 
     @property
     def retriever(self) -> Bm25Retriever:
@@ -66,7 +67,10 @@ class StoredShard:
 
     def other(self, table: str) -> pl.LazyFrame:
         """Read the same shard of another table; columns that came after it was written are null."""
-        return with_later_columns(self.tables.scan(table, self.shard), TABLES[table].schema)
+        if table not in self._others:
+            scanned = self.tables.scan(table, self.shard)
+            self._others[table] = with_later_columns(scanned, TABLES[table].schema)
+        return self._others[table]
 
 
 class Judgement(NamedTuple):

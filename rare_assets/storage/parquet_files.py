@@ -43,7 +43,11 @@ if TYPE_CHECKING:
     from upath import UPath
 
 EXTENSION = ".parquet"
+# Bytes of a file that is read from an object store whole, and of those that are kept.
+SMALL, KEPT = 4 << 20, 64 << 20
 _log = logging.getLogger(__name__)
+# By URL, each with what changes when the file does; what was not used for longest first.
+_small: dict[str, tuple[str, bytes]] = {}
 
 
 class ParquetFiles:
@@ -75,7 +79,16 @@ class ParquetFiles:
         return isinstance(self.root, Path)
 
     def scan_file(self, path: UPath) -> pl.LazyFrame:
-        """Scan a Parquet file under the root, lazily."""
+        """Scan a Parquet file under the root, lazily; a small one of an object store as it is now.
+
+        Raises:
+            FileNotFoundError: an object store has no such file.
+            StorageError: it can't be read.
+        """
+        with accessing(path, "read"):
+            held = self._held(path)
+        if held is not None:
+            return pl.scan_parquet(io.BytesIO(held), glob=False)
         return pl.scan_parquet(
             self._polars_source(path), glob=False, storage_options=self._polars_options
         )
@@ -146,6 +159,25 @@ class ParquetFiles:
                 if (stat := entry.stat())
             }
 
+    def _held(self, path: UPath) -> bytes | None:
+        """Return a small file of an object store as it is now, whole; None for any other.
+
+        Read by Polars, it takes a request for its size, its footer and each of its columns, every time; and a step
+        reads it a dozen times, with its checks. Here it takes one, and one for each look at whether it has changed.
+        """
+        if self.is_local:
+            return None
+        details = self._fs.info(path.path)
+        if not 0 < (details.get("size") or 0) <= SMALL:
+            return None
+        version = file_version(details)
+        known = _small.pop(str(path), None)
+        if known is None or known[0] != version:
+            known = version, self._fs.cat_file(path.path)
+        _small[str(path)] = known
+        _forget_oldest()
+        return known[1]
+
     def _polars_source(self, path: UPath | str) -> str:
         # Polars reads object stores by itself: it must not see fsspec's file objects.
         return str(path)
@@ -199,7 +231,8 @@ class ParquetFiles:
             path: the file.
             identity: the columns whose hash its footer has; none for what is no table.
         """
-        with path.open("rb") as file:
+        held = self._held(path)
+        with path.open("rb") if held is None else io.BytesIO(held) as file:
             end = last(file)
             try:
                 provenance, stamp = parsed(end, bare=not identity)
@@ -251,3 +284,15 @@ class ParquetFiles:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _forget_oldest() -> None:
+    """Forget small files, but for the newest, until there are no more bytes than may be kept."""
+    kept = list(_small.items())
+    left = sum(len(content) for _, (_, content) in kept)
+    for url, (_, content) in kept[:-1]:
+        if left <= KEPT:
+            return
+        # Another thread may have been faster.
+        _small.pop(url, None)
+        left -= len(content)

@@ -234,9 +234,12 @@ class ParquetTables(ParquetFiles):
         return [str(path) for path in paths]
 
     def _scan(self, path: UPath, table: str, shard: str) -> pl.LazyFrame:
-        if not self._is_there(path):
-            raise _missing(path, table, shard)
-        return self.scan_file(path)
+        try:
+            if not self.is_local or self._is_there(path):
+                return self.scan_file(path)
+        except FileNotFoundError:
+            self._require_container()
+        raise _missing(path, table, shard)
 
     def _verify(self, path: UPath, table: str, shard: str, identity: tuple[str, ...] = ()) -> None:
         try:

@@ -11,6 +11,7 @@ from polars.testing import assert_frame_equal
 
 import rare_assets_tests
 from rare_assets.schemas import Documents, DocumentsRejects
+from rare_assets.storage import parquet_files
 from rare_assets.storage.footers import content_hash
 from rare_assets.storage.tables import ParquetTables, TableMissing, file_name
 
@@ -171,6 +172,63 @@ def test_an_object_store_holds_the_same_tables(s3_bucket):
         tables.scan("documents", "b")
     assert len(tables.delete("a")) == 2
     assert not tables.exists("documents", "a")
+
+
+@pytest.fixture
+def fetched(s3_bucket, monkeypatch):
+    """Names of the objects that were fetched whole, in turn."""
+    import s3fs
+
+    names = []
+    cat_file = s3fs.S3FileSystem.cat_file
+
+    def noted(self, path, start=None, end=None, **options):
+        if start is None:
+            names.append(path.rsplit("/", 1)[-1])
+        return cat_file(self, path, start=start, end=end, **options)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "cat_file", noted)
+    return names
+
+
+def test_a_small_table_of_an_object_store_is_fetched_once_until_it_is_replaced(s3_bucket, fetched):
+    tables, other = (ParquetTables(f"{s3_bucket}/storage") for _ in range(2))
+    tables.write("documents", "a", documents("one", "two"))
+    before = tables.scan("documents", "a")
+    for each in (tables, other):
+        assert each.load("documents", "a").collect().height == 2
+        assert each.scan("documents", "a").collect().height == 2
+    assert fetched == ["a.parquet"]
+
+    other.write("documents", "a", documents("three"))
+    assert tables.load("documents", "a").collect()["text"].to_list() == ["three"]
+    assert fetched == ["a.parquet"] * 2
+    # What is being read stays what it was.
+    assert before.collect().height == 2
+
+    tables.path("documents", "a").unlink()
+    for read in (tables.scan, tables.load):
+        with pytest.raises(TableMissing):
+            read("documents", "a")
+
+
+def test_large_tables_of_an_object_store_are_not_held_and_no_more_than_there_is_room_for(
+    s3_bucket, fetched, monkeypatch
+):
+    tables = ParquetTables(f"{s3_bucket}/storage")
+    for shard in "abc":
+        tables.write("documents", shard, documents(shard))
+    size = tables.path("documents", "a").stat().st_size
+    monkeypatch.setattr(parquet_files, "SMALL", size - 1)
+    assert tables.load("documents", "a").collect()["text"].to_list() == ["a"]
+    assert fetched == []
+
+    monkeypatch.setattr(parquet_files, "SMALL", size)
+    monkeypatch.setattr(parquet_files, "KEPT", 2 * size)
+    for shard in "abcba":
+        assert tables.scan("documents", shard).collect()["text"].to_list() == [shard]
+    # At "c" there was no room for "a" any more, which was not used for longest.
+    assert fetched == [f"{shard}.parquet" for shard in "abca"]
 
 
 def test_columns_that_came_after_a_table_was_written_are_null_where_it_is_loaded():
