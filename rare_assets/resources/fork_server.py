@@ -17,11 +17,11 @@ from rare_assets.resources.processes import PRELOADED, process_context
 
 
 def fork_server() -> None:
-    """Import what this process and such ones share, and fork the server that they are forked from out of it.
+    """Import what this process shares with those that make runs, and fork their server from it.
 
-    A server that is started when the first of them is would import all that a second time, and this process
-    would wait for it. To be called first of all: where this process has threads or Polars already, or `multiprocessing`
-    has another way to start its server, that is left to `multiprocessing`.
+    `multiprocessing` would start a server of its own with the first of them: that would import all of this a
+    second time, while this process waits. To be called before anything else is imported: where this process has
+    threads or Polars already, or `multiprocessing` has changed, its own way is left to it.
     """
     if process_context().get_start_method() != "forkserver":
         return
