@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rare_assets.resources.dagster_internals import read_migrations_once
+from rare_assets.resources.dagster_internals import keep_migrations
 from rare_assets_tests.support.browser import browser, page
 from rare_assets_tests.support.elasticsearch_node import (
     elasticsearch_index,
@@ -42,7 +42,7 @@ ROOT = Path(__file__).parent
 MEMORY = Path("/dev/shm")
 if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 << 30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
-read_migrations_once()
+keep_migrations()
 # Every worker imports and collects all tests, and keeps them: half of that is garbage collection.
 gc.disable()
 

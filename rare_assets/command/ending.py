@@ -37,12 +37,12 @@ def one_message(makes_runs: bool = False) -> Iterator[None]:
         from rare_assets.files.stored_bytes import StorageError
         from rare_assets.operators.templates import TemplateError
         from rare_assets.pilot.corpus import PilotError
-        from rare_assets.resources.dagster_internals import read_migrations_once
+        from rare_assets.resources.dagster_internals import keep_migrations
         from rare_assets.retriever import ElasticsearchError, IndexConflict
         from rare_assets.stages.options import OptionsError
         from rare_assets.teacher import PriceError, TeacherStopped
 
-        read_migrations_once()
+        keep_migrations()
     silence_pool()
 
     # A service manager's stop ends the runs in order, as Ctrl-C does.

@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import Any, NoReturn
 
-from rare_assets.resources.dagster_internals import import_sqlite_storage, read_migrations_once
+from rare_assets.resources.dagster_internals import import_sqlite_storage, read_migrations
 from rare_assets.resources.processes import PRELOADED, process_context
 
 
@@ -28,7 +28,7 @@ def fork_server() -> None:
     from multiprocessing import forkserver
 
     import_sqlite_storage()
-    read_migrations_once()
+    read_migrations()
     server: Any = vars(forkserver)["_forkserver"]
     parts = {"_forkserver_address", "_forkserver_alive_fd", "_forkserver_pid"}
     # From Python 3.14 on it asks for a key, and is started with it.

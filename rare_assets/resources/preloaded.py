@@ -9,9 +9,9 @@ from rare_assets.resources.processes import imports_uncollected
 with imports_uncollected():
     import openai  # noqa: F401
 
-    from rare_assets.resources.dagster_internals import import_sqlite_storage, read_migrations_once
+    from rare_assets.resources.dagster_internals import import_sqlite_storage, read_migrations
     from rare_assets.text.language import load_identifier
 
     import_sqlite_storage()
-    read_migrations_once()
+    read_migrations()
     load_identifier()

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from dagster._cli import dev
-from dagster._daemon import controller
+from dagster._daemon import cli, controller
 
 from rare_assets.resources import dagster_internals
 from rare_assets.resources.dagster_internals import run_daemon, run_dev
@@ -15,6 +15,32 @@ def test_it_takes_the_commands_of_dagsters_own():
     command = [sys.executable, "-m", "rare_assets.automation.daemon", "run", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "--workspace" in done.stdout
+
+
+@pytest.fixture(autouse=True)
+def dagsters_own(monkeypatch):
+    """What a daemon in this process changes is as before after each test."""
+    for module, name in (
+        (cli, "daemon_controller_from_instance"),
+        (controller, "DEFAULT_DAEMON_INTERVAL_SECONDS"),
+    ):
+        monkeypatch.setattr(module, name, getattr(module, name))
+
+
+def test_it_asks_its_instance_over_kept_connections(monkeypatch, tmp_path):
+    asked = []
+
+    def look(instance, **_):
+        storages = (instance.event_log_storage, instance.run_storage, instance.schedule_storage)
+        asked.append([{"_connect", "connect"} & vars(each).keys() for each in storages])
+        raise KeyboardInterrupt
+
+    (tmp_path / "defs.py").write_text("import dagster as dg\ndefs = dg.Definitions()\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setattr(cli, "daemon_controller_from_instance", look)
+    with pytest.raises(SystemExit, match="0"):
+        run_daemon(["run", "-f", str(tmp_path / "defs.py")])
+    assert asked == [[{"_connect"}, {"connect"}, {"connect"}]]
 
 
 def test_backfills_are_looked_after_every_two_seconds(monkeypatch):

@@ -27,8 +27,8 @@ from rare_assets.resources.dagster_internals import (
     execute_created_run,
     executor,
     keep_connections,
+    keep_migrations,
     one_process_executor,
-    read_migrations_once,
 )
 from rare_assets.resources.tags import BACKFILL_TAG
 from rare_assets.stages.options import check_run_config
@@ -359,7 +359,7 @@ def databases_open(folder):
 
 
 def test_dagsters_migrations_are_read_once_and_those_of_others_each_time(tmp_path):
-    read_migrations_once()
+    keep_migrations()
     (tmp_path / "versions").mkdir()
     (tmp_path / "env.py").touch()
 

@@ -11,7 +11,8 @@
 - `keep_connections`: without it, or where Dagster has moved what it replaces, small shards take half as long again.
 - `fork_runs`: without it, each run that a code server launches imports everything anew, for seconds of a core.
 - `import_sqlite_storage`: without it, each worker of a command imports the same for half a second.
-- `read_migrations_once`: without it, each database that is opened takes a quarter of a second longer.
+- `keep_migrations`, `read_migrations`: without them, each database that is opened takes a quarter of a second
+  longer.
 - `run_daemon`, `run_dev`: without them, Dagster's own daemon and its 30 seconds between two looks at a
   backfill. Both fall back to that where Dagster has moved what they change.
 """
@@ -19,7 +20,8 @@
 from rare_assets.resources.dagster_internals.connections import (
     import_sqlite_storage,
     keep_connections,
-    read_migrations_once,
+    keep_migrations,
+    read_migrations,
 )
 from rare_assets.resources.dagster_internals.daemon import (
     run_daemon,
@@ -50,10 +52,11 @@ __all__ = [
     "import_sqlite_storage",
     "job_origin",
     "keep_connections",
+    "keep_migrations",
     "latest_target",
     "one_process_executor",
     "queue_size",
-    "read_migrations_once",
+    "read_migrations",
     "repository_label",
     "run_daemon",
     "run_dev",

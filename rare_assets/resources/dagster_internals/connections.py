@@ -35,11 +35,11 @@ def import_sqlite_storage() -> None:
 
 
 @cache
-def read_migrations_once() -> None:
-    """Read Dagster's migrations, and have Alembic keep them, in this process and in what is forked from it.
+def keep_migrations() -> None:
+    """Have Alembic keep Dagster's migrations once it has read them, in this process and in what is forked from it.
 
     For each database that is opened it looks which of ninety files is the last, and reads them all: a quarter of a
-    second, several times for each process.
+    second, several times for each instance.
     """
     try:
         from alembic.config import Config
@@ -47,17 +47,30 @@ def read_migrations_once() -> None:
         from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION
     except ImportError:
         return
-    config = Config()
-    config.set_main_option("script_location", ALEMBIC_SCRIPTS_LOCATION)
     read = ScriptDirectory.from_config
-    dagsters = read(config)
-    dagsters.as_revision_number("head")
+    kept: list[ScriptDirectory] = []
 
     def from_config(config: Config) -> ScriptDirectory:
-        location = config.get_main_option("script_location")
-        return dagsters if location == ALEMBIC_SCRIPTS_LOCATION else read(config)
+        if config.get_main_option("script_location") != ALEMBIC_SCRIPTS_LOCATION:
+            return read(config)
+        if not kept:
+            kept.append(read(config))
+        return kept[0]
 
     ScriptDirectory.from_config = staticmethod(from_config)  # type: ignore[method-assign]
+
+
+def read_migrations() -> None:
+    """Read what `keep_migrations` keeps, before others are forked from this process."""
+    keep_migrations()
+    with contextlib.suppress(ImportError):
+        from alembic.config import Config
+        from alembic.script import ScriptDirectory
+        from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION
+
+        config = Config()
+        config.set_main_option("script_location", ALEMBIC_SCRIPTS_LOCATION)
+        ScriptDirectory.from_config(config).as_revision_number("head")
 
 
 def keep_connections(instance: dg.DagsterInstance) -> None:

@@ -7,6 +7,10 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import dagster as dg
+
+from rare_assets.resources.dagster_internals.connections import keep_connections
+
 BACKFILL_SECONDS = 2
 # What starts a daemon: the module that `dagster dev` runs, and the one to run in its place.
 DAGSTERS_DAEMON, OUR_DAEMON = "dagster._daemon", "rare_assets.automation.daemon"
@@ -16,16 +20,26 @@ _log = logging.getLogger(__name__)
 
 def run_daemon(arguments: Sequence[str]) -> None:
     """Run a command of `dagster-daemon`, with backfills looked after every `BACKFILL_SECONDS`."""
-    from dagster._daemon import controller
-    from dagster._daemon.cli import create_dagster_daemon_cli
+    from dagster._daemon import cli, controller
 
     _be_patient()
+    name = "daemon_controller_from_instance"
+    if control := getattr(cli, name, None):
+
+        def control_over_kept_connections(
+            instance: dg.DagsterInstance, *rest: Any, **more: Any
+        ) -> Any:
+            # Its loops ask the instance several times a second.
+            keep_connections(instance)
+            return control(instance, *rest, **more)
+
+        setattr(cli, name, control_over_kept_connections)
     if hasattr(controller, "DEFAULT_DAEMON_INTERVAL_SECONDS"):
         # The backfill daemon reads it anew before each sleep.
         controller.DEFAULT_DAEMON_INTERVAL_SECONDS = BACKFILL_SECONDS
     else:
         _log.warning("This Dagster has no interval to set: backfills are looked after as it does.")
-    create_dagster_daemon_cli()(args=list(arguments), obj={})
+    cli.create_dagster_daemon_cli()(args=list(arguments), obj={})
 
 
 def run_dev(arguments: Sequence[str]) -> None:
