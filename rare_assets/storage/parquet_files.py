@@ -87,11 +87,7 @@ class ParquetFiles:
         """
         with accessing(path, "read"):
             held = self._held(path)
-        if held is not None:
-            return pl.scan_parquet(io.BytesIO(held), glob=False)
-        return pl.scan_parquet(
-            self._polars_source(path), glob=False, storage_options=self._polars_options
-        )
+        return self._scan_of(path, held)
 
     def scan_files(self, paths: Sequence[UPath | str]) -> pl.LazyFrame:
         """Scan several Parquet files under the root as one frame, lazily, with the columns of the first."""
@@ -113,13 +109,14 @@ class ParquetFiles:
         """
         try:
             with accessing(path, "read"):
-                damage = self._find_damage(path)
+                held = self._held(path)
+                damage = self._find_damage(path, held)
         except FileNotFoundError:
             self._require_container()
             raise
         if damage is None:
             try:
-                rows = self.scan_file(path)
+                rows = self._scan_of(path, held)
                 return (rows.select(columns) if columns else rows).collect()
             except UNREADABLE as error:
                 damage = str(error)
@@ -172,11 +169,21 @@ class ParquetFiles:
             return None
         version = file_version(details)
         known = _small.pop(str(path), None)
-        if known is None or known[0] != version:
-            known = version, self._fs.cat_file(path.path)
-        _small[str(path)] = known
+        if known is not None and known[0] == version:
+            _small[str(path)] = known
+            return known[1]
+        content: bytes = self._fs.cat_file(path.path)
+        _small[str(path)] = version, content
         _forget_oldest()
-        return known[1]
+        return content
+
+    def _scan_of(self, path: UPath, held: bytes | None) -> pl.LazyFrame:
+        """Scan a file, lazily: what `_held` gave of it, or the file itself where that is None."""
+        if held is not None:
+            return pl.scan_parquet(io.BytesIO(held), glob=False)
+        return pl.scan_parquet(
+            self._polars_source(path), glob=False, storage_options=self._polars_options
+        )
 
     def _polars_source(self, path: UPath | str) -> str:
         # Polars reads object stores by itself: it must not see fsspec's file objects.
@@ -224,14 +231,16 @@ class ParquetFiles:
         needed = footer_size(tail)
         return tail if needed <= len(tail) else self._fs.cat_file(place, start=-needed)
 
-    def _find_damage(self, path: UPath, identity: tuple[str, ...] = ()) -> str | None:
+    def _find_damage(
+        self, path: UPath, held: bytes | None, identity: tuple[str, ...] = ()
+    ) -> str | None:
         """Return what is wrong with a file, None if nothing is. Reads all of it, a block at a time.
 
         Args:
             path: the file.
+            held: what `_held` gave of it.
             identity: the columns whose hash its footer has; none for what is no table.
         """
-        held = self._held(path)
         with path.open("rb") if held is None else io.BytesIO(held) as file:
             end = last(file)
             try:
@@ -245,7 +254,7 @@ class ParquetFiles:
             return None
         # Older files have the hash of their identity columns alone.
         try:
-            rows = self.scan_file(path).select(identity).collect()
+            rows = self._scan_of(path, held).select(identity).collect()
         except UNREADABLE as error:
             return f"its rows can't be read ({error})"
         same = content_hash(rows, identity) == provenance.content_hash

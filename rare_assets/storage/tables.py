@@ -119,13 +119,12 @@ class ParquetTables(ParquetFiles):
             TableDamaged: it is not what was written.
             StorageError: it can't be read.
         """
-        self._verify(self.path(table, shard), table, shard, TABLES[table].identity)
-        return with_later_columns(self.scan_file(self.path(table, shard)), TABLES[table].schema)
+        rows = self._verified(self.path(table, shard), table, shard, TABLES[table].identity)
+        return with_later_columns(rows, TABLES[table].schema)
 
     def load_rejects(self, table: str, shard: str) -> pl.LazyFrame:
         """Read what a shard could not use, lazily, verified as `load` does."""
-        self._verify(self.rejects_path(table, shard), table, shard)
-        return self.scan_file(self.rejects_path(table, shard))
+        return self._verified(self.rejects_path(table, shard), table, shard)
 
     def provenance(self, table: str, shard: str) -> Provenance | None:
         """Return what a stored shard was made from; None if it is missing.
@@ -241,16 +240,20 @@ class ParquetTables(ParquetFiles):
             self._require_container()
         raise _missing(path, table, shard)
 
-    def _verify(self, path: UPath, table: str, shard: str, identity: tuple[str, ...] = ()) -> None:
+    def _verified(
+        self, path: UPath, table: str, shard: str, identity: tuple[str, ...] = ()
+    ) -> pl.LazyFrame:
         try:
             with accessing(path, "read"):
-                damage = self._find_damage(path, identity)
+                held = self._held(path)
+                damage = self._find_damage(path, held, identity)
         except FileNotFoundError as error:
             self._require_container()
             raise _missing(path, table, shard) from error
         if damage:
             self._mark_damaged(path)
             raise _damaged(path, table, shard, damage)
+        return self._scan_of(path, held)
 
     def _cast(self, frame: pl.LazyFrame, schema: type[dy.Schema]) -> pl.LazyFrame:
         frame = with_later_columns(frame, schema)
