@@ -73,8 +73,8 @@ class RunQueue:
         self._place = place
         self._running: dict[str, Request] = {}
         self._taken_back: set[str] = set()
-        self._tags: dict[str, dict[str, str]] = {}
-        self._waiting: set[str] = set()
+        # As they were when they were looked at last.
+        self._seen: dict[str, dg.DagsterRun] = {}
         self._queued_since: float | None = None
 
     def __enter__(self) -> RunQueue:
@@ -114,7 +114,8 @@ class RunQueue:
 
     def step_state(self, request: Request) -> StepState | None:
         """Return how far a run's present step is; None before it has said so."""
-        said = self._tags.get(request.run_id, {}).get(PROGRESS_TAG)
+        seen = self._seen.get(request.run_id)
+        said = seen.tags.get(PROGRESS_TAG) if seen else None
         return StepState(*json.loads(said)) if said else None
 
     def execute_all(
@@ -142,10 +143,14 @@ class RunQueue:
                 done(result)
                 if result.stops_others:
                     self._take_back(result.request.command)
-            tick([each for each in self._under_way() if each.run_id not in self._waiting])
+            tick([each for each in self._under_way() if not self._waits(each)])
 
     def _under_way(self) -> list[Request]:
         return list(self._running.values())
+
+    def _waits(self, request: Request) -> bool:
+        seen = self._seen.get(request.run_id)
+        return seen is not None and seen.status in WAITING
 
     def _submit(self, request: Request) -> Result | None:
         """Hand a run over. Return its result if its config can't be used."""
@@ -163,10 +168,8 @@ class RunQueue:
 
     def _ended(self) -> Iterable[Result]:
         runs = self._instance.get_runs(dg.RunsFilter(run_ids=list(self._running)))
-        self._tags = {run.run_id: dict(run.tags) for run in runs}
-        self._waiting = {run.run_id for run in runs if run.status in WAITING}
-        found = {run.run_id for run in runs}
-        for run_id in self._running.keys() - found:
+        self._seen = {run.run_id: run for run in runs}
+        for run_id in self._running.keys() - self._seen.keys():
             yield Result(self._running.pop(run_id), "its run was deleted")
         for run in runs:
             if run.is_finished and (result := self._result(run)) is not None:
