@@ -13,6 +13,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 from rare_assets.corpus.extraction import process
 from rare_assets.corpus.extraction.process import Extractor
+from rare_assets.corpus.passages import cut
 from rare_assets.corpus.source import CorpusSource
 
 LEFT = [
@@ -89,6 +90,51 @@ class TestPdf:
         assert found.count(left) == 3
         assert found.count(" ".join(RIGHT)) == 3
         assert found.index(left) < found.index(RIGHT[0]) < found.index("Heading of page Q")
+
+    def test_headings_are_told_by_size_and_weight(self, tmp_path):
+        canvas = Canvas(str(tmp_path / "a.pdf"), pagesize=A4)
+        y = 790
+        for font, size, line in (
+            ("Helvetica-Bold", 20, "Care of Heat Pumps in"),
+            ("Helvetica-Bold", 20, "Cold Countries"),
+            ("Helvetica", 10, "A pump that is dirty takes more current than a clean one."),
+            ("Helvetica-Bold", 14, "1 Winter"),
+            ("Helvetica", 10, "Ice on the coil keeps the air away, so"),
+            ("Helvetica", 10, "the pump melts it with heat of the house."),
+            ("Helvetica-Bold", 10, "Defrosting by hand"),
+            ("Helvetica", 10, "Warm water does no harm; a hammer does, and so does a screwdriver."),
+            ("Helvetica-Bold", 10, "Never open the circuit yourself."),
+            ("Helvetica-Bold", 14, "2 Summer . . . . . . . . . . 7"),
+        ):
+            canvas.setFont(font, size)
+            canvas.drawString(60, y, line)
+            y -= 1.2 * size
+        canvas.setFont("Helvetica-Bold", 10)
+        y -= 20
+        canvas.drawString(60, y, "Part")
+        canvas.drawString(200, y, "Watts")
+        canvas.setFont("Helvetica", 10)
+        canvas.drawString(60, y - 12, "Fan")
+        canvas.drawString(200, y - 12, "40")
+        canvas.save()
+        (row,) = rows(tmp_path)
+        assert row.value["title"] == "Care of Heat Pumps in Cold Countries"
+        assert row.value["text"].split("\n\n") == [
+            "# Care of Heat Pumps in Cold Countries",
+            "A pump that is dirty takes more current than a clean one.",
+            "## 1 Winter",
+            "Ice on the coil keeps the air away, so the pump melts it with heat of the house.",
+            "### Defrosting by hand",
+            "Warm water does no harm; a hammer does, and so does a screwdriver.",
+            "Never open the circuit yourself.",
+            "2 Summer . . . . . . . . . . 7",
+            "Part Watts Fan 40",
+        ]
+        assert [passage.title for passage in cut(row.value["text"], 40, markdown=True)] == [
+            "Care of Heat Pumps in Cold Countries",
+            "Care of Heat Pumps in Cold Countries > 1 Winter",
+            "Care of Heat Pumps in Cold Countries > 1 Winter > Defrosting by hand",
+        ]
 
     def test_pictures_only_encrypted_and_broken_are_rejects(self, tmp_path):
         canvas = Canvas(str(tmp_path / "picture.pdf"))

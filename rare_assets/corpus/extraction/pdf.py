@@ -1,8 +1,9 @@
-"""PDF to text: columns one after the other, paragraphs whole, without running heads."""
+"""PDF to Markdown-like text: columns one after the other, paragraphs whole, headings, no running heads."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -14,6 +15,7 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 
 from rare_assets.corpus.extraction import Unusable
+from rare_assets.corpus.extraction.pdf_headings import Face, is_heading, levels_of
 
 # PDFium puts it where a word was divided at a line's end.
 _DIVIDED = "\ufffe"
@@ -28,6 +30,7 @@ _RUNNING_SHARE = 0.4
 _PAGE_NUMBER = re.compile(
     r"\W*(?:(?:page|seite|p\.)\s*)?(?:\d{1,4}|[ivxlc]{1,7})(?:\s*(?:of|von|/)\s*\d{1,4})?\W*", re.I
 )
+_SECTION_NUMBER = re.compile(r"(?:\d{1,2}|[A-Z])(?:\.\d{1,2}){0,5}\.?")
 _NO_TITLES = {"", "anonymous", "untitled", "unspecified", "document"}
 _UNSPACED = "\u2e80"
 _WORD_BEFORE = re.compile(r"[^\W\d_]+\Z")
@@ -35,17 +38,28 @@ _WORD_AFTER = re.compile(r"\A[^\W\d_]+")
 
 
 class _Line(NamedTuple):
-    """Text that stands together on one line: `top` and `bottom` grow downwards from the page's top."""
+    """Text that stands together on one line: `top` and `bottom` grow downwards from the page's top.
+
+    `face` is how its letters look; None where they differ, or where several cells stand side by side.
+    """
 
     left: float
     top: float
     right: float
     bottom: float
     text: str
+    face: Face | None
 
     @property
     def height(self) -> float:
         return self.bottom - self.top
+
+
+class _Paragraph(NamedTuple):
+    """Lines of text that belong together; `level` is 0 but for letters of a heading."""
+
+    lines: list[str]
+    level: int
 
 
 def extract(content: bytes) -> tuple[str, str | None]:
@@ -65,14 +79,17 @@ def extract(content: bytes) -> tuple[str, str | None]:
         raise Unusable(
             "no_text_layer", f"{len(pages)} pages of pictures and no text; recognise the text first"
         )
-    paragraphs: list[list[str]] = []
-    for page in _without_running_heads(pages):
-        found = list(_paragraphs(_in_reading_order(page)))
-        if paragraphs and found and _goes_on(paragraphs[-1], found[0]):
-            paragraphs[-1] += found.pop(0)
+    pages = list(_without_running_heads(pages))
+    levels = levels_of((line.face, line.text) for page in pages for line in page if line.face)
+    paragraphs: list[_Paragraph] = []
+    for page in pages:
+        found = list(_paragraphs(_in_reading_order(page), levels))
+        if paragraphs and found and _is_continued(paragraphs[-1], found[0]):
+            paragraphs[-1].lines.extend(found.pop(0).lines)
         paragraphs += found
-    known = Counter(re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)+", "\n".join(map("\n".join, paragraphs))))
-    text = "\n\n".join(_joined(lines, known) for lines in paragraphs)
+    divided = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)+")
+    known = Counter(divided.findall("\n".join("\n".join(each.lines) for each in paragraphs)))
+    text = "\n\n".join(_as_text(paragraph, known) for paragraph in paragraphs)
     title = " ".join((document.get_metadata_dict().get("Title") or "").split())
     # What programs write that were told no title.
     return text, None if title.strip("()").lower() in _NO_TITLES else title
@@ -95,6 +112,7 @@ def _lines(page: Any) -> list[_Line]:
     place = ctypes.byref(box)
     lines: list[_Line] = []
     run: list[tuple[float, float, float, float, str]] = []
+    numbers: list[int] = []
 
     def finish() -> None:
         text = "".join(character for *_, character in run).translate(_LIGATURES).strip()
@@ -107,9 +125,11 @@ def _lines(page: Any) -> list[_Line]:
                     max(each[2] for each in inked),
                     max(each[3] for each in inked),
                     text,
+                    _face(text_page, numbers),
                 )
             )
         run.clear()
+        numbers.clear()
 
     for i, character in enumerate(units):
         if character in "\r\n":
@@ -125,39 +145,53 @@ def _lines(page: Any) -> list[_Line]:
             if here[0] - run[-1][2] > 1.5 * size or run[-1][2] - here[0] > 3 * size:
                 finish()
         run.append(here)
+        if not character.isspace():
+            numbers.append(i)
     finish()
     return lines
+
+
+def _face(text_page: Any, numbers: list[int]) -> Face | None:
+    """Return the face of a line's characters, told by the first and the last; None where these differ."""
+    faces = set()
+    matrix, name = pdfium.FS_MATRIX(), ctypes.create_string_buffer(256)
+    for number in {*numbers[:1], *numbers[-1:]}:
+        pdfium.FPDFText_GetMatrix(text_page.raw, number, ctypes.byref(matrix))
+        size = pdfium.FPDFText_GetFontSize(text_page.raw, number) * math.hypot(matrix.b, matrix.d)
+        pdfium.FPDFText_GetFontInfo(text_page.raw, number, name, len(name), None)
+        faces.add(Face.of(size, name.value.decode("utf-8", "replace")))
+    return faces.pop() if len(faces) == 1 else None
 
 
 def _without_running_heads(pages: list[list[_Line]]) -> Iterator[list[_Line]]:
     edges = [_edges(page) for page in pages]
     seen = Counter(
         key
-        for page in edges
-        for key in {(place, _without_numbers(line.text)) for place, line in page}
+        for rows in edges
+        for key in {(place, _without_numbers(line.text)) for place, row in rows for line in row}
     )
     # A second page is the first that can repeat anything; odd and even pages may differ.
     often = max(2.0, _RUNNING_SHARE * len(pages))
-    for page, edge in zip(pages, edges, strict=True):
-        gone = {
-            line
-            for place, line in edge
-            if seen[place, _without_numbers(line.text)] >= often
-            or (len(page) > 1 and _PAGE_NUMBER.fullmatch(line.text))
-        }
+    for page, rows in zip(pages, edges, strict=True):
+        gone: set[_Line] = set()
+        for place, row in rows:
+            running = [line for line in row if seen[place, _without_numbers(line.text)] >= often]
+            rest = [line for line in row if line not in running]
+            gone.update(running)
+            # A number beside other text is a table's.
+            if len(page) > 1 and len(rest) == 1 and _PAGE_NUMBER.fullmatch(rest[0].text):
+                gone.update(rest)
         yield [line for line in page if line not in gone]
 
 
-def _edges(page: list[_Line]) -> list[tuple[str, _Line]]:
-    """Return the lines of the first and the last rows of a page."""
+def _edges(page: list[_Line]) -> list[tuple[str, list[_Line]]]:
+    """Return the first and the last rows of a page."""
     by_row: dict[int, list[_Line]] = {}
     for line in page:
         by_row.setdefault(round(line.bottom / 4), []).append(line)
     rows = sorted(by_row)
     first, last = rows[:_EDGE_LINES], rows[-_EDGE_LINES:]
-    return [("top", line) for row in first for line in by_row[row]] + [
-        ("bottom", line) for row in last for line in by_row[row]
-    ]
+    return [("top", by_row[row]) for row in first] + [("bottom", by_row[row]) for row in last]
 
 
 def _without_numbers(text: str) -> str:
@@ -201,6 +235,16 @@ def _merged(row: list[_Line]) -> _Line:
         max(line.right for line in row),
         max(line.bottom for line in row),
         " ".join(line.text for line in row),
+        row[-1].face if len(row) == 1 or _is_numbered(row) else None,
+    )
+
+
+def _is_numbered(row: list[_Line]) -> bool:
+    """Return True for a section's number and its heading; cells of a table are none."""
+    return (
+        len(row) == 2
+        and row[0].face == row[1].face
+        and _SECTION_NUMBER.fullmatch(row[0].text) is not None
     )
 
 
@@ -234,28 +278,35 @@ def _fills(rows: list[list[_Line]], width: float) -> bool:
     return widths[len(widths) // 2] >= 0.6 * width
 
 
-def _paragraphs(lines: list[_Line]) -> Iterator[list[str]]:
-    """Group lines: a paragraph ends at a wider gap, at another height of letters and before an indent."""
+def _paragraphs(lines: list[_Line], levels: dict[Face, int]) -> Iterator[_Paragraph]:
+    """Group lines: a paragraph ends at a wider gap, at another kind of letters and before an indent."""
     paragraph: list[_Line] = []
+    level = 0
     pitch = _pitch(lines)
     for line in lines:
-        if paragraph:
-            last = paragraph[-1]
-            gap = line.bottom - last.bottom
-            if gap < -pitch:  # the next column
-                begins = not _goes_on([last.text], [line.text])
-            else:
-                edge = min(each.left for each in paragraph)
-                indented = line.left > edge + 0.8 * line.height and last.left <= edge + 1
-                widest = max(each.right - edge for each in (*paragraph, line))
-                ended = last.right < edge + 0.6 * widest and not _unfinished(last.text)
-                begins = gap > 1.25 * pitch or indented or ended
-            if begins:
-                yield [each.text for each in paragraph]
-                paragraph = []
+        of_line = levels.get(line.face, 0) if line.face else 0
+        if paragraph and (of_line != level or _begins(line, paragraph, level, pitch)):
+            yield _Paragraph([each.text for each in paragraph], level)
+            paragraph = []
         paragraph.append(line)
+        level = of_line
     if paragraph:
-        yield [each.text for each in paragraph]
+        yield _Paragraph([each.text for each in paragraph], level)
+
+
+def _begins(line: _Line, paragraph: list[_Line], level: int, pitch: float) -> bool:
+    """Return True if a line begins another paragraph than the one before, which has letters like it."""
+    last = paragraph[-1]
+    gap = line.bottom - last.bottom
+    if level:  # the lines of a heading may stand in the middle
+        return not 0 <= gap <= 1.25 * line.height
+    if gap < -pitch:  # the next column
+        return not _goes_on(last.text, line.text)
+    edge = min(each.left for each in paragraph)
+    indented = line.left > edge + 0.8 * line.height and last.left <= edge + 1
+    widest = max(each.right - edge for each in (*paragraph, line))
+    ended = last.right < edge + 0.6 * widest and not _unfinished(last.text)
+    return gap > 1.25 * pitch or indented or ended
 
 
 def _pitch(lines: list[_Line]) -> float:
@@ -271,9 +322,19 @@ def _unfinished(text: str) -> bool:
     return bool(text) and (text[-1] in _HYPHENS + "," or text[-1].isalpha())
 
 
-def _goes_on(before: list[str], after: list[str]) -> bool:
-    """Return True if a paragraph goes on over the end of its page or column."""
-    return before[-1][-1:] in _HYPHENS or (_unfinished(before[-1]) and after[0][:1].islower())
+def _goes_on(before: str, after: str) -> bool:
+    """Return True if a line of a paragraph goes on behind the end of its page or column."""
+    return before[-1:] in _HYPHENS or (_unfinished(before) and after[:1].islower())
+
+
+def _is_continued(last: _Paragraph, first: _Paragraph) -> bool:
+    """Return True if a page's last paragraph goes on with the next page's first one."""
+    return not (last.level or first.level) and _goes_on(last.lines[-1], first.lines[0])
+
+
+def _as_text(paragraph: _Paragraph, known: Counter[str]) -> str:
+    text = _joined(paragraph.lines, known)
+    return f"{'#' * paragraph.level} {text}" if paragraph.level and is_heading(text) else text
 
 
 def _joined(lines: Iterable[str], known: Counter[str]) -> str:
