@@ -130,10 +130,12 @@ def _instance() -> dg.DagsterInstance:
     """Return the instance of all runs of this process: to open one anew for each takes half a second."""
     import dagster as dg
 
-    from rare_assets.resources.dagster_internals import keep_connections
+    from rare_assets.resources.dagster_internals import keep_connections, keep_output_in_logs
 
     instance = dg.DagsterInstance.get()
     keep_connections(instance)
+    # The terminal shows the progress.
+    keep_output_in_logs()
     return instance
 
 

@@ -5,6 +5,8 @@ import gc
 import os
 import queue
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -449,3 +451,26 @@ def test_a_run_on_postgres_opens_and_keeps_few_connections_and_survives_their_lo
         finally:
             sqlalchemy.event.remove(sqlalchemy.pool.Pool, "connect", note)
     server.dispose()
+
+
+PRINTS = """
+import os, sys, threading
+from pathlib import Path
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+from rare_assets.resources.dagster_internals import keep_output_in_logs
+
+keep_output_in_logs()
+manager = LocalComputeLogManager(sys.argv[1])
+with manager.capture_logs(["run", "step"]):
+    print("printed")
+    os.write(2, b"warned\\n")
+    children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text()
+log = manager.get_log_data(["run", "step"])
+print(log.stdout, log.stderr, children.split())
+"""
+
+
+def test_what_a_run_prints_is_in_its_log_alone_and_takes_no_other_process(tmp_path):
+    arguments = [sys.executable, "-c", PRINTS, str(tmp_path)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("b'printed\\n' b'warned\\n' []\n", "")

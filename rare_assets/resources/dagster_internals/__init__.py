@@ -8,6 +8,7 @@
 - `definitions_in`: without it, the command works on no project whose definitions are a function.
 - `code_origin`, `queue_size`: without them, no run can be handed to the queue of an instance (`--submit`).
 - `latest_target`: without it, the page of a check can't tell that a newer materialization is unjudged.
+- `keep_output_in_logs`: without it, each run of a command starts two interpreters that show what it prints.
 - `keep_connections`: without it, or where Dagster has moved what it replaces, small shards take half as long again.
 - `fork_runs`: without it, each run that a code server launches imports everything anew, for seconds of a core.
 - `import_sqlite_storage`: without it, each worker of a command imports the same for half a second.
@@ -37,6 +38,7 @@ from rare_assets.resources.dagster_internals.runs import (
     execute_created_run,
     fork_runs,
     job_origin,
+    keep_output_in_logs,
     latest_target,
     queue_size,
     repository_label,
@@ -53,6 +55,7 @@ __all__ = [
     "job_origin",
     "keep_connections",
     "keep_migrations",
+    "keep_output_in_logs",
     "latest_target",
     "one_process_executor",
     "queue_size",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +18,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
 from dagster._core.execution.api import execute_run
+from dagster._core.execution.compute_logs import redirect_to_file
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.remote_origin import (
     ManagedGrpcPythonEnvCodeLocationOrigin,
@@ -23,7 +26,9 @@ from dagster._core.remote_origin import (
     RemoteRepositoryOrigin,
 )
 from dagster._core.run_coordinator import QueuedRunCoordinator
+from dagster._core.storage import local_compute_log_manager
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._utils import ensure_file
 from dagster.components.definitions import LazyDefinitions
 
 from rare_assets.resources.processes import process_context
@@ -39,6 +44,22 @@ def execute_created_run(
 ) -> dg.JobExecutionResult:
     """Execute a run that the instance holds already, in this process."""
     return execute_run(InMemoryJob(job), run, instance)
+
+
+def keep_output_in_logs() -> None:
+    """Have what runs of this process print go into their logs alone.
+
+    Dagster shows it where the process prints, too, by two programs and two interpreters for every run.
+    """
+
+    @contextlib.contextmanager
+    def to_file(stream: Any, path: str) -> Iterator[None]:
+        ensure_file(path)
+        with redirect_to_file(stream, path):
+            yield
+
+    # Where Dagster has moved it, nothing reads this.
+    vars(local_compute_log_manager)["mirror_stream_to_file"] = to_file
 
 
 def repository_label(location: str) -> str:
