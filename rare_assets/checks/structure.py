@@ -37,9 +37,12 @@ def schema_holds(stored: StoredShard) -> Judgement:
     }
     if missing or types:
         return Judgement(False, {"missing_columns": missing, "wrong_types": types})
+    # To tell rows and rules apart takes twice as long.
+    if schema.is_valid(rows):
+        return Judgement(True, {"failed_rows": 0, "failures_by_rule": {}})
     _, failures = schema.filter(rows)
     counts = failures.counts()
-    return Judgement(not counts, {"failed_rows": len(failures), "failures_by_rule": counts})
+    return Judgement(False, {"failed_rows": len(failures), "failures_by_rule": counts})
 
 
 def key_is_unique(key: str) -> Callable[[StoredShard], Judgement]:
