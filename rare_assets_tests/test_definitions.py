@@ -97,6 +97,8 @@ def test_the_source_of_a_table_is_linked():
     for name in (*TABLES, "corpus_index"):
         [reference] = specs[name].metadata["dagster/code_references"].code_references
         assert Path(reference.file_path).name == f"{name}.py"
+        lines = Path(reference.file_path).read_text().splitlines()
+        assert lines[reference.line_number - 1].strip().startswith(f"def {name}(")
 
 
 def uris(**resources):

@@ -210,7 +210,8 @@ def code_reference(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the metadata that links an asset in the UI to the lines that define it."""
     file = inspect.getsourcefile(function)
     assert file is not None
-    line = inspect.getsourcelines(function)[1]
+    # As `inspect.getsourcelines` says it, which reads the file for it.
+    line = inspect.unwrap(function).__code__.co_firstlineno
     reference = dg.LocalFileCodeReference(file_path=file, line_number=line)
     return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
 

@@ -7,8 +7,11 @@ its thread, or twice. Polars starts threads as it is imported: each process impo
 from rare_assets.resources.processes import imports_uncollected
 
 with imports_uncollected():
+    import fsspec  # noqa: F401
     import openai  # noqa: F401
+    import regex  # noqa: F401
 
+    import rare_assets.teacher  # noqa: F401
     from rare_assets.resources.dagster_internals import import_sqlite_storage, read_migrations
     from rare_assets.text.language import load_identifier
 
