@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from rare_assets.resources.dagster_internals.connections import keep_connections
+from rare_assets.resources.dagster_internals.connections import keep_connections, keep_migrations
 
 BACKFILL_SECONDS = 2
 # What starts a daemon: the module that `dagster dev` runs, and the one to run in its place.
@@ -23,6 +23,8 @@ def run_daemon(arguments: Sequence[str]) -> None:
     from dagster._daemon import cli, controller
 
     _be_patient()
+    # It opens the instance anew for each run that it launches.
+    keep_migrations()
     name = "daemon_controller_from_instance"
     if control := getattr(cli, name, None):
 
