@@ -73,6 +73,30 @@ def pdf(path, n_pages=3, order="columns", **options):
     canvas.save()
 
 
+def raw_pdf(content):
+    parts = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        (
+            b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 300]/Contents 4 0 R"
+            b"/Resources<</Font<</F 5 0 R/H 7 0 R>>>>>>"
+        ),
+        b"<</Length %d>>stream\n%b\nendstream" % (len(content), content),
+        b"<</Type/Font/Subtype/Type0/BaseFont/X/Encoding/Identity-H/DescendantFonts[6 0 R]>>",
+        (
+            b"<</Type/Font/Subtype/CIDFontType2/BaseFont/X/DW 600"
+            b"/CIDSystemInfo<</Registry(Adobe)/Ordering(Identity)/Supplement 0>>>>"
+        ),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+    ]
+    return b"%PDF-1.4\n" + b"".join(
+        [
+            *(b"%d 0 obj%bendobj\n" % (number, part) for number, part in enumerate(parts, 1)),
+            b"trailer<</Size %d/Root 1 0 R>>\n%%%%EOF" % (len(parts) + 1),
+        ]
+    )
+
+
 class TestPdf:
     @pytest.mark.parametrize("order", ["columns", "rows"])
     def test_columns_follow_one_another_without_running_heads(self, tmp_path, order):
@@ -135,6 +159,67 @@ class TestPdf:
             "Care of Heat Pumps in Cold Countries > 1 Winter",
             "Care of Heat Pumps in Cold Countries > 1 Winter > Defrosting by hand",
         ]
+
+    def test_heads_that_change_with_the_chapter_are_left_out_and_sections_stay(self, tmp_path):
+        def page(canvas, number):
+            canvas.setFont("Helvetica", 9)
+            canvas.drawString(60, 810, f"Chapter {'ABCDEF'[number // 2]}")
+            canvas.drawRightString(500, 810, f"Handbook, page {number + 21} of 40")
+            canvas.setFont("Helvetica", 10)
+            canvas.drawString(60, 770, f"Section {number // 2 + 1} begins with {number + 1} valves")
+            for n, line in enumerate(LEFT):
+                canvas.drawString(60, 756 - 14 * n, f"{line} {'pqrstuvwxyz'[number]}")
+
+        canvas = Canvas(str(tmp_path / "a.pdf"), pagesize=A4)
+        for number in range(11):
+            page(canvas, number)
+            canvas.showPage()
+        canvas.save()
+        found = text(tmp_path)
+        assert "Chapter" not in found
+        assert "Handbook" not in found
+        for number in range(11):
+            assert f"Section {number // 2 + 1} begins with {number + 1} valves" in found
+
+    @pytest.mark.parametrize(
+        ("lines", "joined"),
+        [
+            (["a state-of-the-", "art valve"], "a state-of-the-art valve"),
+            (["the self-", "contained pump"], "the self-contained pump"),
+            (["between 1990-", "1995 and"], "between 1990-1995 and"),
+            (["the pre- and post-", "war years"], "the pre- and postwar years"),
+            (["of pre-", "and postwar years"], "of pre- and postwar years"),
+            (["a mea-", "surement"], "a measurement"),
+            (["see Navier-", "Stokes"], "see Navier-Stokes"),
+            (["a dash -", "here"], "a dash - here"),
+        ],
+    )
+    def test_a_hyphen_at_a_lines_end_stays_where_it_is_the_words_own(self, tmp_path, lines, joined):
+        canvas = Canvas(str(tmp_path / "a.pdf"))
+        for n, line in enumerate(["Some long line of text that stands before", *lines]):
+            canvas.drawString(60, 700 - 14 * n, line)
+        canvas.save()
+        assert text(tmp_path) == f"Some long line of text that stands before {joined}"
+
+    def test_paragraphs_of_few_lines_are_parted_by_their_gaps(self, tmp_path):
+        canvas = Canvas(str(tmp_path / "a.pdf"))
+        lines = [f"{name} begins a paragraph of two lines that are" for name in "ABCDE"]
+        for n, line in enumerate(lines):
+            canvas.drawString(60, 700 - 34 * n, line)
+            canvas.drawString(60, 686 - 34 * n, "as wide as each other and end with a full stop.")
+        canvas.save()
+        whole = [f"{line} as wide as each other and end with a full stop." for line in lines]
+        assert text(tmp_path) == "\n\n".join(whole)
+
+    def test_letters_that_a_font_does_not_tell_move_no_others(self, tmp_path):
+        # A font that names no letters, of which one has the number 0.
+        (tmp_path / "a.pdf").write_bytes(
+            raw_pdf(
+                b"BT /F 12 Tf 50 250 Td <00000006> Tj /H 12 Tf (A) Tj ET"
+                b" BT /H 12 Tf 50 200 Td (Hello there) Tj ET BT /H 12 Tf 200 200 Td (right) Tj ET"
+            )
+        )
+        assert text(tmp_path) == "A Hello there right"
 
     def test_pictures_only_encrypted_and_broken_are_rejects(self, tmp_path):
         canvas = Canvas(str(tmp_path / "picture.pdf"))

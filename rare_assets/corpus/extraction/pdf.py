@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from statistics import median
 from typing import Any, NamedTuple
 
 import pypdfium2
@@ -20,8 +21,11 @@ from rare_assets.corpus.extraction.pdf_headings import Face, is_heading, levels_
 # PDFium puts it where a word was divided at a line's end.
 _DIVIDED = "\ufffe"
 _HYPHENS = "-\u2010\u2011\u00ad" + _DIVIDED
-_LIGATURES = {
-    code: unicodedata.normalize("NFKC", chr(code)) for code in (*range(0xFB00, 0xFB07), 0xA0)
+_LIGATURES = (*range(0xFB00, 0xFB07), 0xA0)
+_AS_LETTERS = {
+    **{code: unicodedata.normalize("NFKC", chr(code)) for code in _LIGATURES},
+    # Where a font does not tell its letters, these are the numbers of its shapes.
+    **dict.fromkeys((*range(9), *range(14, 32), 127)),
 }
 # Lines at a page's top and bottom that may be running heads or page numbers.
 _EDGE_LINES = 2
@@ -35,6 +39,8 @@ _NO_TITLES = {"", "anonymous", "untitled", "unspecified", "document"}
 _UNSPACED = "\u2e80"
 _WORD_BEFORE = re.compile(r"[^\W\d_]+\Z")
 _WORD_AFTER = re.compile(r"\A[^\W\d_]+")
+# Before them a hyphen stands for the rest of a word: "pre- and post-war".
+_CONJUNCTIONS = {"and", "or", "to", "und", "oder", "bis", "et", "ou", "y", "o", "e"}
 
 
 class _Line(NamedTuple):
@@ -102,11 +108,6 @@ def _lines(page: Any) -> list[_Line]:
     if n <= 0:
         return []
     height = page.get_height()
-    buffer = (ctypes.c_ushort * (n + 1))()
-    pdfium.FPDFText_GetText(text_page.raw, 0, n, buffer)
-    units = bytes(buffer)[: 2 * n].decode("utf-16-le", "replace")
-    if len(units) != n:  # characters beyond the basic plane: places can't be told by number
-        units = "".join(chr(pdfium.FPDFText_GetUnicode(text_page.raw, i)) for i in range(n))
     # The box of a font's letters is as high for an a as for a g, so a row has one bottom.
     box = pdfium.FS_RECTF()
     place = ctypes.byref(box)
@@ -115,7 +116,7 @@ def _lines(page: Any) -> list[_Line]:
     numbers: list[int] = []
 
     def finish() -> None:
-        text = "".join(character for *_, character in run).translate(_LIGATURES).strip()
+        text = "".join(character for *_, character in run).translate(_AS_LETTERS).strip()
         if text:
             inked = [each for each in run if not each[4].isspace()] or run
             lines.append(
@@ -131,7 +132,7 @@ def _lines(page: Any) -> list[_Line]:
         run.clear()
         numbers.clear()
 
-    for i, character in enumerate(units):
+    for i, character in enumerate(_characters(text_page, n)):
         if character in "\r\n":
             finish()
             continue
@@ -163,39 +164,91 @@ def _face(text_page: Any, numbers: list[int]) -> Face | None:
     return faces.pop() if len(faces) == 1 else None
 
 
+def _characters(text_page: Any, n: int) -> str:
+    """Return the `n` characters of a page, blanks for those of which the font does not tell what they are."""
+    buffer = (ctypes.c_ushort * (n + 1))()
+    written = pdfium.FPDFText_GetText(text_page.raw, 0, n, buffer)
+    units = bytes(buffer)[: 2 * n].decode("utf-16-le", "replace")
+    # Those are left out there, and some characters take two units: then their places can't be told by number.
+    if written != n + 1 or len(units) != n:
+        codes = [pdfium.FPDFText_GetUnicode(text_page.raw, i) for i in range(n)]
+        units = "".join(chr(code) if code else " " for code in codes)
+    return units
+
+
+class _Edge(NamedTuple):
+    """A line of a page's first or last rows; `apart` if a wider gap parts it from the text."""
+
+    place: str
+    line: _Line
+    apart: bool
+    outermost: bool
+
+    @property
+    def row(self) -> tuple[str, int]:
+        return self.place, round(self.line.bottom / 4)
+
+    def keys(self, page: int) -> set[tuple[object, ...]]:
+        """Return what is equal on each page for a running head: the text, but for one number that counts the pages."""
+        text = self.line.text
+        keys: set[tuple[object, ...]] = {(self.place, text)}
+        if self.apart or (self.outermost and text[-1] not in ".,;:!?"):
+            for found in re.finditer(r"\d{1,6}", text):
+                before, after = text[: found.start()], text[found.end() :]
+                keys.add((self.place, before, int(found[0]) - page, after))
+        return keys
+
+
 def _without_running_heads(pages: list[list[_Line]]) -> Iterator[list[_Line]]:
     edges = [_edges(page) for page in pages]
     seen = Counter(
         key
-        for rows in edges
-        for key in {(place, _without_numbers(line.text)) for place, row in rows for line in row}
+        for number, page in enumerate(edges)
+        for key in {key for edge in page for key in edge.keys(number)}
     )
     # A second page is the first that can repeat anything; odd and even pages may differ.
     often = max(2.0, _RUNNING_SHARE * len(pages))
-    for page, rows in zip(pages, edges, strict=True):
-        gone: set[_Line] = set()
-        for place, row in rows:
-            running = [line for line in row if seen[place, _without_numbers(line.text)] >= often]
-            rest = [line for line in row if line not in running]
-            gone.update(running)
+    times = {
+        (number, edge): max(seen[key] for key in edge.keys(number))
+        for number, page in enumerate(edges)
+        for edge in page
+    }
+    # A book's heads change with its chapters and stay where they are.
+    repeated = {(number, edge.row) for (number, edge), n in times.items() if n > 1 and edge.apart}
+    heights = Counter(row for _, row in repeated)
+    for number, (page, edge) in enumerate(zip(pages, edges, strict=True)):
+        size = median(line.height for line in page) if page else 0.0
+        gone = {
+            each.line
+            for each in edge
+            if times[number, each] >= often
+            # A slide's title stays where it is, too, and is larger.
+            or (each.apart and heights[each.row] >= often and each.line.height <= 1.15 * size)
+        }
+        left = Counter(each.row for each in edge if each.line not in gone)
+        gone |= {
+            each.line
+            for each in edge
             # A number beside other text is a table's.
-            if len(page) > 1 and len(rest) == 1 and _PAGE_NUMBER.fullmatch(rest[0].text):
-                gone.update(rest)
+            if len(page) > 1 and left[each.row] == 1 and _PAGE_NUMBER.fullmatch(each.line.text)
+        }
         yield [line for line in page if line not in gone]
 
 
-def _edges(page: list[_Line]) -> list[tuple[str, list[_Line]]]:
-    """Return the first and the last rows of a page."""
+def _edges(page: list[_Line]) -> list[_Edge]:
+    """Return the lines of the first and the last rows of a page."""
     by_row: dict[int, list[_Line]] = {}
     for line in page:
         by_row.setdefault(round(line.bottom / 4), []).append(line)
     rows = sorted(by_row)
-    first, last = rows[:_EDGE_LINES], rows[-_EDGE_LINES:]
-    return [("top", by_row[row]) for row in first] + [("bottom", by_row[row]) for row in last]
-
-
-def _without_numbers(text: str) -> str:
-    return re.sub(r"\d+", "#", text)
+    pitch = median([after - before for before, after in pairwise(rows)] or [0])
+    found = []
+    for place, inwards in (("top", rows), ("bottom", rows[::-1])):
+        near = inwards[: _EDGE_LINES + 1]
+        gaps = [abs(inner - outer) > 1.3 * pitch for outer, inner in pairwise(near)]
+        for n, row in enumerate(inwards[:_EDGE_LINES]):
+            found += [_Edge(place, line, any(gaps[n:]), n == 0) for line in by_row[row]]
+    return found
 
 
 def _in_reading_order(lines: list[_Line]) -> list[_Line]:
@@ -310,12 +363,15 @@ def _begins(line: _Line, paragraph: list[_Line], level: int, pitch: float) -> bo
 
 
 def _pitch(lines: list[_Line]) -> float:
-    gaps = sorted(
-        gap
-        for before, after in pairwise(lines)
-        if (gap := after.bottom - before.bottom) > 0.5 * before.height
-    )
-    return gaps[len(gaps) // 2] if gaps else 12.0
+    """Return how far lines of a paragraph are apart: behind full ones, where no paragraph ends."""
+    edge = max((line.right for line in lines), default=0.0)
+    gaps: dict[bool, list[float]] = {True: [], False: []}
+    for before, after in pairwise(lines):
+        gap = after.bottom - before.bottom
+        if gap > 0.5 * before.height:
+            gaps[before.right > before.left + 0.9 * (edge - before.left)].append(gap)
+    found = sorted(gaps[True] if len(gaps[True]) > 2 else gaps[True] + gaps[False])
+    return found[len(found) // 2] if found else 12.0
 
 
 def _unfinished(text: str) -> bool:
@@ -341,20 +397,37 @@ def _joined(lines: Iterable[str], known: Counter[str]) -> str:
     """Join a paragraph's lines; a word divided at a line's end is one again, unless its hyphen is its own."""
     text = ""
     for line in lines:
-        begun = _WORD_BEFORE.search(text[:-1]) if text and text[-1] in _HYPHENS else None
-        ending = _WORD_AFTER.search(line)
-        if begun and ending:
-            own = f"{begun[0]}-{ending[0]}" in known or not ending[0][0].islower()
-            text = f"{text[:-1]}{'-' if own else ''}{line}"
+        if text and text[-1] in _HYPHENS and text[-2:-1].isalnum() and line[0].isalnum():
+            begun, ending = _WORD_BEFORE.search(text[:-1]), _WORD_AFTER.search(line)
+            hyphen = "-"  # as in "1990-1995"
+            if begun and ending:
+                hyphen = _hyphen(text[: begun.start()], begun[0], ending[0], known)
+            text = f"{text[:-1]}{hyphen}{line}"
         else:
             # Scripts like Chinese set no blank where a line ends.
             blank = "" if text and text[-1] >= _UNSPACED and line[0] >= _UNSPACED else " "
             text = f"{text}{blank}{line}" if text else line
 
     def within(found: re.Match[str]) -> str:
-        own = f"{found[1]}-{found[2]}" in known or not found[2][0].islower()
-        return f"{found[1]}{'-' if own else ''}{found[2]}"
+        before = found.string[: found.start()][-1:]
+        return f"{found[1]}{_hyphen(before, found[1], found[2], known)}{found[2]}"
 
     # PDFium has joined some lines by itself and left its mark.
     text = re.sub(rf"([^\W\d_]+){_DIVIDED}\s*([^\W\d_]+)", within, text)
     return " ".join(text.replace(_DIVIDED, "-").replace("\u00ad", "").split())
+
+
+def _hyphen(before: str, begun: str, ending: str, known: Counter[str]) -> str:
+    """Return what becomes of a hyphen at a line's end: nothing where it only divides the word.
+
+    Args:
+        before: what stands before the word.
+        begun: the word's letters before the hyphen.
+        ending: its letters behind it.
+        known: words of the file that have a hyphen.
+    """
+    if ending in _CONJUNCTIONS:
+        return "- "
+    in_compound = before[-1:] in tuple(_HYPHENS) or begun.lower() == "self"
+    own = in_compound or f"{begun}-{ending}" in known or not ending[0].islower()
+    return "-" if own else ""
