@@ -23,18 +23,22 @@ from rare_assets.checks.asset_checks import asset_checks
 from rare_assets.checks.exports import export_checks
 from rare_assets.exports.folder import CARD as CARD_FILE
 from rare_assets.resources.configurable import (
+    ENV_VARS,
     Bm25Retriever,
     Corpus,
     Storage,
     TeacherModel,
     fields_by_setting,
+    resolved,
     teacher_of,
+    with_general,
 )
+from rare_assets.resources.corpus_settings import checked
 from rare_assets.resources.dagster_internals import one_process_executor
-from rare_assets.resources.dataset import UNNAMED, Configs, Dataset
+from rare_assets.resources.dataset import RESOURCES, SHIPPED, UNNAMED, Configs, Dataset
 from rare_assets.resources.io_manager import ParquetIOManager
 from rare_assets.schemas import TABLES
-from rare_assets.settings import Settings
+from rare_assets.settings import THRESHOLDS, Settings
 from rare_assets.stages.exports import CARD, export_keys
 from rare_assets.stages.options import deployment_configs, run_config_check
 from rare_assets.stages.order import ASKING
@@ -44,6 +48,7 @@ def build_resources(
     overrides: Mapping[str, Any] | None = None,
     dataset: Dataset = UNNAMED,
     settings: Mapping[str, Any] | None = None,
+    configs: Configs = SHIPPED,
 ) -> dict[str, Any]:
     """Return the resources by what the graph calls them; those in `overrides` are replaced whole.
 
@@ -53,22 +58,45 @@ def build_resources(
         overrides: resources by `storage`, `corpus`, `teacher`, `retriever`, `io_manager`.
         dataset: whose.
         settings: of its own, by name (`rare_assets.settings`); the rest comes from the environment.
+        configs: with what the deployment says of its teacher, under what is given here.
+
+    Raises:
+        ValueError: an override of what there is not.
     """
     given, own = dict(overrides or {}), dict(settings or {})
+    if unknown := sorted(set(given) - set(RESOURCES)):
+        raise ValueError(
+            f"There is no resource {', '.join(unknown)} to override; there are {', '.join(RESOURCES)}."
+        )
 
     def made(kind: type[Any], **fields: Any) -> Any:
         names = fields_by_setting(kind)
         return kind(**fields, **{names[name]: own[name] for name in own if name in names})
 
     storage = given.get("storage") or made(Storage, dataset=dataset.name)
-    return {
+    resources = {
         "storage": storage,
         "corpus": made(Corpus),
-        "teacher": made(TeacherModel, storage=storage),
+        "teacher": made(TeacherModel, storage=storage, dataset=dataset.name),
         "retriever": made(Bm25Retriever, storage=storage, dataset=dataset.name),
         "io_manager": ParquetIOManager(storage=storage),
         **given,
     }
+    return {**resources, "teacher": with_general(resources["teacher"], configs.teacher)}
+
+
+def as_told(resource: Any) -> Any:
+    """Return a resource with what its environment variables say; as it is where one is not set, which fails the
+    run and never the loading."""
+    try:
+        return resolved(resource)
+    except ValueError:
+        return resource
+
+
+def _prompts(teacher: Any) -> str | None:
+    prompts = getattr(teacher, "prompts", None)
+    return None if isinstance(prompts, ENV_VARS) else prompts
 
 
 def with_locations(assets: list[Any], resources: Mapping[str, Any], dataset: Dataset) -> list[Any]:
@@ -87,8 +115,8 @@ def with_locations(assets: list[Any], resources: Mapping[str, Any], dataset: Dat
         places[dataset.key(*CARD)] = f"{storage}/exports/{CARD_FILE}"
         places[dataset.key("corpus_report")] = f"{storage}/{FOLDER}/{FILE}"
         places[dataset.key("pilot")] = f"{storage}/{PILOT_FOLDER}/{PILOT_FILE}"
-    except (AttributeError, ValueError):
-        # Resources of somebody's own need not say.
+    except (AttributeError, RuntimeError, ValueError):
+        # Resources of somebody's own need not say, and a variable of theirs may not be set here.
         return assets
 
     def with_uri(spec: dg.AssetSpec) -> dg.AssetSpec:
@@ -110,8 +138,8 @@ def with_engines(assets: list[Any], resources: Mapping[str, Any], dataset: Datas
             stage: teacher_of(resources["teacher"], stage).model or settings.model
             for stage in ASKING
         }
-    except (AttributeError, ValueError):
-        # Resources of somebody's own need not say.
+    except (AttributeError, RuntimeError, ValueError):
+        # Resources of somebody's own need not say, and a variable of theirs may not be set here.
         return assets
     index = "elasticsearch" if url else "polars"
     kinds = {
@@ -154,8 +182,8 @@ def build_defs(
             `<name>__storage`, ...
         partitions_name: of the shards; default, `<name>_rare_document_shards`.
         pools: by `teacher` and `index`; default, `<name>_teacher` and `<name>_index`.
-        settings: of this corpus, by name (`source`, `storage`, `model`, ...: those of the environment,
-            without RARE_, in lower case); the rest comes from the environment.
+        settings: of this corpus, by name (`source`, `storage`, `model`, `max_reject_rate`, ...: those of the
+            environment, without RARE_, in lower case); the rest comes from the environment.
         options: of its assets, the defaults of every run, over those of RARE_CONFIG: as run config has them,
             or by asset (`{"questions": {"num_questions": 2}}`).
         executor: of its jobs; default, one process a run, since its steps follow each other anyway, and
@@ -164,21 +192,24 @@ def build_defs(
         resource_overrides: resources to use instead of the shipped ones (by `storage`, `corpus`,
             `teacher`, `retriever`, `io_manager`): other settings, or other classes.
     """
+    own = checked(settings or {}, name)
     dataset = Dataset.of(
         name,
         key_prefix=key_prefix,
         resource_keys=resource_keys,
         partitions_name=partitions_name,
         pools=pools,
+        thresholds={each: own[each] for each in THRESHOLDS if own.get(each) is not None},
     )
     configs = deployment_configs(dataset, options)
-    resources = build_resources(resource_overrides, dataset, settings)
+    resources = build_resources(resource_overrides, dataset, own, configs)
     executor = executor or one_process_executor(run_config_check(dataset, configs))
-    assets = build_assets(dataset, configs, getattr(resources["teacher"], "prompts", None))
+    told = {role: as_told(resource) for role, resource in resources.items()}
+    assets = build_assets(dataset, configs, _prompts(told["teacher"]))
     jobs = jobs_of(dataset, executor)
     keys = {key for asset in assets for key in asset.keys}
     return dg.Definitions(
-        assets=with_engines(with_locations(assets, resources, dataset), resources, dataset),
+        assets=with_engines(with_locations(assets, told, dataset), told, dataset),
         asset_checks=[*asset_checks(dataset), *export_checks(dataset)],
         jobs=list(jobs.values()),
         schedules=schedules_of(dataset, jobs),

@@ -13,26 +13,8 @@ import dagster as dg
 from pydantic import Field, create_model
 
 from rare_assets.build import build_defs
-from rare_assets.resources.configurable import (
-    Bm25Retriever,
-    Corpus,
-    Storage,
-    TeacherModel,
-    fields_by_setting,
-)
-
-
-def _attributes() -> dict[str, Any]:
-    """Return a field for each setting that a resource takes, described by it."""
-    found: dict[str, Any] = {}
-    for resource in (Storage, Corpus, TeacherModel, Bm25Retriever):
-        for setting, name in fields_by_setting(resource).items():
-            field = resource.model_fields[name]
-            found[setting] = (field.annotation, Field(None, description=field.description))
-    return found
-
-
-SETTINGS = _attributes()
+from rare_assets.resources.corpus_settings import CORPUS_SETTINGS
+from rare_assets.resources.dataset import Dataset
 
 
 class _Dataset(dg.Component, dg.Model, dg.Resolvable):
@@ -60,7 +42,16 @@ class _Dataset(dg.Component, dg.Model, dg.Resolvable):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return the dataset's definitions."""
-        given = {name: getattr(self, name) for name in SETTINGS if name in self.model_fields_set}
+        label = Dataset.of(self.name).label
+        others = context.component_tree.get_all_components(type(self))
+        if sum(Dataset.of(each.name).label == label for each in others) > 1:
+            raise ValueError(
+                f"Two components of type rare_assets.RareDataset are named {self.name} (- and _ count alike): "
+                "resources, jobs and sensors take their names from it. Give each another name."
+            )
+        given = {
+            name: getattr(self, name) for name in CORPUS_SETTINGS if name in self.model_fields_set
+        }
         if empty := sorted(name for name, value in given.items() if value in (None, "")):
             raise ValueError(
                 f"{', '.join(empty)} of the dataset {self.name} is given and empty: leave it out for the "
@@ -80,5 +71,9 @@ with warnings.catch_warnings():
     # `Resolvable` has a class method of the name `model`, which a field of instances leaves as it is.
     warnings.filterwarnings("ignore", message='Field name "model"')
     RareDataset = create_model(
-        "RareDataset", __base__=_Dataset, __module__=__name__, __doc__=_Dataset.__doc__, **SETTINGS
+        "RareDataset",
+        __base__=_Dataset,
+        __module__=__name__,
+        __doc__=_Dataset.__doc__,
+        **CORPUS_SETTINGS,
     )

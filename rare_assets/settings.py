@@ -439,3 +439,7 @@ class Settings(BaseSettings):
         validation_alias="DAGSTER_HOME",
         description="The Dagster instance of `rare-assets`' own commands.",
     )
+
+
+# Where checks begin to warn, or to block: shares of a shard's rows.
+THRESHOLDS = tuple(name for name in Settings.model_fields if name.endswith("_rate"))

@@ -184,3 +184,49 @@ def test_a_record_is_read_from_the_metadata_as_it_was_written():
     ((key, text),) = dataset.metadata({"questions": {"min_words": 3}}).items()
     assert key == "rare_assets/dataset/legal"
     assert in_metadata(text) == (dataset, {"questions": {"min_words": 3}})
+
+
+def test_each_corpus_is_judged_by_thresholds_of_its_own(nothing_set, tmp_path):
+    nothing_set.setenv("RARE_STORAGE", str(tmp_path / "storage"))
+    nothing_set.setenv("RARE_MODEL", "fake-teacher")
+    nothing_set.setenv("OPENAI_API_KEY", API_KEY)
+    write_jsonl(tmp_path / "source" / "a.jsonl", range(4))
+    with (tmp_path / "source" / "a.jsonl").open("a") as file:
+        file.write("\n".join(["", *['{"text": ""}'] * 6]))
+    with FakeEndpoint() as endpoint:
+        nothing_set.setenv("OPENAI_BASE_URL", endpoint.url)
+        own = {
+            "strict": {"max_reject_rate": 0.7},
+            "lenient": {"block_reject_rate": 1, "max_reject_rate": 0.7},
+        }
+        (tmp_path / "instance").mkdir()
+        instance = dg.DagsterInstance.ephemeral(tempdir=str(tmp_path / "instance"))
+        corpora = [
+            build_defs(name=name, settings={"source": str(tmp_path / "source"), **settings})
+            for name, settings in own.items()
+        ]
+        deployment = dg.Definitions.merge(*corpora), instance
+        strict, lenient = (make_all(deployment, name) for name in own)
+    # The check of the documents, and the step that would pay for what is built on them.
+    assert [result.success for result in strict] == [False, True, False]
+    assert [result.success for result in lenient] == [True, True, True]
+    assert "strict/documents/rejects" in failed_checks(*strict)
+    assert "lenient/documents/rejects" not in failed_checks(*lenient)
+    assert len(endpoint.requests) == 8
+
+
+def test_a_resource_to_override_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match="no resource tables to override; there are storage, "):
+        build_defs(resource_overrides={"tables": object()})
+
+
+def test_settings_that_environment_variables_are_to_say_are_read_when_they_are_set(nothing_set):
+    def source_of(defs):
+        specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+        return specs["legal/corpus_files"].metadata.get("dagster/uri")
+
+    settings = {"source": dg.EnvVar("LEGAL_SOURCE"), "prompts": dg.EnvVar("LEGAL_PROMPTS")}
+    assert source_of(build_defs(name="legal", settings=settings)) is None
+    nothing_set.setenv("LEGAL_SOURCE", "/contracts")
+    nothing_set.setenv("LEGAL_PROMPTS", "/prompts")
+    assert source_of(build_defs(name="legal", settings=settings)) == "/contracts"

@@ -56,12 +56,12 @@ def table_checks(table: str, dataset: Dataset) -> dg.AssetChecksDefinition:
         checks = [check for check in CHECKS[table] if check.name in selected]
         if context.op_execution_context.has_partition_key:
             shard = context.op_execution_context.partition_key
-            stored = StoredShard(table, shard, storage.tables(), retriever)
+            stored = StoredShard(table, shard, storage.tables(), retriever, dataset)
             yield from _judge_one(dataset.key(table), stored, checks)
         else:
             shards = registered_shards(context.instance, dataset)
             of_shards = (
-                StoredShard(table, shard, storage.tables(), retriever)
+                StoredShard(table, shard, storage.tables(), retriever, dataset)
                 for shard in shards
                 if storage.tables().exists(table, shard)
             )

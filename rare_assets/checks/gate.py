@@ -52,7 +52,7 @@ def refuse_if_blocked(
     for table in made_from:
         if not tables.exists(table, shard):
             continue
-        why = why_blocked(StoredShard(table, shard, tables))
+        why = why_blocked(StoredShard(table, shard, tables, dataset=dataset))
         if why is not None:
             raise dg.Failure(
                 f"{table}: {why}\nNothing is made from it until that is mended.",

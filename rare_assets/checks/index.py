@@ -18,7 +18,6 @@ from rare_assets.resources.dataset import Dataset, bind
 from rare_assets.resources.failures import failures_told
 from rare_assets.resources.partitions import registered_shards
 from rare_assets.retriever import IndexDamaged, IndexMissing, ShardContent
-from rare_assets.settings import Settings
 from rare_assets.stages.corpus_index import shards_to_index
 from rare_assets.storage.footers import UNREADABLE
 
@@ -97,7 +96,7 @@ def analyzer_fits_language(
     indexed = shards_to_index(tables, list(registered), state.shards).contents
     sample = sample_languages(tables, indexed)
     flagged = unfitting(analyzer, sample)
-    threshold = Settings().max_other_language_rate
+    threshold = dataset.threshold("max_other_language_rate")
     rate = len(flagged) / sample.counts.total() if flagged else 0.0
     return dg.AssetCheckResult(
         passed=rate <= threshold,
@@ -163,7 +162,9 @@ def questions_distinct_across_shards(
         .filter(pl.col("shard") != pl.col("in_shard"))
         .select("question_id", "question", "repeats_id", "repeated")
     )
-    judged = rate_below("near_duplicates", across, asked.height, Settings().max_near_duplicate_rate)
+    judged = rate_below(
+        "near_duplicates", across, asked.height, dataset.threshold("max_near_duplicate_rate")
+    )
     return dg.AssetCheckResult(
         passed=judged.passed,
         severity=judged.severity,

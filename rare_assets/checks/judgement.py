@@ -11,6 +11,7 @@ import dagster as dg
 import polars as pl
 
 from rare_assets.resources.configurable import Bm25Retriever
+from rare_assets.resources.dataset import UNNAMED, Dataset
 from rare_assets.schemas import TABLES
 from rare_assets.storage.tables import ParquetTables, TableDamaged, TableMissing, with_later_columns
 from rare_assets.text.shown import cut
@@ -29,14 +30,21 @@ class StoredShard:
         shard: its key.
         tables: the storage.
         retriever: the index; None where only rules that need none are judged.
+        dataset: whose thresholds hold.
     """
 
     def __init__(
-        self, table: str, shard: str, tables: ParquetTables, retriever: Bm25Retriever | None = None
+        self,
+        table: str,
+        shard: str,
+        tables: ParquetTables,
+        retriever: Bm25Retriever | None = None,
+        dataset: Dataset = UNNAMED,
     ) -> None:
         self.table = table
         self.shard = shard
         self.tables = tables
+        self.threshold = dataset.threshold
         self._retriever = retriever
         self._others: dict[str, pl.LazyFrame] = {}
 

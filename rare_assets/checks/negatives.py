@@ -11,7 +11,6 @@ from rare_assets.checks.judgement import EXAMPLES, Judgement, StoredShard, no_ro
 from rare_assets.checks.structure import Upstream, rows_as_stored
 from rare_assets.checks.wording import content_stems
 from rare_assets.operators.bm25_hard_neg import BY_GOLD, BY_QUESTION, searched_with
-from rare_assets.settings import Settings
 from rare_assets.stages.hard_negatives import HardNegativesConfig
 from rare_assets.stages.provenance import MINED_FROM
 
@@ -155,7 +154,7 @@ def num_negatives_found(stored: StoredShard) -> Judgement:
     counts = found.value_counts(sort=True, name="questions").sort("hard_negatives")
     short = stored.rows.filter(found < wanted)["question_id"]
     share = len(short) / len(found) if len(found) else 0.0
-    threshold = Settings().max_short_of_negatives_rate
+    threshold = stored.threshold("max_short_of_negatives_rate")
     without = int((found == 0).sum())
     provenance = stored.tables.provenance(stored.table, stored.shard)
     documents = int((provenance.made_from if provenance else {}).get(MINED_FROM, 0))
@@ -190,7 +189,7 @@ def gold_not_always_first(stored: StoredShard) -> Judgement:
     question hard to search for."""
     judged = stored.rows.filter(pl.lit(stored.rows.height >= FEWEST_FOR_DIFFICULTY))
     first = judged.filter(pl.col("gold_rank") == 1).select("question_id", "query")
-    return rate_below("gold_first", first, judged.height, Settings().max_gold_first_rate)
+    return rate_below("gold_first", first, judged.height, stored.threshold("max_gold_first_rate"))
 
 
 def questions_in_words_of_their_own(stored: StoredShard) -> Judgement:
@@ -200,7 +199,9 @@ def questions_in_words_of_their_own(stored: StoredShard) -> Judgement:
     if shared.height < FEWEST_FOR_DIFFICULTY:
         shared = shared.clear()
     flagged = shared.filter(pl.col("shared") >= MOST_SHARED)
-    return rate_below("shared_words", flagged, shared.height, Settings().max_shared_words_rate)
+    return rate_below(
+        "shared_words", flagged, shared.height, stored.threshold("max_shared_words_rate")
+    )
 
 
 def words_shared(mined: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:

@@ -20,7 +20,6 @@ from rare_assets.checks.wording import (
 from rare_assets.operators.doc2query import GIVEN, WRITTEN
 from rare_assets.operators.references import refers_to_document
 from rare_assets.operators.variety import LENGTHS
-from rare_assets.settings import Settings
 from rare_assets.text.words import characters_of, mostly_unspaced, number_of_words, words_of
 
 # Overlap of two questions' words; as for passages in `bm25_hard_neg`.
@@ -76,7 +75,7 @@ def questions_distinct(stored: StoredShard) -> Judgement:
         "question_id", "question", "repeats_id", "repeated"
     )
     return rate_below(
-        "near_duplicates", flagged, stored.rows.height, Settings().max_near_duplicate_rate
+        "near_duplicates", flagged, stored.rows.height, stored.threshold("max_near_duplicate_rate")
     )
 
 
@@ -89,7 +88,7 @@ def questions_not_quoted(stored: StoredShard) -> Judgement:
         "quoting",
         pl.concat([_quoting(asked.clear()), *flagged]),
         asked.height,
-        Settings().max_quoting_rate,
+        stored.threshold("max_quoting_rate"),
     )
 
 
@@ -101,7 +100,7 @@ def questions_stand_alone(stored: StoredShard) -> Judgement:
         for question, scenario in texts.select("question", "scenario").iter_rows()
     ]
     flagged = texts.filter(pl.Series(flags, dtype=pl.Boolean))
-    return rate_below("referring", flagged, texts.height, Settings().max_referring_rate)
+    return rate_below("referring", flagged, texts.height, stored.threshold("max_referring_rate"))
 
 
 def questions_need_more_than_lookup(stored: StoredShard) -> Judgement:
@@ -109,7 +108,7 @@ def questions_need_more_than_lookup(stored: StoredShard) -> Judgement:
     batches = [_overlap(batch) for batch in _asked(stored).iter_slices(_BATCH)]
     judged = pl.concat([_overlap(_asked(stored).clear()), *batches])
     flagged = judged.filter(pl.col("overlap") >= LOOKUP_OVERLAP)
-    return rate_below("lookup", flagged, judged.height, Settings().max_lookup_rate)
+    return rate_below("lookup", flagged, judged.height, stored.threshold("max_lookup_rate"))
 
 
 def questions_ask_one_thing(stored: StoredShard) -> Judgement:
@@ -117,7 +116,7 @@ def questions_ask_one_thing(stored: StoredShard) -> Judgement:
     asked = stored.rows.select("question_id", "question")
     marks = pl.col("question").str.count_matches(QUESTION_MARKS)
     flagged = asked.filter((marks > 1) | pl.col("question").str.contains(SECOND_QUESTION))
-    return rate_below("compound", flagged, asked.height, Settings().max_compound_rate)
+    return rate_below("compound", flagged, asked.height, stored.threshold("max_compound_rate"))
 
 
 def answers_not_given_away(stored: StoredShard) -> Judgement:
@@ -136,7 +135,7 @@ def answers_not_given_away(stored: StoredShard) -> Judgement:
         for name in ("question", "scenario")
     )
     flagged = judged.filter(given >= GIVEN_AWAY).drop("answer")
-    return rate_below("giveaway", flagged, judged.height, Settings().max_giveaway_rate)
+    return rate_below("giveaway", flagged, judged.height, stored.threshold("max_giveaway_rate"))
 
 
 def questions_as_long_as_asked(stored: StoredShard) -> Judgement:
@@ -146,7 +145,7 @@ def questions_as_long_as_asked(stored: StoredShard) -> Judgement:
     )
     fits = [LENGTHS[length].fits(question) for _, length, question in asked.iter_rows()]
     flagged = asked.filter(~pl.Series(fits, dtype=pl.Boolean))
-    return rate_below("off_length", flagged, asked.height, Settings().max_same_shape_rate)
+    return rate_below("off_length", flagged, asked.height, stored.threshold("max_same_shape_rate"))
 
 
 def questions_begin_differently(stored: StoredShard) -> Judgement:
@@ -161,7 +160,9 @@ def questions_begin_differently(stored: StoredShard) -> Judgement:
     counts = begins["opening"].value_counts(sort=True)
     most = pl.lit(counts["opening"].first(), pl.String)
     flagged = begins.filter(pl.col("opening") == most).select("question_id", "question")
-    return rate_below("same_opening", flagged, begins.height, Settings().max_same_shape_rate)
+    return rate_below(
+        "same_opening", flagged, begins.height, stored.threshold("max_same_shape_rate")
+    )
 
 
 def questions_in_language_of_document(stored: StoredShard) -> Judgement:
@@ -172,7 +173,9 @@ def questions_in_language_of_document(stored: StoredShard) -> Judgement:
     )
     found, judged = in_other_language(texts)
     flagged = found.select("question_id", "text", "language", "document_language")
-    return rate_below("other_language", flagged, judged, Settings().max_other_language_rate)
+    return rate_below(
+        "other_language", flagged, judged, stored.threshold("max_other_language_rate")
+    )
 
 
 def _asked(stored: StoredShard) -> pl.DataFrame:

@@ -7,7 +7,6 @@ import polars as pl
 from rare_assets.checks.judgement import Judgement, StoredShard, rate_below
 from rare_assets.checks.language import in_other_language
 from rare_assets.checks.wording import content_stems
-from rare_assets.settings import Settings
 
 # Reasoning written by hand on the sample corpus, in its own words, uses 3 to 15 of its document's
 # (`rare_assets_tests/support/written_questions.py`); paired with each other document there, 74 % of it
@@ -46,7 +45,7 @@ def reasoning_uses_gold(stored: StoredShard) -> Judgement:
         "gold_unused",
         pl.concat([said, flagged], how="diagonal"),
         named.height + undecided - elsewhere.height,
-        Settings().max_gold_unused_rate,
+        stored.threshold("max_gold_unused_rate"),
     )
 
 
@@ -55,7 +54,9 @@ def reasoning_in_language_of_document(stored: StoredShard) -> Judgement:
     texts = stored.rows.select("question_id", document="text", text="reasoning")
     found, judged = in_other_language(texts)
     flagged = found.select("question_id", "text", "language", "document_language")
-    return rate_below("other_language", flagged, judged, Settings().max_other_language_rate)
+    return rate_below(
+        "other_language", flagged, judged, stored.threshold("max_other_language_rate")
+    )
 
 
 def _used(rows: pl.DataFrame) -> pl.DataFrame:

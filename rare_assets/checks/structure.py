@@ -12,7 +12,6 @@ from rare_assets.catalog.metadata import first_rejects, reasons
 from rare_assets.checks.judgement import Judgement, StoredShard, no_rows
 from rare_assets.operators.read_documents import FILE_REASONS
 from rare_assets.schemas import TABLES
-from rare_assets.settings import Settings
 from rare_assets.storage.tables import TableDamaged
 from rare_assets.text.shown_url import shown
 
@@ -71,29 +70,30 @@ def columns_have_text(*columns: str) -> Callable[[StoredShard], Judgement]:
 
 
 def reject_rate_below_threshold(stored: StoredShard) -> Judgement:
-    """Warn over RARE_MAX_REJECT_RATE, and fail over RARE_BLOCK_REJECT_RATE, which blocks.
+    """Warn over `max_reject_rate`, and fail over `block_reject_rate`, which blocks.
 
     A handful of rejects in a small shard says little, so fewer than five never block. Rows that the
     options leave out on purpose, and answers that a later one replaced, are no failures.
     """
-    settings = Settings()
+    warns_above = stored.threshold("max_reject_rate")
+    blocks_above = stored.threshold("block_reject_rate")
     failed = stored.rejects.filter(~pl.col("reason").is_in(NO_FAILURE))
     total = stored.rows.height + failed.height
     rate = failed.height / total if total else 0.0
     by_reason = dict(stored.rejects["reason"].value_counts(sort=True).iter_rows())
     unsuitable = by_reason.get("unsuitable_document", 0)
-    error = rate > settings.block_reject_rate and failed.height >= FEW_REJECTS
-    limit = settings.block_reject_rate if error else settings.max_reject_rate
+    error = rate > blocks_above and failed.height >= FEW_REJECTS
+    limit = blocks_above if error else warns_above
     path = shown(stored.tables.rejects_path(stored.table, stored.shard))
     return Judgement(
-        rate <= settings.max_reject_rate and not error,
+        rate <= warns_above and not error,
         {
             "reject_rate": rate,
             "rejects": failed.height,
             "reasons": by_reason,
             **({"unsuitable_documents": unsuitable} if unsuitable else {}),
-            "threshold": settings.max_reject_rate,
-            "blocking_threshold": settings.block_reject_rate,
+            "threshold": warns_above,
+            "blocking_threshold": blocks_above,
         },
         dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
         f"{failed.height:,} of {total:,} {_unused(stored)} ({reasons(failed)}), "

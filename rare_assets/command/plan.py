@@ -16,6 +16,7 @@ from rare_assets.checks.judgement import StoredShard
 from rare_assets.operators.answers import retryable
 from rare_assets.operators.templates import load_templates
 from rare_assets.resources.configurable import FIRST_WAIT, teacher_of
+from rare_assets.resources.dataset import UNNAMED, Dataset
 from rare_assets.retriever import (
     Bm25,
     IndexDamaged,
@@ -63,8 +64,10 @@ class Planner:
         teacher: TeacherModel,
         options: Options,
         redo_all: bool = False,
+        dataset: Dataset = UNNAMED,
     ) -> None:
         self.tables = tables
+        self.dataset = dataset
         self.retriever = retriever
         self.options = options
         self.redo_all = redo_all
@@ -87,7 +90,9 @@ class Planner:
 
     def without_redoing(self) -> Planner:
         """Return the same planner, for what is missing or has changed alone."""
-        return Planner(self.tables, self.retriever, self.teacher, self.options)
+        return Planner(
+            self.tables, self.retriever, self.teacher, self.options, dataset=self.dataset
+        )
 
     def documents(self, shard: Shard) -> Stale | None:
         """Return why a shard's documents must be read (again), or None."""
@@ -296,4 +301,5 @@ class Planner:
     def _is_blocked(self, table: str, shard: str, check: str = "rejects") -> bool:
         if check == "rejects":
             self.tables.load_rejects(table, shard)
-        return why_blocked(StoredShard(table, shard, self.tables), check) is not None
+        stored = StoredShard(table, shard, self.tables, dataset=self.dataset)
+        return why_blocked(stored, check) is not None

@@ -93,6 +93,7 @@ class RunCommand:
             self.teacher,
             Options.from_run_config(self.run_config, dataset, target.configs),
             redo_all,
+            dataset,
         )
         self.failures: dict[str, str] = {}
         # A price file that can't be used is told now, not by every run.

@@ -14,6 +14,7 @@ from rare_assets.checks.judgement import StoredShard, figures
 from rare_assets.files.cache import temporary_folder
 from rare_assets.pilot.trial import Trial
 from rare_assets.resources.configurable import teacher_of
+from rare_assets.resources.dataset import UNNAMED, Dataset
 from rare_assets.schemas import Produced
 from rare_assets.stages import hard_negatives, questions, reasoning
 from rare_assets.stages.order import AFTER_DOCUMENTS
@@ -38,12 +39,14 @@ class RuleRow(NamedTuple):
     results: dict[str, Judged | None]
 
 
-def judge_rules(trials: list[Trial], documents: pl.DataFrame) -> list[RuleRow]:
+def judge_rules(
+    trials: list[Trial], documents: pl.DataFrame, dataset: Dataset = UNNAMED
+) -> list[RuleRow]:
     """Judge each configuration's rows by the checks that a run's tables are judged by.
 
     Left out are rules that ask the index, and those of the source's files.
     """
-    found = {trial.name: _judged(trial, documents) for trial in trials}
+    found = {trial.name: _judged(trial, documents, dataset) for trial in trials}
     rows = []
     for table in AFTER_DOCUMENTS:
         for check in CHECKS[table]:
@@ -95,7 +98,9 @@ def _of_rows(stage: str, rows: pl.DataFrame) -> Mapping[str, str]:
     }
 
 
-def _judged(trial: Trial, documents: pl.DataFrame) -> dict[tuple[str, str], Judged]:
+def _judged(
+    trial: Trial, documents: pl.DataFrame, dataset: Dataset
+) -> dict[tuple[str, str], Judged]:
     found = {}
     with TemporaryDirectory(prefix="rare-pilot-", dir=temporary_folder()) as folder:
         tables = ParquetTables(folder)
@@ -103,7 +108,7 @@ def _judged(trial: Trial, documents: pl.DataFrame) -> dict[tuple[str, str], Judg
         for table in AFTER_DOCUMENTS:
             if table not in trial.produced or trial.produced[table].rows.is_empty():
                 continue
-            stored = StoredShard(table, SHARD, tables)
+            stored = StoredShard(table, SHARD, tables, dataset=dataset)
             for check in CHECKS[table]:
                 for rule, judgement in check.judge(stored, with_index=False).judged:
                     severity = "error" if judgement.severity.value == "ERROR" else "warning"

@@ -69,7 +69,7 @@ def page(pilot: Pilot, origin: Mapping[str, str]) -> str:
     pairs: list[PairFigures] = []
     if judging is not None:
         pairs = counted(pilot.trials, judging.verdicts, pilot.documents.height)
-    rules = judge_rules(pilot.trials, pilot.documents)
+    rules = judge_rules(pilot.trials, pilot.documents, pilot.dataset)
     return environment.from_string(TEMPLATE.read_text()).render(
         pilot=pilot,
         origin=origin,

@@ -38,6 +38,7 @@ class Pilot(NamedTuple):
     trials: list[Trial]
     projections: dict[str, Projection | None]
     judging: Judging | None
+    dataset: Dataset = UNNAMED
 
     @property
     def problems(self) -> dict[str, str]:
@@ -90,6 +91,7 @@ class PilotRun:
         configs: Configs = SHIPPED,
     ) -> None:
         self._corpus = corpus
+        self._dataset = dataset
         self._teacher = teacher
         self._seed = seed
         self._ledger = ledger
@@ -131,6 +133,7 @@ class PilotRun:
             trials,
             {t.name: project(t, documents, corpus.n_documents, corpus.n_shards) for t in trials},
             judging,
+            self._dataset,
         )
 
     async def _try(self, name: str, configuration: Configuration | str) -> Trial:

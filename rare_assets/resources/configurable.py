@@ -7,14 +7,15 @@ Secrets are no fields: they come from the environment alone, so no config or UI 
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import dagster as dg
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, TypeAdapter, ValidationInfo, field_validator
 
 from rare_assets.corpus.passages import Cutting
 from rare_assets.corpus.source import CorpusSource
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
         Teacher,
     )
 
+# What stands in a field for a value that an environment variable has when a run starts.
+ENV_VARS = (dg.EnvVar, type(dg.EnvVar.int("N")))
 # Requests in flight where RARE_MAX_CONCURRENCY is not set.
 ENDPOINT_CONCURRENCY = 64
 EMBEDDED_CONCURRENCY = 2
@@ -45,13 +48,11 @@ EMBEDDED_MAX_TOKENS = 200
 PROGRESS_SECONDS = 1.0
 
 
-def setting(name: str, **constraints: Any) -> Any:
+def setting(name: str) -> Any:
     """Return an optional field that falls back to the setting of that name, described by it."""
     field = Settings.model_fields[name]
     description = f"{field.description} In the environment: {field.validation_alias}."
-    return Field(
-        default=None, description=description, json_schema_extra={"setting": name}, **constraints
-    )
+    return Field(default=None, description=description, json_schema_extra={"setting": name})
 
 
 def fields_by_setting(kind: type[dg.ConfigurableResource]) -> dict[str, str]:
@@ -63,11 +64,60 @@ def fields_by_setting(kind: type[dg.ConfigurableResource]) -> dict[str, str]:
     return found
 
 
+@cache
+def _bounds_of(setting: str) -> TypeAdapter[Any]:
+    field = Settings.model_fields[setting]
+    kind: Any = Annotated[field.annotation, Field(), *field.metadata]
+    return TypeAdapter(kind)
+
+
+def within_bounds(setting: str, value: Any) -> Any:
+    """Return a value as a setting takes it. Raises ValidationError where the environment's would be refused, too."""
+    return _bounds_of(setting).validate_python(value)
+
+
 class _Resource(dg.ConfigurableResource):
-    """A resource whose repr has URLs without their secrets."""
+    """A resource whose repr has URLs without their secrets, and whose fields take what their settings take."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _within_bounds(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what the field's setting refuses; what an environment variable is to say comes when a run starts."""
+        extra = cls.model_fields[str(info.field_name)].json_schema_extra
+        named = extra.get("setting") if isinstance(extra, dict) else None
+        if not named or value is None or isinstance(value, ENV_VARS):
+            return value
+        return within_bounds(str(named), value)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         return shown_fields(super().__repr_args__())
+
+
+def resolved(resource: Any) -> Any:
+    """Return a resource with what its environment variables say, as Dagster has it when a run starts.
+
+    One of somebody's own class stays as it is.
+
+    Raises:
+        ValueError: a variable is not set.
+    """
+    if not isinstance(resource, _Resource):
+        return resource
+    own = {name: getattr(resource, name) for name in type(resource).model_fields}
+    told = {name: _told(value) for name, value in own.items()}
+    return resource if all(told[name] is own[name] for name in own) else type(resource)(**told)
+
+
+def _told(value: Any) -> Any:
+    if not isinstance(value, ENV_VARS):
+        return resolved(value)
+    name: str = value.env_var_name
+    said = os.environ.get(name)
+    if said is None:
+        raise ValueError(
+            f"The environment variable {name} is not set, which a resource takes a value from."
+        )
+    return said
 
 
 class Storage(_Resource):
@@ -110,11 +160,11 @@ class Corpus(_Resource):
 
     url: str | None = setting("source")
     columns: str | None = setting("columns")
-    passage_words: int | None = setting("passage_words", ge=0)
+    passage_words: int | None = setting("passage_words")
     split_rows: bool | None = setting("split_rows")
     rows_per_shard: int | None = setting("rows_per_shard")
     strip_boilerplate: bool | None = setting("strip_boilerplate")
-    files_per_shard: int | None = setting("files_per_shard", ge=1)
+    files_per_shard: int | None = setting("files_per_shard")
     remove_deleted_shards: bool | None = setting("remove_deleted_shards")
 
     @property
@@ -168,6 +218,9 @@ class TeacherModel(_Resource):
     prompts: str | None = setting("prompts")
     role: str | None = Field(
         default=None, description="Set by the graph: what this one is the teacher of."
+    )
+    dataset: str | None = Field(
+        default=None, description="Name of the dataset, before the variables of keys of its own."
     )
 
     @property
@@ -413,6 +466,17 @@ def teacher_of(teacher: TeacherModel, role: str) -> TeacherModel:
     own = {name: getattr(teacher, name) for name in type(teacher).model_fields}
     chosen = {"model": model or teacher.model, "base_url": base_url or teacher.base_url}
     return type(teacher)(**{**own, **chosen, "role": role})
+
+
+def with_general(teacher: TeacherModel, general: Mapping[str, Any]) -> TeacherModel:
+    """Return a teacher with fields of the deployment where it has none of its own.
+
+    A teacher of somebody's own class stays as it is.
+    """
+    if not general or not isinstance(teacher, TeacherModel):
+        return teacher
+    own = {name: getattr(teacher, name) for name in type(teacher).model_fields}
+    return type(teacher)(**{**general, **{n: v for n, v in own.items() if v is not None}})
 
 
 def judges_apart(judge: TeacherModel, teacher: TeacherModel) -> bool:

@@ -1,4 +1,5 @@
-"""A corpus of a deployment: the keys and names of all that is made for it, in one record.
+"""A corpus of a deployment: the keys and names of all that is made for it, and the thresholds of its checks,
+in one record.
 
 A deployment has one corpus without a name, or several with one (`rare_assets.RareDataset`). Asset keys
 and partitions are global in a Dagster instance, resource keys, jobs, sensors and ops in a code location:
@@ -17,6 +18,7 @@ from typing import Any, get_type_hints
 import dagster as dg
 
 from rare_assets.resources.pools import POOLS
+from rare_assets.settings import Settings
 
 SHARDS = "rare_document_shards"
 # What the graph talks to. The IO manager's key is one that no other asset of a code location falls back to.
@@ -34,7 +36,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a corpus' assets, partitions, resources and pools are called.
+    """What a corpus' assets, partitions, resources and pools are called, and where its checks warn.
 
     Args:
         name: None for the one corpus that has none.
@@ -43,6 +45,7 @@ class Dataset:
         resource_keys: by what the graph calls them: `storage`, `corpus`, `teacher`, `retriever`,
             `io_manager`.
         pools: likewise: `teacher`, `index`.
+        thresholds: of its checks, by setting; those left out are the environment's.
     """
 
     name: str | None = None
@@ -50,6 +53,7 @@ class Dataset:
     partitions_name: str = SHARDS
     resource_keys: Mapping[str, str] = field(default_factory=lambda: dict(RESOURCES))
     pools: Mapping[str, str] = field(default_factory=lambda: dict(POOLS))
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -60,6 +64,7 @@ class Dataset:
         partitions_name: str | None = None,
         resource_keys: Mapping[str, str] | None = None,
         pools: Mapping[str, str] | None = None,
+        thresholds: Mapping[str, float] | None = None,
     ) -> Dataset:
         """Return a corpus' record; what is not given follows from the name.
 
@@ -82,6 +87,7 @@ class Dataset:
             | _known("resource", resource_keys, RESOURCES),
             {role: f"{label}_{role}" if label else pool for role, pool in POOLS.items()}
             | _known("pool", pools, POOLS),
+            dict(thresholds or {}),
         )
 
     def metadata(self, options: Mapping[str, Any] | None = None) -> dict[str, str]:
@@ -98,6 +104,16 @@ class Dataset:
     def partitions(self) -> dg.DynamicPartitionsDefinition:
         """The shards of its documents."""
         return dg.DynamicPartitionsDefinition(name=self.partitions_name)
+
+    def threshold(self, setting: str) -> float:
+        """Return where a check begins to warn, or to block: the dataset's own, else what the environment
+        says now.
+
+        >>> Dataset.of("legal", thresholds={"max_quoting_rate": 0.3}).threshold("max_quoting_rate")
+        0.3
+        """
+        own = self.thresholds.get(setting)
+        return float(getattr(Settings(), setting)) if own is None else own
 
     def key(self, *asset: str) -> dg.AssetKey:
         """Return the key of an asset, below the dataset's prefix.
@@ -131,11 +147,13 @@ UNNAMED = Dataset()
 class Configs:
     """Config classes with a deployment's own defaults, by the class whose place they take.
 
-    `problem` says why the deployment's can't be used: no step that has options starts then.
+    `problem` says why the deployment's can't be used: no step that has options starts then. `teacher` are
+    fields of its teacher, where neither definitions nor a run say other.
     """
 
     by_kind: Mapping[type[dg.Config], type[dg.Config]] = field(default_factory=dict)
     problem: str | None = None
+    teacher: Mapping[str, Any] = field(default_factory=dict)
 
     def get(self, kind: Any) -> Any:
         """Return the class to take for a class."""
@@ -217,7 +235,8 @@ def code_reference(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _label(name: str | None, prefix: Iterable[str]) -> str:
-    return re.sub(r"\W", "_", name or "_".join(prefix))
+    # What Dagster takes in names of groups, jobs and resources.
+    return re.sub(r"[^A-Za-z0-9_]", "_", name or "_".join(prefix))
 
 
 def _known(what: str, given: Mapping[str, str] | None, known: Mapping[str, str]) -> dict[str, str]:
