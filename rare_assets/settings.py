@@ -431,8 +431,8 @@ class Settings(BaseSettings):
     config: str | None = Field(
         None,
         validation_alias="RARE_CONFIG",
-        description="YAML file of Dagster run config, of `ops:` alone (`ops: {questions: {config: {...}}}`): options "
-        "that are the defaults of every run, sensor and backfill. Default: none.",
+        description="YAML file of Dagster run config, of `ops:` (`ops: {questions: {config: {...}}}`) and "
+        "`resources: {teacher: {config: {...}}}`: the defaults of every run, sensor and backfill. Default: none.",
     )
     dagster_home: str = Field(
         ".rare/dagster",

@@ -16,6 +16,7 @@ import dagster as dg
 
 from rare_assets.automation.instance import LOCATION, SHIPPED_MODULE
 from rare_assets.build import build_resources
+from rare_assets.resources.configurable import resolved
 from rare_assets.resources.dagster_internals import definitions_in
 from rare_assets.resources.dataset import METADATA, UNNAMED, Configs, Dataset, in_metadata
 from rare_assets.resources.processes import imports_uncollected
@@ -78,7 +79,8 @@ def open_target(module: str | None, name: str | None) -> Target:
                 f"--dataset {name}: name the module of your definitions, too, as in 'rare-assets -m "
                 f"my_project.definitions --dataset {name} ...'. Without it there is one corpus, without a name."
             )
-        target = Target(SHIPPED_PLACE, deployment_configs(UNNAMED), build_resources())
+        configs = deployment_configs(UNNAMED)
+        target = Target(SHIPPED_PLACE, configs, build_resources(configs=configs))
     else:
         target = _in_module(module, name)
     if target.configs.problem:
@@ -126,8 +128,15 @@ def _in_module(module: str, name: str | None) -> Target:
     return Target(
         Place(module, location_of(module), dataset),
         deployment_configs(dataset, options),
-        {role: resources[key] for role, key in dataset.resource_keys.items()},
+        {role: _resolved(resources[key], module) for role, key in dataset.resource_keys.items()},
     )
+
+
+def _resolved(resource: Any, module: str) -> Any:
+    try:
+        return resolved(resource)
+    except ValueError as error:
+        raise TargetError(f"-m {module}: {error}") from error
 
 
 def location_of(module: str) -> str:

@@ -14,7 +14,7 @@ import dagster as dg
 import yaml
 from pydantic import ValidationError
 
-from rare_assets.resources.configurable import TeacherModel
+from rare_assets.resources.configurable import Storage, TeacherModel
 from rare_assets.resources.dataset import SHIPPED, UNNAMED, Configs, Dataset
 from rare_assets.settings import Settings
 from rare_assets.stages.corpus_index import CorpusIndexConfig
@@ -26,6 +26,8 @@ from rare_assets.stages.reasoning import ReasoningConfig
 
 ConfigT = TypeVar("ConfigT", bound=dg.Config)
 VALUE_ERROR = "Value error, "  # how pydantic begins the message of a validator
+# What a run config is made of.
+RUN_CONFIG = {"ops", "resources", "execution", "loggers"}
 
 
 # Assets that `rare-assets run` does not make; their options may stand in the same file.
@@ -106,15 +108,16 @@ def by_stage(options: Mapping[str, Any], dataset: Dataset) -> dict[str, dict[str
     Raises:
         OptionsError: something else is given.
     """
-    flat = "ops" not in options
+    flat = not RUN_CONFIG & set(options)
     if other := sorted(set(options) - {"ops"}) if not flat else []:
         raise OptionsError(
-            f"{', '.join(other)}: only options of assets, under ops, are the defaults of a deployment. Its "
-            "model, limits and the thresholds of its checks are settings (RARE_...); resources, execution "
-            "and loggers of one run go into its Launchpad or --config."
+            f"{', '.join(other)}: only options of assets, under ops, and fields of the teacher (in RARE_CONFIG) are "
+            "the defaults of a deployment. Its source, limits and the thresholds of its checks are settings "
+            "(RARE_...); Dagster keeps no defaults for execution and loggers of runs that are started from "
+            "assets, so these go into a run's Launchpad or --config."
         )
     found: dict[str, dict[str, Any]] = {}
-    for op, given in (options if flat else options["ops"] or {}).items():
+    for op, given in (options if flat else options.get("ops") or {}).items():
         stage, fields = dataset.stage(op), given or {}
         if not isinstance(fields, Mapping):
             raise OptionsError(f"{op}: give options by name, not {fields!r}.")
@@ -168,28 +171,54 @@ def deployment_configs(dataset: Dataset, options: Mapping[str, Any] | None = Non
     Raises:
         OptionsError: the dataset's own options can't be used.
     """
-    own = by_stage(options or {}, dataset)
-    try:
-        configs_with(own)
-    except OptionsError as error:
-        raise OptionsError(f"options of the dataset {dataset.name}: {error}") from None
     try:
         file = Settings().config
     except ValueError:
         # Each run says which setting it is.
         file = None
     general: dict[str, dict[str, Any]] = {}
+    teacher: dict[str, Any] = {}
+    problem = None
     if file is not None:
         try:
-            general = by_stage(read_run_config(Path(file).expanduser()), dataset)
-            configs_with(general)
+            general, teacher = _general(read_run_config(Path(file).expanduser()), dataset)
         except OptionsError as error:
-            said = str(error)
-            named = said if said.startswith(file) else f"{file}: {said}"
-            return replace(configs_with(own), problem=f"RARE_CONFIG {named}")
-    return configs_with(
-        {stage: {**general.get(stage, {}), **own.get(stage, {})} for stage in {**general, **own}}
-    )
+            problem = _problem_of(file, error)
+    whose = f"options of the dataset {dataset.name}" if dataset.name else "options"
+    try:
+        own = by_stage(options or {}, dataset)
+    except OptionsError as error:
+        raise OptionsError(f"{whose}: {error}") from None
+    try:
+        # One may need what the other says.
+        together = {s: {**general.get(s, {}), **own.get(s, {})} for s in {**general, **own}}
+        return replace(configs_with(together), problem=problem, teacher=teacher)
+    except OptionsError as error:
+        try:
+            configs = configs_with(own)
+        except OptionsError as mine:
+            raise OptionsError(f"{whose}: {mine}") from None
+        return replace(configs, problem=_problem_of(str(file), error))
+
+
+def _general(
+    content: Mapping[str, Any], dataset: Dataset
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Return what a file of run config says of the assets' options, and of the teacher.
+
+    Raises:
+        OptionsError: it says something else, or of a teacher what can't be used.
+    """
+    resources = content.get("resources") or {}
+    teacher_for({"resources": resources}, TeacherModel(storage=Storage()), dataset)
+    given = {name: _from_env(value) for name, value in _of_teacher(resources, dataset).items()}
+    rest = {name: part for name, part in content.items() if name != "resources"}
+    return by_stage(rest, dataset), {n: value for n, value in given.items() if value is not None}
+
+
+def _problem_of(file: str, error: OptionsError) -> str:
+    said = str(error)
+    return f"RARE_CONFIG {said if said.startswith(file) else f'{file}: {said}'}"
 
 
 KINDS: dict[str, type[dg.Config]] = {
@@ -244,7 +273,12 @@ def teacher_for(
         raise OptionsError(
             f"resources: there is no {', '.join(unknown)}; there are {', '.join(dataset.resource_keys)}."
         )
-    given = (resources.get("teacher") or resources.get(known["teacher"]) or {}).get("config") or {}
+    if fixed := sorted(set(resources) - {"teacher", known["teacher"]}):
+        raise OptionsError(
+            f"resources: {', '.join(fixed)} can't be other for one run, whose tables would not be found again: only "
+            "the teacher can. Source, storage and index are settings."
+        )
+    given = _of_teacher(resources, dataset)
     if not given:
         return teacher
     own = {name: getattr(teacher, name) for name in type(teacher).model_fields}
@@ -256,6 +290,12 @@ def teacher_for(
         return type(teacher)(**{**own, **{name: _from_env(v) for name, v in given.items()}})
     except ValidationError as error:
         raise OptionsError(f"resources.teacher.config: {_problems(error)}") from error
+
+
+def _of_teacher(resources: Mapping[str, Any], dataset: Dataset) -> Mapping[str, Any]:
+    """Return what a run config's `resources` say of the teacher, however it is called."""
+    given = resources.get("teacher") or resources.get(dataset.resource("teacher")) or {}
+    return given.get("config") or {}
 
 
 def _from_env(value: Any) -> Any:

@@ -266,3 +266,6 @@ def test_a_run_config_chooses_model_and_prompts(nothing_set, tmp_path):
             chosen(**config)
     with pytest.raises(OptionsError, match="there is no taecher; there are storage"):
         teacher_for({"resources": {"taecher": {}}}, own)
+    for role in ("corpus", "storage", "retriever"):
+        with pytest.raises(OptionsError, match=f"{role} can't be other for one run"):
+            teacher_for({"resources": {role: {"config": {}}}}, own)

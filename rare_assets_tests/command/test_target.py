@@ -49,9 +49,18 @@ MINE = """
 import dagster as dg
 
 
+class Teacher(dg.ConfigurableResource):
+    subject: str = "history"
+
+
 @dg.asset
-def plain() -> int:
+def plain(teacher: Teacher) -> int:
     return 41
+
+
+@dg.definitions
+def resources():
+    return dg.Definitions(assets=[plain], resources={"teacher": Teacher()})
 """
 
 
@@ -133,6 +142,20 @@ def test_a_reference_to_a_variable_that_is_not_set_is_told(project, nothing_set)
         open_target(project, "legal")
 
 
+def test_a_variable_that_a_resource_takes_a_value_from_is_told_when_it_is_not_set(
+    nothing_set, tmp_path
+):
+    nothing_set.chdir(tmp_path)
+    (tmp_path / "with_variable.py").write_text(
+        "import dagster as dg\nfrom rare_assets.build import build_defs\n"
+        'defs = build_defs(name="legal", settings={"source": dg.EnvVar("LEGAL")})\n'
+    )
+    with pytest.raises(TargetError, match=r"-m with_variable: .*variable LEGAL is not set"):
+        open_target("with_variable", None)
+    nothing_set.setenv("LEGAL", "/contracts")
+    assert open_target("with_variable", None).resources["corpus"].source().url == "/contracts"
+
+
 def test_a_code_location_is_called_as_the_project_in_the_working_directory_calls_it(
     project, tmp_path
 ):
@@ -166,6 +189,12 @@ def test_every_command_works_on_the_dataset_and_on_no_other(project, nothing_set
         assert "a.jsonl" in command("shards")
         command("run")
         assert len(endpoint.requests) == n_requests
+        # As the README's configurations have it, though the project has a resource of that name, too.
+        other = tmp_path / "other.yaml"
+        other.write_text("resources: {teacher: {config: {reasoning_model: other}}}")
+        command("run", "--config", str(other))
+        asked = [request.body["model"] for request in endpoint.requests[n_requests:]]
+        assert asked == ["other"] * 4
     tables = ParquetTables(str(tmp_path / "storage" / "legal"))
     rows = tables.scan("hard_negatives", "a.jsonl").collect()
     assert set(rows["hard_negatives"].list.len()) == {2}

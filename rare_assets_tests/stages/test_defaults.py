@@ -11,6 +11,7 @@ from rare_assets.stages.options import (
     OptionsError,
     deployment_configs,
     run_config_check,
+    teacher_for,
 )
 from rare_assets.stages.provenance import options_of
 from rare_assets.stages.questions import QuestionsConfig
@@ -104,7 +105,12 @@ def test_bounds_still_hold_and_what_is_recorded_is_the_same_as_of_a_run_that_say
         ("ops: {questions: {config: {min_word: 3}}}", "ops.questions.config: no option min_word"),
         ("ops: {questions: {config: {min_words: many}}}", "ops.questions.config: min_words"),
         ("ops: {}\nexecution: {}", "execution: only options of assets, under ops"),
-        ("ops: {}\nresources: {}", "thresholds of its checks are settings"),
+        ("ops: {}\nloggers: {}", "Dagster keeps no defaults for execution and loggers"),
+        ("execution: {config: {}}", "go into a run's Launchpad or --config"),
+        ("resources: {storage: {config: {root: /x}}}", "storage can't be other for one run"),
+        ("resources: {taecher: {config: {}}}", "there is no taecher; there are storage"),
+        ("resources: {teacher: {config: {modell: x}}}", "no field modell"),
+        ("resources: {teacher: {config: {max_concurrency: 0}}}", "greater than or equal to 1"),
         ("- a", "not a mapping"),
         ("a: [", "not YAML"),
         (None, "No such file"),
@@ -127,6 +133,33 @@ def test_a_file_that_cannot_be_used_fails_the_run_naming_file_and_field(
     assert words in said
     with pytest.raises(OptionsError, match="RARE_CONFIG"):
         run_config_check(UNNAMED, deployment_configs(UNNAMED))({})
+
+
+@pytest.mark.parametrize("teacher", ["teacher", "legal__teacher"])
+def test_the_file_says_of_the_teacher_what_a_run_config_may_say(rare_config, nothing_set, teacher):
+    nothing_set.setenv("RARE_MODEL", "of-the-environment")
+    nothing_set.setenv("PLACE", "http://127.0.0.1:9/v1")
+    rare_config(
+        f"resources: {{{teacher}: {{config: {{model: of-the-file, max_concurrency: 3, "
+        "base_url: {env: PLACE}}}}\nops: {questions: {config: {min_words: 3}}}"
+    )
+    defs = build_defs(name="legal", settings={"max_concurrency": 5})
+    general = defs.resources["legal__teacher"]
+    assert (general.name, general.base_url) == ("of-the-file", "http://127.0.0.1:9/v1")
+    assert general.max_concurrency == 5
+    assert launchpad(defs, "legal__questions", "legal_rare_job")["min_words"] == 3
+    run_config = {"resources": {"teacher": {"config": {"model": "of-the-run"}}}}
+    assert teacher_for(run_config, general, Dataset.of("legal")).name == "of-the-run"
+
+
+def test_an_option_may_need_what_only_the_other_one_says(rare_config):
+    rare_config("ops: {hard_negatives: {config: {judge_relevance: true}}}")
+    own = {"hard_negatives": {"relabel": True}}
+    made = deployment_configs(Dataset.of("legal"), own).get(HardNegativesConfig)()
+    assert (made.judge_relevance, made.relabel) == (True, True)
+    rare_config("ops: {hard_negatives: {config: {judge_relevance: false}}}")
+    with pytest.raises(OptionsError, match=r"options of the dataset legal: .*relabel needs"):
+        deployment_configs(Dataset.of("legal"), own)
 
 
 def test_a_datasets_options_that_cannot_be_used_are_told_when_it_is_loaded(nothing_set):
