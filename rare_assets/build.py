@@ -23,13 +23,10 @@ from rare_assets.checks.asset_checks import asset_checks
 from rare_assets.checks.exports import export_checks
 from rare_assets.exports.folder import CARD as CARD_FILE
 from rare_assets.resources.configurable import (
-    ENV_VARS,
     Bm25Retriever,
     Corpus,
     Storage,
     TeacherModel,
-    fields_by_setting,
-    resolved,
     teacher_of,
     with_general,
 )
@@ -37,6 +34,7 @@ from rare_assets.resources.corpus_settings import checked
 from rare_assets.resources.dagster_internals import one_process_executor
 from rare_assets.resources.dataset import RESOURCES, SHIPPED, UNNAMED, Configs, Dataset
 from rare_assets.resources.io_manager import ParquetIOManager
+from rare_assets.resources.settable import ENV_VARS, fields_by_setting, resolved
 from rare_assets.schemas import TABLES
 from rare_assets.settings import THRESHOLDS, Settings
 from rare_assets.stages.exports import CARD, export_keys

@@ -16,10 +16,10 @@ import dagster as dg
 
 from rare_assets.automation.instance import LOCATION, SHIPPED_MODULE
 from rare_assets.build import build_resources
-from rare_assets.resources.configurable import resolved
 from rare_assets.resources.dagster_internals import definitions_in
 from rare_assets.resources.dataset import METADATA, UNNAMED, Configs, Dataset, in_metadata
 from rare_assets.resources.processes import imports_uncollected
+from rare_assets.resources.settable import resolved
 from rare_assets.stages.options import OptionsError, deployment_configs
 
 

@@ -10,19 +10,20 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
-from pydantic import Field, SecretStr, TypeAdapter, ValidationInfo, field_validator
+from pydantic import Field, SecretStr
 
 from rare_assets.corpus.passages import Cutting
 from rare_assets.corpus.source import CorpusSource
 from rare_assets.files.cache import temporary_folder
+from rare_assets.resources.own_secrets import own_secret, secret_for
+from rare_assets.resources.settable import SettableResource, setting
 from rare_assets.settings import Settings
 from rare_assets.storage.tables import ParquetTables, TableMissing
-from rare_assets.text.shown_url import shown, shown_fields
+from rare_assets.text.shown_url import shown
 
 if TYPE_CHECKING:
     from rare_assets.retriever import Retriever
@@ -37,90 +38,18 @@ if TYPE_CHECKING:
         Teacher,
     )
 
-# What stands in a field for a value that an environment variable has when a run starts.
-ENV_VARS = (dg.EnvVar, type(dg.EnvVar.int("N")))
 # Requests in flight where RARE_MAX_CONCURRENCY is not set.
 ENDPOINT_CONCURRENCY = 64
 EMBEDDED_CONCURRENCY = 2
 # The embedded model is small: what it has not said by then gets no better by going on.
 EMBEDDED_MAX_TOKENS = 200
+# By which Elasticsearch knows who asks.
+CREDENTIALS = ("api_key", "username", "password")
 # A terminal shows how far a step is about as often.
 PROGRESS_SECONDS = 1.0
 
 
-def setting(name: str) -> Any:
-    """Return an optional field that falls back to the setting of that name, described by it."""
-    field = Settings.model_fields[name]
-    description = f"{field.description} In the environment: {field.validation_alias}."
-    return Field(default=None, description=description, json_schema_extra={"setting": name})
-
-
-def fields_by_setting(kind: type[dg.ConfigurableResource]) -> dict[str, str]:
-    """Return the name of each field of a resource that falls back to a setting, by that setting's name."""
-    found = {}
-    for name, each in kind.model_fields.items():
-        if isinstance(each.json_schema_extra, dict) and "setting" in each.json_schema_extra:
-            found[str(each.json_schema_extra["setting"])] = name
-    return found
-
-
-@cache
-def _bounds_of(setting: str) -> TypeAdapter[Any]:
-    field = Settings.model_fields[setting]
-    kind: Any = Annotated[field.annotation, Field(), *field.metadata]
-    return TypeAdapter(kind)
-
-
-def within_bounds(setting: str, value: Any) -> Any:
-    """Return a value as a setting takes it. Raises ValidationError where the environment's would be refused, too."""
-    return _bounds_of(setting).validate_python(value)
-
-
-class _Resource(dg.ConfigurableResource):
-    """A resource whose repr has URLs without their secrets, and whose fields take what their settings take."""
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _within_bounds(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse what the field's setting refuses; what an environment variable is to say comes when a run starts."""
-        extra = cls.model_fields[str(info.field_name)].json_schema_extra
-        named = extra.get("setting") if isinstance(extra, dict) else None
-        if not named or value is None or isinstance(value, ENV_VARS):
-            return value
-        return within_bounds(str(named), value)
-
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        return shown_fields(super().__repr_args__())
-
-
-def resolved(resource: Any) -> Any:
-    """Return a resource with what its environment variables say, as Dagster has it when a run starts.
-
-    One of somebody's own class stays as it is.
-
-    Raises:
-        ValueError: a variable is not set.
-    """
-    if not isinstance(resource, _Resource):
-        return resource
-    own = {name: getattr(resource, name) for name in type(resource).model_fields}
-    told = {name: _told(value) for name, value in own.items()}
-    return resource if all(told[name] is own[name] for name in own) else type(resource)(**told)
-
-
-def _told(value: Any) -> Any:
-    if not isinstance(value, ENV_VARS):
-        return resolved(value)
-    name: str = value.env_var_name
-    said = os.environ.get(name)
-    if said is None:
-        raise ValueError(
-            f"The environment variable {name} is not set, which a resource takes a value from."
-        )
-    return said
-
-
-class Storage(_Resource):
+class Storage(SettableResource):
     """Where the tables, the index of the embedded engine and the teacher's answers lie."""
 
     root: str | None = setting("storage")
@@ -155,7 +84,7 @@ class Storage(_Resource):
         return stored.content_hash
 
 
-class Corpus(_Resource):
+class Corpus(SettableResource):
     """The files that hold the documents."""
 
     url: str | None = setting("source")
@@ -192,7 +121,7 @@ class Corpus(_Resource):
         )
 
 
-class TeacherModel(_Resource):
+class TeacherModel(SettableResource):
     """The model that writes questions and reasoning: an OpenAI-compatible endpoint, or the embedded one."""
 
     storage: dg.ResourceDependency[Storage]
@@ -234,11 +163,21 @@ class TeacherModel(_Resource):
         name = f"{self.role}_base_url"
         return self.role is not None and bool(getattr(self, name) or getattr(settings, name))
 
+    def _secret(self, settings: Settings, name: str) -> Any:
+        """Return a secret of the dataset's own, else that of the environment, if it is for the endpoint asked."""
+        role = f"{self.role}_base_url"
+        url = role if self._is_elsewhere(settings) else "openai_base_url"
+        own = self.base_url if url == "openai_base_url" else getattr(self, role)
+        return secret_for(self.dataset, name, own, getattr(settings, url))
+
     def _api_key(self, settings: Settings) -> SecretStr | None:
-        own: SecretStr | None = getattr(settings, f"{self.role}_api_key") if self.role else None
+        own: SecretStr | None = (
+            self._secret(settings, f"{self.role}_api_key") if self.role else None
+        )
         if own is not None or self._is_elsewhere(settings):
             return own
-        return settings.openai_api_key
+        key: SecretStr | None = self._secret(settings, "openai_api_key")
+        return key
 
     @property
     def name(self) -> str:
@@ -409,8 +348,8 @@ class TeacherModel(_Resource):
             base_url=self.base_url or settings.openai_base_url,
             api_key=self._api_key(settings),
             structured_output=None if mode == "auto" else mode,
-            extra_headers={} if elsewhere else _secrets_in(settings.extra_headers),
-            extra_body=_fields_in(settings.extra_body),
+            extra_headers={} if elsewhere else _secrets_in(self._secret(settings, "extra_headers")),
+            extra_body=_fields_in(own_secret(self.dataset, "extra_body") or settings.extra_body),
             memory=store.folder("endpoints"),
         )
 
@@ -461,7 +400,8 @@ def teacher_of(teacher: TeacherModel, role: str) -> TeacherModel:
         getattr(teacher, f"{role}_{name}") or getattr(settings, f"{role}_{name}")
         for name in ("model", "base_url")
     )
-    if not (model or base_url or getattr(settings, f"{role}_api_key")):
+    key = f"{role}_api_key"
+    if not (model or base_url or getattr(settings, key) or own_secret(teacher.dataset, key)):
         return teacher
     own = {name: getattr(teacher, name) for name in type(teacher).model_fields}
     chosen = {"model": model or teacher.model, "base_url": base_url or teacher.base_url}
@@ -493,7 +433,7 @@ def _secrets_in(given: SecretStr | None) -> dict[str, SecretStr]:
     return {name: SecretStr(value) for name, value in _fields_in(given).items()}
 
 
-class Bm25Retriever(_Resource):
+class Bm25Retriever(SettableResource):
     """BM25 over the whole corpus: Elasticsearch where ELASTICSEARCH_URL is set, else the embedded engine."""
 
     storage: dg.ResourceDependency[Storage]
@@ -506,6 +446,9 @@ class Bm25Retriever(_Resource):
         description="Name of the dataset: without an index of its own, it is RARE_INDEX with that name behind "
         "it.",
     )
+
+    def _secret(self, name: str) -> Any:
+        return secret_for(self.dataset, name, self.elasticsearch_url, Settings().elasticsearch_url)
 
     @property
     def engine(self) -> Literal["elasticsearch", "embedded"]:
@@ -532,9 +475,7 @@ class Bm25Retriever(_Resource):
             retriever = ElasticsearchRetriever(
                 url,
                 index,
-                api_key=settings.elasticsearch_api_key,
-                username=settings.elasticsearch_username,
-                password=settings.elasticsearch_password,
+                **{name: self._secret(f"elasticsearch_{name}") for name in CREDENTIALS},
                 ca_certs=self.ca_certs or settings.elasticsearch_ca_certs,
                 wait_seconds=settings.elasticsearch_wait if self.wait is None else self.wait,
                 first_wait_seconds=first_wait,

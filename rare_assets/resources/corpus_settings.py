@@ -9,17 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from rare_assets.resources.configurable import (
-    ENV_VARS,
     Bm25Retriever,
     Corpus,
     Storage,
     TeacherModel,
-    fields_by_setting,
-    within_bounds,
 )
+from rare_assets.resources.settable import ENV_VARS, fields_by_setting, within_bounds
 from rare_assets.settings import THRESHOLDS, Settings
 
 
@@ -60,9 +58,8 @@ def checked(settings: Mapping[str, Any], name: str | None) -> dict[str, Any]:
             continue
         try:
             found[setting] = within_bounds(setting, value)
-        except ValidationError as error:
-            said = "; ".join(each["msg"] for each in error.errors())
-            raise ValueError(f"{whose}: {setting}: {said}") from None
+        except ValueError as error:
+            raise ValueError(f"{whose}: {setting}: {error}") from None
     return found
 
 

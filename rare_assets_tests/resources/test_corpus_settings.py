@@ -3,8 +3,9 @@
 import dagster as dg
 import pytest
 
-from rare_assets.resources.configurable import Corpus, Storage, TeacherModel, resolved
+from rare_assets.resources.configurable import Corpus, Storage, TeacherModel
 from rare_assets.resources.corpus_settings import CORPUS_SETTINGS, checked
+from rare_assets.resources.settable import resolved
 from rare_assets.settings import THRESHOLDS, Settings
 from rare_assets_tests.test_settings import SECRETS
 

@@ -1,0 +1,92 @@
+"""Resources whose fields fall back to the settings of the environment, and take what these take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from typing import Annotated, Any
+
+import dagster as dg
+from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+
+from rare_assets.settings import Settings
+from rare_assets.text.shown_url import shown_fields
+
+# What stands in a field for a value that an environment variable has when a run starts.
+ENV_VARS = (dg.EnvVar, type(dg.EnvVar.int("N")))
+
+
+def setting(name: str) -> Any:
+    """Return an optional field that falls back to the setting of that name, described by it."""
+    field = Settings.model_fields[name]
+    description = f"{field.description} In the environment: {field.validation_alias}."
+    return Field(default=None, description=description, json_schema_extra={"setting": name})
+
+
+def fields_by_setting(kind: type[dg.ConfigurableResource]) -> dict[str, str]:
+    """Return the name of each field of a resource that falls back to a setting, by that setting's name."""
+    found = {}
+    for name, each in kind.model_fields.items():
+        if isinstance(each.json_schema_extra, dict) and "setting" in each.json_schema_extra:
+            found[str(each.json_schema_extra["setting"])] = name
+    return found
+
+
+@cache
+def _bounds_of(setting: str) -> TypeAdapter[Any]:
+    field = Settings.model_fields[setting]
+    kind: Any = Annotated[field.annotation, Field(), *field.metadata]
+    return TypeAdapter(kind)
+
+
+def within_bounds(setting: str, value: Any) -> Any:
+    """Return a value as a setting takes it. Raises ValueError where the environment's would be refused, too."""
+    try:
+        return _bounds_of(setting).validate_python(value)
+    except ValidationError as error:
+        raise ValueError("; ".join(each["msg"] for each in error.errors())) from None
+
+
+class SettableResource(dg.ConfigurableResource):
+    """A resource whose repr has URLs without their secrets, and whose fields take what their settings take."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _within_bounds(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what the field's setting refuses; what an environment variable is to say comes when a run starts."""
+        extra = cls.model_fields[str(info.field_name)].json_schema_extra
+        named = extra.get("setting") if isinstance(extra, dict) else None
+        if not named or value is None or isinstance(value, ENV_VARS):
+            return value
+        return within_bounds(str(named), value)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        return shown_fields(super().__repr_args__())
+
+
+def resolved(resource: Any) -> Any:
+    """Return a resource with what its environment variables say, as Dagster has it when a run starts.
+
+    One of somebody's own class stays as it is.
+
+    Raises:
+        ValueError: a variable is not set.
+    """
+    if not isinstance(resource, SettableResource):
+        return resource
+    own = {name: getattr(resource, name) for name in type(resource).model_fields}
+    told = {name: _told(value) for name, value in own.items()}
+    return resource if all(told[name] is own[name] for name in own) else type(resource)(**told)
+
+
+def _told(value: Any) -> Any:
+    if not isinstance(value, ENV_VARS):
+        return resolved(value)
+    name: str = value.env_var_name
+    said = os.environ.get(name)
+    if said is None:
+        raise ValueError(
+            f"The environment variable {name} is not set, which a resource takes a value from."
+        )
+    return said
