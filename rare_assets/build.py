@@ -38,8 +38,10 @@ from rare_assets.resources.settable import ENV_VARS, fields_by_setting, resolved
 from rare_assets.schemas import TABLES
 from rare_assets.settings import THRESHOLDS, Settings
 from rare_assets.stages.exports import CARD, export_keys
-from rare_assets.stages.options import deployment_configs, run_config_check
+from rare_assets.stages.options import deployment_configs, run_config_check, with_defaults
 from rare_assets.stages.order import ASKING
+
+NOTHING: Mapping[str, Any] = {}
 
 
 def build_resources(
@@ -67,16 +69,22 @@ def build_resources(
             f"There is no resource {', '.join(unknown)} to override; there are {', '.join(RESOURCES)}."
         )
 
-    def made(kind: type[Any], **fields: Any) -> Any:
+    def made(kind: type[Any], general: Mapping[str, Any] = NOTHING, **parts: Any) -> Any:
         names = fields_by_setting(kind)
-        return kind(**fields, **{names[name]: own[name] for name in own if name in names})
+        told = {names[name]: own[name] for name in own if name in names and own[name] is not None}
+        told = {**general, **told, **({"dataset": dataset.name} if dataset.name else {})}
+        fixed = {name: value for name, value in told.items() if name in kind.model_fields}
+        later = {name: value for name, value in fixed.items() if isinstance(value, ENV_VARS)}
+        # As defaults of its fields, since a run that gives one of them gives up all that are values.
+        now = {name: value for name, value in fixed.items() if name not in later}
+        return (with_defaults(kind, now) if now else kind)(**parts, **later)
 
-    storage = given.get("storage") or made(Storage, dataset=dataset.name)
+    storage = given.get("storage") or made(Storage)
     resources = {
         "storage": storage,
         "corpus": made(Corpus),
-        "teacher": made(TeacherModel, storage=storage, dataset=dataset.name),
-        "retriever": made(Bm25Retriever, storage=storage, dataset=dataset.name),
+        "teacher": made(TeacherModel, configs.teacher, storage=storage),
+        "retriever": made(Bm25Retriever, storage=storage),
         "io_manager": ParquetIOManager(storage=storage),
         **given,
     }

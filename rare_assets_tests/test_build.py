@@ -215,6 +215,33 @@ def test_each_corpus_is_judged_by_thresholds_of_its_own(nothing_set, tmp_path):
     assert len(endpoint.requests) == 8
 
 
+def test_a_run_that_says_one_thing_of_the_teacher_keeps_all_else_that_the_corpus_says(nothing_set):
+    defs = build_defs(name="legal", settings={"model": "m", "max_requests": 9, "index": "own"})
+    seen = {}
+
+    @dg.op(required_resource_keys={"legal__teacher", "legal__retriever"})
+    def look(context):
+        teacher, retriever = context.resources.legal__teacher, context.resources.legal__retriever
+        seen.update(teacher.model_dump(exclude={"storage"}, exclude_none=True))
+        seen["root"] = teacher.storage.dataset
+        seen["index"] = retriever.index
+
+    @dg.job(resource_defs=defs.resources)
+    def looking():
+        look()
+
+    config = {"resources": {"legal__teacher": {"config": {"questions_model": "q"}}}}
+    looking.execute_in_process(run_config={**config, **QUIET})
+    assert seen == {
+        "model": "m",
+        "max_requests": 9,
+        "questions_model": "q",
+        "dataset": "legal",
+        "root": "legal",
+        "index": "own",
+    }
+
+
 def test_a_resource_to_override_that_there_is_not_is_refused():
     with pytest.raises(ValueError, match="no resource tables to override; there are storage, "):
         build_defs(resource_overrides={"tables": object()})

@@ -35,7 +35,7 @@ from rare_assets.resources.dagster_internals import keep_connections
 from rare_assets.resources.partitions import registered_shards
 from rare_assets.settings import Settings
 from rare_assets.stages.cost import spent
-from rare_assets.stages.options import Options, teacher_for
+from rare_assets.stages.options import Options, teacher_for, with_whole_teacher
 from rare_assets.stages.order import AFTER_DOCUMENTS, ASKING
 
 LOG_WIDTH = 120
@@ -84,6 +84,7 @@ class RunCommand:
         storage: Storage = resources["storage"]
         corpus: Corpus = resources["corpus"]
         self.teacher: TeacherModel = teacher_for(self.run_config, resources["teacher"], dataset)
+        self.run_config = with_whole_teacher(self.run_config, self.teacher)
         self.tables = storage.tables()
         self.source = corpus.source()
         self.removes_deleted = corpus.removes_deleted_shards

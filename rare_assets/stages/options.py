@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 import dagster as dg
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from rare_assets.resources.configurable import Storage, TeacherModel
 from rare_assets.resources.dataset import SHIPPED, UNNAMED, Configs, Dataset
@@ -25,6 +25,7 @@ from rare_assets.stages.questions import QuestionsConfig
 from rare_assets.stages.reasoning import ReasoningConfig
 
 ConfigT = TypeVar("ConfigT", bound=dg.Config)
+ModelT = TypeVar("ModelT", bound=BaseModel)
 VALUE_ERROR = "Value error, "  # how pydantic begins the message of a validator
 # What a run config is made of.
 RUN_CONFIG = {"ops", "resources", "execution", "loggers"}
@@ -143,8 +144,8 @@ def configs_with(defaults: Mapping[str, Mapping[str, Any]]) -> Configs:
     return Configs({kind: with_defaults(kind, given) for kind, given in by_kind.items()})
 
 
-def with_defaults(kind: type[ConfigT], defaults: Mapping[str, Any]) -> type[ConfigT]:
-    """Return a config class with other defaults, which the Launchpad shows.
+def with_defaults(kind: type[ModelT], defaults: Mapping[str, Any]) -> type[ModelT]:
+    """Return a class of config or of a resource with other defaults, which the Launchpad shows.
 
     >>> from rare_assets.stages.questions import QuestionsConfig
     >>> with_defaults(QuestionsConfig, {"num_questions": 2})().num_questions
@@ -157,7 +158,7 @@ def with_defaults(kind: type[ConfigT], defaults: Mapping[str, Any]) -> type[Conf
         fields[name] = field
     names = {"__module__": kind.__module__, "__doc__": kind.__doc__, **fields}
     names["__annotations__"] = {name: kind.model_fields[name].annotation for name in defaults}
-    made: type[ConfigT] = new_class(
+    made: type[ModelT] = new_class(
         kind.__name__, (kind,), exec_body=lambda body: body.update(names)
     )
     return made
@@ -290,6 +291,21 @@ def teacher_for(
         return type(teacher)(**{**own, **{name: _from_env(v) for name, v in given.items()}})
     except ValidationError as error:
         raise OptionsError(f"resources.teacher.config: {_problems(error)}") from error
+
+
+def with_whole_teacher(run_config: Mapping[str, Any], teacher: TeacherModel) -> dict[str, Any]:
+    """Return a run config that says of the teacher, where it says anything, all that `teacher_for` has found:
+    Dagster takes the fields that it leaves out for not given, whatever the deployment's own teacher has.
+    """
+    if not run_config.get("resources"):
+        return dict(run_config)
+    fields = {name: getattr(teacher, name) for name in type(teacher).model_fields}
+    whole = {
+        name: value
+        for name, value in fields.items()
+        if value is not None and not isinstance(value, dg.ConfigurableResource)
+    }
+    return {**run_config, "resources": {"teacher": {"config": whole}}}
 
 
 def _of_teacher(resources: Mapping[str, Any], dataset: Dataset) -> Mapping[str, Any]:

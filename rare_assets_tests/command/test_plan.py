@@ -10,7 +10,7 @@ from rare_assets.command.plan import Planner
 from rare_assets.operators.templates import PACKAGED
 from rare_assets.resources.configurable import Storage, TeacherModel
 from rare_assets.stages import documents
-from rare_assets.stages.options import Options, OptionsError, teacher_for
+from rare_assets.stages.options import Options, OptionsError, teacher_for, with_whole_teacher
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import Graph
 from rare_assets_tests.support.passages import passage, row, write_jsonl
@@ -258,6 +258,12 @@ def test_a_run_config_chooses_model_and_prompts(nothing_set, tmp_path):
     assert (chosen(model="other").name, chosen(model="other").max_concurrency) == ("other", 3)
     assert chosen(model={"env": "SOME_MODEL"}).name == "from-env"
     assert chosen(prompts="p").prompts_folder == "p"
+    run_config = {"resources": {"teacher": {"config": {"model": {"env": "SOME_MODEL"}}}}, "ops": {}}
+    assert with_whole_teacher(run_config, teacher_for(run_config, own)) == {
+        "resources": {"teacher": {"config": {"model": "from-env", "max_concurrency": 3}}},
+        "ops": {},
+    }
+    assert with_whole_teacher({"ops": {}}, own) == {"ops": {}}
     for config, said in (
         ({"modell": "x"}, "no field modell"),
         ({"max_requests": "x"}, "max_requests"),
