@@ -28,13 +28,12 @@ from rare_assets.resources.configurable import (
     Storage,
     TeacherModel,
     teacher_of,
-    with_general,
 )
 from rare_assets.resources.corpus_settings import checked
 from rare_assets.resources.dagster_internals import one_process_executor
 from rare_assets.resources.dataset import RESOURCES, SHIPPED, UNNAMED, Configs, Dataset
 from rare_assets.resources.io_manager import ParquetIOManager
-from rare_assets.resources.settable import ENV_VARS, fields_by_setting, resolved
+from rare_assets.resources.settable import ENV_VARS, fields_by_setting, resolved, with_general
 from rare_assets.schemas import TABLES
 from rare_assets.settings import THRESHOLDS, Settings
 from rare_assets.stages.exports import CARD, export_keys
@@ -80,7 +79,9 @@ def build_resources(
         return (with_defaults(kind, now) if now else kind)(**parts, **later)
 
     storage = given.get("storage") or made(Storage)
-    resources = {
+    if "teacher" in given:
+        given["teacher"] = with_general(given["teacher"], configs.teacher)
+    return {
         "storage": storage,
         "corpus": made(Corpus),
         "teacher": made(TeacherModel, configs.teacher, storage=storage),
@@ -88,7 +89,6 @@ def build_resources(
         "io_manager": ParquetIOManager(storage=storage),
         **given,
     }
-    return {**resources, "teacher": with_general(resources["teacher"], configs.teacher)}
 
 
 def as_told(resource: Any) -> Any:

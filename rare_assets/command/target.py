@@ -29,11 +29,12 @@ class TargetError(Exception):
 
 class Place(NamedTuple):
     """Where the runs of a command belong: a module with definitions, the code location's name in the UI,
-    and the dataset."""
+    the dataset, and what `--dataset` calls it where that is needed."""
 
     module: str = SHIPPED_MODULE
     location: str = LOCATION
     dataset: Dataset = UNNAMED
+    called: str | None = None
 
     @property
     def command(self) -> str:
@@ -41,8 +42,9 @@ class Place(NamedTuple):
         words = ["rare-assets"]
         if self.module != SHIPPED_MODULE:
             words += ["-m", self.module]
-        if self.dataset.name:
-            words += ["--dataset", self.dataset.name]
+        called = self.dataset.name if self.called is None else self.called
+        if called is not None:
+            words += ["--dataset", called]
         return shlex.join(words)
 
 
@@ -123,20 +125,42 @@ def _in_module(module: str, name: str | None) -> Target:
         raise TargetError(f"-m {module}: it holds several datasets: {names}. Add --dataset NAME.")
     if name is not None and name not in held:
         raise TargetError(f"-m {module}: there is no dataset {name!r}; there are {names}.")
-    dataset, options = held[name] if name is not None else next(iter(held.values()))
-    resources = defs.resources or {}
+    called = next(iter(held)) if name is None else name
+    dataset, options = held[called]
+    try:
+        resources = _resources_of(dataset, defs)
+    except ValueError as error:
+        raise TargetError(f"-m {module}: {error}") from error
+    for other, (its, _) in held.items():
+        if other != called and (shared := _shared(resources, its, defs)):
+            raise TargetError(
+                f"-m {module}: the datasets {called!r} and {other!r} have one {shared}, where each would "
+                "take what the other has made for its own: give one of them a name, or one of its own."
+            )
     return Target(
-        Place(module, location_of(module), dataset),
+        Place(module, location_of(module), dataset, called if len(held) > 1 else None),
         deployment_configs(dataset, options),
-        {role: _resolved(resources[key], module) for role, key in dataset.resource_keys.items()},
+        resources,
     )
 
 
-def _resolved(resource: Any, module: str) -> Any:
+def _resources_of(dataset: Dataset, defs: dg.Definitions) -> dict[str, Any]:
+    given = defs.resources or {}
+    return {role: resolved(given[key]) for role, key in dataset.resource_keys.items()}
+
+
+def _shared(resources: Mapping[str, Any], other: Dataset, defs: dg.Definitions) -> str | None:
+    """Return what a dataset's resources and another's have together, and must not: tables or index."""
     try:
-        return resolved(resource)
-    except ValueError as error:
-        raise TargetError(f"-m {module}: {error}") from error
+        theirs = _resources_of(other, defs)
+        storages = [each["storage"].location for each in (resources, theirs)]
+        indexes = [each["retriever"].place for each in (resources, theirs)]
+    except (AttributeError, ValueError):
+        # Resources of somebody's own need not say, nor an environment that is another dataset's.
+        return None
+    if storages[0] == storages[1]:
+        return f"storage, {storages[0]}"
+    return f"index, {indexes[0]}" if indexes[0] == indexes[1] is not None else None
 
 
 def location_of(module: str) -> str:

@@ -7,7 +7,7 @@ Secrets are no fields: they come from the environment alone, so no config or UI 
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         Teacher,
     )
 
-# Requests in flight where RARE_MAX_CONCURRENCY is not set.
+# Requests in flight by default.
 ENDPOINT_CONCURRENCY = 64
 EMBEDDED_CONCURRENCY = 2
 # The embedded model is small: what it has not said by then gets no better by going on.
@@ -408,17 +408,6 @@ def teacher_of(teacher: TeacherModel, role: str) -> TeacherModel:
     return type(teacher)(**{**own, **chosen, "role": role})
 
 
-def with_general(teacher: TeacherModel, general: Mapping[str, Any]) -> TeacherModel:
-    """Return a teacher with fields of the deployment where it has none of its own.
-
-    A teacher of somebody's own class stays as it is.
-    """
-    if not general or not isinstance(teacher, TeacherModel):
-        return teacher
-    own = {name: getattr(teacher, name) for name in type(teacher).model_fields}
-    return type(teacher)(**{**general, **{n: v for n, v in own.items() if v is not None}})
-
-
 def judges_apart(judge: TeacherModel, teacher: TeacherModel) -> bool:
     """Return True if a judge is another than the teacher whose answers it judges. One of somebody's
     own class is both."""
@@ -456,6 +445,16 @@ class Bm25Retriever(SettableResource):
         url = self.elasticsearch_url or Settings().elasticsearch_url
         return "elasticsearch" if url else "embedded"
 
+    @property
+    def _name(self) -> str:
+        return self.index or "-".join(filter(None, [Settings().index, self.dataset]))
+
+    @property
+    def place(self) -> str | None:
+        """Where the index lies on a server, for people; None where it lies in the storage."""
+        url = self.elasticsearch_url or Settings().elasticsearch_url
+        return f"{self._name} of {shown(url)}" if url else None
+
     @contextmanager
     def open(self, *, first_wait: float | None = None) -> Iterator["Retriever"]:
         """Yield the retriever, for one step or for a command.
@@ -467,7 +466,7 @@ class Bm25Retriever(SettableResource):
         """
         settings = Settings()
         url = self.elasticsearch_url or settings.elasticsearch_url
-        index = self.index or "-".join(filter(None, [settings.index, self.dataset]))
+        index = self._name
         retriever: Retriever
         if url:
             from rare_assets.retriever import ElasticsearchRetriever

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any
 
@@ -90,3 +90,14 @@ def _told(value: Any) -> Any:
             f"The environment variable {name} is not set, which a resource takes a value from."
         )
     return said
+
+
+def with_general(resource: Any, general: Mapping[str, Any]) -> Any:
+    """Return a resource with values of the deployment where it has none of its own.
+
+    One of somebody's own class stays as it is.
+    """
+    if not general or not isinstance(resource, SettableResource):
+        return resource
+    own = {name: getattr(resource, name) for name in type(resource).model_fields}
+    return type(resource)(**{**general, **{n: v for n, v in own.items() if v is not None}})

@@ -156,6 +156,51 @@ def test_a_variable_that_a_resource_takes_a_value_from_is_told_when_it_is_not_se
     assert open_target("with_variable", None).resources["corpus"].source().url == "/contracts"
 
 
+def test_a_module_of_several_definitions_is_refused_as_dagster_refuses_it(nothing_set, tmp_path):
+    nothing_set.chdir(tmp_path)
+    (tmp_path / "of_several.py").write_text(
+        "import dagster as dg\nfirst = dg.Definitions()\ndefs = dg.Definitions()\n"
+    )
+    with pytest.raises(
+        TargetError, match="takes one Definitions of a module, and it has first, defs"
+    ):
+        open_target("of_several", None)
+
+
+@pytest.mark.parametrize(
+    ("second", "url", "words"),
+    [
+        ('key_prefix=["team", "x"]', None, "'a' and 'team_x' have one storage, /s"),
+        ('name="b", settings={"storage": "/s"}', None, "'a' and 'b' have one storage, /s"),
+        (
+            'name="b", settings={"index": "i"}',
+            "http://h:9200",
+            "have one index, i of http://h:9200",
+        ),
+        ('name="b", settings={"index": "i"}', None, None),
+        ('name="b"', "http://h:9200", None),
+    ],
+)
+def test_datasets_that_would_overwrite_each_other_are_refused(
+    nothing_set, tmp_path, request, second, url, words
+):
+    nothing_set.chdir(tmp_path)
+    nothing_set.setenv("RARE_STORAGE", "/s")
+    if url:
+        nothing_set.setenv("ELASTICSEARCH_URL", url)
+    module = f"two_{abs(hash(request.node.name))}"
+    (tmp_path / f"{module}.py").write_text(
+        "import dagster as dg\nfrom rare_assets.build import build_defs\n"
+        'defs = dg.Definitions.merge(build_defs(key_prefix="a", settings={"index": "i"}), '
+        f"build_defs({second}))\n"
+    )
+    if words is None:
+        assert open_target(module, "a").place.command == f"rare-assets -m {module} --dataset a"
+        return
+    with pytest.raises(TargetError, match=words):
+        open_target(module, "a")
+
+
 def test_a_code_location_is_called_as_the_project_in_the_working_directory_calls_it(
     project, tmp_path
 ):

@@ -88,12 +88,20 @@ def code_origin(job: str, module: str, folder: str | None) -> JobPythonOrigin:
 
 
 def definitions_in(module: ModuleType) -> dg.Definitions | None:
-    """Return the definitions that a module has, as an object or as a function that makes them."""
-    for value in vars(module).values():
-        if isinstance(value, dg.Definitions):
-            return value
-        if isinstance(value, LazyDefinitions):
-            return value()
+    """Return the definitions that a module has, as a function that makes them or as an object.
+
+    Raises:
+        ValueError: it has several, of which Dagster takes none.
+    """
+    for kind in (LazyDefinitions, dg.Definitions):
+        found = {name: value for name, value in vars(module).items() if isinstance(value, kind)}
+        if len(found) > 1:
+            raise ValueError(
+                f"Dagster takes one Definitions of a module, and it has {', '.join(found)}: merge them, and keep "
+                "the others out of its names"
+            )
+        for value in found.values():
+            return value() if isinstance(value, LazyDefinitions) else value
     return None
 
 
