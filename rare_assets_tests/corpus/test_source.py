@@ -646,9 +646,11 @@ class TestFormats:
             (n, {"text": text, "id": "abcde"[n - 1]}) for n, text in enumerate(TEXTS, 1)
         ]
 
-    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-be"])
+    @pytest.mark.parametrize(
+        "encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-be", "utf-16-le"]
+    )
     @pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "txt", "md"])
-    def test_the_byte_order_mark_says_the_encoding(self, tmp_path, suffix, encoding):
+    def test_the_mark_or_the_first_zeros_say_the_encoding(self, tmp_path, suffix, encoding):
         path = tmp_path / f"a.{suffix}"
         if suffix in ("txt", "md"):
             path.write_text("fünf 😀")

@@ -11,7 +11,7 @@ from reportlab.lib.pagesizes import A4
 from reportlab.lib.pdfencrypt import StandardEncryption
 from reportlab.pdfgen.canvas import Canvas
 
-from rare_assets.corpus.extraction import process
+from rare_assets.corpus.extraction import html, process
 from rare_assets.corpus.extraction.process import Extractor
 from rare_assets.corpus.passages import cut
 from rare_assets.corpus.source import CorpusSource
@@ -246,6 +246,10 @@ class TestPdf:
         assert text(tmp_path) == "inside"
 
 
+def page_text(page):
+    return html.extract(page.encode())[0]
+
+
 def by_file(folder):
     source = CorpusSource(str(folder), 100)
     return [(shard, row) for shard in source.shards() for row in source.read(shard)]
@@ -289,13 +293,78 @@ class TestHtml:
             '<ol id="breadcrumbs"><li>Space</li></ol>',
             '<div class="page-metadata">Created by Bob</div>',
             '<div class="noprint">From a wiki</div><a class="mw-jump-link">Jump to search</a>',
+            '<div class="main-nav"><ul><li><a>Home</a></li><li><a>About us</a></li></ul></div>',
+            '<div id="topMenu"><a>Home</a> | <a>Shop</a></div>',
+            '<div class="share-buttons"><a>Share</a><a>Tweet</a></div>',
+            '<div id="footer-widgets">(c) Example Ltd.</div>',
+            '<div id="onetrust-banner-sdk"><p>This site uses cookies.</p></div>',
+            "<div><p>We use cookies to give you the best experience.</p></div>",
+            "<section><p>Cookies help us.</p><span role='button'>Accept all</span></section>",
+            "<div>Diese Website verwendet Cookies. <a>Einverstanden</a></div>",
+            "<div><div><a>Products</a> | <a>Prices</a> | <a>Contact</a></div></div>",
         ],
     )
-    def test_menus_footers_and_notices_are_left_out_however_a_site_calls_them(
-        self, tmp_path, around
-    ):
-        (tmp_path / "a.html").write_text(f"<body>{around}<h1>Topic</h1><p>Body.</p>{around}")
-        assert text(tmp_path) == "# Topic\n\nBody."
+    def test_menus_footers_and_notices_are_left_out_however_a_site_calls_them(self, around):
+        body = "Body. " * 30
+        page = f"<body>{around}<div><h1>Topic</h1><p>{body}</p></div>{around}"
+        assert page_text(page) == f"# Topic\n\n{body.strip()}"
+
+    def test_menus_in_the_cells_of_a_layout_table_are_left_out(self):
+        page = (
+            "<TABLE><TR><TD><TABLE><TR><TD><A>Start</A></TD></TR><TR><TD><A>Pumps</A></TD></TR>"
+            "<TR><TD><A>Guestbook</A></TD></TR></TABLE></TD><TD><H1>Pumps</H1><P>They lift water."
+            "<TABLE><TR><TH>Type</TH><TH>Head</TH></TR><TR><TD>Radial</TD><TD>High</TD></TR></TABLE>"
+            "</TD></TR></TABLE>"
+        )
+        assert page_text(page) == "# Pumps\n\nThey lift water.\nType | Head\nRadial | High"
+
+    @pytest.mark.parametrize(
+        ("page", "found"),
+        [
+            (
+                '<div class="menu-card"><h2>Soups</h2><p>Bisque, <a>how made</a>.</p></div>',
+                "## Soups\n\nBisque, how made.",
+            ),
+            (
+                "<div><p>We bake cookies in a hot oven.</p><a>More recipes</a></div>",
+                "We bake cookies in a hot oven.\n\nMore recipes",
+            ),
+            (
+                "<div class='has-sidebar page-with-nav'><h1>A</h1><p>B.</p></div>",
+                "# A\n\nB.",
+            ),
+            (
+                "<div><h1>Parts</h1><ul><li><a>One</a></li><li><a>Two</a></li><li><a>Six</a></li></ul></div>",
+                "# Parts\n\n  - One\n  - Two\n  - Six",
+            ),
+        ],
+    )
+    def test_the_subject_stays_whatever_it_is_called(self, page, found):
+        assert page_text(f"<body>{page}") == found
+
+    @pytest.mark.parametrize(
+        ("page", "found"),
+        [
+            (
+                ("<figure class='wp-block-table'><table><tr><td>steel</td><td>1200</td></tr></table>"
+                "<figcaption>Table 1.</figcaption></figure><figure><pre>x = 1</pre></figure>"),
+                "steel | 1200\n\nTable 1.\n\n```\nx = 1\n```",
+            ),
+            ("<h1>Two<br>lines <a href='#x'>¶</a></h1><h2> </h2><p>a<br>b", "# Two lines \n\na\nb"),
+            ("<table><tr><td>a<br>b</td><td>c</td></tr></table>", "a b | c"),
+            ("<ul><li><p>One.</p><p>More.</p></li><li><div>two</div></li></ul>", "- One.  \n\n  More.  \n  - two"),
+            ("<ol start=4><li>four</li><li><p>five</p></li></ol>", "4. four\n  5. five"),
+            ("<pre>```sh\nls\n```</pre>", "````\n```sh\nls\n```\n````"),
+            (
+                ("<p>Let <math><semantics><mi>x</mi><annotation encoding='application/x-tex'>x^2</annotation>"
+                "</semantics></math><span aria-hidden='true'>x2</span> be <script type='math/tex'>y_1</script>."),
+                "Let x^2 be y_1.",
+            ),
+            ("<p>Druck&shy;stoß", "Druckstoß"),
+        ],
+    )  # fmt: skip
+    def test_figures_breaks_numbers_and_formulas_are_written_out(self, page, found):
+        assert page_text(f"<body>{page}") == found
 
     def test_lists_within_lists_keep_their_numbers_and_written_tags_are_text(self, tmp_path):
         (tmp_path / "a.html").write_text(
@@ -319,6 +388,9 @@ class TestHtml:
             ("windows-1252", "cp1252", b""),
             ("utf-8", "utf-8", codecs.BOM_UTF8),
             ("whatever", "utf-16-le", codecs.BOM_UTF16_LE),
+            ("utf-16", "utf-16-be", b""),
+            ("x-mac-roman", "mac_roman", b""),
+            ("iso-8859-9", "cp1254", b""),
         ],
     )
     def test_charset_of_the_mark_or_the_meta_tag_is_honoured(
@@ -326,6 +398,20 @@ class TestHtml:
     ):
         (tmp_path / name).write_bytes(mark + PAGE.format(charset=charset).encode(encoding))
         assert text(tmp_path).startswith("# Überdruck")
+
+    @pytest.mark.parametrize(
+        ("charset", "encoding", "written"),
+        [
+            ("gb2312", "gbk", "朱镕基"),
+            ("Shift_JIS", "cp932", "①髙"),
+            ("x-sjis", "cp932", "水"),
+            ("euc-kr", "cp949", "똠방각하"),
+            ("tis-620", "cp874", "น้ำ “แข็ง”"),
+        ],
+    )
+    def test_a_charset_is_understood_as_browsers_do(self, charset, encoding, written):
+        page = f'<meta charset="{charset}"><p>{written}'
+        assert html.extract(page.encode(encoding)) == (written, None)
 
     def test_what_is_not_as_declared_is_a_reject(self, tmp_path):
         (tmp_path / "a.html").write_bytes("<p>Überdruck".encode("cp1252"))

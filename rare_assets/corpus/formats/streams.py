@@ -13,15 +13,10 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+from rare_assets.text.encodings import wide_encoding
+
 PACKED = (".gz", ".zst")
 _CHUNK = 1 << 20
-# The longer mark first: UTF-32's begins with UTF-16's.
-_WIDE = (
-    (codecs.BOM_UTF32_LE, "utf-32-le"),
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
 
 
 def unpacked(stream: IO[bytes], path: str) -> IO[bytes]:
@@ -31,17 +26,6 @@ def unpacked(stream: IO[bytes], path: str) -> IO[bytes]:
     if path.lower().endswith(".zst"):
         return cast(IO[bytes], zstd.ZstdFile(stream, "rb"))
     return stream
-
-
-def wide_encoding(begin: bytes) -> tuple[bytes, str] | None:
-    """Return the byte order mark that a file begins with, and the encoding that it stands for.
-
-    None without a mark, and for that of UTF-8.
-
-    >>> wide_encoding("ice".encode("utf-16"))[1]
-    'utf-16-le'
-    """
-    return next(((mark, name) for mark, name in _WIDE if begin.startswith(mark)), None)
 
 
 def as_utf8(stream: io.BufferedReader) -> io.BufferedReader:

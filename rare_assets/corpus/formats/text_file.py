@@ -16,8 +16,8 @@ from rare_assets.corpus.formats.base import (
     too_large,
     undecodable,
 )
-from rare_assets.corpus.formats.streams import wide_encoding
 from rare_assets.corpus.passages import first_heading
+from rare_assets.text.encodings import wide_encoding
 
 # A PDF's pictures are none of its text, so it may be larger than a row.
 _MAX_PDF_BYTES = 512 << 20

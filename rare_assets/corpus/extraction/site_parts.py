@@ -1,0 +1,224 @@
+"""Take out of a page what is about the site and not about its subject: menus, notices, footers."""
+
+from __future__ import annotations
+
+import re
+from functools import cache, lru_cache
+from typing import Any
+
+_NOTICES = ("cookie", "consent", "gdpr", "newsletter-signup")
+# A notice is short; what is long and speaks of cookies is content.
+_NOTICE_CHARACTERS = 2_000
+_MAIN = ('main, [role="main"]', "article")
+# Of the whole page's text, what the main part has at least.
+_MAIN_SHARE = 0.3
+# A main part that has so many characters is content, whatever stands beside it.
+_MUCH_TEXT = 2_000
+
+# What holds a page's subject is no part of the site, whatever it is called.
+_SUBJECT = "h1, main, article, pre"
+# As pages are written today; a pattern that begins with its letters is found fast.
+_NAMED = [
+    re.compile(rf"""{name}\s*=\s*["']?([^"'<>]+)""") for name in ("class", "id", "CLASS", "ID")
+]
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_SAFE = re.compile(r"-?[A-Za-z_][\w-]*", re.ASCII)
+# Left out wherever they are, by tag, role, class or id.
+_SKIPPED = (
+    *("nav", "footer", "aside", "dialog", "form", "button", "noscript", "template", "iframe"),
+    *(".noprint", ".cc-window", "#breadcrumbs", ".page-metadata", ".mw-jump-link", ".headerlink"),
+    *("div.nav", "ul.nav", "#nav", ".navigation", "#navigation", "div.footer", "#footer"),
+    *(".sidebar", "#sidebar", ".breadcrumb", ".breadcrumbs", "div.related", ".sphinxsidebar"),
+    *(".navbar", ".menu", "#menu", ".site-header", ".site-footer"),
+    *(".mw-editsection", "#mw-navigation", "#toc", ".toc", ".navbox", ".catlinks", ".printfooter"),
+)
+_SKIPPED_ROLES = (
+    *('[role="navigation"]', '[role="banner"]', '[role="contentinfo"]', '[role="search"]'),
+    *('[role="dialog"]', '[aria-modal="true"]'),
+)
+_MENUS = {
+    *("nav", "navbar", "navi", "navigation", "navmenu", "menu", "menubar", "topnav", "sidenav", "mainnav"),
+    *("subnav", "topbar", "sidebar", "breadcrumb", "breadcrumbs", "pagination", "pager", "related", "masthead"),
+}  # fmt: skip
+_FOOTERS = {
+    *("footer", "colophon", "copyright", "share", "sharing", "social", "sharedaddy", "addtoany", "addthis"),
+    *("onetrust", "usercentrics", "didomi", "osano", "truste", "iubenda", "klaro", "termly"),
+}  # fmt: skip
+# Of a menu's text, what its links have at least.
+_LINK_SHARE = 0.6
+_FOOTER_CHARACTERS = 600
+# A row of links without a name: so many, each short, and nothing else but what stands between them.
+_FEWEST_LINKS = 3
+_LINK_CHARACTERS = 40
+_ROW_SHARE = 0.85
+
+_ASKED = re.compile(
+    r"accept|agree|allow|got it|\bok\b|okay|reject|decline|dismiss|understand|preferences|settings|akzeptier"
+    r"|zustimm|einverstanden|verstanden|ablehn|accepter|refuser|aceptar|rechazar|accett|rifiut|aceitar"
+    r"|accepteren|同意|接受",
+    re.IGNORECASE,
+)
+_USED = re.compile(
+    r"\b(?:we|sites?|websites?|wir|seite|webseite|website|site|nous|utilizamos|usamos)\b[^.]{0,60}\bcookies\b"
+    r".*(?:experience|continu|brows|privacy|policy|consent|tracking|analy|datenschutz|erlebnis|expérience)",
+    re.IGNORECASE | re.DOTALL,
+)
+_BANNER_CHARACTERS = 1_000
+_DEPTH = 12
+
+
+def names_in(page: str) -> set[str]:
+    """Return the classes and ids of a page."""
+    values = {value for pattern in _NAMED for value in pattern.findall(page)}
+    return {name for value in values for name in value.split()}
+
+
+def skipped(page: str, names: set[str]) -> list[str]:
+    """Return selectors of what is left out wherever it is, of those that a page can have: each takes its time."""
+    found = [each for each in _SKIPPED if not (name := _name_in(each)) or name in names]
+    return [*found, *(_SKIPPED_ROLES if "role=" in page or "aria-modal" in page else ())]
+
+
+@cache
+def _name_in(selector: str) -> str:
+    return re.split(r"[.#]", selector)[1] if re.search(r"[.#]", selector) else ""
+
+
+def drop_site_parts(tree: Any, page: str, names: set[str]) -> None:
+    """Take out of a page what is about the site.
+
+    Args:
+        tree: the page, which has a body.
+        page: what it was parsed from.
+        names: its classes and ids.
+    """
+    _drop_notices(tree)
+    if "ookie" in page:
+        _drop_banners(tree.body, _DEPTH)
+    _keep_main(tree)
+    _drop_named(tree, names)
+    _drop_rows_of_links(tree)
+
+
+def _drop_notices(tree: Any) -> None:
+    """Take out cookie banners and their like, and page heads without the page's own heading."""
+    found = ", ".join(
+        f'[{name}*="{word}" i]' for word in _NOTICES for name in ("class", "id", "aria-label")
+    )
+    for node in tree.body.query_selector_all(found):
+        if len(node.text) < _NOTICE_CHARACTERS and not node.query_selector("h1, main, article"):
+            node.decompose()
+    for node in tree.body.query_selector_all("header"):
+        if not node.query_selector("h1"):
+            node.decompose()
+
+
+def _drop_banners(node: Any, depth: int) -> None:
+    """Take out short parts that ask to accept cookies, whatever they are called."""
+    following = node.first_element_child
+    while following is not None:
+        child, following = following, following.next_element_sibling
+        text = child.text
+        if "ookie" not in text or child.tag in ("main", "article", "pre", "p", "table"):
+            continue
+        if len(text) < _BANNER_CHARACTERS and not child.query_selector(_SUBJECT):
+            asks = child.query_selector_all('button, a, input, [role="button"]')
+            if _USED.search(text) or any(
+                _ASKED.search(each.text or each.getattr("value") or "") for each in asks
+            ):
+                child.decompose()
+        elif depth:
+            _drop_banners(child, depth - 1)
+
+
+def _keep_main(tree: Any) -> None:
+    """Take out what stands beside the one main part, where the page says which that is."""
+    for selector in _MAIN:
+        found = tree.body.query_selector_all(selector)
+        if len(found) == 1 and _is_most(found[0], tree.body):
+            node = found[0]
+            while node != tree.body:
+                parent = node.parent
+                for sibling in list(parent.child_nodes):
+                    if sibling != node:
+                        sibling.decompose()
+                node = parent
+            return
+
+
+def _is_most(node: Any, body: Any) -> bool:
+    characters = len(node.text)
+    return characters >= _MUCH_TEXT or characters >= _MAIN_SHARE * len(body.text)
+
+
+def _drop_named(tree: Any, names: set[str]) -> None:
+    """Take out menus and footers by the words of their classes and ids, where they are no more than that."""
+    for words, is_one in ((_MENUS, _is_menu), (_FOOTERS, _is_footer)):
+        wanted = [name for name in names if _SAFE.fullmatch(name) and words & _words(name)]
+        if not wanted:
+            continue
+        selector = ", ".join(f".{name}, #{name}" for name in sorted(wanted))
+        for node in tree.body.query_selector_all(selector):
+            if is_one(node) and not node.query_selector(_SUBJECT):
+                node.decompose()
+
+
+@lru_cache(4096)
+def _words(name: str) -> frozenset[str]:
+    """Return the words of a class or an id, as in `main-nav` or `siteFooter`."""
+    return frozenset(word.lower() for word in _WORD.findall(name))
+
+
+def _is_menu(node: Any) -> bool:
+    return _share_of_links(node, len(node.text.strip())) >= _LINK_SHARE
+
+
+def _is_footer(node: Any) -> bool:
+    return len(node.text) < _FOOTER_CHARACTERS
+
+
+def _share_of_links(node: Any, characters: int) -> float:
+    found = node.query_selector_all("a")
+    return sum(len(link.text) for link in found) / max(characters, 1)
+
+
+def _drop_rows_of_links(tree: Any) -> None:
+    """Take out rows of links before the page's heading, and beside the part that it stands in."""
+    node = tree.body.query_selector("h1")
+    if node is None:
+        return
+    own, behind = len(node.text), False
+    while node != tree.body:
+        parent = node.parent
+        # Behind the heading itself links are the page's subject.
+        behind = behind or len(node.text) > 2 * own + 100
+        for sibling in _beside(node, behind=behind):
+            if _is_row_of_links(sibling):
+                sibling.decompose()
+        node = parent
+
+
+def _beside(node: Any, *, behind: bool) -> list[Any]:
+    """Return the elements before a node, and those behind it where they are wanted."""
+    found = []
+    before = node.previous_element_sibling
+    while before is not None:
+        found.append(before)
+        before = before.previous_element_sibling
+    after = node.next_element_sibling if behind else None
+    while after is not None:
+        found.append(after)
+        after = after.next_element_sibling
+    return found
+
+
+def _is_row_of_links(node: Any) -> bool:
+    links = node.query_selector_all("a")
+    if len(links) < _FEWEST_LINKS:
+        return False
+    text = node.text.strip()
+    if len(text) > len(links) * _LINK_CHARACTERS:
+        return False
+    letters = sum(map(str.isalnum, text))
+    linked = sum(sum(map(str.isalnum, link.text)) for link in links)
+    return linked >= _ROW_SHARE * letters
