@@ -13,6 +13,8 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+import regex
+
 from rare_assets.text.words import SpacedWords, count_units, sets_no_blanks
 
 # A shorter passage joins its neighbour where both fit into one.
@@ -26,20 +28,50 @@ _HASHED = 32
 # What stands behind backticks on their line holds none, else they are code within a text.
 _FENCE_BEGIN = r"(?:`{3,}(?=[^`\n]*$)|~{3,})"
 _FENCE = rf"^ {{0,3}}(?P<mark>{_FENCE_BEGIN})[^\n]*(?:\n.*?^ {{0,3}}(?P=mark)[`~]*[ \t\r]*$|.*\Z)"
+# Within a list or a quotation a fence stands deeper, or behind the mark; it is one if it is closed, not too far below.
+_MARKS = r"(?:[ \t]*(?:[-*+>]|\d{1,9}[.)])[ \t]+)"
+
+
+def _inner_fence(name: str) -> str:
+    return (
+        rf"^(?:{_MARKS}+[ \t]*|[ \t]+)(?P<{name}>{_FENCE_BEGIN})[^\n]*\n"
+        rf"(?:[^\n]*\n){{0,200}}?[ \t>]*(?P={name})[`~]*[ \t\r]*$"
+    )
+
+
+# A page's own data, and what is hidden, may have lines like headings.
+_FRONT = r"\A(?:---[ \t\r]*\n(?=[\w#'\"-]).*?\n(?:---|\.\.\.)|\+{3}[ \t\r]*\n.*?\n\+{3})[ \t\r]*$"
+_COMMENT = r"^ {0,3}<!--(?:(?!-->)[^\n])*\n(?:[^\n]*\n){0,500}?[^\n]*-->[^\n]*"
 _ATX = r"^ {0,3}(?P<hashes>#{1,6})(?:[ \t]+(?P<atx>[^\n]*)|\r)?$"
-_STARTS = rf"(?! {{0,3}}(?:{_FENCE_BEGIN}|#{{1,6}}(?:[ \t\r]|$)))"
+
+
+def _starts(name: str) -> str:
+    """Return what a line is that begins or goes on a paragraph: no fence and no heading."""
+    return rf"(?! {{0,3}}(?:{_FENCE_BEGIN}|#{{1,6}}(?:[ \t\r]|$)))(?!{_inner_fence(name)})"
+
+
 _LINE = r"[^\S\n]*+\S[^\n]*+"
-_SETEXT = rf"^(?P<setext>{_STARTS}{_LINE})\n {{0,3}}(?P<under>=+|-+)[ \t\r]*$"
-_PARAGRAPH = rf"^{_STARTS}{_LINE}(?:\n{_STARTS}{_LINE})*"
+_SETEXT = rf"^(?P<setext>{_starts('inner_1')}{_LINE})\n {{0,3}}(?P<under>=+|-+)[ \t\r]*$"
+_PARAGRAPH = rf"^{_starts('inner_2')}{_LINE}(?:\n{_starts('inner_3')}{_LINE})*"
 _MARKDOWN = re.compile(
-    rf"(?P<fence>{_FENCE})|{_ATX}|{_SETEXT}|{_PARAGRAPH}", re.MULTILINE | re.DOTALL
+    rf"(?P<whole>{_FRONT}|{_COMMENT})|(?P<fence>{_FENCE}|{_inner_fence('inner')})|{_ATX}|{_SETEXT}|{_PARAGRAPH}",
+    re.MULTILINE | re.DOTALL,
+)
+_TITLE = re.compile(
+    r"^title[ \t]*[:=][ \t]*(?P<quote>[\"']?)(.+?)(?P=quote)[ \t\r]*$", re.MULTILINE
 )
 _PLAIN = re.compile(rf"^{_LINE}(?:\n{_LINE})*", re.MULTILINE)
 # Of a list, a table or code each line stands for itself.
 _ITEM = re.compile(r"^(?:[ \t]*(?:[-*+|]|\d+[.)])[ \t]?| {4}|\t)", re.MULTILINE)
+# No sentence ends behind them. One that does is joined to the next, which harms less than one cut in two.
 _ABBREVIATION = re.compile(
-    r"(?:\b(?:[A-Z]|Dr|Mr|Mrs|Ms|Prof|St|Fig|Eq|No|Vol|vs|cf|al|approx|z\.B|d\.h|bzw)|e\.g|i\.e)\.\s*\Z"
+    r"(?:\b(?:[^\W\d_]|Dr|Mr|Mrs|Ms|Mme|Mlle|Prof|Sr|Sra|Dra|St|Fig|Figs|Eq|Eqs|Sec|Ch|No|Vol|vs|cf|al|approx|Vgl"
+    r"|vgl|bzw|bspw|sog|ca|ggf|Hr|Fr|Nr|Abb|Tab|Kap|Abs|Inc|Ltd|Co|Jr|Jan|Feb|Mar|Apr|Aug|Sept?|Oct|Okt|Nov|Dec|Dez)"
+    r"|e\.g|i\.e|(?<![\w.:,/-])\d{1,2})\.\s*\Z"
 )
+# A short word before a number: "pp. 3", "Art. 5".
+_BEFORE_NUMBER = re.compile(r"\b[^\W\d_]{1,4}\.\s*\Z")
+_OPENING = regex.compile(r"[\p{Ps}\p{Pi}]+\Z")
 _CLOSING = re.compile(r"[ \t]+#+[ \t]*\Z|[ \t]+\Z")
 
 
@@ -83,10 +115,13 @@ class _Block(NamedTuple):
 
 
 class _Piece(NamedTuple):
+    """A part of a text; `opens` if it is headings alone, which belong to what follows."""
+
     start: int
     end: int
     words: int
     headings: tuple[str, ...]
+    opens: bool = False
 
 
 def cut(text: str, max_words: int, *, markdown: bool) -> list[Passage]:
@@ -128,6 +163,17 @@ def first_heading(text: str) -> str | None:
     return None
 
 
+def front_title(text: str) -> str | None:
+    """Return the title that a Markdown text gives itself in the data before it; None without one.
+
+    >>> front_title("---\\ntitle: 'Ice'\\n---\\n\\nIt melts.")
+    'Ice'
+    """
+    front = re.match(_FRONT, text, re.MULTILINE | re.DOTALL)
+    found = _TITLE.search(front[0]) if front else None
+    return found[2].strip() if found else None
+
+
 def _blocks(text: str, count: _Count, *, markdown: bool) -> Iterator[_Block]:
     for found in (_MARKDOWN if markdown else _PLAIN).finditer(text):
         start, end = found.span()
@@ -140,7 +186,7 @@ def _blocks(text: str, count: _Count, *, markdown: bool) -> Iterator[_Block]:
         elif found["setext"]:
             level, heading = (1 if found["under"][0] == "=" else 2), found["setext"]
         heading = _CLOSING.sub("", heading.strip())
-        fence = found["fence"] is not None
+        fence = found["fence"] is not None or found["whole"] is not None
         yield _Block(start, end, count(start, end), level, heading, fence)
 
 
@@ -157,7 +203,8 @@ class _Cutter:
             headings = (*above, blocks[0].heading)
         words = sum(block.words for block in blocks)
         if words <= self._max_words:
-            yield _Piece(blocks[0].start, blocks[-1].end, words, headings)
+            opens = all(block.level for block in blocks)
+            yield _Piece(blocks[0].start, blocks[-1].end, words, headings, opens)
             return
         level = min((block.level for block in blocks[1:] if block.level), default=0)
         if not level:
@@ -170,18 +217,26 @@ class _Cutter:
             yield from self.section(blocks[start:end], within)
 
     def _body(self, blocks: list[_Block], headings: tuple[str, ...]) -> Iterator[_Piece]:
-        """Halve what has no headings at block boundaries, and one large block at its sentences."""
-        if len(blocks) == 1:
-            units = list(self._within(blocks[0]))
+        """Halve what has no headings at block boundaries, and one large block at its sentences.
+
+        A heading of its own stays with the block that follows.
+        """
+        own = 2 if blocks[0].level else 1
+        if len(blocks) <= own:
+            units = list(self._within(blocks[-1]))
+            if len(blocks) == 2:
+                _, end, words = units[0]
+                units[0] = (blocks[0].start, end, blocks[0].words + words)
             yield from self._halved(units, headings)
-        else:
-            spans = [(block.start, block.end, block.words) for block in blocks]
-            by_start = {block.start: block for block in blocks}
-            for start, end, words in self._pieces(spans):
-                if words > self._max_words and (large := by_start[start]).end == end:
-                    yield from self._body([large], headings)
-                else:
-                    yield _Piece(start, end, words, headings)
+            return
+        groups = [blocks[:own], *([block] for block in blocks[own:])]
+        spans = [(some[0].start, some[-1].end, sum(b.words for b in some)) for some in groups]
+        by_start = {some[0].start: some for some in groups}
+        for start, end, words in self._pieces(spans):
+            if words > self._max_words and (large := by_start[start])[-1].end == end:
+                yield from self._body(large, headings)
+            else:
+                yield _Piece(start, end, words, headings)
 
     def _halved(
         self, units: list[tuple[int, int, int]], headings: tuple[str, ...]
@@ -250,19 +305,28 @@ def _sentences(text: str) -> list[str]:
     for part in SentenceBreaker(text.replace("\n", " ").replace("\r", " "), "root"):
         as_it_stands = text[at : at + len(part)]
         at += len(part)
-        if found and _ABBREVIATION.search(found[-1]):
+        goes_on = found and (
+            _ABBREVIATION.search(found[-1])
+            or (as_it_stands[:1].isdigit() and _BEFORE_NUMBER.search(found[-1]))
+        )
+        if goes_on:
             found[-1] += as_it_stands
-        else:
-            found.append(as_it_stands)
+            continue
+        # An opening bracket belongs to what it opens.
+        if found and (opening := _OPENING.search(found[-1])) and opening.start():
+            found[-1], as_it_stands = found[-1][: opening.start()], opening[0] + as_it_stands
+        found.append(as_it_stands)
     return found
 
 
 def _joined(pieces: list[_Piece], max_words: int) -> list[_Piece]:
     """Join each piece of few words to a neighbour: the one below it if it is a section's beginning."""
     joined: list[_Piece] = []
-    for piece in pieces:
-        while joined and _belong(joined, piece, max_words):
-            piece = _both(joined.pop(), piece)
+    for piece, below in zip(pieces, [*pieces[1:], None], strict=True):
+        begins = piece.opens and below and piece.words + below.words <= max_words
+        if not begins or (joined and joined[-1].opens):
+            while joined and _belong(joined, piece, max_words):
+                piece = _both(joined.pop(), piece)
         joined.append(piece)
     return joined
 
@@ -276,7 +340,8 @@ def _belong(before: list[_Piece], piece: _Piece, max_words: int) -> bool:
 
 def _both(first: _Piece, second: _Piece) -> _Piece:
     headings = first.headings if first.words >= second.words else second.headings
-    return _Piece(first.start, second.end, first.words + second.words, headings)
+    opens = first.opens and second.opens
+    return _Piece(first.start, second.end, first.words + second.words, headings, opens)
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from rare_assets.corpus.passages import cut, first_heading
+from rare_assets.corpus.passages import cut, first_heading, front_title
 
 
 def sentence(rng, n_words=12):
@@ -168,3 +168,77 @@ def test_no_line_is_lost(rng, line):
     text = "\n\n".join([f"# T\n\n{line}", *paragraphs(rng, 9), f"## S\n\n{line}"])
     found = pieces(text, 200)
     assert " ".join(piece for _, piece in found).split() == text.split()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "1. Run this:\n\n    ```sh\n    # no heading\n    a\n\n    b\n    ```",
+        "- ```sh\n  # no heading\n\n  a\n  ```",
+        "> ```\n> # no heading\n> ```",
+        "-\t~~~\n\t# no heading\n\n\ta\n\t~~~",
+    ],
+)
+def test_code_within_a_list_or_a_quotation_is_code(rng, code):
+    one, two, three = ("\n\n".join(paragraphs(rng, 2)) for _ in range(3))
+    text = f"# T\n\n{one}\n\n{code}\n\n## A\n\n{two}\n\n## B\n\n{three}"
+    found = pieces(text, 150)
+    assert [title for title, _ in found] == ["T", "T > A", "T > B"]
+    assert found[0][1] == f"# T\n\n{one}\n\n{code}"
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "---\ntitle: Own\n\n# a remark\nkey: value\n---",
+        "+++\n# a remark\nkey = 1\n+++",
+        "<!--\n# hidden\n\n## too\n-->",
+    ],
+)
+def test_lines_of_front_matter_and_comments_are_no_headings(rng, hidden):
+    one, two = ("\n\n".join(paragraphs(rng, 2)) for _ in range(2))
+    text = f"{hidden}\n\n{one}\n\n## A\n\n{two}"
+    assert pieces(text, 150) == [(None, f"{hidden}\n\n{one}"), ("A", f"## A\n\n{two}")]
+    assert first_heading(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("---\ntitle: Ice: a primer\ntags: [a]\n---\n\ntext", "Ice: a primer"),
+        ("---\r\ntitle: 'Ice'\r\n---\r\n\r\ntext", "Ice"),
+        ('+++\ntitle = "Ice"\n+++\n', "Ice"),
+        ("---\nsubtitle: Ice\n---\n", None),
+        ("---\n\ntext\n\n---\n\ntitle: Ice\n", None),
+        ("text\n\n---\ntitle: Ice\n---\n", None),
+    ],
+)
+def test_the_title_in_the_data_before_a_text(text, title):
+    assert front_title(text) == title
+
+
+def test_a_heading_stands_with_what_follows(rng):
+    one, two, three = ("\n\n".join(paragraphs(rng, 2)) for _ in range(3))
+    long = " ".join(sentence(rng) for _ in range(30))
+    text = f"# A\n\n{one}\n\n# B\n\n## B1\n\n{two}\n\n# C\n\n{long}\n\n# D\n\n{three}"
+    found = pieces(text, 150)
+    begins = {title: piece.split("\n")[0] for title, piece in reversed(found)}
+    assert begins == {"A": "# A", "B": "# B", "C": "# C", "D": "# D"}
+    assert all(piece.endswith(".") for _, piece in found)
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        "As shown in Sec. 4.2 and on pp. 3 of it, by Mme. Durand in Jan. 2020 with care.",
+        "Am 3. Mai kam Frau Dr. Wolf, die z. B. ca. 5 Euro hatte, vgl. Abb. 3 im Anhang.",
+        "「他说水在零度结冰。」",
+    ],
+)
+def test_abbreviations_dates_and_brackets_end_no_sentence(whole):
+    before, after = (
+        ("水" * 20 + "。", "冰" * 20 + "。") if whole[0] == "「" else ("Yes. ", " No it is.")
+    )
+    most = len(whole) if whole[0] == "「" else n_words(whole)
+    found = [text for _, text in pieces(f"{before}{whole}{after}", most + 3, markdown=False)]
+    assert any(whole in text for text in found)

@@ -820,6 +820,8 @@ class TestFormats:
             ("a.md", "intro\n\n## two\n\n#  The title \n\n# later\n", "The title"),
             ("a.md", "```sh\n# a comment\n```\n# Real\n", "Real"),
             ("a.md", "no heading, #tag\n", None),
+            ("a.md", "---\ntitle: Front\n# a remark\n---\n\ntext", "Front"),
+            ("a.md", "---\ntitle: Front\n---\n\n# Real\n", "Real"),
         ],
     )
     def test_text_file_is_one_document_as_it_stands(self, tmp_path, name, text, title):

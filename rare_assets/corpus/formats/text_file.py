@@ -16,7 +16,7 @@ from rare_assets.corpus.formats.base import (
     too_large,
     undecodable,
 )
-from rare_assets.corpus.passages import first_heading
+from rare_assets.corpus.passages import first_heading, front_title
 from rare_assets.text.encodings import wide_encoding
 
 # A PDF's pictures are none of its text, so it may be larger than a row.
@@ -24,7 +24,7 @@ _MAX_PDF_BYTES = 512 << 20
 
 
 class TextFile:
-    """A file that is one text as it stands. `headings`: its first `# ` is the title."""
+    """A file that is one text as it stands. `headings`: its first `# ` is the title, else the one in the data before it."""
 
     def __init__(self, *, headings: bool) -> None:
         self._headings = headings
@@ -48,7 +48,7 @@ class TextFile:
         except UnicodeDecodeError as error:
             yield SourceRow(1, None, "not_utf8", undecodable(error, content))
             return
-        title = first_heading(text) if self._headings else None
+        title = (first_heading(text) or front_title(text)) if self._headings else None
         yield SourceRow(1, {"text": text, "title": title})
 
 
