@@ -7,6 +7,9 @@ import zipfile
 
 import docx
 import pytest
+from docx.enum.style import WD_STYLE_TYPE
+from docx.oxml import OxmlElement
+from docx.oxml.ns import qn
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.pdfencrypt import StandardEncryption
 from reportlab.pdfgen.canvas import Canvas
@@ -455,6 +458,45 @@ class TestWord:
             "# Surge", "# Theory", "Water hammer is a wave.", "- first", "- second",
             "cell 0 | cell 1", "cell 2 | cell 3",
         ]  # fmt: skip
+
+    def test_styles_of_ones_own_are_headings_where_they_are_based_on_one(self, tmp_path):
+        document = docx.Document()
+        chapter = document.styles.add_style("Chapter's head", WD_STYLE_TYPE.PARAGRAPH)
+        chapter.base_style = document.styles["Heading 2"]
+        document.add_paragraph("Own", style=chapter)
+        document.add_paragraph("Contents", style="TOC Heading")
+        table = document.add_table(1, 2)
+        table.cell(0, 0).text = "cell"
+        table.cell(0, 1).paragraphs[0].text = "one"
+        table.cell(0, 1).add_paragraph("two", style="List Bullet")
+        table.cell(0, 1).add_paragraph("three", style="List Bullet")
+        document.add_paragraph("first line\nsecond line")
+        document.save(str(tmp_path / "a.docx"))
+        assert text(tmp_path) == (
+            "## Own\n\nContents\n\ncell | one two; three\n\nfirst line\nsecond line"
+        )
+
+    def test_a_note_has_no_link_back(self, tmp_path):
+        document = docx.Document()
+        paragraph = document.add_paragraph("Water")
+        note = OxmlElement("w:footnoteReference")
+        note.set(qn("w:id"), "2")
+        paragraph.runs[0]._r.append(note)
+        document.save(str(tmp_path / "a.docx"))
+        kind = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/footnotes"
+        link = f'<Relationship Id="notes" Type="{kind}" Target="footnotes.xml"/></Relationships>'
+        notes = (
+            '<w:footnotes xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main">'
+            '<w:footnote w:id="2"><w:p><w:r><w:t>H2O.</w:t></w:r></w:p></w:footnote></w:footnotes>'
+        )
+        with zipfile.ZipFile(tmp_path / "a.docx") as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        links = "word/_rels/document.xml.rels"
+        parts[links] = parts[links].replace(b"</Relationships>", link.encode())
+        with zipfile.ZipFile(tmp_path / "a.docx", "w") as archive:
+            for name, content in {**parts, "word/footnotes.xml": notes.encode()}.items():
+                archive.writestr(name, content)
+        assert text(tmp_path) == "Water[1]\n\n  1. H2O."
 
     def test_what_is_no_document_is_a_reject(self, tmp_path):
         self.document(tmp_path / "whole.docx")

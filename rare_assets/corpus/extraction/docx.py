@@ -5,16 +5,24 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+from collections.abc import Iterator
 from typing import Any
+from xml.etree import ElementTree
 
 from rare_assets.corpus.extraction import Unusable
 from rare_assets.corpus.extraction.html import as_text
 
 # What a document may unpack to, pictures left out.
 _MAX_UNPACKED = 256 << 20
+_MAX_STYLES = 16 << 20
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _CELL = re.compile(r"(<t[dh]\b[^>]*>)(.*?)(?=</t[dh]>)", re.DOTALL)
-_BREAKS = re.compile(r"</?p>|<br ?/?>")
+_ITEMS = re.compile(r"</li>(?=\s*<li>)")
+_BREAKS = re.compile(r"</?p>|<br ?/?>|</?[ou]l>|</?li>")
+# Behind a note, a link back to where it belongs.
+_BACK = re.compile(r'\s*<a href="#(?:foot|end)note-ref-[^"]*">[^<]*</a>')
+_W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_HEADING_NAME = re.compile(r"heading ([1-6])", re.IGNORECASE)
 _STYLES = """
 p[style-name='Title'] => h1:fresh
 p[style-name='Subtitle'] => p:fresh
@@ -36,6 +44,7 @@ def extract(content: bytes) -> tuple[str, str | None]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             parts = archive.infolist()
+            styles = _part(archive, "word/styles.xml")
     except zipfile.BadZipFile as error:
         raise Unusable("broken_file", f"not a Word file: {error}") from error
     if not any(part.filename == "word/document.xml" for part in parts):
@@ -45,12 +54,13 @@ def extract(content: bytes) -> tuple[str, str | None]:
         raise Unusable("too_large", f"it unpacks to {unpacked:,} bytes")
     converted = mammoth.convert_to_html(
         io.BytesIO(content),
-        style_map=_STYLES,
+        style_map=_STYLES + "\n".join(_headings(styles)),
         convert_image=mammoth.images.img_element(_no_picture),
     )
     # A cell's paragraphs would stand on lines of their own.
     body = _CELL.sub(
-        lambda cell: cell[1] + " ".join(_BREAKS.sub(" ", cell[2]).split()), converted.value
+        lambda cell: cell[1] + " ".join(_BREAKS.sub(" ", _ITEMS.sub("; ", cell[2])).split()),
+        _BACK.sub("", converted.value),
     )
     text = as_text(HTMLTree.parse(f"<html><body>{body}</body></html>"))
     if not text:
@@ -60,3 +70,47 @@ def extract(content: bytes) -> tuple[str, str | None]:
 
 def _no_picture(_: Any) -> dict[str, str]:
     return {}
+
+
+def _part(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Return a part of the archive of at most some megabytes; nothing of a larger one, or where there is none."""
+    try:
+        return archive.read(name) if archive.getinfo(name).file_size <= _MAX_STYLES else b""
+    except KeyError:
+        return b""
+
+
+def _headings(styles: bytes) -> Iterator[str]:
+    """Yield a rule of Mammoth for each style of one's own that is a heading: by its level, or by what it is based on."""
+    try:
+        found = ElementTree.fromstring(styles).findall(f"{_W}style[@{_W}type='paragraph']")
+    except ElementTree.ParseError:  # Mammoth will say so
+        return
+    by_id = {style.get(f"{_W}styleId"): style for style in found}
+    for style in found:
+        name = _value(style, "name")
+        level: int | None = None
+        base: ElementTree.Element | None = style
+        seen: set[str | None] = set()
+        while level is None and base is not None and (own := base.get(f"{_W}styleId")) not in seen:
+            seen.add(own)
+            level = _level(base)
+            base = by_id.get(_value(base, "basedOn"))
+        if name and level and not _HEADING_NAME.fullmatch(name):
+            quoted = name.replace("\\", "\\\\").replace("'", "\\'")
+            yield f"p[style-name='{quoted}'] => h{level}:fresh"
+
+
+def _level(style: ElementTree.Element) -> int | None:
+    """Return the level of the heading that a style is, from 1; 0 for one that says to be none, None if it does not say."""
+    if named := _HEADING_NAME.fullmatch(_value(style, "name") or ""):
+        return int(named[1])
+    outline = _value(style, "pPr/outlineLvl")
+    if outline is None or not outline.isdecimal():
+        return None
+    return int(outline) + 1 if int(outline) < 6 else 0
+
+
+def _value(style: ElementTree.Element, path: str) -> str | None:
+    element = style.find("/".join(f"{_W}{name}" for name in path.split("/")))
+    return None if element is None else element.get(f"{_W}val")
