@@ -106,8 +106,16 @@ class Columns:
             f"`{found}` is their id, set RARE_COLUMNS=id={found}."
         )
 
-    def problem(self, missing: Collection[str], present: Collection[str]) -> str:
-        """Return what to tell a user of missing columns: which there are, and what to set."""
+    def problem(
+        self, missing: Collection[str], present: Collection[str], first: str | None = None
+    ) -> str:
+        """Return what to tell a user of missing columns: which there are, and what to set.
+
+        Args:
+            missing: fields whose columns are not there.
+            present: the columns that are.
+            first: what else to do before, with "to".
+        """
         wanted = " and ".join(
             f"`{self.names[name]}`" + ("" if self.names[name] == name else f" for {name}")
             for name in missing
@@ -115,18 +123,33 @@ class Columns:
         shown = ", ".join(present) or "none"
         hints = []
         for name in missing:
-            lower = {column.lower(): column for column in present}
+            lower = {
+                **{column.lower().rpartition(".")[2]: column for column in present},
+                **{column.lower(): column for column in present},
+            }
             known = [lower[k] for k in (name, *KNOWN_AS.get(name, ())) if k in lower]
             if known:
                 hints.append(f"{name}={known[0]}")
         example = ",".join(hints) or f"{next(iter(missing))}=<column>"
-        separators = any(c in shown for c in ";\t|")
-        commas = "separate the columns with commas and " if separators else ""
+        before = f"{first} and " if first else ""
         return (
-            f"needs exactly one column {wanted}; its columns: {shown}. To use it, {commas}set "
+            f"needs exactly one column {wanted}; its columns: {shown}. To use it, {before}set "
             f"RARE_COLUMNS={example} (dots reach into structs; numbers count the columns of a .csv or .tsv "
             "without a header line, from 0)."
         )
+
+
+def names_within(row: Mapping[str, Any]) -> list[str]:
+    """Return the names of a row's columns, those of a struct with what stands before the dot.
+
+    >>> names_within({"page": {"text": "Water.", "n": 1}, "lang": "en"})
+    ['page.text', 'page.n', 'lang']
+    """
+    names = []
+    for name, value in row.items():
+        within = value if isinstance(value, Mapping) and value else {}
+        names += [f"{name}.{inner}" for inner in within] or [str(name)]
+    return names
 
 
 def _at(row: Mapping[str, Any], column: str) -> tuple[bool, Any]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from rare_assets.corpus.columns import FIELDS, Columns
+from rare_assets.corpus.columns import FIELDS, Columns, names_within
 from rare_assets.corpus.formats import (
     FILL_IT,
     SourceRow,
@@ -275,7 +275,7 @@ class _Seen:
         """Return the fields of a row."""
         fields = self._columns.fields(row)
         if self._wanted:
-            self.columns.update(dict.fromkeys(map(str, row)))
+            self.columns.update(dict.fromkeys(names_within(row)))
             self._wanted.difference_update(fields)
         return fields
 

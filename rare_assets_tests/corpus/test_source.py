@@ -701,6 +701,8 @@ class TestFormats:
             ),
             ("text,text\na,1", "its columns: text, text"),
             ("id;text\n1;a", "its columns: id;text. To use it, separate the columns with commas"),
+            ("id\ttext\n1\ta", "To use it, name it .tsv, since tabs part its columns, and set"),
+            ("x.Contents\na", "To use it, set RARE_COLUMNS=text=x.Contents"),
             ('text"\n"a"b\n', "needs exactly one column `text`"),
             ('"text\na\n', "first line can't be read (unexpected end of data)"),
         ],
@@ -708,6 +710,32 @@ class TestFormats:
     def test_csv_that_cannot_be_used_is_named_with_the_reason(self, tmp_path, content, message):
         with pytest.raises(SourceError, match=rf"a\.csv: .*{re.escape(message)}"):
             self.rows(tmp_path, "a.csv", content.encode())
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("a.tsv", b"id,text\n1,a", "To use it, separate the columns with tabs and set"),
+            ("a.jsonl", gzip.compress(b'{"text": "x"}'), "packed by gzip; a name with .gz"),
+            ("a.csv", b"PK\x03\x04 a workbook", "a zip archive or a workbook"),
+            ("a.feather", b"FEA1 and more", "Feather of version 1; write it again with version 2"),
+        ],
+    )
+    def test_a_file_that_is_not_what_its_name_says_is_named(self, tmp_path, name, content, message):
+        with pytest.raises(UnreadableFile, match=rf"{re.escape(name)}: .*{re.escape(message)}"):
+            self.rows(tmp_path, name, content)
+
+    @pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+    def test_columns_within_structs_are_named_and_suggested(self, tmp_path, suffix):
+        frame = pl.DataFrame({"page": [{"text": "Water.", "n": 1}], "lang": ["en"]})
+        write_to = frame.write_parquet if suffix == "parquet" else frame.write_ndjson
+        write_to(tmp_path / f"a.{suffix}")
+        source = CorpusSource(str(tmp_path), 10)
+        with pytest.raises(UnreadableFile) as error:
+            read_documents(
+                (row for shard in source.shards() for row in source.read(shard)), file="a"
+            )
+        told = "its columns: page.text, page.n, lang. To use it, set RARE_COLUMNS=text=page.text"
+        assert told in str(error.value)
 
     def test_parquet_gives_python_values_and_only_the_fields(self, tmp_path):
         frame = pl.DataFrame(
@@ -748,7 +776,7 @@ class TestFormats:
         ]
         for columns in ("text=document.body", "text=_id.text", "id=docid,text=x"):
             source = CorpusSource(str(tmp_path), 10, columns=columns)
-            with pytest.raises(UnreadableFile, match="its columns: document, _id, x"):
+            with pytest.raises(UnreadableFile, match="its columns: document.text, document.n, _id, x"):
                 list(source.read(source.shards()[0]))
 
     def test_other_columns_cut_data_files_anew_and_leave_text_files(self, tmp_path):

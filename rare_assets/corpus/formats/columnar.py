@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from rare_assets.corpus.columns import FIELDS, Columns
+from rare_assets.corpus.columns import FIELDS, Columns, names_within
 from rare_assets.corpus.formats import base
 from rare_assets.corpus.formats.base import SourceRow, Span, StoredFile, UnreadableFile, too_large
 from rare_assets.corpus.formats.parquet_bytes import declare_bytes
@@ -21,6 +21,7 @@ from rare_assets.files.cache import temporary_folder
 # No column of a source that is read has this name.
 _SIZE = "bytes of the row"
 _ARROW_FILE = b"ARROW1"
+_FEATHER_1 = b"FEA1"
 
 
 class Parquet:
@@ -88,7 +89,7 @@ class Parquet:
         found = {field: _column(schema, name) for field, name in self._columns.names.items()}
         required = {"text", *self._columns.named}
         if missing := [field for field in FIELDS if field in required and found[field] is None]:
-            raise UnreadableFile(f"{name}: {self._columns.problem(missing, schema.names())}")
+            raise UnreadableFile(f"{name}: {self._columns.problem(missing, _names(schema))}")
         wanted = {
             column: expression.alias(column)
             for field, column in self._columns.names.items()
@@ -106,6 +107,8 @@ class Arrow(Parquet):
     def _open(self, path: str) -> pl.LazyFrame:
         with open(path, "rb") as file:
             begin = file.read(len(_ARROW_FILE))
+        if begin.startswith(_FEATHER_1):
+            raise ValueError("Feather of version 1; write it again with version 2")
         if begin == _ARROW_FILE:
             return pl.scan_ipc(path, glob=False)
         return pl.read_ipc_stream(path).lazy()
@@ -140,3 +143,14 @@ def _column(schema: pl.Schema, name: str) -> pl.Expr | None:
             return None
         column, dtype = column.struct.field(part), inner[part]
     return column
+
+
+def _names(schema: pl.Schema) -> list[str]:
+    """Return the names of all columns, those within structs with what stands before the dot."""
+    structs = {name: dtype for name, dtype in schema.items() if isinstance(dtype, pl.Struct)}
+    return names_within(
+        {
+            name: {field.name: None for field in structs[name].fields} if name in structs else None
+            for name in schema
+        }
+    )

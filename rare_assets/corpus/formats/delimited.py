@@ -21,6 +21,8 @@ from rare_assets.corpus.formats.base import (
     printable,
 )
 
+_NAMES = {",": "commas", "\t": "tabs"}
+
 
 class _Broken(NamedTuple):
     """Stands for a record that can't be read: what is wrong, and how it begins."""
@@ -33,6 +35,8 @@ class _Records(StreamFormat):
     """Records under a header, or without one where columns are told by number. An empty field is none, but
     for the text.
     """
+
+    separator: str
 
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
@@ -59,13 +63,24 @@ class _Records(StreamFormat):
         if self._columns.without_header:
             found = [str(number) for number in range(len(found))]
         if missing := self._columns.missing(found):
-            raise UnreadableFile(f"{name}: {self._columns.problem(missing, found)}")
+            told = self._columns.problem(missing, found, self._advice(first))
+            raise UnreadableFile(f"{name}: {told}")
         if twice := [c for c in self._columns.wanted(found) if found.count(c) > 1]:
             raise UnreadableFile(
                 f"{name}: its header names the column `{twice[0]}` twice; its columns: "
                 f"{', '.join(found)}. Rename one."
             )
         return found
+
+    def _advice(self, header: list[str]) -> str | None:
+        """Return what to do about a header of one name that another separator parts; None for any other."""
+        if len(header) != 1:
+            return None
+        if self.separator != "\t" and "\t" in header[0]:
+            return "name it .tsv, since tabs part its columns,"
+        if any(mark in header[0] for mark in ",;|\t" if mark != self.separator):
+            return f"separate the columns with {_NAMES[self.separator]}"
+        return None
 
     def items(self, stream: IO[bytes], at: int, row: int, name: str) -> Iterator[Item]:
         columns = self.columns(stream, name)
@@ -115,6 +130,8 @@ class Csv(_Records):
     """Comma-separated records, quoted as in RFC 4180. A quote that is not costs its own record: reading
     goes on with the line after the one in which that begins.
     """
+
+    separator = ","
 
     def records(
         self, stream: IO[bytes], at: int
@@ -211,6 +228,8 @@ class Tsv(_Records):
     """A record a line, a tab between two fields. A field in quotes is one as pandas writes it: quotes within
     are twice there, and it may go on over lines that are no records of their own. Any other quote is text.
     """
+
+    separator = "\t"
 
     def records(
         self, stream: IO[bytes], at: int

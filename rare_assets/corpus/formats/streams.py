@@ -17,6 +17,11 @@ from rare_assets.text.encodings import wide_encoding
 
 PACKED = (".gz", ".zst")
 _CHUNK = 1 << 20
+_MAGIC = {
+    b"\x1f\x8b": "its bytes are packed by gzip; a name with .gz at its end says so",
+    b"\x28\xb5\x2f\xfd": "its bytes are packed by zstd; a name with .zst at its end says so",
+    b"PK\x03\x04": "it is a zip archive or a workbook; unpack it, or save it in the format that its name says",
+}
 
 
 def unpacked(stream: IO[bytes], path: str) -> IO[bytes]:
@@ -29,7 +34,14 @@ def unpacked(stream: IO[bytes], path: str) -> IO[bytes]:
 
 
 def as_utf8(stream: io.BufferedReader) -> io.BufferedReader:
-    """Return the stream itself, or one in UTF-8 of a text that is in UTF-16 or UTF-32."""
+    """Return the stream itself, or one in UTF-8 of a text that is in UTF-16 or UTF-32.
+
+    Raises:
+        ValueError: its bytes are packed, and its name does not say so.
+    """
+    for magic, kind in _MAGIC.items():
+        if stream.peek(4).startswith(magic):
+            raise ValueError(kind)
     found = wide_encoding(stream.peek(4)[:4])
     if found is None:
         return stream
