@@ -776,7 +776,9 @@ class TestFormats:
         ]
         for columns in ("text=document.body", "text=_id.text", "id=docid,text=x"):
             source = CorpusSource(str(tmp_path), 10, columns=columns)
-            with pytest.raises(UnreadableFile, match="its columns: document.text, document.n, _id, x"):
+            with pytest.raises(
+                UnreadableFile, match=r"its columns: document\.text, document\.n, _id, x"
+            ):
                 list(source.read(source.shards()[0]))
 
     def test_other_columns_cut_data_files_anew_and_leave_text_files(self, tmp_path):

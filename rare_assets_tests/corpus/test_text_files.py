@@ -305,6 +305,9 @@ class TestHtml:
             "<section><p>Cookies help us.</p><span role='button'>Accept all</span></section>",
             "<div>Diese Website verwendet Cookies. <a>Einverstanden</a></div>",
             "<div><div><a>Products</a> | <a>Prices</a> | <a>Contact</a></div></div>",
+            '<div class="breadcrumb-trail"><a>Home</a> &gt; Topic</div>',
+            '<div class="tableOfContents"><a href="#a">One</a> <a href="#b">Two</a></div>',
+            '<div class="ad-slot">Advertisement</div>',
         ],
     )
     def test_menus_footers_and_notices_are_left_out_however_a_site_calls_them(self, around):
@@ -333,6 +336,14 @@ class TestHtml:
                 "We bake cookies in a hot oven.\n\nMore recipes",
             ),
             (
+                "<div><h1><a>How so?</a></h1></div><div role='main'><p>Thus and so it is.</p></div>",
+                "# How so?\n\nThus and so it is.",
+            ),
+            (
+                "<p>By law.</p><p>Copyright ends after 70 years.</p>" + "<p>More.</p>",
+                "By law.\n\nCopyright ends after 70 years.\n\nMore.",
+            ),
+            (
                 "<div class='has-sidebar page-with-nav'><h1>A</h1><p>B.</p></div>",
                 "# A\n\nB.",
             ),
@@ -354,7 +365,11 @@ class TestHtml:
                 "steel | 1200\n\nTable 1.\n\n```\nx = 1\n```",
             ),
             ("<h1>Two<br>lines <a href='#x'>¶</a></h1><h2> </h2><p>a<br>b", "# Two lines \n\na\nb"),
-            ("<table><tr><td>a<br>b</td><td>c</td></tr></table>", "a b | c"),
+            (
+                ("<table><tr><td>a<br>b</td><td><p>c</p><p>d</p></td>"
+                "<td><ul><li>e</li><li>f</li></ul></td></tr></table>"),
+                "a b | c d | e; f",
+            ),
             ("<ul><li><p>One.</p><p>More.</p></li><li><div>two</div></li></ul>", "- One.  \n\n  More.  \n  - two"),
             ("<ol start=4><li>four</li><li><p>five</p></li></ol>", "4. four\n  5. five"),
             ("<pre>```sh\nls\n```</pre>", "````\n```sh\nls\n```\n````"),

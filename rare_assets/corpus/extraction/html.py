@@ -24,9 +24,11 @@ _FIGURE, _CAPTION = re.compile(r"<(/?)figure\b"), re.compile(r"<(/?)figcaption\b
 # Tags that few pages have, and links at a heading's end or beginning: looked for at once, since each look at the
 # page takes its time.
 _RARE = re.compile(
-    r"""<(math|br|script\stype=.?math/tex|ol\s[^>]*start|/a>\s*</h[1-6]|h[1-6][^>]*>\s*<a)\b""",
+    r"""<(math|td|script\stype=.?math/tex|ol\s[^>]*start|/a>\s*</h[1-6]|h[1-6][^>]*>\s*<a)\b""",
     re.IGNORECASE,
 )
+# As MediaWiki writes a formula.
+_DISPLAYED = re.compile(r"\{\\displaystyle (.*)\}", re.DOTALL)
 _SOFT_HYPHEN = "\u00ad"
 _MANY_LINES = re.compile(r"\n(?:[ \t]*\n){2,}")
 
@@ -79,7 +81,7 @@ def _write_out(tree: Any, page: str) -> None:
     if "math" in rare:
         for node in body.query_selector_all("math"):
             if tex := node.query_selector('annotation[encoding="application/x-tex"]'):
-                node.text = tex.text
+                node.text = _DISPLAYED.sub(r"\1", tex.text.strip())
     if any(tag.startswith("script") for tag in rare):
         for node in body.query_selector_all('script[type^="math/tex"]'):
             formula = tree.create_element("span")
@@ -95,7 +97,19 @@ def _write_out(tree: Any, page: str) -> None:
             number = item.parent.getattr("start") or ""
             if number.isdecimal() and len(number) < 10:
                 item.prepend(tree.create_text_node(numbered(number)))
-    if "br" in rare:
-        for line in body.query_selector_all("td > br, th > br"):
-            if len(line.parent.text) < _CELL_CHARACTERS:
-                line.replace_with(tree.create_text_node(" "))
+    if "td" in rare or "TD" in rare:
+        _put_cells_on_a_line(tree)
+
+
+def _put_cells_on_a_line(tree: Any) -> None:
+    """Put what a short cell has on several lines on one, so that a row stays one."""
+    for block in tree.body.query_selector_all("td br, th br, td p, td li"):
+        cell = block.closest("td, th")
+        # None where its cell has been put on a line.
+        if cell is None or len(cell.text) >= _CELL_CHARACTERS:
+            continue
+        if not cell.query_selector("table, pre, h1, h2, h3"):
+            for part in cell.query_selector_all("br, p, li, div"):
+                mark = "; " if part.tag == "li" and part.next_element_sibling else " "
+                part.after(tree.create_text_node(mark))
+            cell.text = " ".join(cell.text.split())

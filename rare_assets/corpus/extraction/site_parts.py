@@ -30,7 +30,16 @@ _SKIPPED = (
     *("div.nav", "ul.nav", "#nav", ".navigation", "#navigation", "div.footer", "#footer"),
     *(".sidebar", "#sidebar", ".breadcrumb", ".breadcrumbs", "div.related", ".sphinxsidebar"),
     *(".navbar", ".menu", "#menu", ".site-header", ".site-footer"),
-    *(".mw-editsection", "#mw-navigation", "#toc", ".toc", ".navbox", ".catlinks", ".printfooter"),
+    *(
+        ".mw-editsection",
+        ".mw-cite-backlink",
+        "#mw-navigation",
+        "#toc",
+        ".toc",
+        ".navbox",
+        ".catlinks",
+        ".printfooter",
+    ),
 )
 _SKIPPED_ROLES = (
     *('[role="navigation"]', '[role="banner"]', '[role="contentinfo"]', '[role="search"]'),
@@ -38,9 +47,10 @@ _SKIPPED_ROLES = (
 )
 _MENUS = {
     *("nav", "navbar", "navi", "navigation", "navmenu", "menu", "menubar", "topnav", "sidenav", "mainnav"),
-    *("subnav", "topbar", "sidebar", "breadcrumb", "breadcrumbs", "pagination", "pager", "related", "masthead"),
+    *("subnav", "topbar", "sidebar", "dropdown", "pagination", "pager", "related", "masthead", "toc", "contents"),
 }  # fmt: skip
 _FOOTERS = {
+    *("breadcrumb", "breadcrumbs", "ad", "ads", "advert", "advertisement", "sponsored"),
     *("footer", "colophon", "copyright", "share", "sharing", "social", "sharedaddy", "addtoany", "addthis"),
     *("onetrust", "usercentrics", "didomi", "osano", "truste", "iubenda", "klaro", "termly"),
 }  # fmt: skip
@@ -49,8 +59,10 @@ _LINK_SHARE = 0.6
 _FOOTER_CHARACTERS = 600
 # A row of links without a name: so many, each short, and nothing else but what stands between them.
 _FEWEST_LINKS = 3
-_LINK_CHARACTERS = 40
-_ROW_SHARE = 0.85
+_LINK_CHARACTERS = 80
+_ROW_SHARE = 0.7
+_LEGAL = re.compile(r"\s*(?:©|\(c\)|copyright\b)", re.IGNORECASE)
+_LEGAL_CHARACTERS = 300
 
 _ASKED = re.compile(
     r"accept|agree|allow|got it|\bok\b|okay|reject|decline|dismiss|understand|preferences|settings|akzeptier"
@@ -92,7 +104,7 @@ def drop_site_parts(tree: Any, page: str, names: set[str]) -> None:
         page: what it was parsed from.
         names: its classes and ids.
     """
-    _drop_notices(tree)
+    _drop_notices(tree, page, names)
     if "ookie" in page:
         _drop_banners(tree.body, _DEPTH)
     _keep_main(tree)
@@ -100,12 +112,16 @@ def drop_site_parts(tree: Any, page: str, names: set[str]) -> None:
     _drop_rows_of_links(tree)
 
 
-def _drop_notices(tree: Any) -> None:
+def _drop_notices(tree: Any, page: str, names: set[str]) -> None:
     """Take out cookie banners and their like, and page heads without the page's own heading."""
-    found = ", ".join(
-        f'[{name}*="{word}" i]' for word in _NOTICES for name in ("class", "id", "aria-label")
-    )
-    for node in tree.body.query_selector_all(found):
+    found = [
+        f'[class~="{name}"], [id="{name}"]'
+        for name in sorted(names)
+        if any(word in name.lower() for word in _NOTICES) and "\\" not in name
+    ]
+    if any(word in page for word in ("ookie", "onsent")):
+        found += [f'[aria-label*="{word}" i]' for word in _NOTICES]
+    for node in tree.body.query_selector_all(", ".join(found)) if found else ():
         if len(node.text) < _NOTICE_CHARACTERS and not node.query_selector("h1, main, article"):
             node.decompose()
     for node in tree.body.query_selector_all("header"):
@@ -137,6 +153,9 @@ def _keep_main(tree: Any) -> None:
         found = tree.body.query_selector_all(selector)
         if len(found) == 1 and _is_most(found[0], tree.body):
             node = found[0]
+            heading = None if node.query_selector("h1") else tree.body.query_selector("h1")
+            if heading and not heading.closest("header, nav, a"):
+                node.prepend(heading)
             while node != tree.body:
                 parent = node.parent
                 for sibling in list(parent.child_nodes):
@@ -193,9 +212,17 @@ def _drop_rows_of_links(tree: Any) -> None:
         # Behind the heading itself links are the page's subject.
         behind = behind or len(node.text) > 2 * own + 100
         for sibling in _beside(node, behind=behind):
-            if _is_row_of_links(sibling):
+            if _is_row_of_links(sibling) or (behind and _is_legal(sibling)):
                 sibling.decompose()
         node = parent
+    last = tree.body.last_element_child
+    if last is not None and _is_legal(last):
+        last.decompose()
+
+
+def _is_legal(node: Any) -> bool:
+    text = node.text
+    return len(text) < _LEGAL_CHARACTERS and _LEGAL.match(text) is not None
 
 
 def _beside(node: Any, *, behind: bool) -> list[Any]:
