@@ -3,6 +3,7 @@
 import codecs
 import io
 import os
+import time
 import zipfile
 
 import docx
@@ -439,6 +440,20 @@ class TestHtml:
         assert [row.problem for _, row in by_file(tmp_path)] == [
             "not_utf8", "not_utf8", "empty_text", "empty_text",
         ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        "around",
+        [
+            ("<div class='nav'>" * 3000, "</div>" * 3000),
+            ("<div class='menu'><a>x</a>" * 3000, "</div>" * 3000),
+            ("<div>a</div>" * 30_000, ""),
+        ],
+    )
+    def test_a_page_of_thousands_of_parts_takes_no_longer_than_its_size(self, around):
+        page = f"{around[0]}<div><h1>Topic</h1>{'<p>Cookies and tea.</p>' * 5000}</div>{around[1]}"
+        started = time.process_time()
+        assert "# Topic\n\nCookies and tea." in page_text(page)
+        assert time.process_time() - started < 10
 
     def test_a_page_of_navigation_alone_keeps_its_text(self, tmp_path):
         (tmp_path / "a.html").write_text("<nav><ul><li>One</li></ul></nav>")

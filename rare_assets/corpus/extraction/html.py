@@ -19,6 +19,8 @@ _CELL_BEGIN = re.compile(r"(<[tT][dDhH]\b[^>]*>)\s*<[pP]\b[^>]*>")
 _CELL_END = re.compile(r"</[pP]>\s*(</[tT][dDhH]>)")
 # The text of a cell that is a line: what is longer is laid out by the table.
 _CELL_CHARACTERS = 300
+# To look from a node at what is around it takes as long as the page is: of a larger one only the beginning.
+_MOST_BLOCKS = 300
 # Resiliparse leaves out figures, which hold tables and code on many sites.
 _FIGURE, _CAPTION = re.compile(r"<(/?)figure\b"), re.compile(r"<(/?)figcaption\b")
 # Tags that few pages have, and links at a heading's end or beginning: looked for at once, since each look at the
@@ -103,10 +105,13 @@ def _write_out(tree: Any, page: str) -> None:
 
 def _put_cells_on_a_line(tree: Any) -> None:
     """Put what a short cell has on several lines on one, so that a row stays one."""
-    for block in tree.body.query_selector_all("td br, th br, td p, td li"):
-        cell = block.closest("td, th")
+    blocks = tree.body.query_selector_all("td br, th br, td p, td li")
+    for block in blocks[:_MOST_BLOCKS]:
+        cell = block.parent
+        while cell is not None and cell.tag not in ("td", "th", "body"):
+            cell = cell.parent
         # None where its cell has been put on a line.
-        if cell is None or len(cell.text) >= _CELL_CHARACTERS:
+        if cell is None or cell.tag == "body" or len(cell.text) >= _CELL_CHARACTERS:
             continue
         if not cell.query_selector("table, pre, h1, h2, h3"):
             for part in cell.query_selector_all("br, p, li, div"):

@@ -54,11 +54,14 @@ _FOOTERS = {
     *("footer", "colophon", "copyright", "share", "sharing", "social", "sharedaddy", "addtoany", "addthis"),
     *("onetrust", "usercentrics", "didomi", "osano", "truste", "iubenda", "klaro", "termly"),
 }  # fmt: skip
+# Where hundreds of menus are beside or within each other, no more of them are looked at: each look takes its time.
+_LOOKS = 4
+_MOST_NAMED = 300
 # Of a menu's text, what its links have at least.
 _LINK_SHARE = 0.6
 _FOOTER_CHARACTERS = 600
 # A row of links without a name: so many, each short, and nothing else but what stands between them.
-_FEWEST_LINKS = 3
+_FEWEST_LINKS, _MANY_LINKS = 3, 300
 _LINK_CHARACTERS = 80
 _ROW_SHARE = 0.7
 _LEGAL = re.compile(r"\s*(?:©|\(c\)|copyright\b)", re.IGNORECASE)
@@ -76,6 +79,7 @@ _USED = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _BANNER_CHARACTERS = 1_000
+_MOST_CHILDREN = 100
 _DEPTH = 12
 
 
@@ -108,7 +112,7 @@ def drop_site_parts(tree: Any, page: str, names: set[str]) -> None:
     if "ookie" in page:
         _drop_banners(tree.body, _DEPTH)
     _keep_main(tree)
-    _drop_named(tree, names)
+    _drop_named(tree, page, names)
     _drop_rows_of_links(tree)
 
 
@@ -131,9 +135,13 @@ def _drop_notices(tree: Any, page: str, names: set[str]) -> None:
 
 def _drop_banners(node: Any, depth: int) -> None:
     """Take out short parts that ask to accept cookies, whatever they are called."""
-    following = node.first_element_child
-    while following is not None:
-        child, following = following, following.next_element_sibling
+    # A banner is among the first or the last.
+    children = _some(node.first_element_child, "next_element_sibling")
+    if len(children) == _MOST_CHILDREN:
+        children += _some(node.last_element_child, "previous_element_sibling")
+    for child in children:
+        if child.parent is None:
+            continue
         text = child.text
         if "ookie" not in text or child.tag in ("main", "article", "pre", "p", "table"):
             continue
@@ -145,6 +153,15 @@ def _drop_banners(node: Any, depth: int) -> None:
                 child.decompose()
         elif depth:
             _drop_banners(child, depth - 1)
+
+
+def _some(node: Any, following: str) -> list[Any]:
+    """Return a node and at most a hundred of those that follow it."""
+    found: list[Any] = []
+    while node is not None and len(found) < _MOST_CHILDREN:
+        found.append(node)
+        node = getattr(node, following)
+    return found
 
 
 def _keep_main(tree: Any) -> None:
@@ -170,15 +187,21 @@ def _is_most(node: Any, body: Any) -> bool:
     return characters >= _MUCH_TEXT or characters >= _MAIN_SHARE * len(body.text)
 
 
-def _drop_named(tree: Any, names: set[str]) -> None:
+def _drop_named(tree: Any, page: str, names: set[str]) -> None:
     """Take out menus and footers by the words of their classes and ids, where they are no more than that."""
+    left = _LOOKS * len(page)
     for words, is_one in ((_MENUS, _is_menu), (_FOOTERS, _is_footer)):
         wanted = [name for name in names if _SAFE.fullmatch(name) and words & _words(name)]
         if not wanted:
             continue
         selector = ", ".join(f".{name}, #{name}" for name in sorted(wanted))
-        for node in tree.body.query_selector_all(selector):
-            if is_one(node) and not node.query_selector(_SUBJECT):
+        for node in tree.body.query_selector_all(selector)[:_MOST_NAMED]:
+            if node.query_selector(_SUBJECT):
+                continue
+            left -= 10 * len(node.text)
+            if left < 0:
+                return
+            if is_one(node):
                 node.decompose()
 
 
@@ -198,6 +221,8 @@ def _is_footer(node: Any) -> bool:
 
 def _share_of_links(node: Any, characters: int) -> float:
     found = node.query_selector_all("a")
+    if len(found) > _MANY_LINKS:  # each look takes its time
+        return float(characters < _LINK_CHARACTERS * len(found))
     return sum(len(link.text) for link in found) / max(characters, 1)
 
 
@@ -227,16 +252,8 @@ def _is_legal(node: Any) -> bool:
 
 def _beside(node: Any, *, behind: bool) -> list[Any]:
     """Return the elements before a node, and those behind it where they are wanted."""
-    found = []
-    before = node.previous_element_sibling
-    while before is not None:
-        found.append(before)
-        before = before.previous_element_sibling
-    after = node.next_element_sibling if behind else None
-    while after is not None:
-        found.append(after)
-        after = after.next_element_sibling
-    return found
+    before = _some(node.previous_element_sibling, "previous_element_sibling")
+    return before + (_some(node.next_element_sibling, "next_element_sibling") if behind else [])
 
 
 def _is_row_of_links(node: Any) -> bool:
@@ -246,6 +263,8 @@ def _is_row_of_links(node: Any) -> bool:
     text = node.text.strip()
     if len(text) > len(links) * _LINK_CHARACTERS:
         return False
+    if len(links) > _MANY_LINKS:
+        return True
     letters = sum(map(str.isalnum, text))
     linked = sum(sum(map(str.isalnum, link.text)) for link in links)
     return linked >= _ROW_SHARE * letters
