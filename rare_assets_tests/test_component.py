@@ -69,7 +69,10 @@ def test_a_corpus_has_thresholds_of_its_own_and_the_others_the_environments(proj
         ({"max_reject_rate": 1.5}, "max_reject_rate: Input should be less than or equal to 1"),
         ({"structured_output": "xml"}, "structured_output: String should match pattern"),
         ({"shards_at_once": 2}, "attributes.shards_at_once"),
-        ({"options": {"questions": 3}}, "options of the dataset legal: questions: give options"),
+        (
+            {"options": {"questions": 3}},
+            "options of the dataset legal: ops.questions: give its options by name",
+        ),
     ],
 )
 def test_an_attribute_that_cannot_be_used_is_told_when_it_is_loaded(project, attributes, words):

@@ -95,7 +95,25 @@ def read_run_config(path: Path) -> dict[str, Any]:
         raise OptionsError(f"{path}: {why}") from error
     if content is not None and not isinstance(content, dict):
         raise OptionsError(f"{path}: not a mapping of Dagster run config")
+    try:
+        _require_shape(content or {})
+    except OptionsError as error:
+        raise OptionsError(f"{path}: {error}") from None
     return content or {}
+
+
+def _require_shape(run_config: Mapping[str, Any]) -> None:
+    """Refuse what is not `part: {name: {config: {...}}}`, as Dagster has it. Raises OptionsError."""
+    for part in ("ops", "resources"):
+        named = run_config.get(part)
+        if named is not None and not isinstance(named, Mapping):
+            raise OptionsError(f"{part}: give names with their config, not {named!r}.")
+        for name, given in (named or {}).items():
+            config = given.get("config") if isinstance(given, Mapping) else given
+            if config is not None and not isinstance(config, Mapping):
+                raise OptionsError(
+                    f"{part}.{name}: give its options by name, as {{config: {{...}}}}, not {config!r}."
+                )
 
 
 def by_stage(options: Mapping[str, Any], dataset: Dataset) -> dict[str, dict[str, Any]]:
@@ -117,11 +135,10 @@ def by_stage(options: Mapping[str, Any], dataset: Dataset) -> dict[str, dict[str
             "(RARE_...); Dagster keeps no defaults for execution and loggers of runs that are started from "
             "assets, so these go into a run's Launchpad or --config."
         )
+    _require_shape({"ops": options} if flat else options)
     found: dict[str, dict[str, Any]] = {}
     for op, given in (options if flat else options.get("ops") or {}).items():
         stage, fields = dataset.stage(op), given or {}
-        if not isinstance(fields, Mapping):
-            raise OptionsError(f"{op}: give options by name, not {fields!r}.")
         if not flat or set(fields) == {"config"}:
             fields = fields.get("config") or {}
         found[stage] = dict(fields)

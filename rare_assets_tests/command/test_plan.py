@@ -10,7 +10,13 @@ from rare_assets.command.plan import Planner
 from rare_assets.operators.templates import PACKAGED
 from rare_assets.resources.configurable import Storage, TeacherModel
 from rare_assets.stages import documents
-from rare_assets.stages.options import Options, OptionsError, teacher_for, with_whole_teacher
+from rare_assets.stages.options import (
+    Options,
+    OptionsError,
+    read_run_config,
+    teacher_for,
+    with_whole_teacher,
+)
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import Graph
 from rare_assets_tests.support.passages import passage, row, write_jsonl
@@ -275,3 +281,11 @@ def test_a_run_config_chooses_model_and_prompts(nothing_set, tmp_path):
     for role in ("corpus", "storage", "retriever"):
         with pytest.raises(OptionsError, match=f"{role} can't be other for one run"):
             teacher_for({"resources": {role: {"config": {}}}}, own)
+
+
+@pytest.mark.parametrize("text", ["ops: [a]", "ops: {questions: 3}", "resources: {teacher: gpt}"])
+def test_a_file_of_another_shape_is_told_with_its_name(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(OptionsError, match=r"run.yaml: (ops|resources).*: give "):
+        read_run_config(path)
