@@ -278,7 +278,7 @@ class Settings(BaseSettings):
         4,
         ge=1,
         validation_alias="RARE_SHARDS_AT_ONCE",
-        description="Shards that `rare-assets run` works on side by side (embedded teacher: 1); up to as many more, two a core, ask with the places in flight that those leave.",
+        description="Shards that `rare-assets run` works on side by side (embedded teacher: 1); up to as many more, four a core, ask with the places in flight that those leave.",
     )
     max_reject_rate: float = Field(
         0.1,

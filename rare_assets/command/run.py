@@ -40,6 +40,9 @@ from rare_assets.stages.order import AFTER_DOCUMENTS, ASKING
 
 LOG_WIDTH = 120
 
+# Processes that ask: they wait for answers most of the time.
+ASKING_A_CORE = 4
+
 
 class Places(NamedTuple):
     """How many runs may be under way, as `Schedule` takes it."""
@@ -344,11 +347,11 @@ class RunCommand:
 
 def _asking_at_once(shards_at_once: int) -> int:
     """Return up to twice RARE_SHARDS_AT_ONCE, which share the places in flight: while one step
-    waits for its last answers, or a shard is mined, another asks. One stays one, and more than two
-    processes a core only take each other's time."""
+    waits for its last answers, or a shard is mined, another asks. One stays one, and more than
+    `ASKING_A_CORE` only take each other's time."""
     if shards_at_once == 1:
         return 1
-    return max(shards_at_once, min(2 * shards_at_once, 2 * usable_cpus()))
+    return max(shards_at_once, min(2 * shards_at_once, ASKING_A_CORE * usable_cpus()))
 
 
 def register_shards(target: Target) -> None:
