@@ -87,7 +87,9 @@ class RunCommand:
         storage: Storage = resources["storage"]
         corpus: Corpus = resources["corpus"]
         self.teacher: TeacherModel = teacher_for(self.run_config, resources["teacher"], dataset)
-        self.run_config = with_whole_teacher(self.run_config, self.teacher)
+        self.run_config = with_whole_teacher(
+            self.run_config, self.teacher, dataset, target.variables
+        )
         self.tables = storage.tables()
         self.source = corpus.source()
         self.removes_deleted = corpus.removes_deleted_shards

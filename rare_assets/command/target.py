@@ -20,7 +20,7 @@ from rare_assets.resources.dagster_internals import definitions_in
 from rare_assets.resources.dataset import METADATA, UNNAMED, Configs, Dataset, in_metadata
 from rare_assets.resources.processes import imports_uncollected
 from rare_assets.resources.settable import resolved
-from rare_assets.stages.options import OptionsError, deployment_configs
+from rare_assets.stages.options import NOTHING, OptionsError, deployment_configs, variables_of
 
 
 class TargetError(Exception):
@@ -52,11 +52,13 @@ SHIPPED_PLACE = Place()
 
 
 class Target(NamedTuple):
-    """A dataset with its resources, by what the graph calls them, and the defaults of its options."""
+    """A dataset with its resources, by what the graph calls them, the defaults of its options, and the environment
+    variables that its teacher takes values from, by field."""
 
     place: Place
     configs: Configs
     resources: Mapping[str, Any]
+    variables: Mapping[str, str] = NOTHING
 
     @property
     def dataset(self) -> Dataset:
@@ -82,7 +84,12 @@ def open_target(module: str | None, name: str | None) -> Target:
                 f"my_project.definitions --dataset {name} ...'. Without it there is one corpus, without a name."
             )
         configs = deployment_configs(UNNAMED)
-        target = Target(SHIPPED_PLACE, configs, build_resources(configs=configs))
+        made = build_resources(configs=configs)
+        try:
+            resources = {role: resolved(resource) for role, resource in made.items()}
+        except ValueError as error:
+            raise TargetError(f"RARE_CONFIG: {error}") from error
+        target = Target(SHIPPED_PLACE, configs, resources, variables_of(made["teacher"]))
     else:
         target = _in_module(module, name)
     if target.configs.problem:
@@ -141,6 +148,7 @@ def _in_module(module: str, name: str | None) -> Target:
         Place(module, location_of(module), dataset, called if len(held) > 1 else None),
         deployment_configs(dataset, options),
         resources,
+        variables_of((defs.resources or {})[dataset.resource_keys["teacher"]]),
     )
 
 

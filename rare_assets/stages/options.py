@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from rare_assets.resources.configurable import Storage, TeacherModel
 from rare_assets.resources.dataset import SHIPPED, UNNAMED, Configs, Dataset
+from rare_assets.resources.settable import ENV_VARS
 from rare_assets.settings import Settings
 from rare_assets.stages.corpus_index import CorpusIndexConfig
 from rare_assets.stages.exports import CARD, ExportConfig
@@ -23,10 +24,12 @@ from rare_assets.stages.hard_negatives import HardNegativesConfig
 from rare_assets.stages.pilot import PilotConfig
 from rare_assets.stages.questions import QuestionsConfig
 from rare_assets.stages.reasoning import ReasoningConfig
+from rare_assets.text.shown_url import shown
 
 ConfigT = TypeVar("ConfigT", bound=dg.Config)
 ModelT = TypeVar("ModelT", bound=BaseModel)
 VALUE_ERROR = "Value error, "  # how pydantic begins the message of a validator
+NOTHING: Mapping[str, Any] = {}
 # What a run config is made of.
 RUN_CONFIG = {"ops", "resources", "execution", "loggers"}
 
@@ -229,7 +232,7 @@ def _general(
     """
     resources = content.get("resources") or {}
     teacher_for({"resources": resources}, TeacherModel(storage=Storage()), dataset)
-    given = {name: _from_env(value) for name, value in _of_teacher(resources, dataset).items()}
+    given = {name: _later(value) for name, value in _of_teacher(resources, dataset).items()}
     rest = {name: part for name, part in content.items() if name != "resources"}
     return by_stage(rest, dataset), {n: value for n, value in given.items() if value is not None}
 
@@ -310,25 +313,58 @@ def teacher_for(
         raise OptionsError(f"resources.teacher.config: {_problems(error)}") from error
 
 
-def with_whole_teacher(run_config: Mapping[str, Any], teacher: TeacherModel) -> dict[str, Any]:
+def with_whole_teacher(
+    run_config: Mapping[str, Any],
+    teacher: TeacherModel,
+    dataset: Dataset = UNNAMED,
+    variables: Mapping[str, str] = NOTHING,
+) -> dict[str, Any]:
     """Return a run config that says of the teacher, where it says anything, all that `teacher_for` has found:
     Dagster takes the fields that it leaves out for not given, whatever the deployment's own teacher has.
+
+    What an environment variable says is named and not written out: it may be a secret.
+
+    Args:
+        run_config: as `teacher_for` takes it.
+        teacher: what that returned.
+        dataset: whose.
+        variables: those that the deployment's own teacher takes values from, by field.
     """
-    if not run_config.get("resources"):
+    resources = run_config.get("resources")
+    if not resources:
         return dict(run_config)
-    fields = {name: getattr(teacher, name) for name in type(teacher).model_fields}
-    whole = {
-        name: value
-        for name, value in fields.items()
-        if value is not None and not isinstance(value, dg.ConfigurableResource)
-    }
+    whole: dict[str, Any] = {}
+    for name, field in type(teacher).model_fields.items():
+        value = getattr(teacher, name)
+        if value is not None and not isinstance(value, dg.ConfigurableResource):
+            if name in variables:
+                whole[name] = {"env": variables[name]}
+            elif value != field.default:  # Dagster has its defaults itself
+                whole[name] = value
+    whole.update(_of_teacher(resources, dataset))
     return {**run_config, "resources": {"teacher": {"config": whole}}}
+
+
+def variables_of(resource: Any) -> dict[str, str]:
+    """Return the environment variables that a resource takes values from when a run starts, by field."""
+    values = {name: getattr(resource, name) for name in getattr(type(resource), "model_fields", ())}
+    return {
+        name: value.env_var_name for name, value in values.items() if isinstance(value, ENV_VARS)
+    }
 
 
 def _of_teacher(resources: Mapping[str, Any], dataset: Dataset) -> Mapping[str, Any]:
     """Return what a run config's `resources` say of the teacher, however it is called."""
     given = resources.get("teacher") or resources.get(dataset.resource("teacher")) or {}
     return given.get("config") or {}
+
+
+def _later(value: Any) -> Any:
+    """Return a field's value for definitions, which the Launchpad shows: a URL with secrets that an environment
+    variable has comes when a run starts."""
+    told = _from_env(value)
+    has_secrets = isinstance(told, str) and shown(told) != told
+    return dg.EnvVar(value["env"]) if told is not value and has_secrets else told
 
 
 def _from_env(value: Any) -> Any:

@@ -266,8 +266,16 @@ def test_a_run_config_chooses_model_and_prompts(nothing_set, tmp_path):
     assert chosen(prompts="p").prompts_folder == "p"
     run_config = {"resources": {"teacher": {"config": {"model": {"env": "SOME_MODEL"}}}}, "ops": {}}
     assert with_whole_teacher(run_config, teacher_for(run_config, own)) == {
-        "resources": {"teacher": {"config": {"model": "from-env", "max_concurrency": 3}}},
+        "resources": {
+            "teacher": {"config": {"model": {"env": "SOME_MODEL"}, "max_concurrency": 3}}
+        },
         "ops": {},
+    }
+    variables = {"max_concurrency": "SOME_NUMBER"}
+    whole = with_whole_teacher(run_config, teacher_for(run_config, own), variables=variables)
+    assert whole["resources"]["teacher"]["config"] == {
+        "model": {"env": "SOME_MODEL"},
+        "max_concurrency": {"env": "SOME_NUMBER"},
     }
     assert with_whole_teacher({"ops": {}}, own) == {"ops": {}}
     for config, said in (

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from rare_assets.command.cli import main
+from rare_assets.command.run import RunCommand
 from rare_assets.command.target import TargetError, definitions_of, location_of, open_target
 from rare_assets.storage.tables import ParquetTables
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
@@ -154,6 +155,29 @@ def test_a_variable_that_a_resource_takes_a_value_from_is_told_when_it_is_not_se
         open_target("with_variable", None)
     nothing_set.setenv("LEGAL", "/contracts")
     assert open_target("with_variable", None).resources["corpus"].source().url == "/contracts"
+
+
+def test_what_a_variable_says_of_the_teacher_stands_in_no_run_config(nothing_set, tmp_path):
+    nothing_set.chdir(tmp_path)
+    nothing_set.setenv("PLACE", "http://127.0.0.1:9/v1?code=s3cret")
+    for name in ("RARE_STORAGE", "DAGSTER_HOME"):
+        nothing_set.setenv(name, str(tmp_path / name))
+    (tmp_path / "options.yaml").write_text(
+        "resources: {teacher: {config: {base_url: {env: PLACE}}}}"
+    )
+    nothing_set.setenv("RARE_CONFIG", str(tmp_path / "options.yaml"))
+    (tmp_path / "of_place.py").write_text(
+        "import dagster as dg\nfrom rare_assets.build import build_defs\n"
+        'defs = build_defs(name="legal", settings={"openai_base_url": dg.EnvVar("PLACE"), "model": "m"})\n'
+    )
+    given = {"resources": {"teacher": {"config": {"max_concurrency": 2}}}}
+    for module in (None, "of_place"):
+        command = RunCommand(given, target=open_target(module, None))
+        assert command.teacher.base_url == "http://127.0.0.1:9/v1?code=s3cret"
+        config = command.run_config["resources"]["teacher"]["config"]
+        assert config["base_url"] == {"env": "PLACE"}
+        assert config["max_concurrency"] == 2
+        assert "s3cret" not in str(command.run_config)
 
 
 def test_a_module_of_several_definitions_is_refused_as_dagster_refuses_it(nothing_set, tmp_path):

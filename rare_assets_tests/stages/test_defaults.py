@@ -5,6 +5,7 @@ import pytest
 
 from rare_assets.build import build_defs
 from rare_assets.resources.dataset import UNNAMED, Dataset
+from rare_assets.resources.settable import resolved
 from rare_assets.stages.hard_negatives import HardNegativesConfig
 from rare_assets.stages.options import (
     Options,
@@ -155,6 +156,11 @@ def test_the_file_says_of_the_teacher_what_a_run_config_may_say(rare_config, not
     general = defs.resources["legal__teacher"]
     assert (general.name, general.base_url) == ("of-the-file", "http://127.0.0.1:9/v1")
     assert general.max_concurrency == 5
+    # The Launchpad shows what the resource has.
+    nothing_set.setenv("PLACE", "http://127.0.0.1:9/v1?code=s3cret")
+    secret = build_defs(name="legal").resources["legal__teacher"]
+    assert "s3cret" not in repr(secret)
+    assert resolved(secret).base_url == "http://127.0.0.1:9/v1?code=s3cret"
     assert launchpad(defs, "legal__questions", "legal_rare_job")["min_words"] == 3
     run_config = {"resources": {"teacher": {"config": {"model": "of-the-run"}}}}
     assert teacher_for(run_config, general, Dataset.of("legal")).name == "of-the-run"
