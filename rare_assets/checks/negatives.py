@@ -16,8 +16,10 @@ from rare_assets.stages.provenance import MINED_FROM
 
 # With fewer other documents it is no wonder that a question has no negative: the fallback of the
 # defaults begins at this rank. With as many, that not one question has any is; that most have none is
-# with more, since a question in other words than its document's skips the nearest ranks, too.
+# with more, since a question in other words than its document's skips the nearest ranks, too. There one or two
+# questions in words that no document has are a weak teacher's, and no fault of the index.
 ENOUGH_DOCUMENTS, MANY_DOCUMENTS = 20, 50
+FEWEST_IN_FEW_DOCUMENTS = 3
 MOST = 0.5
 # A share of fewer questions says little.
 FEWEST_FOR_DIFFICULTY = 20
@@ -158,8 +160,10 @@ def num_negatives_found(stored: StoredShard) -> Judgement:
     without = int((found == 0).sum())
     provenance = stored.tables.provenance(stored.table, stored.shard)
     documents = int((provenance.made_from if provenance else {}).get(MINED_FROM, 0))
-    most = MOST if documents > MANY_DOCUMENTS else 1 - 1 / (len(found) + 1)
+    many = documents > MANY_DOCUMENTS
+    most = MOST if many else 1 - 1 / (len(found) + 1)
     enough = documents - 1 >= max(ENOUGH_DOCUMENTS, wanted) + options["range_min"]
+    enough = enough and (many or len(found) >= FEWEST_IN_FEW_DOCUMENTS)
     none_to_learn_from = enough and without > most * len(found)
     return Judgement(
         share <= threshold and not none_to_learn_from,

@@ -146,3 +146,18 @@ def test_most_questions_without_any_negative_are_an_error_in_a_corpus_of_many_do
     assert (why is not None) == error
     if error:
         assert f"{without} of 3 questions have no negative at all" in why
+
+
+@pytest.mark.parametrize(
+    ("n_questions", "documents", "error"),
+    [(1, 30, False), (2, 30, False), (3, 30, True), (1, 51, True)],
+)
+def test_one_or_two_questions_without_negatives_say_nothing_of_a_small_index(
+    stored, n_questions, documents, error
+):
+    none = [
+        {"question_id": f"q{i}", "hard_negatives": [], "negatives": []} for i in range(n_questions)
+    ]
+    made_from = {MINED_FROM: str(documents)}
+    stored.tables.write("hard_negatives", "a", rows("hard_negatives", *none), made_from=made_from)
+    assert (why_blocked(stored.shard("hard_negatives"), "negatives_found") is not None) == error
