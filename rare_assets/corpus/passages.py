@@ -45,18 +45,29 @@ _COMMENT = r"^ {0,3}<!--(?:(?!-->)[^\n])*\n(?:[^\n]*\n){0,500}?[^\n]*-->[^\n]*"
 _ATX = r"^ {0,3}(?P<hashes>#{1,6})(?:[ \t]+(?P<atx>[^\n]*)|\r)?$"
 
 
-def _starts(name: str) -> str:
-    """Return what a line is that begins or goes on a paragraph: no fence and no heading."""
-    return rf"(?! {{0,3}}(?:{_FENCE_BEGIN}|#{{1,6}}(?:[ \t\r]|$)))(?!{_inner_fence(name)})"
-
-
 _LINE = r"[^\S\n]*+\S[^\n]*+"
-_SETEXT = rf"^(?P<setext>{_starts('inner_1')}{_LINE})\n {{0,3}}(?P<under>=+|-+)[ \t\r]*$"
-_PARAGRAPH = rf"^{_starts('inner_2')}{_LINE}(?:\n{_starts('inner_3')}{_LINE})*"
-_MARKDOWN = re.compile(
-    rf"(?P<whole>{_FRONT}|{_COMMENT})|(?P<fence>{_FENCE}|{_inner_fence('inner')})|{_ATX}|{_SETEXT}|{_PARAGRAPH}",
-    re.MULTILINE | re.DOTALL,
-)
+
+
+def _markdown(*, inner: bool) -> re.Pattern[str]:
+    """Return a pattern of a text's blocks. `inner`: fences may stand within lists, which each line is looked at for."""
+
+    def starts(name: str) -> str:
+        """Return what a line is that begins or goes on a paragraph: no fence and no heading."""
+        no_fence = rf"(?!{_inner_fence(name)})" if inner else ""
+        return rf"(?! {{0,3}}(?:{_FENCE_BEGIN}|#{{1,6}}(?:[ \t\r]|$))){no_fence}"
+
+    fence = f"{_FENCE}|{_inner_fence('inner')}" if inner else _FENCE
+    setext = rf"^(?P<setext>{starts('inner_1')}{_LINE})\n {{0,3}}(?P<under>=+|-+)[ \t\r]*$"
+    paragraph = rf"^{starts('inner_2')}{_LINE}(?:\n{starts('inner_3')}{_LINE})*"
+    return re.compile(
+        rf"(?P<whole>{_FRONT}|{_COMMENT})|(?P<fence>{fence})|{_ATX}|{setext}|{paragraph}",
+        re.MULTILINE | re.DOTALL,
+    )
+
+
+_MARKDOWN, _FLAT_MARKDOWN = _markdown(inner=True), _markdown(inner=False)
+# One of them stands in a text with a fence within a list.
+_INNER_FENCES = (" ```", "\t```", " ~~~", "\t~~~")
 _TITLE = re.compile(
     r"^title[ \t]*[:=][ \t]*(?P<quote>[\"']?)(.+?)(?P=quote)[ \t\r]*$", re.MULTILINE
 )
@@ -175,7 +186,11 @@ def front_title(text: str) -> str | None:
 
 
 def _blocks(text: str, count: _Count, *, markdown: bool) -> Iterator[_Block]:
-    for found in (_MARKDOWN if markdown else _PLAIN).finditer(text):
+    blocks = _PLAIN
+    if markdown:
+        inner = any(fence in text for fence in _INNER_FENCES)
+        blocks = _MARKDOWN if inner else _FLAT_MARKDOWN
+    for found in blocks.finditer(text):
         start, end = found.span()
         if found.lastindex is None:  # a paragraph
             yield _Block(start, end, count(start, end), 0, "", False)
