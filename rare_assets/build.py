@@ -37,10 +37,13 @@ from rare_assets.resources.settable import ENV_VARS, fields_by_setting, resolved
 from rare_assets.schemas import TABLES
 from rare_assets.settings import THRESHOLDS, Settings
 from rare_assets.stages.exports import CARD, export_keys
-from rare_assets.stages.options import deployment_configs, run_config_check, with_defaults
+from rare_assets.stages.options import (
+    NOTHING,
+    deployment_configs,
+    run_config_check,
+    with_defaults,
+)
 from rare_assets.stages.order import ASKING
-
-NOTHING: Mapping[str, Any] = {}
 
 
 def build_resources(

@@ -163,8 +163,8 @@ def num_negatives_found(stored: StoredShard) -> Judgement:
     many = documents > MANY_DOCUMENTS
     most = MOST if many else 1 - 1 / (len(found) + 1)
     enough = documents - 1 >= max(ENOUGH_DOCUMENTS, wanted) + options["range_min"]
-    enough = enough and (many or len(found) >= FEWEST_IN_FEW_DOCUMENTS)
-    none_to_learn_from = enough and without > most * len(found)
+    tells = many or len(found) >= FEWEST_IN_FEW_DOCUMENTS
+    none_to_learn_from = enough and tells and without > most * len(found)
     return Judgement(
         share <= threshold and not none_to_learn_from,
         {

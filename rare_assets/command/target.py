@@ -19,8 +19,8 @@ from rare_assets.build import build_resources
 from rare_assets.resources.dagster_internals import definitions_in
 from rare_assets.resources.dataset import METADATA, UNNAMED, Configs, Dataset, in_metadata
 from rare_assets.resources.processes import imports_uncollected
-from rare_assets.resources.settable import resolved
-from rare_assets.stages.options import NOTHING, OptionsError, deployment_configs, variables_of
+from rare_assets.resources.settable import resolved, variables_of
+from rare_assets.stages.options import NOTHING, OptionsError, deployment_configs
 
 
 class TargetError(Exception):
@@ -86,10 +86,9 @@ def open_target(module: str | None, name: str | None) -> Target:
         configs = deployment_configs(UNNAMED)
         made = build_resources(configs=configs)
         try:
-            resources = {role: resolved(resource) for role, resource in made.items()}
+            target = _target(SHIPPED_PLACE, configs, made)
         except ValueError as error:
             raise TargetError(f"RARE_CONFIG: {error}") from error
-        target = Target(SHIPPED_PLACE, configs, resources, variables_of(made["teacher"]))
     else:
         target = _in_module(module, name)
     if target.configs.problem:
@@ -134,33 +133,36 @@ def _in_module(module: str, name: str | None) -> Target:
         raise TargetError(f"-m {module}: there is no dataset {name!r}; there are {names}.")
     called = next(iter(held)) if name is None else name
     dataset, options = held[called]
+    place = Place(module, location_of(module), dataset, called if len(held) > 1 else None)
+    configs = deployment_configs(dataset, options)
     try:
-        resources = _resources_of(dataset, defs)
+        target = _target(place, configs, _resources_of(dataset, defs))
     except ValueError as error:
         raise TargetError(f"-m {module}: {error}") from error
     for other, (its, _) in held.items():
-        if other != called and (shared := _shared(resources, its, defs)):
+        if other != called and (shared := _shared(target.resources, its, defs)):
             raise TargetError(
                 f"-m {module}: the datasets {called!r} and {other!r} have one {shared}, where each would "
                 "take what the other has made for its own: give one of them a name, or one of its own."
             )
-    return Target(
-        Place(module, location_of(module), dataset, called if len(held) > 1 else None),
-        deployment_configs(dataset, options),
-        resources,
-        variables_of((defs.resources or {})[dataset.resource_keys["teacher"]]),
-    )
+    return target
+
+
+def _target(place: Place, configs: Configs, resources: Mapping[str, Any]) -> Target:
+    """Return a target with what the environment says of its resources now. Raises ValueError."""
+    told = {role: resolved(resource) for role, resource in resources.items()}
+    return Target(place, configs, told, variables_of(resources["teacher"]))
 
 
 def _resources_of(dataset: Dataset, defs: dg.Definitions) -> dict[str, Any]:
     given = defs.resources or {}
-    return {role: resolved(given[key]) for role, key in dataset.resource_keys.items()}
+    return {role: given[key] for role, key in dataset.resource_keys.items()}
 
 
 def _shared(resources: Mapping[str, Any], other: Dataset, defs: dg.Definitions) -> str | None:
     """Return what a dataset's resources and another's have together, and must not: tables or index."""
     try:
-        theirs = _resources_of(other, defs)
+        theirs = {role: resolved(each) for role, each in _resources_of(other, defs).items()}
         storages = [each["storage"].location for each in (resources, theirs)]
         indexes = [each["retriever"].place for each in (resources, theirs)]
     except (AttributeError, ValueError):

@@ -168,10 +168,15 @@ def first_heading(text: str) -> str | None:
     >>> first_heading("## Melting\\n\\n# Ice #\\n")
     'Ice'
     """
-    for line in _MARKDOWN.finditer(text):
+    for line in _markdown_of(text).finditer(text):
         if line["hashes"] == "#" and (line["atx"] or "").strip():
             return _CLOSING.sub("", line["atx"].strip()) or None
     return None
+
+
+def _markdown_of(text: str) -> re.Pattern[str]:
+    """Return the pattern of a text's blocks, which looks for fences within lists only where there can be one."""
+    return _MARKDOWN if any(fence in text for fence in _INNER_FENCES) else _FLAT_MARKDOWN
 
 
 def front_title(text: str) -> str | None:
@@ -186,11 +191,7 @@ def front_title(text: str) -> str | None:
 
 
 def _blocks(text: str, count: _Count, *, markdown: bool) -> Iterator[_Block]:
-    blocks = _PLAIN
-    if markdown:
-        inner = any(fence in text for fence in _INNER_FENCES)
-        blocks = _MARKDOWN if inner else _FLAT_MARKDOWN
-    for found in blocks.finditer(text):
+    for found in (_markdown_of(text) if markdown else _PLAIN).finditer(text):
         start, end = found.span()
         if found.lastindex is None:  # a paragraph
             yield _Block(start, end, count(start, end), 0, "", False)

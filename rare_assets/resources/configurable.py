@@ -403,7 +403,7 @@ def teacher_of(teacher: TeacherModel, role: str) -> TeacherModel:
     key = f"{role}_api_key"
     if not (model or base_url or getattr(settings, key) or own_secret(teacher.dataset, key)):
         return teacher
-    own = {name: getattr(teacher, name) for name in type(teacher).model_fields}
+    own = dict(teacher)
     chosen = {"model": model or teacher.model, "base_url": base_url or teacher.base_url}
     return type(teacher)(**{**own, **chosen, "role": role})
 

@@ -17,7 +17,7 @@ from rare_assets.resources.configurable import (
     Storage,
     TeacherModel,
 )
-from rare_assets.resources.settable import ENV_VARS, fields_by_setting, within_bounds
+from rare_assets.resources.settable import ENV_VARS, described, fields_by_setting, within_bounds
 from rare_assets.settings import THRESHOLDS, Settings
 
 
@@ -29,9 +29,7 @@ def _attributes() -> dict[str, Any]:
             field = resource.model_fields[name]
             found[setting] = (field.annotation, Field(None, description=field.description))
     for setting in THRESHOLDS:
-        field = Settings.model_fields[setting]
-        described = f"{field.description} In the environment: {field.validation_alias}."
-        found[setting] = (float | None, Field(None, description=described))
+        found[setting] = (float | None, Field(None, description=described(setting)))
     return found
 
 

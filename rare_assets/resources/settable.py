@@ -19,9 +19,13 @@ ENV_VARS = (dg.EnvVar, type(dg.EnvVar.int("N")))
 
 def setting(name: str) -> Any:
     """Return an optional field that falls back to the setting of that name, described by it."""
+    return Field(default=None, description=described(name), json_schema_extra={"setting": name})
+
+
+def described(name: str) -> str:
+    """Return what a setting is, and its name in the environment."""
     field = Settings.model_fields[name]
-    description = f"{field.description} In the environment: {field.validation_alias}."
-    return Field(default=None, description=description, json_schema_extra={"setting": name})
+    return f"{field.description} In the environment: {field.validation_alias}."
 
 
 def fields_by_setting(kind: type[dg.ConfigurableResource]) -> dict[str, str]:
@@ -75,7 +79,7 @@ def resolved(resource: Any) -> Any:
     """
     if not isinstance(resource, SettableResource):
         return resource
-    own = {name: getattr(resource, name) for name in type(resource).model_fields}
+    own = dict(resource)
     told = {name: _told(value) for name, value in own.items()}
     return resource if all(told[name] is own[name] for name in own) else type(resource)(**told)
 
@@ -92,6 +96,11 @@ def _told(value: Any) -> Any:
     return said
 
 
+def variables_of(resource: dg.ConfigurableResource) -> dict[str, str]:
+    """Return the environment variables that a resource takes values from when a run starts, by field."""
+    return {name: value.env_var_name for name, value in resource if isinstance(value, ENV_VARS)}
+
+
 def with_general(resource: Any, general: Mapping[str, Any]) -> Any:
     """Return a resource with values of the deployment where it has none of its own.
 
@@ -99,5 +108,4 @@ def with_general(resource: Any, general: Mapping[str, Any]) -> Any:
     """
     if not general or not isinstance(resource, SettableResource):
         return resource
-    own = {name: getattr(resource, name) for name in type(resource).model_fields}
-    return type(resource)(**{**general, **{n: v for n, v in own.items() if v is not None}})
+    return type(resource)(**{**general, **{n: v for n, v in resource if v is not None}})

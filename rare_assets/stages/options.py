@@ -16,7 +16,6 @@ from pydantic import BaseModel, ValidationError
 
 from rare_assets.resources.configurable import Storage, TeacherModel
 from rare_assets.resources.dataset import SHIPPED, UNNAMED, Configs, Dataset
-from rare_assets.resources.settable import ENV_VARS
 from rare_assets.settings import Settings
 from rare_assets.stages.corpus_index import CorpusIndexConfig
 from rare_assets.stages.exports import CARD, ExportConfig
@@ -302,7 +301,7 @@ def teacher_for(
     given = _of_teacher(resources, dataset)
     if not given:
         return teacher
-    own = {name: getattr(teacher, name) for name in type(teacher).model_fields}
+    own = dict(teacher)
     if unknown := sorted(set(given) - set(own)):
         raise OptionsError(
             f"resources.teacher.config: no field {', '.join(unknown)}; there are {', '.join(own)}."
@@ -343,14 +342,6 @@ def with_whole_teacher(
                 whole[name] = value
     whole.update(_of_teacher(resources, dataset))
     return {**run_config, "resources": {"teacher": {"config": whole}}}
-
-
-def variables_of(resource: Any) -> dict[str, str]:
-    """Return the environment variables that a resource takes values from when a run starts, by field."""
-    values = {name: getattr(resource, name) for name in getattr(type(resource), "model_fields", ())}
-    return {
-        name: value.env_var_name for name, value in values.items() if isinstance(value, ENV_VARS)
-    }
 
 
 def _of_teacher(resources: Mapping[str, Any], dataset: Dataset) -> Mapping[str, Any]:

@@ -60,6 +60,11 @@ class _Line(NamedTuple):
     def height(self) -> float:
         return self.bottom - self.top
 
+    @property
+    def row(self) -> int:
+        """Which of the rows of a page, each of four points, it stands on."""
+        return round(self.bottom / 4)
+
 
 class _Paragraph(NamedTuple):
     """Lines of text that belong together; `level` is 0 but for letters of a heading."""
@@ -186,7 +191,7 @@ class _Edge(NamedTuple):
 
     @property
     def row(self) -> tuple[str, int]:
-        return self.place, round(self.line.bottom / 4)
+        return self.place, self.line.row
 
     def keys(self, page: int) -> set[tuple[object, ...]]:
         """Return what is equal on each page for a running head: the text, but for one number that counts the pages."""
@@ -239,7 +244,7 @@ def _edges(page: list[_Line]) -> list[_Edge]:
     """Return the lines of the first and the last rows of a page."""
     by_row: dict[int, list[_Line]] = {}
     for line in page:
-        by_row.setdefault(round(line.bottom / 4), []).append(line)
+        by_row.setdefault(line.row, []).append(line)
     rows = sorted(by_row)
     pitch = median([after - before for before, after in pairwise(rows)] or [0])
     found = []

@@ -97,7 +97,7 @@ def skipped(page: str, names: set[str]) -> list[str]:
 
 @cache
 def _name_in(selector: str) -> str:
-    return re.split(r"[.#]", selector)[1] if re.search(r"[.#]", selector) else ""
+    return selector.replace("#", ".").partition(".")[2]
 
 
 def drop_site_parts(tree: Any, page: str, names: set[str]) -> None:
