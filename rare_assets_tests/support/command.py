@@ -15,6 +15,7 @@ from pathlib import Path
 import dagster as dg
 
 from rare_assets.storage.tables import ParquetTables
+from rare_assets_tests.support.forked import Forked
 from rare_assets_tests.support.graph import API_KEY, MODEL, clean_environment
 
 COMMAND = [sys.executable, "-m", "rare_assets.command.cli"]
@@ -48,18 +49,14 @@ class Command:
 
     def run(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run to the end; stdout and stderr come together in `stdout`."""
-        done = subprocess.run(
-            [*COMMAND, *arguments],
-            cwd=self.folder,
-            env={**self.environment, **settings},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=TOO_LONG,
-        )
-        self.printed += done.stdout
-        return done
+        with self.start(*arguments, **settings) as process:
+            try:
+                printed, _ = process.communicate(timeout=TOO_LONG)
+            except BaseException:
+                process.kill()
+                raise
+        self.printed += printed
+        return subprocess.CompletedProcess(process.args, process.returncode, printed)
 
     def run_on_terminal(self, *arguments: str, columns: int = 100) -> tuple[int, str]:
         """Run on a terminal of that width. Returns the exit code and all that was shown."""
@@ -84,7 +81,7 @@ class Command:
 
     def start(self, *arguments: str, **settings: str) -> subprocess.Popen[str]:
         """Start it as the leader of a process group, as a shell does."""
-        return subprocess.Popen(
+        return Forked(
             [*COMMAND, *arguments],
             cwd=self.folder,
             env={**self.environment, **settings},

@@ -37,6 +37,7 @@ from rare_assets_tests.support.elasticsearch_node import (
     skip_or_fail,
 )
 from rare_assets_tests.support.elasticsearch_proxy import running_proxy
+from rare_assets_tests.support.forked import Forked
 from rare_assets_tests.support.ports import free_port
 from rare_assets_tests.support.retrieved_corpus import Corpus, found, queries, text_hash
 
@@ -211,7 +212,7 @@ def test_a_killed_sync_is_repaired_by_the_next(
         retriever.sync(old.shards, old.read, Bm25())
     contents = {shard: tuple(content) for shard, content in corpus.shards.items()}
     arguments = [elasticsearch_url, retriever.index, str(corpus.folder), repr(contents)]
-    process = subprocess.Popen(
+    process = Forked(
         [sys.executable, "-c", KILLED, *arguments],
         stdout=subprocess.PIPE,
     )

@@ -30,6 +30,7 @@ from rare_assets.retriever.interface import (
     IndexDamaged,
     IndexMissing,
 )
+from rare_assets_tests.support.forked import Forked
 from rare_assets_tests.support.retrieved_corpus import Corpus, found, queries, text_hash
 
 SHARDS = {
@@ -53,7 +54,7 @@ def retriever(tmp_path):
 def start(program, *arguments):
     """Another Python process that runs `program` with these arguments."""
     root = str(Path(rare_assets_tests.__file__).parents[1])
-    return subprocess.Popen(
+    return Forked(
         [sys.executable, "-c", program, *map(str, arguments)],
         stdout=subprocess.PIPE,
         text=True,

@@ -24,6 +24,7 @@ from rare_assets.teacher.store.folder import Folder
 from rare_assets.teacher.structured import structured_value
 from rare_assets_tests.support.fake_batch_endpoint import FakeBatchEndpoint
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint, Fault, error_response
+from rare_assets_tests.support.forked import Forked
 from rare_assets_tests.support.servers import SHAPES, STRUCTURED_SHAPES
 from rare_assets_tests.support.teachers import in_batches, online
 
@@ -485,7 +486,7 @@ run(sys.argv[1], sys.argv[2], asks(int(sys.argv[3])), max_batch_requests=4)
 def kill_a_run(folder, endpoint, count, batches):
     """Have a process hand in so many asks, and be killed while their batches are worked on."""
     endpoint.hold = True
-    process = subprocess.Popen([sys.executable, "-c", KILLED, folder, endpoint.url, str(count)])
+    process = Forked([sys.executable, "-c", KILLED, folder, endpoint.url, str(count)])
     until(lambda: stored(folder) and len(endpoint.batches) == batches)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -495,7 +496,7 @@ def kill_a_run(folder, endpoint, count, batches):
 def test_a_run_killed_while_it_waits_finds_its_batches_again(tmp_path, endpoint):
     endpoint.hold = True
     for _ in range(2):
-        process = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path, endpoint.url, "10"])
+        process = Forked([sys.executable, "-c", KILLED, tmp_path, endpoint.url, "10"])
         until(lambda: len(endpoint.batches) == 3 and len(stored(tmp_path)) == 3)
         polled = len(endpoint.calls)
         until(lambda n=polled: len(endpoint.calls) > n + 6)
@@ -552,7 +553,7 @@ def test_a_creation_whose_answer_is_lost_is_not_repeated(tmp_path):
 def test_answers_stored_before_a_kill_are_not_counted_again(tmp_path, endpoint):
     wanted = asks(4)
     endpoint.hold = True
-    process = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path, endpoint.url, "4"])
+    process = Forked([sys.executable, "-c", KILLED, tmp_path, endpoint.url, "4"])
     until(lambda: stored(tmp_path) and len(endpoint.calls) > 8)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -23,6 +23,7 @@ from rare_assets.teacher.store.answers import AnswerStore
 from rare_assets.teacher.store.folder import Folder
 from rare_assets.teacher.store.key_index import KeyIndex
 from rare_assets.teacher.store.stored import StoredAnswers
+from rare_assets_tests.support.forked import Forked
 
 WRITER = """
 import asyncio, hashlib, sys
@@ -340,7 +341,7 @@ def test_a_folder_that_can_not_be_read_is_no_empty_one(tmp_path):
 
 def test_acknowledged_answers_survive_kill_9(tmp_path):
     for round_ in range(3):
-        process = subprocess.Popen(
+        process = Forked(
             [sys.executable, "-c", WRITER, str(tmp_path), f"r{round_}-", "100000"],
             stdout=subprocess.PIPE,
             text=True,
@@ -374,7 +375,7 @@ def test_a_journal_in_use_is_left_to_its_writer(tmp_path):
 
 def test_two_processes_write_and_read_at_once(tmp_path):
     writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), name, "1000"], stdout=-3)
+        Forked([sys.executable, "-c", WRITER, str(tmp_path), name, "1000"], stdout=-3)
         for name in ("a", "b")
     ]
     names = [f"{w}{i}" for w in "ab" for i in range(1000)]

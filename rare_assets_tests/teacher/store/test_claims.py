@@ -22,6 +22,7 @@ from rare_assets.teacher.store import claims as module
 from rare_assets.teacher.store.answers import AnswersNotRead, AnswerStore
 from rare_assets.teacher.store.claims import ClaimsLost
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.forked import Forked
 from rare_assets_tests.support.teachers import online
 from rare_assets_tests.teacher.store.test_answers import key
 from rare_assets_tests.teacher.test_online import QUICK, ask, asks, content, note, until
@@ -51,7 +52,7 @@ asyncio.run(main(root, url, int(count), int(seed), float(dead_after_s)))
 
 
 def start(root, url, count, seed=0, dead_after_s=60.0):
-    return subprocess.Popen(
+    return Forked(
         [sys.executable, "-c", ASKER, str(root), url, str(count), str(seed), str(dead_after_s)],
         stdout=subprocess.PIPE,
         text=True,
@@ -212,9 +213,7 @@ def race(root, log, count, chunk, processes):
     """Have some processes race for the same answers; how often each was asked for."""
     log.touch()
     running = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACER, str(root), str(log), str(count), str(n), str(chunk)]
-        )
+        Forked([sys.executable, "-c", RACER, str(root), str(log), str(count), str(n), str(chunk)])
         for n in range(processes)
     ]
     assert [process.wait(120) for process in running] == [0] * processes
