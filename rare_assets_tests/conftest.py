@@ -32,11 +32,12 @@ LONGEST = (
     "teacher/store/test_claims.py",
     "command/test_workers.py",
 )
-# What takes seconds, starts no process and needs no server: `pytest -m fast`.
-FAST = (
+# What tests single parts; those tests that start no process and need no server are `pytest -m fast`.
+PARTS = (
     *("automation", "catalog", "checks", "operators", "resources", "storage", "text"),
     *("test_definitions.py", "test_imports.py", "test_settings.py"),
 )
+MARKS = ("fast", "processes", "fast or processes")
 ROOT = Path(__file__).parent
 # A run waits for its database's disk some hundred times; a file system in memory has nothing to wait for.
 MEMORY = Path("/dev/shm")
@@ -48,17 +49,20 @@ gc.disable()
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Read no other tests where the fast ones are asked for."""
-    slow = collection_path.parent == ROOT and collection_path.name not in FAST
-    return True if slow and config.option.markexpr == "fast" else None
+    """Read no other tests where those of single parts are asked for."""
+    whole = collection_path.parent == ROOT and collection_path.name not in PARTS
+    return True if whole and config.option.markexpr in MARKS else None
 
 
 def pytest_collection_modifyitems(config, items):
-    """Mark the fast tests; begin with the longest modules where modules run side by side, lest one of
+    """Mark the tests of single parts; begin with the longest modules where modules run side by side, lest one of
     them ends alone."""
     for item in items:
-        if item.path.relative_to(ROOT).parts[0] in FAST:
-            item.add_marker(pytest.mark.fast)
+        if item.path.relative_to(ROOT).parts[0] in PARTS:
+            if "postgres_database" in item.fixturenames:
+                item.add_marker(pytest.mark.processes)
+            if not item.get_closest_marker("processes"):
+                item.add_marker(pytest.mark.fast)
     if not hasattr(config, "workerinput"):
         return
     place = {ROOT / name: number for number, name in enumerate(LONGEST)}

@@ -135,6 +135,7 @@ def kinds(**resources):
     return {spec.key.to_user_string(): spec.kinds for spec in specs}
 
 
+@pytest.mark.processes
 def test_an_asset_has_the_kind_of_the_engine_and_the_teacher_that_the_settings_name(
     nothing_set, tmp_path
 ):
@@ -168,6 +169,7 @@ def code_versions(**environment: str) -> dict[str, str]:
     return json.loads(run.stdout)
 
 
+@pytest.mark.processes
 def test_another_prompt_is_another_code_version_of_its_asset_alone(tmp_path):
     mine = (
         (PACKAGED / "reason_distill.md").read_text().replace("# System\n", "# System\nBe brief.\n")
@@ -181,11 +183,13 @@ def test_another_prompt_is_another_code_version_of_its_asset_alone(tmp_path):
 @pytest.mark.parametrize(
     "setting", [{"RARE_PROMPTS": "/no/such/folder"}, {"RARE_ROWS_PER_SHARD": "many"}]
 )
+@pytest.mark.processes
 def test_settings_that_no_run_can_use_do_not_keep_definitions_from_loading(setting):
     versions = code_versions(**setting)
     assert versions["questions"] == "1+unusable"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("options", [[], ["-w", "workspace.yaml"]])
 def test_dagster_finds_the_code_location_from_the_project_root(options):
     """Through pyproject.toml alone, and through the workspace file; under the same name, which
@@ -222,6 +226,7 @@ def test_a_resource_given_replaces_the_shipped_one_for_all_that_use_it():
     assert resources["rare_io_manager"].storage is mine
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("module", ["rare_assets.definitions", "rare_assets.command.cli"])
 def test_loading_needs_no_setting_and_no_heavy_client(module):
     """What only a run needs is imported by the run: definitions are loaded at every page and tick."""

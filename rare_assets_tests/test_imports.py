@@ -171,6 +171,7 @@ def test_the_examples_of_a_module_hold(module):
     assert (results.failed, results.attempted > 0) == (0, True)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("room", sorted(FRONT_DOORS))
 def test_a_front_door_has_every_name_that_it_lists_and_loads_no_client(room):
     door = importlib.import_module(f"rare_assets.{room}")

@@ -11,6 +11,7 @@ from rare_assets.resources import dagster_internals
 from rare_assets.resources.dagster_internals import run_daemon, run_dev
 
 
+@pytest.mark.processes
 def test_it_takes_the_commands_of_dagsters_own():
     command = [sys.executable, "-m", "rare_assets.automation.daemon", "run", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

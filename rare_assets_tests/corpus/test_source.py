@@ -715,7 +715,11 @@ class TestFormats:
         ("name", "content", "message"),
         [
             ("a.tsv", b"id,text\n1,a", "To use it, separate the columns with tabs and set"),
-            ("a.jsonl", gzip.compress(b'{"text": "x"}'), "packed by gzip; a name with .gz"),
+            (
+                "a.jsonl",
+                gzip.compress(b'{"text": "x"}', mtime=0),
+                "packed by gzip; a name with .gz",
+            ),
             ("a.csv", b"PK\x03\x04 a workbook", "a zip archive or a workbook"),
             ("a.feather", b"FEA1 and more", "Feather of version 1; write it again with version 2"),
         ],

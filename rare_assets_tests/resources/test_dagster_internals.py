@@ -470,6 +470,7 @@ print(log.stdout, log.stderr, children.split())
 """
 
 
+@pytest.mark.processes
 def test_what_a_run_prints_is_in_its_log_alone_and_takes_no_other_process(tmp_path):
     arguments = [sys.executable, "-c", PRINTS, str(tmp_path)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)

@@ -9,7 +9,10 @@ import time
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are for Linux alone")
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(sys.platform != "linux", reason="forks are for Linux alone"),
+]
 
 
 # Tells of itself, of the server, and of a process that came from it; then it waits.

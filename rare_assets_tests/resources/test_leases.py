@@ -110,6 +110,7 @@ def test_who_was_held_up_itself_does_not_take_that_for_silence(instance, watch, 
     assert status(instance, run) is STARTED
 
 
+@pytest.mark.processes
 def test_a_lease_that_was_given_up_and_one_of_a_process_that_is_gone_are_dead_at_once(
     instance, watch
 ):

@@ -128,6 +128,7 @@ def test_a_failing_write_leaves_the_good_file(tables, tmp_path):
     assert [p.name for p in (tmp_path / "storage/documents").iterdir()] == ["a.parquet"]
 
 
+@pytest.mark.processes
 def test_a_full_disk_leaves_the_good_file_and_no_rest(tables, tmp_path):
     """The write is tried in a process whose files may not pass 4 KiB, as on a full disk."""
     tables.write("documents", "a", documents("one"))
