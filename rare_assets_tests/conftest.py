@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rare_assets.resources.dagster_internals import keep_migrations
-from rare_assets_tests.support.browser import browser, page
+from rare_assets_tests.support.browser import browser, page, tab
 from rare_assets_tests.support.elasticsearch_node import (
     elasticsearch_index,
     elasticsearch_node,
@@ -87,4 +87,5 @@ __all__ = [
     "postgres_port",
     "s3_bucket",
     "s3_endpoint",
+    "tab",
 ]

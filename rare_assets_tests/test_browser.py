@@ -21,7 +21,7 @@ from rare_assets.resources.dataset import UNNAMED
 from rare_assets.schemas import TABLES
 from rare_assets.settings import SAMPLE_CORPUS
 from rare_assets.storage.tables import ParquetTables
-from rare_assets_tests.support.browser import DevServer, open_tab
+from rare_assets_tests.support.browser import DevServer, visit, without_errors
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import API_KEY, MODEL, clean_environment
 from rare_assets_tests.support.passages import passage, write_jsonl
@@ -145,10 +145,11 @@ class Backfill(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def backfill(browser, deployment):
+def backfill(tab, deployment):
     """A finished backfill of the three shards over the whole graph, launched from its page."""
     started = time.time()
-    with open_tab(browser) as page:
+    page = tab
+    with without_errors(page):
         page.goto(f"{deployment.server.url}{GRAPH_PAGE}")
         page.get_by_role("button", name="Materialize all").click()
         dialog = page.get_by_role("dialog")
@@ -216,7 +217,7 @@ def test_a_fresh_server_has_the_shards_and_shows_the_state_of_their_files(page, 
     see(page, "shards/new", exact=True)
     for shard in SHARDS:
         see(page, shard, exact=True)
-    page.goto(f"{deployment.server.url}/automation")
+    visit(page, f"{deployment.server.url}/automation")
     see(page, "watch_corpus")
 
 
@@ -235,9 +236,11 @@ def test_a_shard_is_materialized_from_its_page_and_its_checks_show_as_passed(pag
     assert len(deployment.endpoint.requests) == asked
 
     for check in CHECKS["documents"]:
-        page.goto(f"{deployment.server.url}/assets/documents?view=checks&checkDetail={check.name}")
-        see(page, "Passed", exact=True)
+        visit(
+            page, f"{deployment.server.url}/assets/documents?view=checks&checkDetail={check.name}"
+        )
         see(page, check.description[:40])
+        see(page, "Passed", exact=True)
         see(page, shard)
 
 
@@ -278,11 +281,11 @@ def test_every_answer_of_the_backfill_was_asked_for_once(deployment, backfill):
 
 
 def test_the_graph_shows_every_asset_in_its_group(page, deployment, backfill):
-    page.goto(f"{deployment.server.url}/asset-groups")
+    visit(page, f"{deployment.server.url}/asset-groups")
     for group in ("rare_data", "exports"):
         see(page, group, exact=True)
     assert f"{deployment.server.url}{GRAPH_PAGE}" in deployment.server.log.read_text()
-    page.goto(f"{deployment.server.url}{GRAPH_PAGE}")
+    visit(page, f"{deployment.server.url}{GRAPH_PAGE}")
     for asset in ASSETS:
         see(page, asset, exact=True)
     # At this width the graph fits with all that its nodes say.
@@ -297,14 +300,14 @@ def test_the_graph_shows_every_asset_in_its_group(page, deployment, backfill):
 def test_the_page_of_a_table_says_what_its_columns_and_its_last_rows_are(
     page, deployment, backfill, asset
 ):
-    page.goto(f"{deployment.server.url}/assets/{asset}?view=overview")
+    visit(page, f"{deployment.server.url}/assets/{asset}?view=overview")
     for text in ("data-platform", "Parquet", "rare_assets"):
         see(page, text)
     page.get_by_title(f"{asset}.py").wait_for()
     for name, column in TABLES[asset].schema.columns().items():
         see(page, name, exact=True)
         see(page, column.description.partition("`")[0])
-    page.goto(f"{deployment.server.url}/assets/{asset}?view=partitions&partition={SHARDS[1]}")
+    visit(page, f"{deployment.server.url}/assets/{asset}?view=partitions&partition={SHARDS[1]}")
     for key in ("rows", "reject_rate", "made_with", "preview", "example", "details", "path"):
         see(page, key, exact=True)
     chart = page.locator("img[src^='data:image/svg+xml']")
@@ -330,7 +333,7 @@ def test_the_page_of_a_table_says_what_its_columns_and_its_last_rows_are(
 
 
 def test_plots_of_a_table_are_drawn_over_its_shards(page, deployment, backfill):
-    page.goto(f"{deployment.server.url}/assets/questions?view=overview")
+    visit(page, f"{deployment.server.url}/assets/questions?view=overview")
     page.get_by_role("button", name="Plots").click()
     for key in ("rows", "reject_rate", "requests", "seconds"):
         page.get_by_text(key, exact=True).first.scroll_into_view_if_needed()
@@ -339,7 +342,7 @@ def test_plots_of_a_table_are_drawn_over_its_shards(page, deployment, backfill):
 
 
 def test_checks_of_a_table_show_their_state_for_every_shard(page, deployment, backfill):
-    page.goto(f"{deployment.server.url}/assets/hard_negatives?view=checks&checkDetail=contract")
+    visit(page, f"{deployment.server.url}/assets/hard_negatives?view=checks&checkDetail=contract")
     see(page, "Passed", exact=True)
     picture(page, "checks")
     page.get_by_role("tab", name="Partitions").last.click()
@@ -383,7 +386,7 @@ def test_a_run_of_the_command_shows_on_its_jobs_page_and_is_re_executed_there_at
     assert len(deployment.endpoint.requests) == asked
     with deployment.instance() as instance:
         run = instance.get_runs(dg.RunsFilter(job_name="rare_job"), limit=1)[0]
-    page.goto(f"{deployment.server.url}/locations/rare_assets/jobs/rare_job/runs")
+    visit(page, f"{deployment.server.url}/locations/rare_assets/jobs/rare_job/runs")
     page.get_by_text(run.run_id[:8]).first.click()
     see(page, "Success", exact=True)
     picture(page, "run")
@@ -481,7 +484,7 @@ def test_a_failed_shard_of_a_backfill_stops_no_other_and_is_run_again_for_what_i
     }
     assert deployment.tables.scan("questions", WELL).collect().height == 4
     assert not deployment.tables.exists("questions", ILL)
-    page.goto(f"{deployment.server.url}/assets/questions?view=partitions&partition={ILL}")
+    visit(page, f"{deployment.server.url}/assets/questions?view=partitions&partition={ILL}")
     see(page, "Failed (1)")
 
     refused, deployment.endpoint.fault_for = deployment.endpoint.fault_for, None

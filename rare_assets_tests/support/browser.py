@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import dagster as dg
 import pytest
@@ -35,8 +36,6 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # Tabs share what is compiled of the pages.
-    "--process-per-site",
     "--in-process-gpu",
 ]
 SIZE = {"width": 1280, "height": 800}
@@ -169,7 +168,7 @@ def require_minutes() -> None:
 @pytest.fixture(scope="module")
 def browser():
     """A profile of Chromium without a window, for one module: while it is open, Playwright's event loop runs
-    in this thread, and no run of Dagster can be made in it. Tabs share what it has compiled of the pages."""
+    in this thread, and no run of Dagster can be made in it."""
     require_minutes()
     try:
         from playwright.sync_api import sync_playwright
@@ -184,22 +183,47 @@ def browser():
         chromium.close()
 
 
-@contextlib.contextmanager
-def open_tab(browser: Any) -> Iterator[Any]:
-    """A tab; an error in the page's own scripts fails the test."""
-    errors: list[str] = []
+@pytest.fixture(scope="module")
+def tab(browser):
+    """A tab that the tests of a module share: to load the UI takes longer than most of them."""
     tab = browser.new_page()
-    tab.on("pageerror", lambda error: errors.append(str(error)))
     yield tab
     tab.close()
+
+
+@contextlib.contextmanager
+def without_errors(tab: Any) -> Iterator[None]:
+    """Assert that the page's own scripts meet no error."""
+    errors: list[str] = []
+
+    def note(error: Any) -> None:
+        errors.append(str(error))
+
+    tab.on("pageerror", note)
+    yield
+    tab.remove_listener("pageerror", note)
     assert errors == []
 
 
 @pytest.fixture
-def page(browser):
-    """A tab for one test."""
-    with open_tab(browser) as tab:
+def page(tab):
+    """The tab for one test, of the size that all begin with."""
+    tab.set_viewport_size(SIZE)
+    with without_errors(tab):
         yield tab
+
+
+def visit(page: Any, url: str) -> None:
+    """Show a page of the UI as a click on a link to it does; a tab without the UI loads it first."""
+    parts = urlsplit(url)
+    if not page.url.startswith(f"{parts.scheme}://{parts.netloc}/"):
+        page.goto(url)
+        return
+    page.evaluate(
+        "url => { history.pushState(null, '', url);"
+        " dispatchEvent(new PopStateEvent('popstate', {state: null})); }",
+        url,
+    )
 
 
 def _unavailable(reason: str) -> None:
