@@ -1,6 +1,5 @@
 """Sums that hold whoever enters amounts, in one process or in several."""
 
-import multiprocessing
 import sqlite3
 import time
 from contextlib import contextmanager
@@ -9,12 +8,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
+from rare_assets.resources.processes import process_context
 from rare_assets.teacher.ledger import FORGOTTEN_S, Ledger, Spent
 from rare_assets.teacher.pacing import RateLimit
 
 
 class Postgres:
-    """Connects to a database as Dagster's storage does; a spawned process can take it along."""
+    """Connects to a database as Dagster's storage does; another process can take it along."""
 
     def __init__(self, url):
         self.url = url
@@ -79,7 +79,7 @@ def test_amounts_add_up_in_memory():
 
 def started(target, *arguments):
     """Processes of one target, with each of these arguments, all at an end."""
-    context = multiprocessing.get_context("spawn")
+    context = process_context()
     processes = [context.Process(target=target, args=each) for each in arguments]
     for process in processes:
         process.start()
@@ -99,7 +99,7 @@ def test_processes_count_together_and_scopes_apart(place):
 
 
 def test_no_more_is_reserved_than_the_limits_leave_however_many_ask_at_once(place):
-    answered = multiprocessing.get_context("spawn").SimpleQueue()
+    answered = process_context().SimpleQueue()
     started(reserve, *((place, "a", 40, answered) for _ in range(3)))
     # At half a dollar each.
     assert sum(answered.get() for _ in range(3)) == 40
