@@ -1,8 +1,8 @@
 """Python processes forked from one that has imported what they import: each import costs more than most tests.
 
-`Forked` is a `subprocess.Popen` for `python -m MODULE ...` and `python -c CODE ...`. What it starts has the folder, the environment, the
-session and the files it is given, as a new interpreter has; what an interpreter reads of its environment before
-it runs anything is read anew. Tests of the installed command start that itself.
+`Forked` is a `subprocess.Popen` for `python -m MODULE ...` and `python -c CODE ...`. What it starts has the folder,
+the environment, the session and the files it is given, as a new interpreter has; what an interpreter reads of its
+environment before it runs anything is read anew. Tests of the installed command start that itself.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class _Parent:
 _parent = _Parent()
 
 
-class Forked(subprocess.Popen[str]):
+class _Forked(subprocess.Popen[str]):
     """A process forked from one that has its imports; the arguments and options are those of Popen."""
 
     def _execute_child(self, *arguments: Any) -> None:
@@ -95,14 +95,19 @@ class Forked(subprocess.Popen[str]):
         return self.returncode
 
     def _wait(self, timeout: float | None) -> int:
+        if self.returncode is None and not select.select([self._ending], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired(self.args, timeout)
         with self._waitpid_lock:
             if self.returncode is None:
-                if not select.select([self._ending], [], [], timeout)[0]:
-                    raise subprocess.TimeoutExpired(self.args, timeout)
                 said = os.read(self._ending, 8)
+                assert said, "the process that this one was forked from is gone"
+                self.returncode = int.from_bytes(said, signed=True)
                 os.close(self._ending)
-                self.returncode = int.from_bytes(said, signed=True) if said else -signal.SIGKILL
         return self.returncode
+
+
+# Elsewhere the system's own libraries don't bear a fork.
+Forked = _Forked if sys.platform == "linux" else subprocess.Popen
 
 
 def _serve(asked: socket.socket) -> Program | None:
