@@ -148,8 +148,7 @@ class Backfill(NamedTuple):
 def backfill(tab, deployment):
     """A finished backfill of the three shards over the whole graph, launched from its page."""
     started = time.time()
-    page = tab
-    with without_errors(page):
+    with without_errors(tab) as page:
         page.goto(f"{deployment.server.url}{GRAPH_PAGE}")
         page.get_by_role("button", name="Materialize all").click()
         dialog = page.get_by_role("dialog")

@@ -144,7 +144,7 @@ def sync_apart(engine: Callable[[], Retriever], shards: Shards) -> Synced:
     """Sync in a fresh process, so that its peak memory is the sync's own."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_sync, args=(engine, shards, theirs))
+    process = context.Process(target=_send_sync, args=(engine, shards, theirs))
     process.start()
     theirs.close()
     try:
@@ -154,13 +154,18 @@ def sync_apart(engine: Callable[[], Retriever], shards: Shards) -> Synced:
     return synced
 
 
-def _sync(engine: Callable[[], Retriever], shards: Shards, pipe: Any) -> None:
+def _send_sync(engine: Callable[[], Retriever], shards: Shards, pipe: Any) -> None:
+    pipe.send(sync_here(engine, shards))
+
+
+def sync_here(engine: Callable[[], Retriever], shards: Shards) -> Synced:
+    """Sync in this process."""
     retriever = engine()
     started = time.perf_counter()
     report = retriever.sync(shards.contents, shards.read, Bm25(), lambda _: None)
     retriever.close()
     settled_seconds = time.perf_counter() - started
-    pipe.send(Synced(report.seconds, settled_seconds, peak_mb(), report.n_indexed))
+    return Synced(report.seconds, settled_seconds, peak_mb(), report.n_indexed)
 
 
 def peak_mb() -> float:

@@ -1,7 +1,6 @@
 """The benchmarks on tiny inputs: that they run, and that figures which are no times are right."""
 
 import json
-import multiprocessing
 
 import dagster as dg
 import polars as pl
@@ -167,13 +166,7 @@ def measured_once(monkeypatch):
 @pytest.fixture
 def synced_here(monkeypatch):
     """Syncs are made in this process: their peak memory is not looked at, and there are two dozen of them."""
-
-    def sync_here(engine, shards):
-        ours, theirs = multiprocessing.Pipe(duplex=False)
-        retrieval._sync(engine, shards, theirs)
-        return ours.recv()
-
-    monkeypatch.setattr(retrieval, "sync_apart", sync_here)
+    monkeypatch.setattr(retrieval, "sync_apart", retrieval.sync_here)
 
 
 def test_the_retrieval_benchmark_prints_a_table_with_both_engines(

@@ -192,15 +192,15 @@ def tab(browser):
 
 
 @contextlib.contextmanager
-def without_errors(tab: Any) -> Iterator[None]:
-    """Assert that the page's own scripts meet no error."""
+def without_errors(tab: Any) -> Iterator[Any]:
+    """The tab; asserts that the page's own scripts meet no error."""
     errors: list[str] = []
 
     def note(error: Any) -> None:
         errors.append(str(error))
 
     tab.on("pageerror", note)
-    yield
+    yield tab
     tab.remove_listener("pageerror", note)
     assert errors == []
 
@@ -209,19 +209,23 @@ def without_errors(tab: Any) -> Iterator[None]:
 def page(tab):
     """The tab for one test, of the size that all begin with."""
     tab.set_viewport_size(SIZE)
-    with without_errors(tab):
-        yield tab
+    with without_errors(tab) as page:
+        yield page
 
 
 def visit(page: Any, url: str) -> None:
-    """Show a page of the UI as a click on a link to it does; a tab without the UI loads it first."""
+    """Show a page of the UI as a click on a link to it does; a tab without the UI loads it first.
+
+    Returns once what stood there before is drawn no more.
+    """
     parts = urlsplit(url)
     if not page.url.startswith(f"{parts.scheme}://{parts.netloc}/"):
         page.goto(url)
         return
     page.evaluate(
-        "url => { history.pushState(null, '', url);"
-        " dispatchEvent(new PopStateEvent('popstate', {state: null})); }",
+        "async url => { history.pushState(null, '', url);"
+        " dispatchEvent(new PopStateEvent('popstate', {state: null}));"
+        " for (let n = 0; n < 2; n++) await new Promise(requestAnimationFrame); }",
         url,
     )
 

@@ -38,7 +38,10 @@ class Program(NamedTuple):
 
 
 class _Parent:
-    """The process that is forked; started when it is first asked for, ends with the one that started it."""
+    """The process that is forked; started when it is first asked for, ends with the one that started it.
+
+    Processes of `multiprocessing`'s own server end without what `atexit` holds, and start theirs from it.
+    """
 
     def __init__(self) -> None:
         self._asking = threading.Lock()
