@@ -21,6 +21,7 @@ from rare_assets.operators.bm25_hard_neg.candidates import (
     fused_rankings,
     hits_by_question,
     one_ranking,
+    one_search,
     scored_hits,
     search_depths,
 )
@@ -242,8 +243,10 @@ class Batch:
                 counts[part] += 1
                 if counts[part] <= options.range_min:
                     continue
-                broken = (score_rule(one.score, one.gold_score or 0.0, options) for one in scored)
-                rules[place] = next(filter(None, broken), None)
+                for one in scored:
+                    rules[place] = score_rule(one.score, one.gold_score or 0.0, options)
+                    if rules[place] is not None:
+                        break
                 if part and counts[part] > fallback:
                     low_from = min(low_from, place)
             candidates.append(place)
@@ -257,10 +260,10 @@ class Batch:
         """Return what a question's negatives are chosen from, how many of it come first, and the hits of the
         searches for both parts."""
         gold = self._golds[question_id]
-        by_question = scored_hits(BY_QUESTION, hits, gold.score)
         if not self._needs_gold(question_id):
-            return fused_rankings(by_question), 0, [0, len(hits.doc_ids)]
+            return one_search(BY_QUESTION, hits, gold.score), 0, [0, len(hits.doc_ids)]
         like_gold, _ = self._by_gold[question_id]
+        by_question = scored_hits(BY_QUESTION, hits, gold.score)
         by_gold = scored_hits(BY_GOLD, like_gold, like_gold.score_of(gold))
         if self._is_missed(question_id):
             # What is of the subject first; what the question found makes up for what is lacking.
@@ -276,7 +279,7 @@ class Batch:
         if self._query == "fused":
             most = self._options.range_max
             return fused_rankings(best_of(by_question, most), best_of(by_gold, most)), 0, [0, 0]
-        return fused_rankings(by_gold), 0, [0, len(like_gold.doc_ids)]
+        return one_ranking(by_gold), 0, [0, len(like_gold.doc_ids)]
 
     def _pick_all(self, rankings: Mapping[str, Ranking], dropped: Counter[str]) -> set[str]:
         """Choose for each ranking; returns the questions that need a deeper search for it."""
@@ -351,11 +354,12 @@ class Batch:
     def _order(self, question_id: str, ranking: Ranking) -> list[tuple[int, str | None]]:
         """Return the candidates' places in the order in which they are tried, with their rules."""
         options, rules = self._options, ranking.rules
-        draw = random.Random(f"{options.seed}:{question_id}")
+        # Seeding takes longer than all the rest: only where something is drawn.
         is_random = options.sampling_strategy == "random"
+        draw = random.Random(f"{options.seed}:{question_id}") if is_random else None
 
         def drawn(places: list[int]) -> list[int]:
-            if not is_random:
+            if draw is None:
                 return places
             out = [place for place in places if rules[place] is not None]
             return out + _shuffled([place for place in places if rules[place] is None], draw)
@@ -368,7 +372,7 @@ class Batch:
         if not ranking.complete:
             return tried
         fallback = [p for p in ranking.candidates if p >= ranking.low_from and rules[p] in MARGINS]
-        if is_random:
+        if draw is not None:
             fallback = _shuffled(fallback, draw)
         return tried + [(place, None) for place in fallback]
 

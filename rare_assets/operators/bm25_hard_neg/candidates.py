@@ -117,6 +117,14 @@ def best_of(ranking: Mapping[str, tuple[str, Scored]], most: int) -> dict[str, t
     return {doc_id: found for doc_id, found in ranking.items() if found[1].rank <= most}
 
 
+def one_search(origin: str, hits: Hits, gold_score: float | None) -> Candidates:
+    """Return the candidates of one search, in its order."""
+    scored = [
+        [Scored(origin, rank, score, gold_score)] for rank, score in enumerate(hits.scores, 1)
+    ]
+    return Candidates(hits.doc_ids, hits.text_hashes, scored)
+
+
 def one_ranking(ranking: Mapping[str, tuple[str, Scored]]) -> Candidates:
     """Return the candidates of one ranking, in its order."""
     hashes = [text_hash for text_hash, _ in ranking.values()]
