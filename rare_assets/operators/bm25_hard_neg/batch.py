@@ -22,6 +22,7 @@ from rare_assets.operators.bm25_hard_neg.candidates import (
     hits_by_question,
     one_ranking,
     one_search,
+    score_rules,
     scored_hits,
     search_depths,
 )
@@ -30,7 +31,6 @@ from rare_assets.operators.bm25_hard_neg.options import (
     MARGINS,
     MAX_DEPTH,
     MiningOptions,
-    score_rule,
 )
 from rare_assets.operators.bm25_hard_neg.rows import Negative, negatives_of, rejects_of
 from rare_assets.operators.bm25_hard_neg.siblings import Siblings
@@ -224,11 +224,12 @@ class Batch:
         fallback = MAX_DEPTH if options.fallback_range_min is None else options.fallback_range_min
         found, n_first, n_hits = self._candidates(question_id, hits)
         candidates: list[int] = []
-        rules: list[str | None] = [None] * len(found.doc_ids)
+        rules = score_rules(found, options)
         low_from = len(found.doc_ids)
         seen: set[str] = set()
         counts = [0, 0]
-        for place, (doc_id, text_hash, scored) in enumerate(zip(*found, strict=True)):
+        columns = zip(found.doc_ids, found.text_hashes, strict=True)
+        for place, (doc_id, text_hash) in enumerate(columns):
             part = int(place >= n_first)
             if counts[part] == options.range_max or doc_id == gold.doc_id:
                 continue
@@ -243,10 +244,6 @@ class Batch:
                 counts[part] += 1
                 if counts[part] <= options.range_min:
                     continue
-                for one in scored:
-                    rules[place] = score_rule(one.score, one.gold_score or 0.0, options)
-                    if rules[place] is not None:
-                        break
                 if part and counts[part] > fallback:
                     low_from = min(low_from, place)
             candidates.append(place)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import polars as pl
 
-from rare_assets.operators.bm25_hard_neg.options import MAX_DEPTH, MiningOptions
+from rare_assets.operators.bm25_hard_neg.options import MAX_DEPTH, MiningOptions, score_rule
 
 BY_QUESTION, BY_GOLD = "question", "gold"
 
@@ -53,7 +53,20 @@ class Candidates(NamedTuple):
 
     doc_ids: list[str]
     text_hashes: list[str]
-    scored: list[list[Scored]]
+    scored: Sequence[list[Scored]]
+
+
+class _OneSearch(Sequence[list[Scored]]):
+    """How the hits of one search are ranked: few of them are ever looked at."""
+
+    def __init__(self, origin: str, scores: list[float], gold_score: float | None) -> None:
+        self._origin, self.scores, self.gold_score = origin, scores, gold_score
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, place: Any) -> Any:
+        return [Scored(self._origin, place + 1, self.scores[place], self.gold_score)]
 
 
 class Gold(NamedTuple):
@@ -119,10 +132,25 @@ def best_of(ranking: Mapping[str, tuple[str, Scored]], most: int) -> dict[str, t
 
 def one_search(origin: str, hits: Hits, gold_score: float | None) -> Candidates:
     """Return the candidates of one search, in its order."""
-    scored = [
-        [Scored(origin, rank, score, gold_score)] for rank, score in enumerate(hits.scores, 1)
-    ]
-    return Candidates(hits.doc_ids, hits.text_hashes, scored)
+    return Candidates(hits.doc_ids, hits.text_hashes, _OneSearch(origin, hits.scores, gold_score))
+
+
+def score_rules(found: Candidates, options: MiningOptions) -> list[str | None]:
+    """Return the rule that leaves each candidate out by a score; None where none does.
+
+    >>> hits = Hits(["gold", "a", "b"], ["", "", ""], [9.0, 8.0, 4.0])
+    >>> options = MiningOptions(3, 0, 100, None, None, None, 0.2, None, "top", 0, None)
+    >>> score_rules(one_search(BY_QUESTION, hits, gold_score=9.0), options)
+    ['relative_margin', 'relative_margin', None]
+    """
+    if isinstance(found.scored, _OneSearch):
+        of_gold = found.scored.gold_score or 0.0
+        return [score_rule(score, of_gold, options) for score in found.scored.scores]
+    broken = (
+        (score_rule(one.score, one.gold_score or 0.0, options) for one in scored)
+        for scored in found.scored
+    )
+    return [next(filter(None, rules), None) for rules in broken]
 
 
 def one_ranking(ranking: Mapping[str, tuple[str, Scored]]) -> Candidates:
