@@ -27,11 +27,7 @@ from rare_assets.operators.bm25_hard_neg.candidates import (
     search_depths,
 )
 from rare_assets.operators.bm25_hard_neg.kept import queries_of
-from rare_assets.operators.bm25_hard_neg.options import (
-    MARGINS,
-    MAX_DEPTH,
-    MiningOptions,
-)
+from rare_assets.operators.bm25_hard_neg.options import MARGINS, MAX_DEPTH, MiningOptions
 from rare_assets.operators.bm25_hard_neg.rows import Negative, negatives_of, rejects_of
 from rare_assets.operators.bm25_hard_neg.siblings import Siblings
 from rare_assets.operators.bm25_hard_neg.texts import Texts

@@ -84,7 +84,8 @@ class Ranking(NamedTuple):
     Attributes:
         found: what was found.
         candidates: their places among the hits.
-        rules: what leaves a hit out, None if nothing does; one for each hit.
+        rules: what leaves a candidate out, None if nothing does; one for each hit, and nothing is said of
+            hits that are no candidates.
         n_first: so many hits come first, whatever else is said: by the gold, where the question missed it.
         low_from: from this place on, a fallback may take what margins leave out.
         complete: a deeper search adds nothing.
@@ -176,14 +177,11 @@ def fused_rankings(*rankings: Mapping[str, tuple[str, Scored]]) -> Candidates:
         for doc_id, (text_hash, one) in ranking.items():
             hashes[doc_id] = text_hash
             scored.setdefault(doc_id, []).append(one)
-    if len(rankings) > 1:
-        scored = dict(
-            sorted(
-                scored.items(), key=lambda each: -sum(1 / (_FUSION + one.rank) for one in each[1])
-            )
-        )
-        for each in scored.values():
-            each.sort(key=lambda one: one.rank)
+    scored = dict(
+        sorted(scored.items(), key=lambda each: -sum(1 / (_FUSION + one.rank) for one in each[1]))
+    )
+    for each in scored.values():
+        each.sort(key=lambda one: one.rank)
     return Candidates(list(scored), [hashes[doc_id] for doc_id in scored], list(scored.values()))
 
 
