@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import re
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -14,6 +17,7 @@ from rare_assets.teacher.options import EndpointOptions
 from rare_assets.text.shown_url import without_secrets
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
     import openai
@@ -144,7 +148,7 @@ class Connections:
             timeout=timeout,
             default_headers=self._headers,
             default_query=dict(self._address.query),
-            http_client=_http_client()(limits=limits, timeout=timeout),
+            http_client=_http_client()(limits=limits, timeout=timeout, verify=_authorities()),
         )
         self._lanes.append(_Lane(client))
         return self._lanes[-1]
@@ -156,6 +160,20 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, list):
         return [text for part in value for text in _texts(part)]
     return [value] if isinstance(value, str) else []
+
+
+def _authorities() -> ssl.SSLContext:
+    """Return the certificate authorities that clients trust by default, read once: each client would read them anew."""
+    return _read_authorities(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@cache
+def _read_authorities(*_: str | None) -> ssl.SSLContext:
+    import openai
+
+    # httpx, or what a release of openai has in its place.
+    library = openai.DefaultAsyncHttpxClient.__base__.__module__.partition(".")[0]
+    return importlib.import_module(library).create_ssl_context()
 
 
 def _http_client() -> Any:

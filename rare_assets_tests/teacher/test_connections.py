@@ -93,6 +93,23 @@ def test_a_redirect_from_http_to_https_is_followed_with_key_and_prompt(tmp_path,
     assert "certificate" in str(refused.error).lower()
 
 
+def test_the_certificate_authorities_are_read_once_for_all_connections(tmp_path, monkeypatch):
+    read = ssl.SSLContext.load_verify_locations
+    reads = []
+
+    def counted(context, *files, **named):
+        reads.append(context)
+        read(context, *files, **named)
+
+    trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", counted)
+    with FakeEndpoint(latency=0.5) as endpoint:
+        assert len(run(endpoint, asks(80), max_concurrency=80).good) == 80
+        assert endpoint.high_water > 64
+    assert len(reads) == 1
+
+
 def test_another_host_gets_neither_key_nor_prompt():
     with FakeEndpoint() as target, FakeEndpoint() as endpoint:
 
