@@ -41,6 +41,8 @@ class FakeBatchEndpoint(FakeEndpoint):
         max_requests, max_bytes: of one file.
         drop: so many calls of the API (method, pattern of the path) are carried out, and then lose
             their answer.
+        loses: requests with this text in them have no line in any result.
+        unseen: so many times what was just made is not found.
 
     While `hold` is set, batches stay in progress.
     """
@@ -54,6 +56,8 @@ class FakeBatchEndpoint(FakeEndpoint):
         max_requests: int = 50_000,
         max_bytes: int = 200_000_000,
         drop: dict[tuple[str, str], int] | None = None,
+        loses: str | None = None,
+        unseen: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -63,6 +67,9 @@ class FakeBatchEndpoint(FakeEndpoint):
         self.max_requests = max_requests
         self.max_bytes = max_bytes
         self.drop = dict(drop or {})
+        self.loses = loses
+        self.unseen = unseen
+        self.unseen_left: dict[str, int] = {}
         self.hold = False
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
@@ -129,9 +136,15 @@ class FakeBatchEndpoint(FakeEndpoint):
             "status": "processed",
         }
 
+    def _is_unseen(self, name: str) -> bool:
+        left = self.unseen_left.setdefault(name, self.unseen)
+        self.unseen_left[name] = left - 1
+        return left > 0
+
     async def _content(self, recorded: Recorded) -> Response:
-        content = self.files.get(urlsplit(recorded.path).path.split("/")[3])
-        if content is None:
+        name = urlsplit(recorded.path).path.split("/")[3]
+        content = self.files.get(name)
+        if content is None or self._is_unseen(name):
             return error_response(404, "No such File object")
         return Response(200, content, {"Content-Type": "application/octet-stream"})
 
@@ -185,7 +198,9 @@ class FakeBatchEndpoint(FakeEndpoint):
 
     async def _retrieve(self, recorded: Recorded) -> Response:
         batch = self.batches.get(urlsplit(recorded.path).path.split("/")[3])
-        return json_response(200, batch) if batch else error_response(404, "No such batch")
+        if batch is None or self._is_unseen(batch["id"]):
+            return error_response(404, "No such batch")
+        return json_response(200, batch)
 
     async def _cancel(self, recorded: Recorded) -> Response:
         batch = self.batches[urlsplit(recorded.path).path.split("/")[3]]
@@ -225,6 +240,8 @@ class FakeBatchEndpoint(FakeEndpoint):
             if batch["status"] == "cancelling":
                 break
             response = await self._answer(line, recorded)
+            if self.loses is not None and self.loses in json.dumps(line["body"]):
+                continue
             result = {"id": f"batch_req_{number}", "custom_id": line["custom_id"], "error": None}
             if response is None:
                 error = {"code": "server_error", "message": "The request was lost."}

@@ -36,14 +36,22 @@ _METADATA = "rare_assets_submission"
 _CANCEL_S = 15.0
 _QUEUE_FULL = re.compile(r"token_limit|enqueued|too[_ ]many|limit.{0,20}(reached|exceeded)", re.I)
 _ENDED = ("completed", "failed", "expired", "cancelled")
+# Looks at what an endpoint says it does not have: what it has just made may not be seen everywhere yet.
+_LOOKS = 4
 
 
 class Refused(Exception):
-    """The API refuses a call for good."""
+    """The API refuses a call for good.
+
+    Attributes:
+        fault: what it said.
+        gone: True if it says that there is no such thing; it may exist after any other refusal.
+    """
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(str(fault))
         self.fault = fault
+        self.gone = fault.status in (404, 410)
 
 
 class BatchApi:
@@ -143,7 +151,7 @@ class BatchApi:
         """
         pause = self._limits.poll_s
         while True:
-            batch: Batch = await self.call(lambda: self._client.batches.retrieve(batch_id))
+            batch: Batch = await self._made(lambda: self._client.batches.retrieve(batch_id))
             if batch.status in _ENDED:
                 return batch
             self._endpoint.keep_reserved()
@@ -162,16 +170,19 @@ class BatchApi:
     async def result_lines(self, batch: Batch, at_once: int) -> AsyncGenerator[list[bytes], None]:
         """Yield the lines of a batch's result files, up to `at_once` at a time.
 
-        A file that the endpoint does not give is left out, with a warning.
+        The file of errors, which holds no answer, is left out with a warning if the endpoint does not give it.
 
         Raises:
-            TeacherStopped: the endpoint can't be reached.
+            Refused: the endpoint does not give the file of answers.
+            TeacherStopped: it can't be reached.
         """
         for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
             with tempfile.TemporaryFile(dir=temporary_folder()) as file:
                 try:
-                    await self.call(partial(self._copy, file_id, file))
+                    await self._made(partial(self._copy, file_id, file))
                 except Refused as refused:
+                    if file_id == batch.output_file_id:
+                        raise
                     logger.warning("file %s can't be fetched: %s", file_id, refused.fault)
                     continue
                 file.seek(0)
@@ -244,6 +255,19 @@ class BatchApi:
     @property
     def _client(self) -> Any:
         return self._endpoint.client
+
+    async def _made(self, look: Callable[[], Awaitable[R]]) -> R:
+        """Call for what the endpoint has made, and call again before it is believed not to have it."""
+        pause = self._limits.poll_s
+        for _ in range(_LOOKS - 1):
+            try:
+                return await self.call(look)
+            except Refused as refused:
+                if not refused.gone:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(self._limits.poll_cap_s, 1.5 * pause)
+        return await self.call(look)
 
     async def call(self, call: Callable[[], Awaitable[R]]) -> R:
         """Call the API, and repeat the call while that may help.

@@ -7,14 +7,15 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rare_assets.teacher import wire
-from rare_assets.teacher.attempts import Attempts, reusable
+from rare_assets.teacher.attempts import reusable
 from rare_assets.teacher.batch.api import BatchApi, Refused, is_queue_full
+from rare_assets.teacher.batch.attempts import BatchAttempts
 from rare_assets.teacher.batch.claimed import ClaimedKeys
 from rare_assets.teacher.batch.limits import BatchLimits
 from rare_assets.teacher.batch.packing import OpenBatch, pack
@@ -37,22 +38,9 @@ LINE_TRIES = 3
 FRUITLESS_BATCHES = 3
 
 _LOOKUP = 1000
-# Statuses by which an endpoint says that it has no such batch.
-_GONE = (404, 410)
 
 
-@dataclass(slots=True, eq=False)
-class _BatchAttempts(Attempts):
-    """The attempts at one ask, with the batches in which the present one has failed."""
-
-    batches_failed: int = 0
-    beside_answers: bool = False  # any of these batches brought answers to others
-
-    def forget_faults(self) -> None:
-        self.batches_failed, self.beside_answers = 0, False
-
-
-class BatchRun(Run[EndpointTeacher[Any, Any], _BatchAttempts, T]):
+class BatchRun(Run[EndpointTeacher[Any, Any], BatchAttempts, T]):
     """One `ask_all`, whose asks go out in batches.
 
     Args:
@@ -76,7 +64,7 @@ class BatchRun(Run[EndpointTeacher[Any, Any], _BatchAttempts, T]):
         self._submissions = submissions
         self._limits = limits
         # Every key without an answer, and the asks that wait for it; of these:
-        self._waiting: dict[bytes, list[_BatchAttempts]] = {}
+        self._waiting: dict[bytes, list[BatchAttempts]] = {}
         self._todo: dict[bytes, None] = {}  # in no batch, in the order in which they came
         self._held: dict[bytes, Submission] = {}  # in a stored submission
         self._claimed = ClaimedKeys(teacher._published, teacher._say)
@@ -161,9 +149,9 @@ class BatchRun(Run[EndpointTeacher[Any, Any], _BatchAttempts, T]):
             return
         self._pending += len(chunk)
         model = self._teacher.model
-        await self._admit([_BatchAttempts(ask, wire.answer_key(model, ask, 0)) for ask in chunk])
+        await self._admit([BatchAttempts(ask, wire.answer_key(model, ask, 0)) for ask in chunk])
 
-    async def _admit(self, open_asks: list[_BatchAttempts]) -> None:
+    async def _admit(self, open_asks: list[BatchAttempts]) -> None:
         """Look attempts up in the store; those never answered wait for a batch."""
         while open_asks:
             first: list[bytes] = []
@@ -178,7 +166,7 @@ class BatchRun(Run[EndpointTeacher[Any, Any], _BatchAttempts, T]):
                 keys = first[start : start + _LOOKUP]
                 found = await self._store.get(keys)
                 found |= await self._own([key for key in keys if self._is_open(key, found)])
-                given: list[tuple[_BatchAttempts, Answer]] = []
+                given: list[tuple[BatchAttempts, Answer]] = []
                 for key in keys:
                     answer = self._reusable(found.get(key), key)
                     if answer is not None:
@@ -220,7 +208,7 @@ class BatchRun(Run[EndpointTeacher[Any, Any], _BatchAttempts, T]):
 
     async def _look_elsewhere(self) -> None:
         """Take up again what others have been asking for and are done with."""
-        open_asks: list[_BatchAttempts] = []
+        open_asks: list[BatchAttempts] = []
         for key in await self._claimed.freed():
             open_asks += self._waiting.pop(key, ())
         await self._admit(open_asks)
@@ -293,7 +281,7 @@ class BatchRun(Run[EndpointTeacher[Any, Any], _BatchAttempts, T]):
             await asyncio.to_thread(self._submissions.remove, out.submission)
             out.put_away(self._endpoint)
             del self._out[out.submission.name]
-            left: list[_BatchAttempts] = []
+            left: list[BatchAttempts] = []
             for key in out.submission.requests:
                 if self._held.get(key) is out.submission:
                     del self._held[key]
@@ -328,13 +316,7 @@ class BatchRun(Run[EndpointTeacher[Any, Any], _BatchAttempts, T]):
         try:
             return await self._api.ended(batch_id)
         except Refused as refused:
-            if refused.fault.status not in _GONE:
-                self._teacher._stop(
-                    f"{self._endpoint}: what became of batch {batch_id} can't be told: "
-                    f"{refused.fault}. It is kept, and looked for by the next run."
-                )
-                raise TeacherStopped(self.stopped or "") from refused
-            logger.warning("batch %s is gone: %s", batch_id, refused.fault)
+            self._stop_unless_gone(refused, f"batch {batch_id}")
             self._count_fruitless(batch_id, "being unknown to the endpoint")
             return None
 
@@ -345,19 +327,37 @@ class BatchRun(Run[EndpointTeacher[Any, Any], _BatchAttempts, T]):
         if batch.status == "failed":
             self._after_failure(out, batch)
             return
-        useful = 0
         before = self._endpoint.health.answered_at
+        told: set[bytes] = set()
         failed: dict[bytes, Fault] = {}
-        # What can't be fetched is asked again.
-        async with contextlib.aclosing(self._api.result_lines(batch, _LOOKUP)) as results:
-            async for lines in results:
-                useful += await self._take(out, lines, failed, mine=mine)
-        answered = self._endpoint.health.answered_at != before
-        await self._after_faults(out, failed, beside_answers=answered)
-        if useful:
+        ended = batch.status == "completed"
+        try:
+            async with contextlib.aclosing(self._api.result_lines(batch, _LOOKUP)) as results:
+                async for lines in results:
+                    told |= await self._take(out, lines, failed, mine=mine)
+        except Refused as refused:
+            self._stop_unless_gone(refused, f"the answers of batch {batch.id}")
+            ended = False
+        if ended:
+            lost = Fault(Kind.TRANSIENT, "lost", f"batch {batch.id} ended without a result for it")
+            failed |= {key: lost for key in out.submission.requests if key not in told}
+        if told:
             self._fruitless = 0
         else:
             self._count_fruitless(batch.id, str(batch.status))
+        answered = self._endpoint.health.answered_at != before
+        await self._after_faults(out, failed, beside_answers=answered)
+
+    def _stop_unless_gone(self, refused: Refused, what: str) -> None:
+        """Stop where what an endpoint refuses may exist, so that nothing is asked for again that is paid for."""
+        if refused.gone:
+            logger.warning("%s: %s: gone: %s", self._endpoint, what, refused.fault)
+            return
+        self._teacher._stop(
+            f"{self._endpoint}: what became of {what} can't be told: {refused.fault}. The batch is "
+            "kept, and looked for by the next run."
+        )
+        raise TeacherStopped(self.stopped or "") from refused
 
     def _count_fruitless(self, batch_id: str, status: str) -> None:
         """Stop after some batches in a row that brought nothing: each may have cost something."""
@@ -370,9 +370,8 @@ class BatchRun(Run[EndpointTeacher[Any, Any], _BatchAttempts, T]):
 
     async def _take(
         self, out: OpenBatch, lines: list[bytes], failed: dict[bytes, Fault], *, mine: bool
-    ) -> int:
-        """Take in some lines of a result file, the faults into `failed`; returns how many lines
-        say anything."""
+    ) -> set[bytes]:
+        """Take in some lines of a result file, the faults into `failed`; returns whose lines say anything."""
         latency = round(time.time() - out.submission.created_at, 3)
         results: dict[bytes, Answer | Fault | None] = {}
         for line in lines:
@@ -394,7 +393,7 @@ class BatchRun(Run[EndpointTeacher[Any, Any], _BatchAttempts, T]):
                 if not answer.unstored
             )
         )
-        given: list[tuple[_BatchAttempts, Answer]] = []
+        given: list[tuple[BatchAttempts, Answer]] = []
         for key, result in results.items():
             if key in fresh:
                 self._endpoint.count(fresh[key])
@@ -409,11 +408,11 @@ class BatchRun(Run[EndpointTeacher[Any, Any], _BatchAttempts, T]):
                 failed[key] = result
         await self._admit(await self._judge_all(given))
         self._changed.set()
-        return sum(result is not None for result in results.values())
+        return {key for key, result in results.items() if result is not None}
 
     def _deliver(
         self, key: bytes, answer: Answer, *, new: bool = False
-    ) -> Iterator[tuple[_BatchAttempts, Answer]]:
+    ) -> Iterator[tuple[BatchAttempts, Answer]]:
         """Give an answer to all that wait for it: each with the answer as it gets it."""
         self._todo.pop(key, None)
         self._claimed.release(key)
@@ -455,7 +454,7 @@ class BatchRun(Run[EndpointTeacher[Any, Any], _BatchAttempts, T]):
             for attempts in waiting:
                 attempts.batches_failed += 1
                 attempts.beside_answers |= beside_answers
-            if waiting[0].batches_failed >= LINE_TRIES:
+            if waiting[0].batches_failed >= LINE_TRIES and self.stopped is None:
                 spent[key] = fault
         # A short request that was sent to look at the wording tells as much as an answer.
         if refused and not beside_answers and health.answered_at == before:

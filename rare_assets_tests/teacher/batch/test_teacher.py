@@ -10,6 +10,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from dataclasses import replace
+from urllib.parse import urlsplit
 
 import pytest
 from pydantic import BaseModel, Field, SecretStr
@@ -317,6 +319,41 @@ def test_a_request_that_fails_again_and_again_is_given_up(tmp_path):
         assert result.reasons == {"ask-0": None, "ask-1": "endpoint_error", "ask-2": None}
         assert endpoint.handed_in.count(keys_of([ask(1)])[0]) == 3
         assert "HTTP 500" in result.by_key["ask-1"].detail
+
+
+def test_a_request_that_no_batch_has_a_result_for_is_given_up_alone(tmp_path):
+    with FakeBatchEndpoint(loses="passage 1:") as endpoint:
+        result = run(tmp_path, endpoint.url, asks(3))
+        assert result.error is None
+        assert result.reasons == {"ask-0": None, "ask-1": "endpoint_error", "ask-2": None}
+        assert "ended without a result for it" in result.by_key["ask-1"].detail
+        assert endpoint.handed_in.count(keys_of([ask(1)])[0]) == 3
+        assert len(endpoint.handed_in) == 5
+
+
+def test_batches_without_any_result_stop_the_run_and_reject_nothing(tmp_path):
+    with FakeBatchEndpoint(loses="passage") as endpoint:
+        result = run(tmp_path, endpoint.url, asks(3))
+        assert "3 batches in a row brought no answer" in str(result.error)
+        assert result.outcomes == []
+
+
+def test_a_line_in_another_form_is_given_up_alone(tmp_path):
+    with FakeBatchEndpoint() as endpoint:
+
+        async def content(recorded):
+            response = await endpoint._content(recorded)
+            lines = [json.loads(line) for line in response.body.splitlines()]
+            odd = keys_of([ask(1)])[0]
+            lines = [
+                {**line, "error": "lost"} if line["custom_id"] == odd else line for line in lines
+            ]
+            return replace(response, body="".join(f"{json.dumps(x)}\n" for x in lines).encode())
+
+        endpoint.route("GET", r"/v1/files/[^/]+/content", content)
+        result = run(tmp_path, endpoint.url, asks(3))
+        assert result.error is None
+        assert result.reasons == {"ask-0": None, "ask-1": "endpoint_error", "ask-2": None}
 
 
 def test_requests_are_adapted_to_what_the_endpoint_understands(tmp_path):
@@ -695,6 +732,65 @@ def test_results_that_can_not_be_fetched_at_first_are_fetched_in_the_end(tmp_pat
         result = run(tmp_path, endpoint.url, asks(3))
         assert set(result.reasons.values()) == {None}
         assert len(endpoint.batches) == 1
+
+
+def test_what_the_endpoint_has_just_made_and_does_not_find_at_first_is_looked_for_again(tmp_path):
+    with FakeBatchEndpoint(unseen=3) as endpoint:
+        result = run(tmp_path, endpoint.url, asks(3))
+        assert set(result.reasons.values()) == {None}
+        assert len(endpoint.batches) == 1
+
+
+def refusing_files(endpoint, field, status, batches=9):
+    """Have the endpoint refuse the files of answers, or of errors, of the first batches with this status."""
+
+    async def content(recorded):
+        name = urlsplit(recorded.path).path.split("/")[3]
+        if name in [batch[field] for batch in endpoint.batches.values()][:batches]:
+            return error_response(status, "No access to this file")
+        return await endpoint._content(recorded)
+
+    endpoint.route("GET", r"/v1/files/[^/]+/content", content)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(400, "the answers of batch batch_0"), (403, "refuses to work"), (409, "failed every")],
+)
+def test_answers_that_the_endpoint_refuses_to_give_are_kept_and_not_asked_for_again(
+    tmp_path, status, said
+):
+    with FakeBatchEndpoint() as endpoint:
+        refusing_files(endpoint, "output_file_id", status)
+        result = run(tmp_path, endpoint.url, asks(3))
+        assert said in str(result.error)
+        assert "No access to this file" in str(result.error)
+        assert len(endpoint.batches) == 1
+        endpoint.route("GET", r"/v1/files/[^/]+/content", endpoint._content)
+        again = run(tmp_path, endpoint.url, asks(3))
+        assert again.error is None
+        assert set(again.reasons.values()) == {None}
+        assert len(endpoint.batches) == 1
+
+
+def test_answers_that_are_gone_are_asked_for_again_and_told(tmp_path, caplog):
+    with FakeBatchEndpoint() as endpoint:
+        refusing_files(endpoint, "output_file_id", 410, batches=1)
+        result = run(tmp_path, endpoint.url, asks(3))
+        assert set(result.reasons.values()) == {None}
+        assert len(endpoint.batches) == 2
+        assert "the answers of batch batch_0: gone" in caplog.text
+
+
+def test_errors_that_the_endpoint_refuses_to_give_harm_no_answer(tmp_path):
+    def fault_for(body):
+        return "server_error" if "passage 1:" in body["messages"][0]["content"] else None
+
+    with FakeBatchEndpoint(fault_for=fault_for) as endpoint:
+        refusing_files(endpoint, "error_file_id", 400)
+        result = run(tmp_path, endpoint.url, asks(3))
+        assert result.error is None
+        assert result.reasons == {"ask-0": None, "ask-1": "endpoint_error", "ask-2": None}
 
 
 def test_a_batch_that_the_endpoint_has_forgotten_is_asked_anew(tmp_path, endpoint):
