@@ -90,6 +90,10 @@ class BatchApi:
         """Return a submission, stored without its batch's id, with the id; None if it has no batch.
 
         Waits for its writer, which may be creating the batch at this moment.
+
+        Raises:
+            Refused: the endpoint does not list its batches.
+            TeacherStopped: it can't be reached.
         """
         silence = Silence()
         while submission.batch_id is None and not silence.is_left(submission):
@@ -99,7 +103,11 @@ class BatchApi:
                 return None
             submission = now
         if submission.batch_id is None:
-            found = await self.call(lambda: self._id_of(submission))
+            try:
+                found = await self.call(lambda: self._id_of(submission))
+            except Refused as refused:
+                refused.gone = False  # there is no list; the batch may exist
+                raise
             if found is None:
                 return None
             submission = submission.created(found)

@@ -302,6 +302,8 @@ class BatchRun(Run[EndpointTeacher[Any, Any], BatchAttempts, T]):
                 out.submission = found
         except Refused as refused:
             requests = len(out.submission.requests)
+            if out.file is None:
+                self._stop_unless_gone(refused, f"{requests} requests that were being handed in")
             if refused.fault.status == 413 and requests > 1:
                 self._batch_requests = max(1, requests // 2)
                 return None
@@ -355,7 +357,7 @@ class BatchRun(Run[EndpointTeacher[Any, Any], BatchAttempts, T]):
             return
         self._teacher._stop(
             f"{self._endpoint}: what became of {what} can't be told: {refused.fault}. The batch is "
-            "kept, and looked for by the next run."
+            "kept, and looked for by the next run; with refresh its requests are asked anew."
         )
         raise TeacherStopped(self.stopped or "") from refused
 

@@ -548,12 +548,8 @@ def test_a_run_killed_while_it_waits_finds_its_batches_again(tmp_path, endpoint)
     assert stored(tmp_path) == []
 
 
-@pytest.mark.parametrize("created", [True, False])
-def test_a_run_killed_while_it_created_a_batch_finds_out_whether_it_exists(
-    tmp_path, endpoint, created
-):
-    """The submission is written, its batch's id is not; the writer is gone."""
-    wanted = asks(4)
+def leave_in_creation(tmp_path, endpoint, wanted):
+    """Return a store in which a submission is written, its batch's id is not; the writer is gone."""
     endpoint.hold = True
     done = threading.Thread(target=run, args=[tmp_path, endpoint.url, wanted])
     done.start()
@@ -571,6 +567,15 @@ def test_a_run_killed_while_it_created_a_batch_finds_out_whether_it_exists(
     (other / "batches").mkdir(parents=True)
     content.update(batch_id=None, process=gone.stdout)
     (other / "batches" / name).write_text(json.dumps(content))
+    return other
+
+
+@pytest.mark.parametrize("created", [True, False])
+def test_a_run_killed_while_it_created_a_batch_finds_out_whether_it_exists(
+    tmp_path, endpoint, created
+):
+    wanted = asks(4)
+    other = leave_in_creation(tmp_path, endpoint, wanted)
     if not created:
         endpoint.batches["batch_0"]["metadata"] = None
     result = run(other, endpoint.url, wanted)
@@ -578,6 +583,23 @@ def test_a_run_killed_while_it_created_a_batch_finds_out_whether_it_exists(
     assert len(endpoint.batches) == (1 if created else 2)
     assert result.usage.requests == (0 if created else 4)
     assert stored(other) == []
+
+
+def test_a_batch_that_may_exist_is_kept_where_the_endpoint_lists_none(tmp_path, endpoint):
+    async def refuse(_):
+        return error_response(404, "Unknown path")
+
+    wanted = asks(4)
+    other = leave_in_creation(tmp_path, endpoint, wanted)
+    endpoint.route("GET", r"/v1/batches", refuse)
+    result = run(other, endpoint.url, wanted)
+    assert "4 requests that were being handed in" in str(result.error)
+    assert "with refresh" in str(result.error)
+    assert len(stored(other)) == len(endpoint.batches) == 1
+    endpoint.route("GET", r"/v1/batches", endpoint._list)
+    result = run(other, endpoint.url, wanted)
+    assert set(result.reasons.values()) == {None}
+    assert len(endpoint.batches) == 1
 
 
 def test_a_creation_whose_answer_is_lost_is_not_repeated(tmp_path):
