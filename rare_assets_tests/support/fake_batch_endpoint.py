@@ -16,7 +16,7 @@ import random
 import re
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -43,6 +43,7 @@ class FakeBatchEndpoint(FakeEndpoint):
             their answer.
         loses: requests with this text in them have no line in any result.
         unseen: so many times what was just made is not found.
+        words: another server's words for a batch's states.
 
     While `hold` is set, batches stay in progress.
     """
@@ -58,6 +59,7 @@ class FakeBatchEndpoint(FakeEndpoint):
         drop: dict[tuple[str, str], int] | None = None,
         loses: str | None = None,
         unseen: int = 0,
+        words: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -70,6 +72,7 @@ class FakeBatchEndpoint(FakeEndpoint):
         self.loses = loses
         self.unseen = unseen
         self.unseen_left: dict[str, int] = {}
+        self.words = words or {}
         self.hold = False
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
@@ -200,7 +203,8 @@ class FakeBatchEndpoint(FakeEndpoint):
         batch = self.batches.get(urlsplit(recorded.path).path.split("/")[3])
         if batch is None or self._is_unseen(batch["id"]):
             return error_response(404, "No such batch")
-        return json_response(200, batch)
+        status = self.words.get(batch["status"], batch["status"])
+        return json_response(200, {**batch, "status": status})
 
     async def _cancel(self, recorded: Recorded) -> Response:
         batch = self.batches[urlsplit(recorded.path).path.split("/")[3]]
@@ -261,7 +265,9 @@ class FakeBatchEndpoint(FakeEndpoint):
             if results:
                 batch[field] = self._file(content, field, "batch_output")["id"]
         ended = "expired" if expire_after is not None else "completed"
-        batch["status"] = "cancelled" if batch["status"] == "cancelling" else ended
+        ended = "cancelled" if batch["status"] == "cancelling" else ended
+        batch[f"{ended}_at"] = int(time.time())
+        batch["status"] = ended
 
     async def _answer(self, line: dict[str, Any], recorded: Recorded) -> Response | None:
         assert (line["method"], line["url"]) == ("POST", "/v1/chat/completions")

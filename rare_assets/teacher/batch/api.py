@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from rare_assets.files.cache import temporary_folder
 from rare_assets.teacher import wire
 from rare_assets.teacher.batch.limits import BatchLimits
-from rare_assets.teacher.batch.submissions import Silence, Submission, Submissions
+from rare_assets.teacher.batch.submissions import FORGET_S, Silence, Submission, Submissions
 from rare_assets.teacher.endpoint import Endpoint
 from rare_assets.teacher.endpoint_teacher import EndpointTeacher
 from rare_assets.teacher.faults import Fault, Kind, fault_of, response_fault, status_fault
@@ -35,7 +35,13 @@ _URL = "/v1/chat/completions"
 _METADATA = "rare_assets_submission"
 _CANCEL_S = 15.0
 _QUEUE_FULL = re.compile(r"token_limit|enqueued|too[_ ]many|limit.{0,20}(reached|exceeded)", re.I)
-_ENDED = ("completed", "failed", "expired", "cancelled")
+# How endpoints say that a batch has ended, and what that is in OpenAI's words.
+_ENDED = {
+    **dict.fromkeys(("completed", "complete", "succeeded", "success", "done"), "completed"),
+    **dict.fromkeys(("expired", "timeout", "timed_out", "timeout_exceeded"), "expired"),
+    **dict.fromkeys(("cancelled", "canceled"), "cancelled"),
+    "failed": "failed",
+}
 # Looks at what an endpoint says it does not have: what it has just made may not be seen everywhere yet.
 _LOOKS = 4
 
@@ -143,15 +149,18 @@ class BatchApi:
 
     async def _id_of(self, submission: Submission) -> str | None:
         """Return the batch that was created for a submission, if it was."""
+        newest = None
         async for batch in self._client.batches.list(limit=100):
             if (batch.metadata or {}).get(_METADATA) == submission.name:
                 return batch.id
-            if batch.created_at < submission.created_at - 3600:  # newest first; clocks differ
+            # By the endpoint's own clock, since that of a writer may be days ahead.
+            newest = batch.created_at if newest is None else newest
+            if batch.created_at < newest - FORGET_S:
                 break
         return None
 
     async def ended(self, batch_id: str) -> Batch:
-        """Wait until a batch has ended, and return it.
+        """Wait until a batch has ended, and return it, its status in OpenAI's words.
 
         Raises:
             Refused: the endpoint does not tell, or has no such batch.
@@ -160,8 +169,8 @@ class BatchApi:
         pause = self._limits.poll_s
         while True:
             batch: Batch = await self._made(lambda: self._client.batches.retrieve(batch_id))
-            if batch.status in _ENDED:
-                return batch
+            if (status := _ending(batch)) is not None:
+                return batch.model_copy(update={"status": status})
             self._endpoint.keep_reserved()
             await asyncio.sleep(pause * random.uniform(0.9, 1.1))
             pause = min(self._limits.poll_cap_s, 1.5 * pause)
@@ -307,6 +316,18 @@ class BatchApi:
             if isinstance(fate, str) or self._teacher._halts > halts:
                 raise TeacherStopped(str(fault))
             await asyncio.sleep(fate)
+
+
+def _ending(batch: Batch) -> str | None:
+    """Return how a batch has ended; None while it is under way."""
+    status = _ENDED.get(str(batch.status).lower())
+    at = {
+        "completed": batch.completed_at,
+        "failed": batch.failed_at,
+        "expired": batch.expired_at,
+        "cancelled": batch.cancelled_at,
+    }
+    return status or next((word for word, time in at.items() if time), None)
 
 
 def _said_by(error: BaseException, endpoint: Endpoint) -> str:

@@ -266,7 +266,7 @@ class BatchRun(Run[EndpointTeacher[Any, Any], BatchAttempts, T]):
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         # A stop leaves the other batches to be fetched, if they can be.
-        if error is not None and not isinstance(error, TeacherStopped):
+        if error is not None and not (self.stopped and isinstance(error, TeacherStopped)):
             self._error = self._error or error
         self._changed.set()
 

@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from rare_assets.files.processes import is_gone, this_process
+from rare_assets.teacher.interface import TeacherStopped
 from rare_assets.teacher.store.folder import Folder
 
 logger = logging.getLogger(__name__)
@@ -172,7 +173,11 @@ class Submissions:
         self._folder.delete(f"{submission.name}.json")
 
     def load(self, name: str) -> Submission | None:
-        """Return a submission as it is now; None if it is gone or not readable."""
+        """Return a submission as it is now; None if it is gone.
+
+        Raises:
+            TeacherStopped: it is damaged, so that what was handed in with it would be paid for again.
+        """
         try:
             content = json.loads(self._folder.read_whole(f"{name}.json"))
             requests = {bytes.fromhex(key): int(n) for key, n in content["requests"].items()}
@@ -182,8 +187,11 @@ class Submissions:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
-            logger.warning("%s/%s.json is no submission: %r", self._folder.root, name, error)
-            return None
+            raise TeacherStopped(
+                f"{self._folder.root}/{name}.json says which requests were handed in as a batch, and is "
+                f"damaged: {error!r}. They are paid for, and would be asked again. Restore the file, or "
+                "remove it to ask again."
+            ) from error
 
     def open_at(self, model: str, endpoint: str, since: float) -> dict[bytes, Submission]:
         """Return the requests that wait in batches of one endpoint, by answer key.
@@ -191,7 +199,11 @@ class Submissions:
         Args:
             model: the model's name at the endpoint.
             endpoint: the endpoint's name.
-            since: Unix time; batches handed in before do not count.
+            since: Unix time; batches handed in before do not count, nor those of which endpoints keep no
+                results any more.
+
+        Raises:
+            TeacherStopped: a submission is damaged.
         """
         waiting: dict[bytes, Submission] = {}
         for name in self.names():
@@ -203,21 +215,27 @@ class Submissions:
     def recall(
         self, model: str, endpoint: str, since: float, seen: set[str]
     ) -> dict[bytes, Submission]:
-        """Return the same as `open_at`, of new submissions alone; remove those that are too old.
+        """Return the requests that wait in batches of one endpoint, of new submissions alone.
+
+        Whether the endpoint still has the results of an old one, it tells itself; an old one of another
+        endpoint or model is removed.
 
         Args:
             model, endpoint, since: as of `open_at`.
             seen: names of the submissions that are known; the new ones are added.
+
+        Raises:
+            TeacherStopped: a submission is damaged.
         """
         new = [name for name in self.names() if name not in seen]
-        seen.update(new)
         waiting: dict[bytes, Submission] = {}
         for found in filter(None, map(self.load, new)):
-            if found.is_forgotten:
-                self.remove(found)
-            elif found.is_of(model, endpoint, since):
+            if found.is_of(model, endpoint, since):
                 for key in found.requests:
                     waiting.setdefault(key, found)
+            elif found.is_forgotten:
+                self.remove(found)
+        seen.update(new)
         return waiting
 
     def place_of(self, submission: Submission) -> str:

@@ -204,6 +204,14 @@ def test_what_an_expired_batch_finished_is_kept_and_the_rest_is_asked_again(tmp_
         assert sum(endpoint.counts.values()) == 10
 
 
+@pytest.mark.parametrize("word", ["COMPLETED", "Succeeded", "sealed"])
+def test_a_batch_ends_in_any_servers_words(tmp_path, word):
+    with FakeBatchEndpoint(words={"completed": word, "in_progress": "RUNNING"}) as endpoint:
+        result = run(tmp_path, endpoint.url, asks(3))
+        assert set(result.reasons.values()) == {None}
+        assert len(endpoint.batches) == 1
+
+
 def test_batches_that_never_bring_anything_stop_the_run(tmp_path):
     with FakeBatchEndpoint(expire_after=[0] * 10) as endpoint:
         result = run(tmp_path, endpoint.url, asks(3))
@@ -548,7 +556,7 @@ def test_a_run_killed_while_it_waits_finds_its_batches_again(tmp_path, endpoint)
     assert stored(tmp_path) == []
 
 
-def leave_in_creation(tmp_path, endpoint, wanted):
+def leave_in_creation(tmp_path, endpoint, wanted, hours_ahead=0):
     """Return a store in which a submission is written, its batch's id is not; the writer is gone."""
     endpoint.hold = True
     done = threading.Thread(target=run, args=[tmp_path, endpoint.url, wanted])
@@ -566,16 +574,18 @@ def leave_in_creation(tmp_path, endpoint, wanted):
     other = tmp_path / "other"
     (other / "batches").mkdir(parents=True)
     content.update(batch_id=None, process=gone.stdout)
+    content["created_at"] += hours_ahead * 3600
     (other / "batches" / name).write_text(json.dumps(content))
     return other
 
 
+@pytest.mark.parametrize("hours_ahead", [-48, 0, 48])
 @pytest.mark.parametrize("created", [True, False])
 def test_a_run_killed_while_it_created_a_batch_finds_out_whether_it_exists(
-    tmp_path, endpoint, created
+    tmp_path, endpoint, created, hours_ahead
 ):
     wanted = asks(4)
-    other = leave_in_creation(tmp_path, endpoint, wanted)
+    other = leave_in_creation(tmp_path, endpoint, wanted, hours_ahead)
     if not created:
         endpoint.batches["batch_0"]["metadata"] = None
     result = run(other, endpoint.url, wanted)
@@ -830,6 +840,38 @@ def test_a_batch_that_the_endpoint_has_forgotten_is_asked_anew(tmp_path, endpoin
     assert set(result.reasons.values()) == {None}
     assert result.usage.requests == 3
     assert stored(tmp_path) == []
+
+
+def test_a_batch_of_long_ago_is_fetched_as_long_as_the_endpoint_has_it(tmp_path, endpoint):
+    kill_a_run(tmp_path, endpoint, 3, batches=1)
+    (name,) = stored(tmp_path)
+    path = tmp_path / "batches" / name
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "created_at": content["created_at"] - 40 * 86400}))
+    result = run(tmp_path, endpoint.url, asks(3))
+    assert set(result.reasons.values()) == {None}
+    assert len(endpoint.batches) == 1
+    assert stored(tmp_path) == []
+
+
+@pytest.mark.parametrize("mode", ["batch", "online"])
+@pytest.mark.parametrize("content", ["", '{"name": "batch"}'])
+def test_a_damaged_submission_stops_before_its_requests_are_asked_again(
+    tmp_path, endpoint, mode, content
+):
+    kill_a_run(tmp_path, endpoint, 3, batches=1)
+    (name,) = stored(tmp_path)
+    path = tmp_path / "batches" / name
+    path.write_text(content)
+    batches = {"kind": online, "batches": Folder(str(tmp_path / "batches"))}
+    how = batches if mode == "online" else {}
+    result = run(tmp_path, endpoint.url, asks(3), **how)
+    assert str(path) in str(result.error)
+    assert "remove it to ask again" in str(result.error)
+    assert len(endpoint.batches) == 1
+    assert ("POST", "/v1/chat/completions") not in endpoint.calls
+    path.unlink()
+    assert set(run(tmp_path, endpoint.url, asks(3), **how).reasons.values()) == {None}
 
 
 def test_refresh_asks_anew_and_takes_up_no_older_batch(tmp_path, endpoint):
