@@ -343,7 +343,7 @@ class BatchRun(Run[EndpointTeacher[Any, Any], BatchAttempts, T]):
         if ended:
             lost = Fault(Kind.TRANSIENT, "lost", f"batch {batch.id} ended without a result for it")
             failed |= {key: lost for key in out.submission.requests if key not in told}
-        if told:
+        if told or ended:
             self._fruitless = 0
         else:
             self._count_fruitless(batch.id, str(batch.status))
@@ -456,7 +456,7 @@ class BatchRun(Run[EndpointTeacher[Any, Any], BatchAttempts, T]):
             for attempts in waiting:
                 attempts.batches_failed += 1
                 attempts.beside_answers |= beside_answers
-            if waiting[0].batches_failed >= LINE_TRIES and self.stopped is None:
+            if waiting[0].batches_failed >= LINE_TRIES:
                 spent[key] = fault
         # A short request that was sent to look at the wording tells as much as an answer.
         if refused and not beside_answers and health.answered_at == before:

@@ -339,11 +339,21 @@ def test_a_request_that_no_batch_has_a_result_for_is_given_up_alone(tmp_path):
         assert len(endpoint.handed_in) == 5
 
 
-def test_batches_without_any_result_stop_the_run_and_reject_nothing(tmp_path):
-    with FakeBatchEndpoint(loses="passage") as endpoint:
+@pytest.mark.parametrize("works", [True, False])
+def test_asks_without_any_result_are_given_up_only_if_a_short_request_works(tmp_path, works):
+    def fault_for(body):
+        short = "passage" not in body["messages"][0]["content"]
+        return "server_error" if short and not works else None
+
+    with FakeBatchEndpoint(loses="passage", fault_for=fault_for) as endpoint:
         result = run(tmp_path, endpoint.url, asks(3))
-        assert "3 batches in a row brought no answer" in str(result.error)
-        assert result.outcomes == []
+        assert len(endpoint.batches) == 3
+        if works:
+            assert result.error is None
+            assert set(result.reasons.values()) == {"endpoint_error"}
+        else:
+            assert "failed every request of 3 batches" in str(result.error)
+            assert result.outcomes == []
 
 
 def test_a_line_in_another_form_is_given_up_alone(tmp_path):
