@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from rare_assets.teacher.address import OPENAI_URL, address_of, endpoint_name
+from rare_assets.teacher.faults import NoAuthorities
 from rare_assets.teacher.options import EndpointOptions
 from rare_assets.text.shown_url import without_secrets
 
@@ -164,7 +165,14 @@ def _texts(value: Any) -> list[str]:
 
 def _authorities() -> ssl.SSLContext:
     """Return the certificate authorities that clients trust by default, read once: each client would read them anew."""
-    return _read_authorities(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+    places = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
+    try:
+        return _read_authorities(*places.values())
+    except OSError as error:  # an SSLError is one
+        where = ", ".join(f"{name}={place}" for name, place in places.items() if place)
+        raise NoAuthorities(
+            f"the certificate authorities ({where or 'of this system'}) can't be read: {error}"
+        ) from error
 
 
 @cache

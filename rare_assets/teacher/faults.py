@@ -67,6 +67,10 @@ class Fault:
         return f"HTTP {self.status}: {self.text}" if self.status else self.text
 
 
+class NoAuthorities(Exception):
+    """The certificate authorities, by which endpoints prove who they are, can't be read."""
+
+
 # What says that an account has nothing left, where no wait is asked for: waiting mends rates alone.
 # Codes of OpenAI, Moonshot, DashScope, Zhipu; then sentences in the languages they come in.
 _QUOTA = re.compile(
@@ -104,6 +108,8 @@ def fault_of(error: Exception, redact: Callable[[str], str]) -> Fault:
     """
     import openai
 
+    if isinstance(error, NoAuthorities):
+        return Fault(Kind.FATAL, "no_authorities", str(error))
     if isinstance(error, openai.APIStatusError):
         text = _said(error.body, redact) or redact(error.message)
         if 300 <= error.status_code < 400:

@@ -357,6 +357,8 @@ def remedy(fault: Fault) -> str:
     """Return what to do about an endpoint that refuses everything."""
     if fault.reason == "moved":
         return "Set OPENAI_BASE_URL to that address, if it is the one that you mean: your key is not sent there by itself."
+    if fault.reason == "no_authorities":
+        return "Mend SSL_CERT_FILE and SSL_CERT_DIR, or unset them."
     if fault.reason == "quota":
         return "The account has no quota left: add credit or use another key."
     if fault.status in (401, 403, 407):

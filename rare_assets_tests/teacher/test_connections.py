@@ -110,6 +110,22 @@ def test_the_certificate_authorities_are_read_once_for_all_connections(tmp_path,
     assert len(reads) == 1
 
 
+@pytest.mark.parametrize("content", [None, "", "no certificate"])
+def test_certificate_authorities_that_can_not_be_read_are_named_before_anything_is_sent(
+    tmp_path, monkeypatch, content
+):
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    with FakeEndpoint() as endpoint:
+        result = run(endpoint, asks(30))
+    assert f"SSL_CERT_FILE={path}" in str(result.error)
+    assert "or unset them" in str(result.error)
+    assert result.outcomes == []
+    assert endpoint.requests == []
+
+
 def test_another_host_gets_neither_key_nor_prompt():
     with FakeEndpoint() as target, FakeEndpoint() as endpoint:
 
