@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
 
 from rare_assets.text.shown_url import is_clear, shown
 
@@ -27,7 +29,31 @@ class Address(NamedTuple):
     @property
     def is_azure(self) -> bool:
         """True if Azure serves it, which wants the key in a header of its own."""
-        return (urlsplit(self.base_url).hostname or "").endswith(_AZURE)
+        return self._host.endswith(_AZURE)
+
+    @property
+    def is_loopback(self) -> bool:
+        """True if it is on this machine, where no proxy has anything to reach."""
+        if self._host == "localhost" or self._host.endswith(".localhost"):
+            return True
+        try:
+            return ip_address(self._host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def _host(self) -> str:
+        return urlsplit(self.base_url).hostname or ""
+
+    @property
+    def proxy(self) -> str | None:
+        """The proxy by which this process' environment has it reached, as people may see it; None without."""
+        parts = urlsplit(self.base_url)
+        proxies = getproxies()
+        proxy = proxies.get(parts.scheme) or proxies.get("all")
+        if not proxy or self.is_loopback or proxy_bypass(parts.netloc.rpartition("@")[2]):
+            return None
+        return shown(proxy)
 
 
 def address_of(url: str) -> Address:

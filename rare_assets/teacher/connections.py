@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies
 
-from rare_assets.teacher.address import OPENAI_URL, address_of, endpoint_name
-from rare_assets.teacher.faults import NoAuthorities
+from rare_assets.teacher.address import OPENAI_URL, Address, address_of, endpoint_name
+from rare_assets.teacher.faults import BadEnvironment
 from rare_assets.teacher.options import EndpointOptions
-from rare_assets.text.shown_url import without_secrets
+from rare_assets.text.shown_url import shown, without_secrets
 
 if TYPE_CHECKING:
     import ssl
@@ -149,7 +150,7 @@ class Connections:
             timeout=timeout,
             default_headers=self._headers,
             default_query=dict(self._address.query),
-            http_client=_http_client()(limits=limits, timeout=timeout, verify=_authorities()),
+            http_client=_http_client(self._address, limits=limits, timeout=timeout),
         )
         self._lanes.append(_Lane(client))
         return self._lanes[-1]
@@ -170,29 +171,50 @@ def _authorities() -> ssl.SSLContext:
         return _read_authorities(*places.values())
     except OSError as error:  # an SSLError is one
         where = ", ".join(f"{name}={place}" for name, place in places.items() if place)
-        raise NoAuthorities(
+        raise BadEnvironment(
             f"the certificate authorities ({where or 'of this system'}) can't be read: {error}"
         ) from error
 
 
 @cache
 def _read_authorities(*_: str | None) -> ssl.SSLContext:
+    return _httpx().create_ssl_context()
+
+
+def _httpx() -> Any:
+    """Return httpx, or what this release of openai has in its place."""
     import openai
 
-    # httpx, or what a release of openai has in its place.
-    library = openai.DefaultAsyncHttpxClient.__base__.__module__.partition(".")[0]
-    return importlib.import_module(library).create_ssl_context()
+    base = openai.DefaultAsyncHttpxClient.__base__
+    return importlib.import_module(base.__module__.partition(".")[0])
 
 
-def _http_client() -> Any:
-    """Return a class of HTTP clients that send a request again where its own host redirects it.
+def _http_client(address: Address, **options: Any) -> Any:
+    """Return an HTTP client that sends a request again where its own host redirects it.
 
-    Others turn a POST into a GET there. Another host gets neither key nor prompt.
+    Others turn a POST into a GET there. Another host gets neither key nor prompt. Errors name the proxy by
+    which requests go; none is asked for what is on this machine.
+
+    Raises:
+        BadEnvironment: certificate authorities or proxies can't be used.
     """
     import openai
 
+    httpx, proxy = _httpx(), address.proxy
+
     class Client(openai.DefaultAsyncHttpxClient):
         async def send(self, request: Any, **options: Any) -> Any:
+            try:
+                return await self._send_on(request, **options)
+            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
+                if proxy is None:
+                    raise
+                said = (
+                    f"{error} (by the proxy {proxy}, as HTTP_PROXY, HTTPS_PROXY and NO_PROXY say)"
+                )
+                raise type(error)(said.lstrip(), request=request) from error
+
+        async def _send_on(self, request: Any, **options: Any) -> Any:
             if request.method != "POST":
                 return await super().send(request, **options)
             options["follow_redirects"] = False
@@ -212,7 +234,14 @@ def _http_client() -> Any:
                 )
             return response
 
-    return Client
+    authorities = _authorities()
+    try:
+        return Client(verify=authorities, trust_env=not address.is_loopback, **options)
+    except (ValueError, ImportError, httpx.InvalidURL) as error:
+        proxies = getproxies()
+        named = ", ".join(f"{scheme.upper()}_PROXY={shown(url)}" for scheme, url in proxies.items())
+        said = without_secrets(error, *proxies.values())
+        raise BadEnvironment(f"the proxies ({named}) can't be used: {said}") from error
 
 
 def same_host_target(request: Any, response: Any) -> str | None:

@@ -67,8 +67,8 @@ class Fault:
         return f"HTTP {self.status}: {self.text}" if self.status else self.text
 
 
-class NoAuthorities(Exception):
-    """The certificate authorities, by which endpoints prove who they are, can't be read."""
+class BadEnvironment(Exception):
+    """A variable of this process' environment lets no connection be made; the message names it."""
 
 
 # What says that an account has nothing left, where no wait is asked for: waiting mends rates alone.
@@ -108,8 +108,8 @@ def fault_of(error: Exception, redact: Callable[[str], str]) -> Fault:
     """
     import openai
 
-    if isinstance(error, NoAuthorities):
-        return Fault(Kind.FATAL, "no_authorities", str(error))
+    if isinstance(error, BadEnvironment):
+        return Fault(Kind.FATAL, "environment", str(error))
     if isinstance(error, openai.APIStatusError):
         text = _said(error.body, redact) or redact(error.message)
         if 300 <= error.status_code < 400:
@@ -122,7 +122,7 @@ def fault_of(error: Exception, redact: Callable[[str], str]) -> Fault:
         cause = error.__cause__
         name = type(cause).__name__ if cause else type(error).__name__
         text = redact(f"{name}: {cause}" if cause and str(cause) else f"{error.message} ({name})")
-        if name in ("ConnectError", "ConnectTimeout"):
+        if name in ("ConnectError", "ConnectTimeout", "ProxyError"):
             return Fault(Kind.UNREACHABLE, "unreachable", text)
         if name in ("UnsupportedProtocol", "InvalidURL", "LocalProtocolError", "TooManyRedirects"):
             return Fault(Kind.FATAL, "bad_request", text)

@@ -357,11 +357,13 @@ def remedy(fault: Fault) -> str:
     """Return what to do about an endpoint that refuses everything."""
     if fault.reason == "moved":
         return "Set OPENAI_BASE_URL to that address, if it is the one that you mean: your key is not sent there by itself."
-    if fault.reason == "no_authorities":
-        return "Mend SSL_CERT_FILE and SSL_CERT_DIR, or unset them."
+    if fault.reason == "environment":
+        return "Mend these variables of the environment, or unset them."
     if fault.reason == "quota":
         return "The account has no quota left: add credit or use another key."
-    if fault.status in (401, 403, 407):
+    if fault.status == 407:
+        return "A proxy before it asks for a password: write it into HTTP_PROXY or HTTPS_PROXY."
+    if fault.status in (401, 403):
         return "It does not accept the API key: check OPENAI_API_KEY and its rights."
     if fault.status in (404, 405, 410):
         return "Check RARE_MODEL and OPENAI_BASE_URL (it usually ends in /v1)."

@@ -36,3 +36,22 @@ def test_what_is_no_address_is_refused(given):
 def test_azure_is_known_by_its_host():
     assert address_of("https://x.openai.azure.com/openai/v1").is_azure
     assert not address_of("https://openai.azure.com.example.org/v1").is_azure
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [
+        *(("localhost:11434", True), ("127.0.0.1:8000", True), ("127.1.2.3", True)),
+        *(("[::1]:8000", True), ("models.localhost", True), ("LOCALHOST", True)),
+        *(("localhost.example.com", False), ("10.0.0.1", False), ("host", False)),
+    ],
+)
+def test_what_is_on_this_machine_has_no_proxy(monkeypatch, host, here):
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("http_proxy", "http://user:password@proxy:3128")
+    address = address_of(f"http://{host}/v1")
+    assert address.is_loopback == here
+    assert address.proxy == (None if here else "http://proxy:3128")
+    monkeypatch.setenv("no_proxy", "host,10.0.0.1,.example.com")
+    assert address.proxy is None

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from rare_assets.teacher.connections import same_host_target
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint, Fault, Response
+from rare_assets_tests.support.ports import free_port
 from rare_assets_tests.teacher.test_online import asks, run
 
 SECRET = "team-s3cret-0123456789"  # noqa: S105 (not a real one)
@@ -124,6 +125,51 @@ def test_certificate_authorities_that_can_not_be_read_are_named_before_anything_
     assert "or unset them" in str(result.error)
     assert result.outcomes == []
     assert endpoint.requests == []
+
+
+@pytest.fixture
+def no_proxies(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def test_what_is_on_this_machine_is_asked_without_a_proxy(no_proxies, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    with FakeEndpoint() as endpoint:
+        assert len(run(endpoint, asks(2)).good) == 2
+
+
+def test_a_proxy_that_can_not_be_reached_is_named_without_its_password(no_proxies, monkeypatch):
+    port = free_port()
+    monkeypatch.setenv("HTTP_PROXY", f"http://user:{SECRET}@127.0.0.1:{port}")
+    result = run("http://endpoint.invalid/v1", asks(2))
+    assert f"by the proxy http://127.0.0.1:{port}, as HTTP_PROXY" in str(result.error)
+    assert "has not been reachable" in str(result.error)
+    assert SECRET not in str(result.error)
+
+
+def test_a_proxy_that_asks_for_a_password_is_no_matter_of_the_api_key(no_proxies, monkeypatch):
+    with FakeEndpoint() as proxy:
+
+        async def refuse(_):
+            return Response(407, b"Proxy Authentication Required", {})
+
+        proxy.route("POST", r".*/chat/completions", refuse)
+        monkeypatch.setenv("HTTP_PROXY", proxy.url.removesuffix("/v1"))
+        result = run("http://endpoint.invalid/v1", asks(2))
+    assert "A proxy before it asks for a password" in str(result.error)
+    assert "OPENAI_API_KEY" not in str(result.error)
+
+
+@pytest.mark.parametrize("url", ["socks5://user:{}@h:1", "ftp://user:{}@h:1", "http://user:{}/@h"])
+def test_a_proxy_that_can_not_be_used_is_named_at_once(no_proxies, monkeypatch, url):
+    monkeypatch.setenv("HTTPS_PROXY", url.format(SECRET))
+    result = run("https://endpoint.invalid/v1", asks(2))
+    assert "the proxies (HTTPS_PROXY=" in str(result.error)
+    assert "or unset them" in str(result.error)
+    assert "s3cret" not in str(result.error)
+    assert result.usage.requests == 2
 
 
 def test_another_host_gets_neither_key_nor_prompt():
