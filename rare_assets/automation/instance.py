@@ -1,6 +1,7 @@
 """The Dagster instance of `rare-assets`' own commands: its folder, its dagster.yaml, its pools."""
 
 import os
+import re
 import socket
 from collections.abc import Collection
 from pathlib import Path
@@ -33,6 +34,10 @@ def graph_page(location: str, group: str) -> str:
     return f"/locations/{quote(location)}/asset-groups/{group}"
 
 
+# Dagster writes the path of its databases into URLs, in which these mean something else.
+_NOT_IN_A_URL = re.compile(r"\?|%[0-9A-Fa-f]{2}")
+
+
 class HomeError(Exception):
     """DAGSTER_HOME, or the database in it, can't be used."""
 
@@ -43,13 +48,18 @@ def prepare_home() -> Path:
     Sets DAGSTER_HOME in this process' environment, so that runs started from it find the instance.
 
     Raises:
-        HomeError: it is no folder, or can't be written.
+        HomeError: it is no folder, can't be written, or has a path that Dagster's databases can't have.
     """
     home = Path(Settings().dagster_home).expanduser().resolve()
     os.environ["DAGSTER_HOME"] = str(home)
+    config = home / "dagster.yaml"
+    if not config.exists() and (found := _NOT_IN_A_URL.search(str(home))):
+        raise HomeError(
+            f"DAGSTER_HOME {home} can't be used: Dagster's databases bear no {found[0]!r} in their "
+            "path. Set DAGSTER_HOME to another folder; the storage may stay where it is."
+        )
     try:
         home.mkdir(parents=True, exist_ok=True)
-        config = home / "dagster.yaml"
         if not config.exists():
             # Half of it would be taken for settings of the user's own.
             unready = home / f".dagster.yaml.{os.getpid()}"

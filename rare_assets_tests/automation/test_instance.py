@@ -46,6 +46,24 @@ def test_the_home_is_made_with_the_shipped_settings(nothing_set, tmp_path):
     assert (home / "dagster.yaml").read_text() == SHIPPED_YAML.read_text()
 
 
+@pytest.mark.parametrize("name", ["why?", "100%41"])
+def test_a_path_that_dagsters_databases_can_not_have_is_named_and_nothing_is_made(
+    nothing_set, tmp_path, name
+):
+    nothing_set.setenv("DAGSTER_HOME", str(tmp_path / name / "home"))
+    with pytest.raises(HomeError, match="Set DAGSTER_HOME to another folder"):
+        prepare_home()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a b", "100%", "#1 [x] {y} & ü's"])
+def test_any_other_path_holds_an_instance(nothing_set, tmp_path, name):
+    nothing_set.setenv("DAGSTER_HOME", str(tmp_path / name / "home"))
+    prepare_home()
+    with dg.DagsterInstance.get() as instance:
+        assert instance.get_runs() == []
+
+
 def test_settings_of_the_users_own_stay(home):
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     prepare_home()
