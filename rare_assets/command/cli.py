@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from importlib.util import find_spec
@@ -50,6 +51,10 @@ def main(context: click.Context, module: str | None, dataset: str | None) -> Non
       rare-assets -m my_project.definitions --dataset legal run     a dataset of your own project
     """
     context.obj = (module, dataset)
+    for printed in (sys.stdout, sys.stderr):
+        # A corpus has letters that a terminal may not have.
+        if isinstance(printed, io.TextIOWrapper):
+            printed.reconfigure(errors="replace")
 
 
 @main.command(context_settings=CONTEXT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Iterator
@@ -77,6 +78,18 @@ def one_message(makes_runs: bool = False) -> Iterator[None]:
     ) as error:
         raise click.ClickException(str(error)) from error
     except Exception as error:
-        if said := home_error(error):
+        if said := home_error(error) or files_error(error):
             raise click.ClickException(said) from error
         raise
+
+
+def files_error(error: BaseException | None) -> str | None:
+    """Return what to tell a user of a process that may have no more files open; None for any other error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            return (
+                f"{error.strerror}: raise the limit (`ulimit -n 1024`), or lower RARE_SHARDS_AT_ONCE and "
+                "RARE_MAX_CONCURRENCY. What was made and every answer received is stored."
+            )
+        error = error.__cause__ or error.__context__
+    return None

@@ -21,6 +21,7 @@ from rare_assets.teacher.interface import Answer, Ask
 from rare_assets.teacher.known import Memory
 from rare_assets.teacher.ledger import Ledger
 from rare_assets.teacher.negotiation import Negotiation
+from rare_assets.teacher.open_files import connections_within
 from rare_assets.teacher.options import EndpointOptions, Limits
 from rare_assets.teacher.pacing import AdaptiveLimit, RateLimit
 from rare_assets.teacher.places import Places
@@ -113,7 +114,7 @@ class Endpoint:
             )
         self._books = ledger or Ledger()
         self._budget = Budget(limits, self._books, batch=batch, halt=halt, name=name)
-        self._limit = AdaptiveLimit(limits.max_concurrency)
+        self._limit = AdaptiveLimit(self._most_in_flight(limits.max_concurrency))
         self._requests = self._rate_limit(limits.requests_per_minute, "requests")
         self._tokens = self._rate_limit(limits.tokens_per_minute, "tokens")
         self._paused_until = 0.0
@@ -144,6 +145,15 @@ class Endpoint:
         self.brake = Brake(self._books, most, halt=halt, name=name, redact=self.redact)
         self._tally = Tally(self._cost, has_price=has_price, say=say, name=name)
         self.usage = self._tally.usage
+
+    def _most_in_flight(self, wanted: int) -> int:
+        most = wanted if self._batch else connections_within(wanted)
+        if most < wanted:
+            self._say(
+                f"{most} requests to {self} are in flight at most, not {wanted} (RARE_MAX_CONCURRENCY), "
+                "since this process may have few files open: raise the limit (`ulimit -n`)."
+            )
+        return most
 
     def _rate_limit(self, per_minute: int | None, unit: str) -> RateLimit | None:
         if per_minute is None:
