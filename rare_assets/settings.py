@@ -210,7 +210,7 @@ class Settings(BaseSettings):
         None,
         ge=1,
         validation_alias="RARE_MAX_CONCURRENCY",
-        description="Requests in flight per step. Default: 64, embedded teacher 2.",
+        description="Requests in flight per step. Default: 64, embedded teacher 2, of which it takes 8 at most.",
     )
     max_in_flight: int | None = Field(
         None,

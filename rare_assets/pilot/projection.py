@@ -8,11 +8,7 @@ from typing import NamedTuple
 import polars as pl
 
 from rare_assets.pilot.trial import StageUse, Trial
-from rare_assets.resources.configurable import (
-    EMBEDDED_CONCURRENCY,
-    ENDPOINT_CONCURRENCY,
-    TeacherModel,
-)
+from rare_assets.resources.configurable import TeacherModel
 from rare_assets.settings import Settings
 from rare_assets.stages.order import AFTER_DOCUMENTS, ASKING
 
@@ -87,10 +83,8 @@ def _in_flight(teacher: TeacherModel, n_documents: int, n_shards: int) -> int:
     """Return the requests that a run has under way: those of a shard, times the shards at once."""
     settings = Settings()
     embedded = not (teacher.model or settings.model)
-    usual = EMBEDDED_CONCURRENCY if embedded else ENDPOINT_CONCURRENCY
-    of_shard = teacher.max_concurrency or settings.max_concurrency or usual
     shards = 1 if embedded else min(settings.shards_at_once, n_shards)
-    return max(1, min(of_shard * shards, n_documents))
+    return max(1, min(teacher.in_flight * shards, n_documents))
 
 
 def _rates(teacher: TeacherModel) -> tuple[float, float]:

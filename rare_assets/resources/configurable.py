@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 # Requests in flight by default.
 ENDPOINT_CONCURRENCY = 64
 EMBEDDED_CONCURRENCY = 2
+# Each takes 90 MB of the embedded teacher's process, whose cores are busy with few.
+EMBEDDED_SLOTS = 8
 # The embedded model is small: what it has not said by then gets no better by going on.
 EMBEDDED_MAX_TOKENS = 200
 # By which Elasticsearch knows who asks.
@@ -191,6 +193,15 @@ class TeacherModel(SettableResource):
         """Folder of the user's own prompt templates, if there is one."""
         return self.prompts or Settings().prompts
 
+    @property
+    def in_flight(self) -> int:
+        """The most requests that one step has in flight."""
+        settings = Settings()
+        wanted = self.max_concurrency or settings.max_concurrency
+        if self.model or settings.model:
+            return wanted or ENDPOINT_CONCURRENCY
+        return min(wanted or EMBEDDED_CONCURRENCY, EMBEDDED_SLOTS)
+
     def max_tokens(self, given: int | None) -> int | None:
         """Return the longest answer in tokens: what an asset's options say, else the embedded
         teacher's own bound."""
@@ -321,13 +332,10 @@ class TeacherModel(SettableResource):
     def _limits(self, settings: Settings) -> "Limits":
         from rare_assets.teacher import Limits, Patience
 
-        embedded = not (self.model or settings.model)
         wait = self.endpoint_wait or settings.endpoint_wait
         most_unusable = self.max_unusable_answers
         return Limits(
-            max_concurrency=self.max_concurrency
-            or settings.max_concurrency
-            or (EMBEDDED_CONCURRENCY if embedded else ENDPOINT_CONCURRENCY),
+            max_concurrency=self.in_flight,
             requests_per_minute=self.requests_per_minute or settings.requests_per_minute,
             tokens_per_minute=self.tokens_per_minute or settings.tokens_per_minute,
             request_timeout=self.request_timeout or settings.request_timeout,

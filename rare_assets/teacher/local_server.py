@@ -106,7 +106,7 @@ class EmbeddedServer:
             assert process.stdout is not None
             started = json.loads(process.stdout.readline() or "{}")
             if "address" not in started:
-                why = started.get("error") or f"it ended with status {process.wait(10)}"
+                why = started.get("error") or _how_it_ended(process.wait(10))
                 raise RuntimeError(f"llama.cpp can't serve {weights}: {why}")
             self._address = started["address"]
         except BaseException:
@@ -131,6 +131,12 @@ class EmbeddedServer:
                 if pipe is not None:
                     with contextlib.suppress(OSError):
                         pipe.close()
+
+
+def _how_it_ended(status: int) -> str:
+    if status == -signal.SIGKILL:
+        return "it was killed, as the system does where memory is short"
+    return f"it ended with status {status}"
 
 
 def embedded_weights() -> Path:

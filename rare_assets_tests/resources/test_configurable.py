@@ -51,6 +51,14 @@ def test_only_the_embedded_teachers_answers_are_bounded_by_default(storage):
     assert TeacherModel(storage=storage, model="m").max_tokens(None) is None
 
 
+def test_requests_in_flight_are_few_for_the_embedded_teacher_whatever_is_set(nothing_set, storage):
+    embedded, endpoint = TeacherModel(storage=storage), TeacherModel(storage=storage, model="m")
+    assert (embedded.in_flight, endpoint.in_flight) == (2, 64)
+    nothing_set.setenv("RARE_MAX_CONCURRENCY", "256")
+    assert (embedded.in_flight, endpoint.in_flight) == (8, 256)
+    assert TeacherModel(storage=storage, model="m", max_concurrency=3).in_flight == 3
+
+
 def test_the_content_hash_of_a_missing_shard_says_what_to_make(storage):
     with pytest.raises(TableMissing, match="Materialize documents for shard 'a'"):
         storage.content_hash("documents", "a")
