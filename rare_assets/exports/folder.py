@@ -14,6 +14,7 @@ import polars as pl
 
 from rare_assets.exports.options import ExportError
 from rare_assets.files.cache import temporary_folder
+from rare_assets.files.file_urls import as_path
 from rare_assets.text.shown_url import shown
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class OutFolder:
     def __init__(self, root: str) -> None:
         from upath import UPath
 
+        root = as_path(root)
         local = "://" not in root
         self.root: UPath = UPath(Path(root).expanduser().resolve() if local else root)
         self.is_local = isinstance(self.root, Path)

@@ -19,6 +19,7 @@ from pydantic import Field, SecretStr
 from rare_assets.corpus.passages import Cutting
 from rare_assets.corpus.source import CorpusSource
 from rare_assets.files.cache import temporary_folder
+from rare_assets.files.file_urls import as_path
 from rare_assets.resources.own_secrets import own_secret, secret_for
 from rare_assets.resources.settable import SettableResource, setting
 from rare_assets.settings import Settings
@@ -67,8 +68,8 @@ class Storage(SettableResource):
     @property
     def _place(self) -> str:
         if self.root:
-            return self.root
-        root = Settings().storage
+            return as_path(self.root)
+        root = as_path(Settings().storage)
         return f"{root.rstrip('/')}/{self.dataset}" if self.dataset else root
 
     @property

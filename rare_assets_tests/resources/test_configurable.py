@@ -59,6 +59,17 @@ def test_requests_in_flight_are_few_for_the_embedded_teacher_whatever_is_set(not
     assert TeacherModel(storage=storage, model="m", max_concurrency=3).in_flight == 3
 
 
+def test_a_storage_may_be_the_url_of_a_folder(nothing_set, tmp_path):
+    url = f"file://{tmp_path}/new storage"
+    nothing_set.setenv("RARE_STORAGE", url)
+    for storage in (Storage(), Storage(root=url)):
+        assert storage.location == f"{tmp_path}/new storage"
+        storage.tables().write("documents", "a", rows("documents", {}))
+    assert (tmp_path / "new storage/documents/a.parquet").exists()
+    nothing_set.setenv("RARE_STORAGE", f"file://{tmp_path}")
+    assert Storage(dataset="legal").location == f"{tmp_path}/legal"
+
+
 def test_the_content_hash_of_a_missing_shard_says_what_to_make(storage):
     with pytest.raises(TableMissing, match="Materialize documents for shard 'a'"):
         storage.content_hash("documents", "a")
