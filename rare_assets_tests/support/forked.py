@@ -162,6 +162,12 @@ def _become(program: Program) -> None:
     os.environ.clear()
     os.environ.update(program.environment)
     time.tzset()
+    # Those of the parent are for the files that it has.
+    unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stdout.reconfigure(write_through=unbuffered, line_buffering=sys.stdout.isatty())
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     if os.environ.get("PYTHONFAULTHANDLER"):
         faulthandler.enable()
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
