@@ -3,7 +3,7 @@
 import os
 import re
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -27,15 +27,13 @@ SHIPPED_YAML = Path(__file__).with_name("dagster.yaml")
 # Gives the code location the same name wherever the UI is started: runs and sensors are kept by it.
 WORKSPACE = Path(__file__).with_name("workspace.yaml")
 LOCATION, SHIPPED_MODULE = "rare_assets", "rare_assets.definitions"
+# Dagster writes the path of its databases into URLs, in which these mean something else.
+_NOT_IN_A_URL = re.compile(r"\?|%[0-9A-Fa-f]{2}")
 
 
 def graph_page(location: str, group: str) -> str:
     """Return the page of the UI on which all assets of the main job are seen at once."""
     return f"/locations/{quote(location)}/asset-groups/{group}"
-
-
-# Dagster writes the path of its databases into URLs, in which these mean something else.
-_NOT_IN_A_URL = re.compile(r"\?|%[0-9A-Fa-f]{2}")
 
 
 class HomeError(Exception):
@@ -74,14 +72,21 @@ def prepare_home() -> Path:
     return home
 
 
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it came from, as a traceback tells it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+
+
 def home_error(error: BaseException) -> str | None:
     """Return what to tell a user of an error of Dagster's database, or of a file in DAGSTER_HOME; None
     for any other error."""
     from sqlalchemy.exc import SQLAlchemyError
 
     home = Path(os.environ.get("DAGSTER_HOME") or Settings().dagster_home)
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in causes(error):
         if isinstance(cause, HomeError):
             return str(cause)
         if isinstance(cause, SQLAlchemyError):
@@ -89,7 +94,6 @@ def home_error(error: BaseException) -> str | None:
             return _cannot_be_used(home, getattr(cause, "orig", None) or type(cause).__name__)
         if isinstance(cause, OSError) and _is_below(cause.filename, home):
             return _cannot_be_used(home, cause)
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return None
 
 

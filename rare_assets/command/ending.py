@@ -83,13 +83,14 @@ def one_message(makes_runs: bool = False) -> Iterator[None]:
         raise
 
 
-def files_error(error: BaseException | None) -> str | None:
+def files_error(error: BaseException) -> str | None:
     """Return what to tell a user of a process that may have no more files open; None for any other error."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+    from rare_assets.automation.instance import causes
+
+    for cause in causes(error):
+        if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
             return (
-                f"{error.strerror}: raise the limit (`ulimit -n 1024`), or lower RARE_SHARDS_AT_ONCE and "
+                f"{cause.strerror}: raise the limit (`ulimit -n 1024`), or lower RARE_SHARDS_AT_ONCE and "
                 "RARE_MAX_CONCURRENCY. What was made and every answer received is stored."
             )
-        error = error.__cause__ or error.__context__
     return None

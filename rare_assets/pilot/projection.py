@@ -81,9 +81,7 @@ def _seconds(use: StageUse, in_flight: int, rates: tuple[float, float]) -> float
 
 def _in_flight(teacher: TeacherModel, n_documents: int, n_shards: int) -> int:
     """Return the requests that a run has under way: those of a shard, times the shards at once."""
-    settings = Settings()
-    embedded = not (teacher.model or settings.model)
-    shards = 1 if embedded else min(settings.shards_at_once, n_shards)
+    shards = 1 if teacher.is_embedded else min(Settings().shards_at_once, n_shards)
     return max(1, min(teacher.in_flight * shards, n_documents))
 
 

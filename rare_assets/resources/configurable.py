@@ -195,19 +195,22 @@ class TeacherModel(SettableResource):
         return self.prompts or Settings().prompts
 
     @property
+    def is_embedded(self) -> bool:
+        """True if no model is named, so that the one on this machine is asked."""
+        return not (self.model or Settings().model)
+
+    @property
     def in_flight(self) -> int:
         """The most requests that one step has in flight."""
-        settings = Settings()
-        wanted = self.max_concurrency or settings.max_concurrency
-        if self.model or settings.model:
-            return wanted or ENDPOINT_CONCURRENCY
-        return min(wanted or EMBEDDED_CONCURRENCY, EMBEDDED_SLOTS)
+        wanted = self.max_concurrency or Settings().max_concurrency
+        if self.is_embedded:
+            return min(wanted or EMBEDDED_CONCURRENCY, EMBEDDED_SLOTS)
+        return wanted or ENDPOINT_CONCURRENCY
 
     def max_tokens(self, given: int | None) -> int | None:
         """Return the longest answer in tokens: what an asset's options say, else the embedded
         teacher's own bound."""
-        embedded = not (self.model or Settings().model)
-        return given or (EMBEDDED_MAX_TOKENS if embedded else None)
+        return given or (EMBEDDED_MAX_TOKENS if self.is_embedded else None)
 
     @asynccontextmanager
     async def estimating(

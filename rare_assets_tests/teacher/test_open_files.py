@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+
 pytest.importorskip("resource", reason="this system has no limits on a process' open files")
 
 LIMITED = """
@@ -42,8 +44,6 @@ print(len(result.good))
 
 
 def test_what_is_asked_with_few_files_is_answered_and_said(tmp_path):
-    from rare_assets_tests.support.fake_endpoint import FakeEndpoint
-
     with FakeEndpoint(latency=0.2) as endpoint:
         command = [sys.executable, "-c", ASKS, endpoint.url]
         done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -219,6 +219,14 @@ def test_batches_that_never_bring_anything_stop_the_run(tmp_path):
         assert len(endpoint.batches) == 3
 
 
+def fetched_by_the_next_run(root, endpoint, count):
+    """Assert that so many asks are answered out of the one batch that was handed in."""
+    again = run(root, endpoint.url, asks(count))
+    assert again.error is None
+    assert set(again.reasons.values()) == {None}
+    assert len(endpoint.batches) == 1
+
+
 def refusing_to_look_up(endpoint, status):
     """Have the endpoint take batches, and answer every question about one with this status."""
 
@@ -248,10 +256,7 @@ def test_a_batch_that_cannot_be_looked_up_is_kept_and_not_handed_in_again(tmp_pa
         assert said in str(result.error)
         assert len(endpoint.batches) == 1
         endpoint.route("GET", r"/v1/batches/[^/]+", endpoint._retrieve)
-        again = run(tmp_path, endpoint.url, asks(3))
-        assert again.error is None
-        assert set(again.reasons.values()) == {None}
-        assert len(endpoint.batches) == 1
+        fetched_by_the_next_run(tmp_path, endpoint, 3)
 
 
 def test_unusable_answers_go_into_the_next_batch(tmp_path, endpoint):
@@ -809,10 +814,7 @@ def test_answers_that_the_endpoint_refuses_to_give_are_kept_and_not_asked_for_ag
         assert "No access to this file" in str(result.error)
         assert len(endpoint.batches) == 1
         endpoint.route("GET", r"/v1/files/[^/]+/content", endpoint._content)
-        again = run(tmp_path, endpoint.url, asks(3))
-        assert again.error is None
-        assert set(again.reasons.values()) == {None}
-        assert len(endpoint.batches) == 1
+        fetched_by_the_next_run(tmp_path, endpoint, 3)
 
 
 def test_answers_that_are_gone_are_asked_for_again_and_told(tmp_path, caplog):
