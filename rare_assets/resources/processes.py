@@ -13,6 +13,9 @@ from multiprocessing.context import BaseContext
 from rare_assets.files.cache import socket_folder
 
 PRELOADED = "rare_assets.resources.preloaded"
+# Whether this process, or the one that it was forked from, has put its imports out of the collector's sight. To
+# ask the collector how much that is takes it a walk through all of it, a tenth of a run's start.
+_frozen = False
 # Bytes of a socket's name on Linux, less the zero at its end; of those, what multiprocessing adds to a folder.
 _SOCKET_NAME, _ADDED = 107, len("/pymp-12345678/listener-12345678")
 
@@ -41,6 +44,7 @@ def _has_room() -> bool:
 def imports_uncollected() -> Iterator[None]:
     """Import without garbage collection, and never look through what was imported: it stays, and to find
     that out again and again takes a quarter of a command's start."""
+    global _frozen
     if not gc.isenabled():
         # Within another one.
         yield
@@ -50,6 +54,7 @@ def imports_uncollected() -> Iterator[None]:
         yield
     finally:
         # Once: later, what is not imported would be kept, too.
-        if not gc.get_freeze_count():
+        if not _frozen:
             gc.freeze()
+            _frozen = True
         gc.enable()

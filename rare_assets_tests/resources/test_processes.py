@@ -8,6 +8,7 @@ import tempfile
 
 import pytest
 
+from rare_assets.resources import processes
 from rare_assets.resources.processes import imports_uncollected, process_context
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are for Linux alone")
@@ -44,8 +45,9 @@ def test_a_socket_has_room_in_the_longest_folder_and_in_none_longer():
 
 
 @pytest.fixture
-def nothing_frozen():
+def nothing_frozen(monkeypatch):
     """What is collected as in a new process; as before afterwards."""
+    monkeypatch.setattr(processes, "_frozen", False)
     frozen = gc.get_freeze_count()
     gc.unfreeze()
     yield
