@@ -2,7 +2,6 @@
 
 import gc
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from rare_assets_tests.support.elasticsearch_node import (
     elasticsearch_url,
 )
 from rare_assets_tests.support.environment import nothing_set, only_key_set
+from rare_assets_tests.support.memory import MEMORY
 from rare_assets_tests.support.postgres_server import postgres_database, postgres_port
 from rare_assets_tests.support.s3_server import s3_bucket, s3_endpoint
 
@@ -39,9 +39,7 @@ PARTS = (
 )
 MARKS = ("fast", "processes", "fast or processes")
 ROOT = Path(__file__).parent
-# A run waits for its database's disk some hundred times; a file system in memory has nothing to wait for.
-MEMORY = Path("/dev/shm")
-if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 << 30:
+if MEMORY:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 keep_migrations()
 # Every worker imports and collects all tests, and keeps them: half of that is garbage collection.

@@ -1,16 +1,18 @@
 """A damaged file costs nothing: runs refuse what is not what was written, and the next run mends it."""
 
 import json
+import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from rare_assets.command.plan import Planner, Stale
 from rare_assets.stages.options import Options
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.gate import Gate
 from rare_assets_tests.support.graph import Graph, failure_text, metadata
 from rare_assets_tests.support.passages import write_jsonl
-from rare_assets_tests.support.s3_server import CREDENTIALS
 
 SHARD = "a.jsonl"
 
@@ -129,25 +131,15 @@ def test_a_shard_without_negatives_stops_before_anything_is_paid(graph, endpoint
 
 
 def test_an_object_store_that_is_away_leaves_a_live_index_as_it_is(
-    nothing_set, tmp_path, monkeypatch, elasticsearch_url, elasticsearch_index
+    nothing_set, tmp_path, monkeypatch, s3_bucket, elasticsearch_url, elasticsearch_index
 ):
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": endpoint}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    s3fs.S3FileSystem.clear_instance_cache()
-    try:
-        s3fs.S3FileSystem().mkdir("rare-bucket")
+    with Gate(urlsplit(os.environ["AWS_ENDPOINT_URL"]).port) as gate:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{gate.port}")
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
         graph = Graph(
             tmp_path,
             elasticsearch=(elasticsearch_url, elasticsearch_index),
-            storage="s3://rare-bucket/storage",
+            storage=f"{s3_bucket}/storage",
         )
         lines = [{"text": f"Cells store charge in plate {i}."} for i in range(240)]
         (graph.source / SHARD).write_text("\n".join(map(json.dumps, lines)))
@@ -155,14 +147,11 @@ def test_an_object_store_that_is_away_leaves_a_live_index_as_it_is(
         assert graph.make("documents_job", SHARD).success
         result = graph.make("corpus_index_job")
         assert metadata(result, "corpus_index")["dagster/row_count"] == 240
-        server.stop()
-        result = graph.make("corpus_index_job")
-        assert not result.success
-        assert f"s3://rare-bucket/storage/documents/{SHARD}.parquet can't be read" in failure_text(
-            result
-        )
-        with graph.retriever.open() as engine:
-            assert engine.state().n_documents == 240
-    finally:
-        server.stop()
-        s3fs.S3FileSystem.clear_instance_cache()
+        with gate.shut():
+            result = graph.make("corpus_index_job")
+        assert gate.refused
+    assert not result.success
+    path = f"{s3_bucket}/storage/documents/{SHARD}.parquet"
+    assert f"{path} can't be read" in failure_text(result)
+    with graph.retriever.open() as engine:
+        assert engine.state().n_documents == 240

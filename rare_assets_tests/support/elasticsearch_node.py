@@ -32,6 +32,7 @@ from typing import Any
 import pytest
 import trustme
 
+from rare_assets_tests.support.memory import MEMORY
 from rare_assets_tests.support.ports import free_port
 
 VERSION = "9.5.0"
@@ -204,8 +205,9 @@ class ElasticsearchNode:
         self.folder = Path(tempfile.mkdtemp(prefix="rare_assets_tests-"))
         config = self.folder / "config"
         shutil.copytree(self.home / "config", config)
-        for part in ("data", "logs", "tmp"):
+        for part in ("logs", "tmp"):
             (self.folder / part).mkdir()
+        self.data = Path(tempfile.mkdtemp(prefix="rare_assets_tests-", dir=MEMORY))
         if certificates:
             for path in certificates.glob("*"):
                 shutil.copy(path, config)
@@ -233,7 +235,7 @@ class ElasticsearchNode:
             "node.name": self.name,
             "http.port": str(self.port),
             "transport.port": str(self.transport_port),
-            "path.data": str(self.folder / "data"),
+            "path.data": str(self.data),
             "path.logs": str(self.folder / "logs"),
             "discovery.type": "single-node",
             "cluster.routing.allocation.disk.threshold_enabled": "false",
@@ -306,9 +308,10 @@ class ElasticsearchNode:
             self.process = None
 
     def close(self) -> None:
-        """Kill the node and remove its folder."""
+        """Kill the node and remove its folders."""
         self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in (self.folder, self.data):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -327,7 +330,7 @@ class ElasticsearchNode:
 
     def _own(self) -> None:
         if self.user:
-            for path in [self.folder, *self.folder.rglob("*")]:
+            for path in [self.data, self.folder, *self.folder.rglob("*")]:
                 os.chown(path, self.user.pw_uid, self.user.pw_gid)
 
     def _run(self, tool: str, *arguments: str, stdin: bytes = b"") -> None:

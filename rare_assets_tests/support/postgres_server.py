@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from rare_assets_tests.support.memory import MEMORY
 from rare_assets_tests.support.ports import free_port
 
 USER = "postgres"
@@ -48,7 +49,7 @@ def running_postgres() -> Iterator[int]:
 
     pytest's own folders are no place for it: the next pytest that starts closes them to other users.
     """
-    with tempfile.TemporaryDirectory(prefix="rare-postgres-") as folder:
+    with tempfile.TemporaryDirectory(prefix="rare-postgres-", dir=MEMORY) as folder:
         data = Path(folder, "data")
         data.mkdir()
         with _started(data) as port:

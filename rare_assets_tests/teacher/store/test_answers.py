@@ -24,6 +24,7 @@ from rare_assets.teacher.store.folder import Folder
 from rare_assets.teacher.store.key_index import KeyIndex
 from rare_assets.teacher.store.stored import StoredAnswers
 from rare_assets_tests.support.forked import Forked
+from rare_assets_tests.support.s3_server import running_s3
 
 WRITER = """
 import asyncio, hashlib, sys
@@ -570,21 +571,12 @@ def test_answers_lie_compressed_and_indexed_in_little_memory(tmp_path):
 
 @pytest.fixture(scope="module")
 def s3_options():
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = {
-        "key": "test",
-        "secret": "test",
-        "endpoint_url": f"http://{host}:{port}",
-    }
     import s3fs
 
-    s3fs.S3FileSystem(**options).mkdir("answers")
-    yield options
-    server.stop()
+    with running_s3() as url:
+        options = {"key": "test", "secret": "test", "endpoint_url": url}
+        s3fs.S3FileSystem(**options).mkdir("answers")
+        yield options
 
 
 def s3_names(options, prefix):
