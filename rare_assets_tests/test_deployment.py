@@ -22,6 +22,7 @@ from rare_assets.resources.tags import SUBMITTED_TAG
 from rare_assets_tests.support.command import COMMAND
 from rare_assets_tests.support.deployment import Deployment, bare_python, can_mount, running_redis
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.forked import Forked
 from rare_assets_tests.support.graph import MODEL
 from rare_assets_tests.support.passages import write_jsonl
 from rare_assets_tests.support.postgres_server import new_database
@@ -43,7 +44,7 @@ class World:
             each.mkdir()
         for shard in range(shards):
             write_jsonl(self.corpus / f"{shard}.jsonl", range(shard * ROWS, (shard + 1) * ROWS))
-        subprocess.run([*COMMAND, "deploy", kind, "--out", str(self.folder)], check=True)
+        assert Forked([*COMMAND, "deploy", kind, "--out", str(self.folder)]).wait(SECONDS) == 0
         self.endpoint = FakeEndpoint(latency=0.2)
         self.instance = instance
         self.writable = [self.storage]
@@ -71,7 +72,7 @@ class World:
         self.endpoint.__exit__(*error)
 
     def start(self, *arguments):
-        return subprocess.Popen(
+        return Forked(
             [*COMMAND, *arguments],
             cwd=self.folder,
             env=self.deployment.environment("command"),
@@ -113,16 +114,14 @@ class World:
             "print(json.dumps([[sorted(k.path[-1] for k in r.asset_selection or ()), dict(r.tags), "
             "r.status.value] for r in runs]))"
         )
-        return json.loads(
-            subprocess.run(
-                [sys.executable, "-c", program],
-                env=self.deployment.environment("command"),
-                cwd=self.folder,
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout
+        command = Forked(
+            [sys.executable, "-c", program],
+            env=self.deployment.environment("command"),
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            text=True,
         )
+        return json.loads(self.end(command))
 
 
 def whole(shards):

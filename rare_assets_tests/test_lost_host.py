@@ -22,6 +22,7 @@ from rare_assets.storage.tables import ParquetTables
 from rare_assets_tests.support.command import COMMAND
 from rare_assets_tests.support.deployment import Deployment, running_redis
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
+from rare_assets_tests.support.forked import Forked
 from rare_assets_tests.support.gate import Gate
 from rare_assets_tests.support.graph import API_KEY, MODEL
 from rare_assets_tests.support.hosts import Host
@@ -57,7 +58,7 @@ def deployment(tmp_path, s3_bucket, postgres_database, elasticsearch_index, elas
     }
     (tmp_path / "prices.json").write_text(json.dumps(prices))
     folder = tmp_path / "deployment"
-    subprocess.run([*COMMAND, "deploy", "celery", "--out", str(folder)], check=True)
+    assert Forked([*COMMAND, "deploy", "celery", "--out", str(folder)]).wait(TOO_LONG) == 0
     store = urlsplit(os.environ["AWS_ENDPOINT_URL"])
     with (
         running_redis(tmp_path) as redis,
@@ -105,7 +106,7 @@ def start_worker(deployment, host):
 
 def submit(deployment):
     """Start the main job, beside the code server."""
-    return subprocess.Popen(
+    return Forked(
         [*COMMAND, "run", "--submit"],
         cwd=deployment.folder,
         env=deployment.environment("command"),
