@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from rare_assets.command.cli import main
 from rare_assets_tests.support.graph import Graph, failure_text
 from rare_assets_tests.support.passages import write_jsonl
+from rare_assets_tests.support.s3_server import CREDENTIALS
 
 
 @pytest.fixture
@@ -42,6 +43,21 @@ def test_a_url_of_no_store_is_one_message_without_its_secrets(home):
     said = command("status", "--storage", "nope://key:SECRET@bucket/rare")
     assert "nope://bucket/rare can't be opened" in said
     assert "SECRET" not in said
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+@pytest.mark.parametrize("setting", ["storage", "source"])
+def test_authorities_that_can_not_be_read_are_named(home, monkeypatch, content, setting):
+    authorities = home / "ca.pem"
+    if content:
+        authorities.write_text(content)
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://127.0.0.1:9")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(authorities))
+    said = command("status", f"--{setting}", "s3://bucket/rare")
+    assert "s3://bucket/rare" in said
+    assert f"(AWS_CA_BUNDLE is {authorities}: " in said
 
 
 def test_a_storage_that_cannot_be_written_is_a_sentence_in_a_run(nothing_set, tmp_path):

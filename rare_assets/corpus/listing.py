@@ -21,6 +21,7 @@ from rare_assets.corpus.formats import (
     is_unicode,
     on_one_line,
 )
+from rare_assets.files.object_store import unreadable_authorities
 from rare_assets.files.stored_bytes import package_for
 from rare_assets.text.shown_url import shown, without_secrets
 
@@ -179,7 +180,10 @@ def reaching(name: str, verb: str, url: str) -> Iterator[None]:
         ) from error
     # Each store raises its own classes, with no base in common; on some broken Parquet Polars panics.
     except (Exception, PanicException) as error:
+        reason = f"{type(error).__name__}: {without_secrets(error, url)}"
+        if "://" in url:
+            reason += unreadable_authorities()
         raise SourceError(
-            f"{name}: can't be {verb} ({type(error).__name__}: {without_secrets(error, url)}). Check that it is whole, and "
+            f"{name}: can't be {verb} ({reason}). Check that it is whole, and "
             "that permissions, credentials and network allow reading it."
         ) from error

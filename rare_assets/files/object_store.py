@@ -1,7 +1,11 @@
-"""Object stores that are away for a while: half a minute is waited for, as when one is started anew."""
+"""Object stores that are away for a while, or whose certificates can't be told.
+
+Half a minute is waited for one that is away, as when it is started anew.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 
 # What Polars reads with: it gives up after 20 seconds by itself, s3fs after some 40 (see `wait_while_away`).
@@ -24,6 +28,23 @@ def wait_while_away() -> None:
     # Somebody else's, in the same process, stays.
     others = core.CUSTOM_ERROR_HANDLER
     core.set_custom_error_handler(lambda error: _is_away(error) or others(error))
+
+
+def unreadable_authorities() -> str:
+    """Name the file of certificate authorities that S3 is to be reached with, in brackets, if it can't be read.
+
+    Botocore says what is wrong with it, and neither which file nor which variable names it.
+    """
+    import ssl
+
+    named = os.environ.get("AWS_CA_BUNDLE")
+    if not named:
+        return ""
+    try:
+        ssl.create_default_context(cafile=named)
+    except OSError as error:
+        return f" (AWS_CA_BUNDLE is {named}: {error.strerror or error})"
+    return ""
 
 
 def _is_away(error: Exception) -> bool:

@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
+from rare_assets.files.object_store import unreadable_authorities
 from rare_assets.text.shown_url import shown, without_secrets
 
 BLOCK = 1 << 20
@@ -70,6 +71,8 @@ def explained(path: object, what: Literal["read", "write"], error: Exception) ->
     if isinstance(error, ImportError | ValueError) and "://" in str(path):
         scheme = shown(path).partition("://")[0]
         return f"{shown(path)} can't be opened: {reason}. Storage on {scheme}:// needs {package_for(scheme)}."
+    if "://" in str(path):
+        reason += unreadable_authorities()
     if isinstance(error, NotADirectoryError | FileExistsError):
         hint = "a file lies where a folder is needed; is RARE_STORAGE a folder?"
     elif isinstance(error, IsADirectoryError):
