@@ -2,7 +2,6 @@
 
 import errno
 import os
-import subprocess
 
 import pytest
 from click.testing import CliRunner
@@ -11,6 +10,7 @@ from rare_assets.command.cli import main
 from rare_assets_tests.support.graph import Graph, failure_text
 from rare_assets_tests.support.passages import write_jsonl
 from rare_assets_tests.support.s3_server import CREDENTIALS
+from rare_assets_tests.support.small_disk import remount, small_disk
 
 
 @pytest.fixture
@@ -61,24 +61,15 @@ def test_authorities_that_can_not_be_read_are_named(home, monkeypatch, content, 
 
 
 def test_a_storage_that_cannot_be_written_is_a_sentence_in_a_run(nothing_set, tmp_path):
-    if os.getuid():
-        pytest.skip("needs root, to mount a disk")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(disk)]
-    if subprocess.run(mount, check=False).returncode:
-        pytest.skip("nothing can be mounted here")
-    try:
+    with small_disk(tmp_path / "disk", 32) as disk:
         graph = Graph(tmp_path / "graph", storage=str(disk))
         write_jsonl(graph.source / "a.jsonl", range(1_000))
         graph.register()
         said = failure_text(graph.make("documents_job", "a.jsonl"))
         assert os.strerror(errno.ENOSPC) in said
         assert "make room, then run again" in said
-        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        remount(disk, "ro")
         said = failure_text(graph.make("documents_job", "a.jsonl"))
         assert os.strerror(errno.EROFS) in said
         said = failure_text(graph.make("corpus_index_job"))
         assert os.strerror(errno.EROFS) in said
-    finally:
-        subprocess.run(["umount", disk], check=True)

@@ -4,8 +4,6 @@ import errno
 import json
 import os
 import random
-import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -25,6 +23,7 @@ from rare_assets.text.shown_url import shown
 from rare_assets_tests.storage.test_tables import documents
 from rare_assets_tests.support.gate import Gate
 from rare_assets_tests.support.s3_server import CREDENTIALS
+from rare_assets_tests.support.small_disk import remount, small_disk
 
 
 @pytest.fixture
@@ -276,14 +275,7 @@ def test_bare_files_are_verified(tables):
 
 
 def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path):
-    if os.getuid() or shutil.which("mount") is None:
-        pytest.skip("needs root, to mount a small disk")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=False)
-    if mounted.returncode:
-        pytest.skip("nothing can be mounted here")
-    try:
+    with small_disk(tmp_path / "disk", 64) as disk:
         tables = ParquetTables(str(disk))
         tables.write("documents", "a", documents("one"))
         words = [random.Random(i).randbytes(400).hex() for i in range(300)]
@@ -292,12 +284,10 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path):
         assert tables.load("documents", "a").collect()["text"].to_list() == ["one"]
         assert sorted(p.name for p in (disk / "documents").iterdir()) == ["a.parquet"]
 
-        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        remount(disk, "ro")
         with pytest.raises(StorageError, match=os.strerror(errno.EROFS)):
             tables.write("documents", "a", documents("two"))
         assert tables.load("documents", "a").collect()["text"].to_list() == ["one"]
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/rare", "nope://somewhere"])

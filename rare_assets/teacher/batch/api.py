@@ -7,16 +7,15 @@ import json
 import logging
 import random
 import re
-import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from rare_assets.files.cache import temporary_folder
 from rare_assets.teacher import wire
 from rare_assets.teacher.batch.limits import BatchLimits
+from rare_assets.teacher.batch.scratch import discard, scratch_file, writing
 from rare_assets.teacher.batch.submissions import FORGET_S, Silence, Submission, Submissions
 from rare_assets.teacher.endpoint import Endpoint
 from rare_assets.teacher.endpoint_teacher import EndpointTeacher
@@ -191,27 +190,32 @@ class BatchApi:
 
         Raises:
             Refused: the endpoint does not give the file of answers.
-            TeacherStopped: it can't be reached.
+            TeacherStopped: it can't be reached, or there is no room for the file.
         """
         for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
-            with tempfile.TemporaryFile(dir=temporary_folder()) as file:
-                try:
-                    await self._made(partial(self._copy, file_id, file))
-                except Refused as refused:
-                    if file_id == batch.output_file_id:
-                        raise
-                    logger.warning("file %s can't be fetched: %s", file_id, refused.fault)
-                    continue
+            file = scratch_file()
+            try:
+                await self._made(partial(self._copy, file_id, file))
                 file.seek(0)
                 while lines := list(islice(file, at_once)):
                     yield lines
+            except Refused as refused:
+                if file_id == batch.output_file_id:
+                    raise
+                logger.warning("file %s can't be fetched: %s", file_id, refused.fault)
+            finally:
+                discard(file)
 
     async def _copy(self, file_id: str, file: IO[bytes]) -> None:
-        file.seek(0)
-        file.truncate()
+        with writing():
+            file.seek(0)
+            file.truncate()
         async with self._client.files.with_streaming_response.content(file_id) as response:
             async for part in response.iter_bytes(1 << 20):
-                file.write(part)
+                with writing():
+                    file.write(part)
+        with writing():
+            file.flush()
 
     def read_line(
         self,

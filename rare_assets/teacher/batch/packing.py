@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
-from rare_assets.files.cache import temporary_folder
 from rare_assets.teacher.attempts import Attempts
 from rare_assets.teacher.batch.api import request_line
+from rare_assets.teacher.batch.scratch import discard, scratch_file, writing
 from rare_assets.teacher.batch.submissions import Submission
 from rare_assets.teacher.dialect import Manner
 from rare_assets.teacher.endpoint import Endpoint, Slot
@@ -39,11 +38,7 @@ class OpenBatch:
 
     def put_away(self, endpoint: Endpoint) -> None:
         """Give the places in flight back, and remove the file."""
-        for slot in self.slots.values():
-            endpoint.free(slot)
-        self.slots = {}
-        if self.file is not None:
-            self.file.close()
+        _put_away(endpoint, self.slots, self.file)
 
 
 async def pack(
@@ -64,42 +59,60 @@ async def pack(
         max_requests: most requests of a batch.
         max_bytes: most bytes of a batch's file.
         not_sendable: called with the key of a request that is larger than a whole file, and a sentence.
+
+    Raises:
+        TeacherStopped: there is no room for the file.
     """
     dialect = endpoint.dialect
     version, manner = dialect.version, dialect.manner
-    file: IO[bytes] = tempfile.TemporaryFile(dir=temporary_folder())  # noqa: SIM115 (open until it is handed in)
     requests: dict[bytes, int] = {}
     slots: dict[bytes, Slot] = {}
-    size = 0
-    for key in list(todo):
-        if key not in todo:
-            # Its answer came from elsewhere while others were packed.
-            continue
-        attempts = waiting[key][0]
-        line = request_line(key, dialect.body(endpoint.model, attempts.sent, attempts.made, manner))
-        if len(line) > max_bytes:
+    file, size = scratch_file(), 0
+    try:
+        for key in list(todo):
+            if key not in todo:
+                # Its answer came from elsewhere while others were packed.
+                continue
+            attempts = waiting[key][0]
+            body = dialect.body(endpoint.model, attempts.sent, attempts.made, manner)
+            line = request_line(key, body)
+            if len(line) > max_bytes:
+                del todo[key]
+                detail = f"{len(line)} bytes are more than the endpoint takes in one batch"
+                not_sendable(key, detail)
+                continue
+            if len(requests) >= max_requests:
+                break
+            if size + len(line) > max_bytes:
+                break
+            if endpoint.wait(attempts.ask) != 0.0:
+                break
+            slot = endpoint.take(attempts.ask)
+            if slot is None:
+                break
+            slots[key] = slot
+            with writing():
+                file.write(line)
+            requests[key] = attempts.made
             del todo[key]
-            detail = f"{len(line)} bytes are more than the endpoint takes in one batch"
-            not_sendable(key, detail)
-            continue
-        if len(requests) >= max_requests:
-            break
-        if size + len(line) > max_bytes:
-            break
-        if endpoint.wait(attempts.ask) != 0.0:
-            break
-        slot = endpoint.take(attempts.ask)
-        if slot is None:
-            break
-        slots[key] = slot
-        requests[key] = attempts.made
-        del todo[key]
-        file.write(line)
-        size += len(line)
-        if len(requests) % _AT_ONCE == 0:
-            await asyncio.sleep(0)
+            size += len(line)
+            if len(requests) % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+        with writing():
+            file.flush()
+    except BaseException:
+        _put_away(endpoint, slots, file)
+        raise
     if not requests:
         file.close()
         return None
     submission = Submission.new(endpoint.model, str(endpoint), requests)
     return OpenBatch(submission, version, manner, file, slots)
+
+
+def _put_away(endpoint: Endpoint, slots: dict[bytes, Slot], file: IO[bytes] | None) -> None:
+    for slot in slots.values():
+        endpoint.free(slot)
+    slots.clear()
+    if file is not None:
+        discard(file)

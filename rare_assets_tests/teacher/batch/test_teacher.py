@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -28,6 +29,7 @@ from rare_assets_tests.support.fake_batch_endpoint import FakeBatchEndpoint
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint, Fault, error_response
 from rare_assets_tests.support.forked import Forked
 from rare_assets_tests.support.servers import SHAPES, STRUCTURED_SHAPES
+from rare_assets_tests.support.small_disk import small_disk
 from rare_assets_tests.support.teachers import in_batches, online
 
 MODEL = "fake-model"
@@ -134,6 +136,38 @@ def test_every_ask_is_answered_at_the_price_of_batches_and_once(tmp_path, endpoi
     assert (again.usage.requests, again.usage.answers_reused) == (0, 30)
     assert again.usage.reused_cost_usd == usage.cost_usd
     assert len(endpoint.batches) == 1
+
+
+def test_a_batch_whose_file_has_no_room_is_told_and_paid_for_once(tmp_path, endpoint, monkeypatch):
+    def fill(disk):
+        filler = disk / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        return filler
+
+    def refused():
+        result = run(tmp_path / "answers", endpoint.url, asks(30))
+        assert f"can't be written in {disk}/tmp: No space left on device" in str(result.error)
+        assert result.outcomes == []
+
+    with small_disk(tmp_path / "disk", 64) as disk, ThreadPoolExecutor(1) as pool:
+        monkeypatch.setenv("RARE_CACHE", str(disk))
+        (disk / "tmp").mkdir()
+        filler = fill(disk)
+        refused()
+        assert endpoint.batches == {}
+        filler.unlink()
+        endpoint.hold = True
+        fetching = pool.submit(refused)
+        until(lambda: endpoint.batches)
+        filler = fill(disk)
+        endpoint.hold = False
+        fetching.result()
+        filler.unlink()
+        assert set(run(tmp_path / "answers", endpoint.url, asks(30)).reasons.values()) == {None}
+    assert len(endpoint.batches) == 1
+    assert stored(tmp_path / "answers") == []
 
 
 def test_batch_and_online_share_their_answers(tmp_path, endpoint):

@@ -25,6 +25,7 @@ from rare_assets.teacher.store.key_index import KeyIndex
 from rare_assets.teacher.store.stored import StoredAnswers
 from rare_assets_tests.support.forked import Forked
 from rare_assets_tests.support.s3_server import running_s3
+from rare_assets_tests.support.small_disk import remount, small_disk
 
 WRITER = """
 import asyncio, hashlib, sys
@@ -501,12 +502,7 @@ def test_leftovers_of_killed_mergers_go_after_a_day_and_not_before(tmp_path):
 
 
 def test_a_full_disk_says_so_and_harms_nothing(tmp_path):
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("needs root, to mount a small file system")
-    try:
+    with small_disk(tmp_path, 64):
         stored = []
 
         async def put_noise(store):
@@ -527,11 +523,9 @@ def test_a_full_disk_says_so_and_harms_nothing(tmp_path):
         assert 5 < len(stored) < 100
         assert get_all(tmp_path, range(100)) == expected(stored)
         # With room again, the same folder goes on.
-        subprocess.run(["mount", "-o", "remount,size=1m", tmp_path], check=True)
+        remount(tmp_path, "size=1m")
         put_all(tmp_path, ["more"])
         assert get_all(tmp_path, [*range(100), "more"]) == expected([*stored, "more"])
-    finally:
-        subprocess.run(["umount", tmp_path], check=True)
 
 
 def test_a_closed_store_takes_no_more(tmp_path):
