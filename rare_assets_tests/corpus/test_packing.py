@@ -202,20 +202,20 @@ def graph(only_key_set, tmp_path):
 
 
 def test_what_was_made_with_a_shard_a_file_stays_paid_for(graph, monkeypatch):
-    monkeypatch.setattr("rare_assets.corpus.source.PACKED_ABOVE", 8)
-    write(graph.source, 12)
+    monkeypatch.setattr("rare_assets.corpus.source.PACKED_ABOVE", 3)
+    write(graph.source, 4)
     graph.corpus = graph.corpus.model_copy(update={"files_per_shard": 1})
     graph.rebuild()
     assert all(result.success for result in graph.make_all())
     before = graph.rows("reasoning").drop("shard").sort("question_id")
     n_requests = len(graph.endpoint.requests)
-    assert n_requests >= 24
+    assert n_requests >= 8
 
-    graph.corpus = graph.corpus.model_copy(update={"files_per_shard": 4})
+    graph.corpus = graph.corpus.model_copy(update={"files_per_shard": 3})
     graph.rebuild()
     scan = scan_source(graph.corpus.source(), graph.tables, graph.shards)
-    assert (len(scan.superseded), scan.gone, scan.moved) == (12, [], False)
-    assert "12 shards were replaced" in describe_missing(scan, scan.superseded)
+    assert (len(scan.superseded), scan.gone, scan.moved) == (4, [], False)
+    assert "4 shards were replaced" in describe_missing(scan, scan.superseded)
     args = (graph.corpus.source(), graph.tables, graph.instance, UNNAMED)
     assert register(scan, *args, remove_deleted=False) == scan.superseded
     assert graph.shards == [shard.key for shard in scan.shards]
@@ -225,8 +225,8 @@ def test_what_was_made_with_a_shard_a_file_stays_paid_for(graph, monkeypatch):
     assert graph.rows("reasoning").drop("shard").sort("question_id").equals(before)
 
     # One changed file of a shard asks for its question, and for reasoning that showed it.
-    path = graph.source / "7.md"
-    path.write_text(path.read_text().replace("# Page 7", "# Page seven"))
+    path = graph.source / "3.md"
+    path.write_text(path.read_text().replace("# Page 3", "# Page three"))
     os.utime(path, (1, 1))
     assert all(result.success for result in graph.make_all())
     assert 2 <= len(graph.endpoint.requests) - n_requests <= 6
