@@ -84,13 +84,24 @@ def one_message(makes_runs: bool = False) -> Iterator[None]:
 
 
 def files_error(error: BaseException) -> str | None:
-    """Return what to tell a user of a process that may have no more files open; None for any other error."""
+    """Return what to tell a user of a process that may have no more files open, or for whose temporary files there
+    is no room; None for any other error."""
     from rare_assets.automation.instance import causes
 
+    kept = "What was made and every answer received is stored."
     for cause in causes(error):
-        if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
+        if not isinstance(cause, OSError):
+            continue
+        if cause.errno in (errno.EMFILE, errno.ENFILE):
             return (
                 f"{cause.strerror}: raise the limit (`ulimit -n 1024`), or lower RARE_SHARDS_AT_ONCE and "
-                "RARE_MAX_CONCURRENCY. What was made and every answer received is stored."
+                f"RARE_MAX_CONCURRENCY. {kept}"
+            )
+        # A file of storage, exports or DAGSTER_HOME is named before.
+        if cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" ({cause.filename})" if cause.filename else ""
+            return (
+                f"{cause.strerror}{where}: make room for temporary files, or set RARE_CACHE to a folder with room. "
+                f"{kept}"
             )
     return None

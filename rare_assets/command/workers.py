@@ -343,8 +343,8 @@ def failure(request: Request, events: Iterable[dg.DagsterEvent]) -> Result:
 
 
 def _write_progress(path: Path, state: StepState) -> None:
-    """Store a step's state for `RunPool.step_state`; without its folder nobody looks any more."""
-    with contextlib.suppress(FileNotFoundError):
+    """Store a step's state for `RunPool.step_state`, if it can be: no step fails for want of it."""
+    with contextlib.suppress(OSError):
         unread = path.with_name(f".{path.name}")
         unread.write_text(json.dumps(state))
         os.replace(unread, path)

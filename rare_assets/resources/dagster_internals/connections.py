@@ -248,20 +248,26 @@ class _EventDatabases:
         """Make the database of a new run. Return True if it did; one that is there stays as it is."""
         if path.exists():
             return False
-        if self._empty is None:
-            with tempfile.TemporaryDirectory(dir=temporary_folder()) as folder:
-                made = Path(folder, "empty.db")
-                engine = _engine(f"sqlite:///{made}")
-                self._storage._initdb(engine)
-                engine.dispose()
-                self._empty = made.read_bytes()
+        from sqlalchemy.exc import SQLAlchemyError
+
         unlinked = path.with_name(f".{path.stem}-{os.getpid()}")
         try:
+            if self._empty is None:
+                self._empty = self._made_empty()
             unlinked.write_bytes(self._empty)
             # Whole or not at all, and never in the place of another process's.
             os.link(unlinked, path)
-        except OSError:
+        # Where there is no room for temporary files, too, there may be some for the database itself.
+        except (OSError, SQLAlchemyError):
             return False
         finally:
             unlinked.unlink(missing_ok=True)
         return True
+
+    def _made_empty(self) -> bytes:
+        with tempfile.TemporaryDirectory(dir=temporary_folder()) as folder:
+            made = Path(folder, "empty.db")
+            engine = _engine(f"sqlite:///{made}")
+            self._storage._initdb(engine)
+            engine.dispose()
+            return made.read_bytes()
