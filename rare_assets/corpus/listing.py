@@ -180,9 +180,9 @@ def reaching(name: str, verb: str, url: str) -> Iterator[None]:
         ) from error
     # Each store raises its own classes, with no base in common; on some broken Parquet Polars panics.
     except (Exception, PanicException) as error:
-        reason = f"{type(error).__name__}: {without_secrets(error, url)}"
-        if "://" in url:
-            reason += unreadable_authorities()
+        reason = (
+            f"{type(error).__name__}: {without_secrets(error, url)}{unreadable_authorities(url)}"
+        )
         raise SourceError(
             f"{name}: can't be {verb} ({reason}). Check that it is whole, and "
             "that permissions, credentials and network allow reading it."

@@ -30,15 +30,16 @@ def wait_while_away() -> None:
     core.set_custom_error_handler(lambda error: _is_away(error) or others(error))
 
 
-def unreadable_authorities() -> str:
-    """Name the file of certificate authorities that S3 is to be reached with, in brackets, if it can't be read.
+def unreadable_authorities(url: str) -> str:
+    """Name the file of certificate authorities that S3 is to be reached with, in brackets, if it can't be read;
+    nothing for a path of this machine.
 
     Botocore says what is wrong with it, and neither which file nor which variable names it.
     """
     import ssl
 
     named = os.environ.get("AWS_CA_BUNDLE")
-    if not named:
+    if not named or "://" not in url:
         return ""
     try:
         ssl.create_default_context(cafile=named)

@@ -71,8 +71,7 @@ def explained(path: object, what: Literal["read", "write"], error: Exception) ->
     if isinstance(error, ImportError | ValueError) and "://" in str(path):
         scheme = shown(path).partition("://")[0]
         return f"{shown(path)} can't be opened: {reason}. Storage on {scheme}:// needs {package_for(scheme)}."
-    if "://" in str(path):
-        reason += unreadable_authorities()
+    reason += unreadable_authorities(str(path))
     if isinstance(error, NotADirectoryError | FileExistsError):
         hint = "a file lies where a folder is needed; is RARE_STORAGE a folder?"
     elif isinstance(error, IsADirectoryError):

@@ -1,6 +1,5 @@
 """How commands end and print where this machine has less than they expect."""
 
-import contextlib
 import errno
 import json
 import os
@@ -14,7 +13,7 @@ from rare_assets.command.ending import files_error, one_message
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import MODEL
 from rare_assets_tests.support.passages import write_jsonl
-from rare_assets_tests.support.small_disk import small_disk
+from rare_assets_tests.support.small_disk import fill, small_disk
 
 
 @pytest.fixture
@@ -59,9 +58,7 @@ def test_a_full_folder_of_temporary_files_is_not_taken_for_a_full_home(folder, n
         nothing_set.setenv("OPENAI_BASE_URL", endpoint.url)
         nothing_set.setenv("RARE_CACHE", str(disk))
         (disk / "tmp").mkdir()
-        with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
-            while True:
-                filler.write(bytes(4096))
+        fill(disk)
         arguments = ["run", "--source", "corpus", "--storage", "storage"]
         result = CliRunner().invoke(main, arguments)
     assert "DAGSTER_HOME" not in result.output

@@ -64,10 +64,7 @@ class Told:
     def __init__(self, act=lambda running: None):
         self.most_at_once = 0
         self.done = []
-        self.act = act
-
-    def tick(self, running):
-        self.act(running)
+        self.tick = act
 
     def in_turn(self, requests, at_once):
         """As above, and notes how many there are after each start: by the next tick one may have ended."""

@@ -440,7 +440,7 @@ class TestHtml:
             "not_utf8", "not_utf8", "empty_text", "empty_text",
         ]  # fmt: skip
 
-    @pytest.mark.timeout(60)
+    @pytest.mark.timeout(10)
     @pytest.mark.parametrize(
         "around",
         [

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import signal
 import socket
@@ -29,7 +28,7 @@ from rare_assets_tests.support.fake_batch_endpoint import FakeBatchEndpoint
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint, Fault, error_response
 from rare_assets_tests.support.forked import Forked
 from rare_assets_tests.support.servers import SHAPES, STRUCTURED_SHAPES
-from rare_assets_tests.support.small_disk import small_disk
+from rare_assets_tests.support.small_disk import fill, small_disk
 from rare_assets_tests.support.teachers import in_batches, online
 
 MODEL = "fake-model"
@@ -139,13 +138,6 @@ def test_every_ask_is_answered_at_the_price_of_batches_and_once(tmp_path, endpoi
 
 
 def test_a_batch_whose_file_has_no_room_is_told_and_paid_for_once(tmp_path, endpoint, monkeypatch):
-    def fill(disk):
-        filler = disk / "filler"
-        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(4096))
-        return filler
-
     def refused():
         result = run(tmp_path / "answers", endpoint.url, asks(30))
         assert f"can't be written in {disk}/tmp: No space left on device" in str(result.error)
