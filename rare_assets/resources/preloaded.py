@@ -11,10 +11,18 @@ with imports_uncollected():
     import openai  # noqa: F401
     import regex  # noqa: F401
 
-    import rare_assets.teacher  # noqa: F401
+    # Dataframely imports it, for what nobody asks here.
+    import sqlalchemy.dialects.mssql  # noqa: F401
+    import upath.implementations.local  # noqa: F401
+
+    # Without Polars, and milliseconds to import.
+    import rare_assets.resources.dataset
+    import rare_assets.resources.partitions  # noqa: F401
     from rare_assets.resources.dagster_internals import import_sqlite_storage, read_migrations
+    from rare_assets.teacher import import_client
     from rare_assets.text.language import load_identifier
 
+    import_client()
     import_sqlite_storage()
     read_migrations()
     load_identifier()

@@ -23,6 +23,7 @@ learn what asking would cost, without sending anything.
 
 from rare_assets.teacher.address import endpoint_name
 from rare_assets.teacher.batch.teacher import BatchTeacher
+from rare_assets.teacher.connections import import_client
 from rare_assets.teacher.degenerate import is_degenerate
 from rare_assets.teacher.estimating import COMPLETION_TOKENS, EstimatingTeacher
 from rare_assets.teacher.finish import is_whole, unfinished
@@ -85,6 +86,7 @@ __all__ = [
     "Use",
     "advice",
     "endpoint_name",
+    "import_client",
     "is_cut",
     "is_degenerate",
     "is_whole",

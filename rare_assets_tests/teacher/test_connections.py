@@ -2,6 +2,8 @@
 
 import json
 import ssl
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -247,3 +249,36 @@ def test_a_redirect_is_followed_to_the_same_host_if_it_is_no_less_safe(asked, lo
     request = SimpleNamespace(url=asked)
     response = SimpleNamespace(status_code=307, headers={"location": location})
     assert same_host_target(request, response) == target
+
+
+# Prints the packages of which a module is imported only as it asks.
+ASKS = """
+import asyncio, sys
+from rare_assets.teacher import AnswerStore, Ask, EndpointOptions, OpenAITeacher, import_client
+
+async def main():
+    endpoint = EndpointOptions(base_url=sys.argv[1])
+    async with (
+        AnswerStore(sys.argv[2]) as store,
+        OpenAITeacher(model="fake", endpoint=endpoint, store=store) as teacher,
+    ):
+        ask = Ask("salt", [{"role": "user", "content": "Why does salt melt ice?"}])
+        async for outcome in teacher.ask_all([ask], lambda ask, answer: answer.content):
+            assert outcome.value is not None
+
+import_client()
+before = {*sys.modules}
+asyncio.run(main())
+print(*{name.partition(".")[0] for name in {*sys.modules} - before})
+"""
+
+
+def test_what_a_client_imports_can_be_imported_before(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    with FakeEndpoint() as endpoint:
+        command = [sys.executable, "-c", ASKS, endpoint.url, str(tmp_path)]
+        asked = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert len(endpoint.requests) == 1
+    clients = {"anyio", "h11", "httpcore", "httpcore2", "httpx", "httpx2", "openai"}
+    assert "sqlite3" in asked.stdout.split()
+    assert clients.isdisjoint(asked.stdout.split())
