@@ -7,6 +7,7 @@ from rare_assets.build import build_defs
 from rare_assets.definitions import defs as shipped
 from rare_assets.resources.dataset import Dataset, in_metadata
 from rare_assets.storage.tables import ParquetTables
+from rare_assets_tests.support.ephemeral import ephemeral_instance
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import API_KEY, failed_checks
 from rare_assets_tests.support.passages import write_jsonl
@@ -45,7 +46,7 @@ def deployment(nothing_set, tmp_path):
             build_defs(name=name, settings={"source": str(tmp_path / name)})
             for name in ("legal", "wiki")
         ]
-        instance = dg.DagsterInstance.ephemeral(tempdir=str(tmp_path / "instance"))
+        instance = ephemeral_instance(tmp_path / "instance")
         yield dg.Definitions.merge(TEAM, *corpora), instance
 
 
@@ -200,7 +201,7 @@ def test_each_corpus_is_judged_by_thresholds_of_its_own(nothing_set, tmp_path):
             "lenient": {"block_reject_rate": 1, "max_reject_rate": 0.7},
         }
         (tmp_path / "instance").mkdir()
-        instance = dg.DagsterInstance.ephemeral(tempdir=str(tmp_path / "instance"))
+        instance = ephemeral_instance(tmp_path / "instance")
         corpora = [
             build_defs(name=name, settings={"source": str(tmp_path / "source"), **settings})
             for name, settings in own.items()

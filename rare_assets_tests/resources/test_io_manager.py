@@ -8,6 +8,7 @@ import pytest
 
 from rare_assets.resources.configurable import Storage
 from rare_assets.resources.io_manager import ParquetIOManager, ShardTable
+from rare_assets_tests.support.ephemeral import ephemeral_instance
 from rare_assets_tests.support.rows import rejects, rows
 
 shards = dg.DynamicPartitionsDefinition(name="io_shards")
@@ -54,7 +55,7 @@ def all_texts(documents: dict[str, pl.LazyFrame]) -> dict[str, str]:
 class Graph:
     def __init__(self, folder):
         (folder / "instance").mkdir()
-        self.instance = dg.DagsterInstance.ephemeral(tempdir=str(folder / "instance"))
+        self.instance = ephemeral_instance(folder / "instance")
         self.instance.add_dynamic_partitions("io_shards", ODD_KEYS)
         self.storage = Storage(root=str(folder / "storage"))
         self.tables = self.storage.tables()

@@ -1,11 +1,11 @@
 """Secrets of a dataset: its own go before the environment's, which go to the servers that the environment names."""
 
-import dagster as dg
 import pytest
 
 from rare_assets.build import build_defs
 from rare_assets.resources.configurable import Bm25Retriever, Storage, TeacherModel, teacher_of
 from rare_assets.resources.own_secrets import secret_for
+from rare_assets_tests.support.ephemeral import ephemeral_instance
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.passages import write_jsonl
 
@@ -47,7 +47,7 @@ def test_headers_of_a_dataset_are_looked_at_like_the_environments(nothing_set):
 def test_each_corpus_endpoint_gets_its_own_secrets_and_no_other(nothing_set, tmp_path):
     write_jsonl(tmp_path / "source" / "a.jsonl", range(2))
     (tmp_path / "instance").mkdir()
-    instance = dg.DagsterInstance.ephemeral(tempdir=str(tmp_path / "instance"))
+    instance = ephemeral_instance(tmp_path / "instance")
     for variable, value in {
         "RARE_STORAGE": str(tmp_path / "storage"),
         "RARE_SOURCE": str(tmp_path / "source"),

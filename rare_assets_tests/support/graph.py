@@ -17,6 +17,7 @@ from rare_assets.resources.dataset import UNNAMED
 from rare_assets.resources.partitions import registered_shards
 from rare_assets.schemas import TABLES
 from rare_assets.storage.tables import ParquetTables
+from rare_assets_tests.support.ephemeral import ephemeral_instance
 
 OWN_VARIABLES = ("RARE_", "OPENAI_", "ELASTICSEARCH_", "DAGSTER_")
 API_KEY = "sk-test-5up3r53cr3t"
@@ -49,7 +50,7 @@ class Graph:
         self.source = folder / "source"
         self.source.mkdir(parents=True, exist_ok=True)
         (folder / "instance").mkdir()
-        self.instance = dg.DagsterInstance.ephemeral(tempdir=str(folder / "instance"))
+        self.instance = ephemeral_instance(folder / "instance")
         self.storage = Storage(root=storage or str(folder / "storage"))
         self.corpus = Corpus(url=str(self.source))
         url, index = elasticsearch or (None, None)
