@@ -120,7 +120,7 @@ def until(condition, deployment, seconds=TOO_LONG):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, deployment.log("daemon")[-3000:]
-        time.sleep(0.5)
+        time.sleep(1)
 
 
 def finish(command):

@@ -357,7 +357,7 @@ def make_certificates(folder: Path) -> Path:
 
 
 class ElasticsearchCluster:
-    """Several nodes on loopback that form one cluster; options as for a node."""
+    """Several nodes on loopback that form one cluster; options as for a node. The first is its only master."""
 
     def __init__(self, size: int, **options: Any) -> None:
         self.nodes = [ElasticsearchNode(name=f"node-{i}", **options) for i in range(size)]
@@ -368,10 +368,11 @@ class ElasticsearchCluster:
                 "discovery.seed_hosts": ",".join(
                     f"127.0.0.1:{peer.transport_port}" for peer in self.nodes
                 ),
-                "cluster.initial_master_nodes": ",".join(peer.name for peer in self.nodes),
+                "cluster.initial_master_nodes": self.nodes[0].name,
             }
         for node in self.nodes[1:]:
             node.settings["cluster.name"] = self.nodes[0].settings["cluster.name"]
+            node.settings["node.roles"] = "data,ingest"
 
     @property
     def url(self) -> str:
