@@ -18,18 +18,21 @@ from rare_assets_tests.support.memory import MEMORY
 from rare_assets_tests.support.postgres_server import postgres_database, postgres_port
 from rare_assets_tests.support.s3_server import s3_bucket, s3_endpoint
 
-# The modules that take minutes, longest first.
+# The modules that take minutes, longest first; beside the first, which waits for most of its time, those that
+# compute, and those that wait, too, after them.
 LONGEST = (
     "test_lost_host.py",
     "test_command_line.py",
     "test_browser.py",
-    "test_deployment.py",
     "retriever/elasticsearch/test_engine.py",
-    "test_resume.py",
-    "test_bad_day.py",
     "benchmarks/test_benchmarks.py",
     "retriever/embedded/test_engine.py",
+    "test_deployment.py",
+    "test_resume.py",
+    "test_bad_day.py",
+    "retriever/elasticsearch/test_refusals.py",
     "teacher/store/test_claims.py",
+    "command/test_hosts.py",
     "command/test_workers.py",
 )
 # What tests single parts; those tests that start no process and need no server are `pytest -m fast`.
