@@ -63,7 +63,6 @@ def ask(
     retry_rejects: bool = False,
     mode: str = "online",
     foresee: Callable[[int | None], str | None] | None = None,
-    judge_at_once: bool = True,
 ) -> tuple[T, dict[str, Any]]:
     """Run an operator with an opened teacher and a judge. Return what it gave, and the usage as
     metadata, that of the judge included.
@@ -80,7 +79,6 @@ def ask(
         sample: what is run in place of the operator for the estimate, where that would take long.
         refresh, retry_rejects, mode: see `AskingConfig`.
         foresee: what to tell a user of later stages, by the model's window, before this one pays.
-        judge_at_once: see `Asking.opened`.
 
     Raises:
         dg.Failure: the teacher stopped (endpoint dead, limit reached); its metadata has the usage.
@@ -97,9 +95,7 @@ def ask(
     async def work() -> tuple[T, dict[str, Any]]:
         nonlocal usage
         ledger = ledger_of(context.run, context.instance, context.asset_key.path[-1])
-        opened = asking.opened(
-            lambda model: model, batch=batch, judge_at_once=judge_at_once, ledger=ledger, **how
-        )
+        opened = asking.opened(lambda model: model, batch=batch, ledger=ledger, **how)
         try:
             async with opened as asked:
                 # A teacher of somebody's own need not know its window.

@@ -76,7 +76,6 @@ def questions(
             retry_rejects=config.retry_rejects,
             mode=config.mode,
             foresee=lambda window: foreseen(rows, None if bounded else window, num_neg),
-            judge_at_once=False,
         )
         if said := say_left_out(produced.rows.height, produced.rejects):
             context.log.warning(f"Shard {context.partition_key!r}: {said}.")

@@ -10,7 +10,7 @@ from rare_assets.command.plan import Planner
 from rare_assets.corpus.shards import Shard
 from rare_assets.operators.fitting import foreseen
 from rare_assets.operators.gold_answers import NoReferences
-from rare_assets.resources.configurable import TeacherModel, teacher_of
+from rare_assets.resources.configurable import TeacherModel
 from rare_assets.stages import documents, hard_negatives, questions, reasoning
 from rare_assets.stages.asking import (
     DOCUMENT_TOKENS,
@@ -56,8 +56,12 @@ def estimate(
     if options.hard_negatives.judge_relevance:
         asking[hard_negatives.NAME] = hard_negatives.asking(teacher, templates)
     asking[reasoning.NAME] = reasoning.asking(options.reasoning, teacher, templates)
-    judge = teacher_of(teacher, "judge").name
-    totals = {stage: _Total(stage, whom.teacher) for stage, whom in asking.items()}
+    # Verdicts on negatives are asked for online.
+    batch = {
+        questions.NAME: options.questions.mode == "batch",
+        reasoning.NAME: options.reasoning.mode == "batch",
+    }
+    totals = {stage: _Total(stage, whom, batch.get(stage, False)) for stage, whom in asking.items()}
     index = planner.index_state()
     # What is made again only because it was asked for asks the same, so that its answers are stored.
     changed = planner.without_redoing()
@@ -68,7 +72,7 @@ def estimate(
             stages = list(AFTER_DOCUMENTS)
         if questions.NAME in stages or planner.redo_all:
             if stale_documents:
-                _guess_questions(totals[questions.NAME], options, shard, judge)
+                _guess_questions(totals[questions.NAME], options, shard)
             else:
                 found = asyncio.run(_questions(planner, asking[questions.NAME], shard.key, say))
                 totals[questions.NAME].count_all(found)
@@ -85,39 +89,34 @@ def estimate(
                 if stored is None or questions.NAME in stages
                 else stored.n_rows
             )
-            _guess_after_questions(totals, options, asked, judge)
+            _guess_after_questions(totals, options, asked)
     return [total.result() for total in totals.values()]
 
 
-def _guess_questions(total: _Total, options: Options, shard: Shard, judge: str) -> None:
+def _guess_questions(total: _Total, options: Options, shard: Shard) -> None:
     """Guess what questions of documents that have yet to be read will ask, from the source's rows."""
     number = options.questions.num_questions
+    total.shards += 1
     total.guess(shard.n_rows, DOCUMENT_TOKENS + PROMPT_TOKENS, number * COMPLETION_TOKENS)
     if options.questions.judge_questions:
-        total.guess(
-            shard.n_rows * number,
-            DOCUMENT_TOKENS + PROMPT_TOKENS,
-            VERDICT_TOKENS,
-            shards=0,
-            model=judge,
-        )
+        total.guess_verdicts(shard.n_rows * number, DOCUMENT_TOKENS + PROMPT_TOKENS)
 
 
-def _guess_after_questions(
-    totals: Mapping[str, _Total], options: Options, asked: int, judge: str
-) -> None:
+def _guess_after_questions(totals: Mapping[str, _Total], options: Options, asked: int) -> None:
     """Guess what negatives and reasoning of so many questions will ask at most."""
     negatives = options.hard_negatives.num_neg
     if hard_negatives.NAME in totals:
-        totals[hard_negatives.NAME].guess(
-            asked * negatives, DOCUMENT_TOKENS + PROMPT_TOKENS, VERDICT_TOKENS
+        totals[hard_negatives.NAME].shards += 1
+        totals[hard_negatives.NAME].guess_verdicts(
+            asked * negatives, DOCUMENT_TOKENS + PROMPT_TOKENS
         )
     # Where answers are sampled, all that may be asked for.
     answers = asked * options.reasoning.n * max(1, options.reasoning.rejection_samples)
     total = totals[reasoning.NAME]
-    total.guess(answers, (1 + negatives) * DOCUMENT_TOKENS + PROMPT_TOKENS)
+    total.shards += 1
+    total.guess(answers, (1 + negatives) * DOCUMENT_TOKENS + PROMPT_TOKENS, COMPLETION_TOKENS)
     if options.reasoning.judge_answers:
-        total.guess(answers, PROMPT_TOKENS, VERDICT_TOKENS, shards=0, model=judge)
+        total.guess_verdicts(answers, PROMPT_TOKENS)
 
 
 async def _questions(
@@ -167,11 +166,19 @@ def _how(options: AskingConfig, say: Callable[[str], None] | None) -> dict[str, 
 
 
 class _Total:
-    """The sum over the shards of one stage."""
+    """The sum over the shards of one stage, with what each model costs by the way it is asked.
 
-    def __init__(self, stage: str, teacher: TeacherModel) -> None:
+    Args:
+        stage: its name.
+        asking: whom it asks.
+        batch: through the Batch API.
+    """
+
+    def __init__(self, stage: str, asking: Asking, batch: bool) -> None:
         self.stage = stage
-        self.teacher = teacher
+        self.asking = asking
+        self.batch = batch
+        self.prices = asking.teacher.load_prices()
         self.usages: dict[str, Usage] = {}
         self.shards = 0
         self.bound = False
@@ -182,41 +189,42 @@ class _Total:
         for model, usage in usages.items():
             self._count(model, usage)
 
-    def _count(self, model: str, usage: Usage) -> None:
-        total = self.usages.setdefault(model, Usage())
-        total.requests += usage.requests
-        total.answers_reused += usage.answers_reused
-        total.prompt_tokens += usage.prompt_tokens
-        total.completion_tokens += usage.completion_tokens
+    def guess(self, requests: int, prompt_tokens: int, completion_tokens: int) -> None:
+        """Count requests to the teacher, of so many tokens each."""
+        name = self.asking.teacher.name
+        self._guess(name, requests, prompt_tokens, completion_tokens, self.batch)
 
-    def guess(
-        self,
-        requests: int,
-        prompt_tokens: int,
-        completion_tokens: int = COMPLETION_TOKENS,
-        shards: int = 1,
-        model: str | None = None,
+    def guess_verdicts(self, requests: int, prompt_tokens: int) -> None:
+        """Count requests to the judge, of so many tokens each."""
+        judge = self.asking.judge or self.asking.teacher
+        batch = self.batch and not self.asking.judges_apart(self.batch)
+        self._guess(judge.name, requests, prompt_tokens, VERDICT_TOKENS, batch)
+
+    def _guess(
+        self, model: str, requests: int, prompt_tokens: int, completion_tokens: int, batch: bool
     ) -> None:
         self.bound = True
-        self.shards += shards
+        tokens = requests * prompt_tokens, requests * completion_tokens
+        cost = self.prices.cost(model, *tokens, batch=batch)
         self._count(
-            model or self.teacher.name,
+            model,
             Usage(
                 requests=requests,
-                prompt_tokens=requests * prompt_tokens,
-                completion_tokens=requests * completion_tokens,
+                prompt_tokens=tokens[0],
+                completion_tokens=tokens[1],
+                cost_usd=cost,
             ),
         )
 
+    def _count(self, model: str, usage: Usage) -> None:
+        counted = self.usages.get(model)
+        self.usages[model] = usage if counted is None else counted + usage
+
     def result(self) -> StageEstimate:
-        prices, usages = self.teacher.load_prices(), self.usages.values()
-        costs = [
-            prices.cost(model, usage.prompt_tokens, usage.completion_tokens)
-            for model, usage in self.usages.items()
-            if usage.requests
-        ]
+        asked = {model: usage for model, usage in self.usages.items() if usage.requests}
+        usages = self.usages.values()
+        costs = [usage.cost_usd for usage in asked.values()]
         known = [cost for cost in costs if cost is not None]
-        models = [model for model, usage in self.usages.items() if usage.requests]
         return StageEstimate(
             self.stage,
             self.shards,
@@ -226,5 +234,5 @@ class _Total:
             sum(usage.completion_tokens for usage in usages),
             sum(known) if len(known) == len(costs) else None,
             self.bound,
-            " and ".join(models) or self.teacher.name,
+            " and ".join(asked) or self.asking.teacher.name,
         )

@@ -97,11 +97,14 @@ class Asking(NamedTuple):
         teacher: the model of the stage.
         templates: of its prompts, and the judge's.
         judge: the model that judges, where one is asked; it may be the teacher itself.
+        judge_at_once: verdicts decide what is asked next, so that the judge is asked online in any case: in
+            batches each round of them would take a day.
     """
 
     teacher: TeacherModel
     templates: Templates
     judge: TeacherModel | None = None
+    judge_at_once: bool = True
 
     @asynccontextmanager
     async def opened(
@@ -109,7 +112,6 @@ class Asking(NamedTuple):
         wrapped: Callable[[Teacher], TeacherT],
         *,
         batch: bool = False,
-        judge_at_once: bool = True,
         **how: Any,
     ) -> AsyncIterator[Asked[TeacherT]]:
         """Open the teacher and its judge for one step.
@@ -117,15 +119,13 @@ class Asking(NamedTuple):
         Args:
             wrapped: what is asked in place of an opened teacher.
             batch: through the Batch API.
-            judge_at_once: verdicts decide what is asked next, so that the judge is asked online in any
-                case: in batches each round of them would take a day.
             how: further arguments of `TeacherModel.open`.
         """
         async with AsyncExitStack() as stack:
             teacher = judging = wrapped(
                 await stack.enter_async_context(self.teacher.open(batch=batch, **how))
             )
-            if self._judges_apart or (batch and judge_at_once):
+            if self.judges_apart(batch):
                 judging = wrapped(await stack.enter_async_context(self._judging.open(**how)))
             yield Asked(teacher, judging, self._judge(judging))
 
@@ -136,7 +136,7 @@ class Asking(NamedTuple):
         """Open what stands for the teacher and its judge where nothing is to be sent.
 
         Args:
-            batch: at the price of the Batch API.
+            batch: at the price of the Batch API, where it is asked in batches.
             window: the teacher's, default what an earlier run learnt of it.
             how: further arguments of `TeacherModel.estimating`.
         """
@@ -145,12 +145,15 @@ class Asking(NamedTuple):
             teacher = judging = await stack.enter_async_context(
                 self.teacher.estimating(batch=batch, **known, **how)
             )
-            if self._judges_apart:
+            if self.judges_apart(batch):
                 judging = await stack.enter_async_context(self._judging.estimating(**how))
             yield Asked(teacher, judging, self._judge(judging))
 
-    @property
-    def _judges_apart(self) -> bool:
+    def judges_apart(self, batch: bool) -> bool:
+        """Return whether the judge is another than the teacher, or is asked online where that is asked in
+        batches."""
+        if batch and self.judge_at_once:
+            return True
         return self.judge is not None and judges_apart(self.judge, self.teacher)
 
     @property

@@ -89,7 +89,7 @@ class QuestionsConfig(AskingConfig):
 def asking(config: QuestionsConfig, teacher: TeacherModel, templates: Templates) -> Asking:
     """Return whom the stage asks, of a deployment's teacher."""
     judge = teacher_of(teacher, "judge") if config.judge_questions else None
-    return Asking(teacher_of(teacher, NAME), templates, judge)
+    return Asking(teacher_of(teacher, NAME), templates, judge, judge_at_once=False)
 
 
 def made_from(
