@@ -8,8 +8,10 @@ from collections import Counter
 
 import dagster as dg
 import pytest
+import yaml
 
 from rare_assets_tests.support.command import TOO_LONG, Command
+from rare_assets_tests.support.fake_batch_endpoint import FakeBatchEndpoint
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import API_KEY
 from rare_assets_tests.support.passages import write_jsonl
@@ -199,3 +201,34 @@ def test_a_mended_teacher_is_asked_again_for_the_rejects_alone(command, endpoint
     assert command.run("run", "--all").returncode == 0
     assert len(endpoint.requests) == sent + 2
     assert command.n_rows("reasoning") == {"a.jsonl": N_DOCUMENTS}
+
+
+def test_what_waits_in_a_killed_runs_batch_is_no_cost_of_the_next(tmp_path):
+    config = {"ops": {stage: {"config": {"mode": "batch"}} for stage in ("questions", "reasoning")}}
+    (tmp_path / "batch.yaml").write_text(yaml.safe_dump(config))
+    in_batches = ("run", "--config", "batch.yaml")
+    with FakeBatchEndpoint(key=API_KEY) as endpoint:
+        command = Command(tmp_path, endpoint.url)
+        write_jsonl(command.corpus / "a.jsonl", range(IN_FLIGHT))
+        endpoint.hold = True
+        process = command.start(*in_batches)
+        deadline = time.monotonic() + TOO_LONG
+        # It looks at what it has handed in, whose number it has kept.
+        while not any(how == "GET" and "/batches/" in path for how, path in endpoint.calls):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline, endpoint.calls
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
+
+        said = command.run(*in_batches, "--dry-run").stdout
+        assert f"a.jsonl: {IN_FLIGHT} answers wait in batches that are handed in" in said
+        [questions] = [line.split() for line in said.splitlines() if " questions " in line]
+        # Shards, requests, stored answers and tokens to be paid for.
+        assert [cell for cell in questions if cell.isdigit()] == ["1", "0", "0", "0", "0"]
+
+        endpoint.hold = False
+        done = command.run(*in_batches)
+        assert done.returncode == 0, done.stdout
+        assert command.n_rows("reasoning") == {"a.jsonl": IN_FLIGHT}
+        assert len(endpoint.handed_in) == len(set(endpoint.handed_in)) == 2 * IN_FLIGHT

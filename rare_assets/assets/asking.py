@@ -143,8 +143,11 @@ async def _estimate(
     context.log.info(f"{context.partition_key}: {of}{describe_estimate(unasked.usage)}")
     if said := unasked.teacher.say_too_long():
         say(f"{context.partition_key}: {said}")
+    if said := unasked.teacher.say_waiting():
+        context.log.info(f"{context.partition_key}: {said}")
+    lacks = unasked.usage.requests or unasked.teacher.waiting or unasked.judging.waiting
     # The teacher itself says what to do about prompts that were cut.
-    return None if sample or unasked.usage.requests or unasked.usage.cut_prompts else produced
+    return None if sample or lacks or unasked.usage.cut_prompts else produced
 
 
 def _say_stopped(context: dg.AssetExecutionContext, usage: dict[str, Any]) -> None:

@@ -127,6 +127,7 @@ async def _questions(
     operator = questions.operator(rows, options, asking)
     async with asking.estimating(**_how(options, say)) as asked:
         await operator(asked.teacher, asked.judge)
+        _say(say, shard, asked.teacher.say_waiting())
         if planner.options.reasoning.max_context_tokens is None:
             num_neg = planner.options.hard_negatives.num_neg
             _say(say, shard, foreseen(rows, await asked.teacher.window(), num_neg))
@@ -147,6 +148,7 @@ async def _reasoning(
     )
     async with asking.estimating(**_how(options, say)) as asked:
         await operator(asked.teacher, asked.judge)
+        _say(say, shard, asked.teacher.say_waiting())
         _say(say, shard, asked.teacher.say_too_long())
         return asked.usage_by_model
 

@@ -225,13 +225,14 @@ class TeacherModel(SettableResource):
         """Yield a teacher that asks nothing and counts what would be asked, and its cost in USD.
 
         Args:
-            batch: at the price of the Batch API.
+            batch: at the price of the Batch API; what waits in batches is paid for.
             say: told of stored answers that can't be read.
             window: the model's, in tokens; default, what an earlier run learnt of it.
         """
         from rare_assets.teacher import AnswerStore, EstimatingTeacher
 
         async with AnswerStore(self._answers, say=say) as store:
+            endpoint = self._endpoint_name()
             yield EstimatingTeacher(
                 self.name,
                 store,
@@ -240,22 +241,33 @@ class TeacherModel(SettableResource):
                 retry_rejects=retry_rejects,
                 batch=batch,
                 window=window or self.known_window(store),
+                batches=store.folder("batches") if batch and endpoint else None,
+                endpoint=endpoint or "",
             )
 
     def known_window(self, store: "AnswerStore") -> int | None:
         """Return the tokens that the model takes at once, as earlier runs learnt; nothing is
         asked."""
-        from rare_assets.teacher import CONTEXT_TOKENS, Memory, endpoint_name
+        from rare_assets.teacher import CONTEXT_TOKENS, Memory
+
+        model = self.model or Settings().model
+        if model is None:
+            return CONTEXT_TOKENS
+        name = self._endpoint_name()
+        if name is None:
+            return None
+        return Memory(store.folder("endpoints"), model, name).load().window or None
+
+    def _endpoint_name(self) -> str | None:
+        """Return the name of the model at its endpoint; None for the embedded one, or if its URL is none."""
+        from rare_assets.teacher import endpoint_name
 
         settings = Settings()
         model = self.model or settings.model
-        if model is None:
-            return CONTEXT_TOKENS
         try:
-            name = endpoint_name(self.base_url or settings.openai_base_url, model)
+            return model and endpoint_name(self.base_url or settings.openai_base_url, model)
         except ValueError:  # said when it is opened
             return None
-        return Memory(store.folder("endpoints"), model, name).load().window or None
 
     def load_prices(self) -> "Prices":
         """Load the shipped prices, with those of RARE_PRICES over them. Raises ValueError."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rare_assets.teacher import wire
 from rare_assets.teacher.attempts import settled
+from rare_assets.teacher.batch.handed_in import HandedIn
+from rare_assets.teacher.batch.submissions import Submissions
 from rare_assets.teacher.interface import (
     NOT_ASKED,
     Ask,
@@ -23,6 +25,7 @@ from rare_assets.teacher.window import advice
 
 if TYPE_CHECKING:
     from rare_assets.teacher.endpoint_teacher import Answers
+    from rare_assets.teacher.store.folder import Folder
 
 T = TypeVar("T")
 
@@ -47,9 +50,13 @@ class EstimatingTeacher:
         retry_rejects: count asks without a usable stored answer as requests.
         batch: cost by the Batch API's price.
         window: tokens that prompt and answer may have together; None: not checked.
+        batches: where batches are kept that are handed in: what waits in them is paid for, and no request.
+            None: they are not looked at.
+        endpoint: whose batches count, by its `endpoint_name`.
 
     Attributes:
         usage: the estimate, once `ask_all` is done.
+        waiting: answers that wait in batches.
         too_long: asks that would be sent and do not fit the window.
         longest: tokens of the longest of them.
     """
@@ -64,8 +71,13 @@ class EstimatingTeacher:
         retry_rejects: bool = False,
         batch: bool = False,
         window: int | None = None,
+        batches: Folder | None = None,
+        endpoint: str = "",
     ) -> None:
+        submissions = Submissions(batches) if batches is not None and not refresh else None
+        self._handed_in = HandedIn(submissions, model, endpoint, since=0.0)
         self._window = window
+        self.waiting = 0
         self.too_long = 0
         self.longest = 0
         self.model = model
@@ -89,12 +101,19 @@ class EstimatingTeacher:
         max_attempts: int = 3,
         progress: Callable[[Progress], None] | None = None,
     ) -> AsyncIterator[Outcome[T]]:
-        """Yield an Outcome for each ask, in order; the reason is `not_asked` for those that would be sent."""
+        """Yield an Outcome for each ask, in order; the reason is `not_asked` for those that would be sent, or
+        wait in a batch.
+
+        Raises:
+            TeacherStopped: a file that says what was handed in is damaged.
+        """
+        await self._handed_in.look_up()
         bounds: list[int | None] = []
         for chunk in _chunks(asks):
             for ask, outcome, answered in await self._stored(chunk, use, max_attempts):
                 if outcome is None:
                     times = max(1, ask.may_take - answered)
+                    times -= self._count_waiting(ask, range(answered, answered + times))
                     bounds += [ask.max_tokens] * times
                     self.usage.requests += times
                     for _ in range(times):
@@ -151,6 +170,14 @@ class EstimatingTeacher:
                     )
         return [(ask, found[i], answered[i]) for i, ask in enumerate(asks)]
 
+    def _count_waiting(self, ask: Ask, attempts: Iterable[int]) -> int:
+        if self._handed_in.is_empty:
+            return 0
+        keys = (wire.answer_key(self.model, ask, attempt) for attempt in attempts)
+        waiting = sum(key in self._handed_in for key in keys)
+        self.waiting += waiting
+        return waiting
+
     def _count_prompt(self, ask: Ask) -> None:
         prompt = estimated_prompt_tokens(ask)
         self.usage.prompt_tokens += prompt
@@ -158,6 +185,12 @@ class EstimatingTeacher:
         if self._window is not None and whole > self._window:
             self.too_long += 1
             self.longest = max(self.longest, whole)
+
+    def say_waiting(self) -> str | None:
+        """Return a sentence for people about answers that wait in batches; None if none do."""
+        if not self.waiting:
+            return None
+        return f"{self.waiting:,} answers wait in batches that are handed in: they are paid for."
 
     def say_too_long(self) -> str | None:
         """Return a sentence for people about prompts that do not fit the window; None if all do."""

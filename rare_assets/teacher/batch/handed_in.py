@@ -1,4 +1,4 @@
-"""Know which asks wait in a batch, so that asking online does not pay for them again."""
+"""Know which asks wait in a batch: they are paid for, and asking online would pay for them again."""
 
 from __future__ import annotations
 
@@ -41,6 +41,15 @@ class HandedIn:
             )
         # One run that is closed takes the look-up from no other.
         self._waiting = await asyncio.shield(self._looking)
+
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing was found to wait."""
+        return not self._waiting
+
+    def __contains__(self, key: bytes) -> bool:
+        """Return whether the answer of this key was found to wait."""
+        return key in self._waiting
 
     def require_none_of(self, keys: Iterable[bytes]) -> None:
         """Raise TeacherStopped if answers of these keys wait in a batch: they are paid for."""

@@ -17,7 +17,9 @@ import pytest
 from pydantic import BaseModel, Field, SecretStr
 
 from rare_assets.teacher import wire
+from rare_assets.teacher.address import endpoint_name
 from rare_assets.teacher.batch.submissions import Submission, Submissions
+from rare_assets.teacher.estimating import EstimatingTeacher
 from rare_assets.teacher.health import Patience
 from rare_assets.teacher.interface import Ask, TeacherStopped, Unusable
 from rare_assets.teacher.pricing import Price, Prices
@@ -930,6 +932,26 @@ def test_an_online_run_asks_for_nothing_that_waits_in_a_batch(tmp_path, endpoint
     assert run(tmp_path, endpoint.url, asks(4)).usage.requests == 0
     after = run(tmp_path, endpoint.url, asks(6), **how)
     assert (after.error, after.usage.requests, len(after.outcomes)) == (None, 2, 6)
+
+
+def test_an_estimate_knows_what_waits_in_a_batch(tmp_path, endpoint):
+    kill_a_run(tmp_path, endpoint, 4, batches=1)
+    batches = Folder(str(tmp_path / "batches"))
+
+    async def estimated(**options):
+        async with AnswerStore(str(tmp_path)) as store:
+            teacher = EstimatingTeacher(MODEL, store, PRICES, batch=True, **options)
+            reasons = [outcome.reason async for outcome in teacher.ask_all(asks(6), note)]
+            assert reasons == ["not_asked"] * 6
+            return teacher.usage.requests, teacher.waiting, teacher.say_waiting()
+
+    at = {"batches": batches, "endpoint": endpoint_name(endpoint.url, MODEL)}
+    said = "4 answers wait in batches that are handed in: they are paid for."
+    assert asyncio.run(estimated(**at)) == (2, 4, said)
+    nothing = (6, 0, None)
+    assert asyncio.run(estimated()) == nothing
+    assert asyncio.run(estimated(**at, refresh=True)) == nothing
+    assert asyncio.run(estimated(**{**at, "endpoint": "another"})) == nothing
 
 
 def test_a_refresh_keeps_the_answer_that_could_be_used_where_no_new_one_can(tmp_path, endpoint):
