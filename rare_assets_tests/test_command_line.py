@@ -253,7 +253,7 @@ def test_status_shards_and_dry_run_say_what_there_is_and_what_a_run_would_cost(
     status = Here(small, nothing_set, "status")
     assert cells(status.said, "documents") == ["2", "0", "0", "11", "0"]
     assert cells(status.said, "reasoning") == ["1", "0", "1", "8", "0"]
-    spent = f"{prompt:,} prompt and {completion:,} completion tokens, {cost}."
+    spent = f"{prompt:,} prompt and {completion:,} completion tokens, {cost} at online prices."
     assert spent in status.said
 
     # What is stored is free, whatever is made again.

@@ -147,7 +147,10 @@ def print_status(
     scan: Scan,
     teachers: str,
 ) -> None:
-    """Print each table's state over all shards, and what was spent, in tokens and USD."""
+    """Print each table's state over all shards, and what was spent, in tokens and USD.
+
+    A row does not say how it was asked for, so the cost is that of asking online.
+    """
     table = Table(title=f"{len(states):,} shards", title_justify="left", header_style="bold")
     for column in ("table", "current", "changed", "missing", "rows", "rejects"):
         table.add_column(column, justify="left" if column == "table" else "right")
@@ -159,9 +162,10 @@ def print_status(
         rows = (sum(stage.rows for stage in stages), sum(stage.rejects for stage in stages))
         table.add_row(name, *(f"{count:,}" for count in (*counts, *rows)))
     console.print(table)
+    online = "" if costs.cost_usd is None else " at online prices"
     console.print(
         f"Spent on what is stored: {costs.prompt_tokens:,} prompt and {costs.completion_tokens:,} "
-        f"completion tokens, {_dollars(costs.cost_usd)}.",
+        f"completion tokens, {_dollars(costs.cost_usd)}{online}.",
         soft_wrap=True,
     )
     console.print(f"Teacher: {escape(teachers)}.", soft_wrap=True)

@@ -191,7 +191,9 @@ def _origin(export: Export, cost: Cost) -> list[str]:
                 lines.append(f"| {table} | {name} | `{shown}` | {shards:,} |")
             if len(values) > 3:
                 lines.append(f"| {table} | {name} | and {len(values) - 3:,} more | |")
-    dollars = "of unknown price" if cost.dollars is None else f"${cost.dollars:,.2f}"
+    dollars = (
+        "of unknown price" if cost.dollars is None else f"${cost.dollars:,.2f} at online prices"
+    )
     return [
         *lines,
         "",

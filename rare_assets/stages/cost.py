@@ -18,7 +18,8 @@ EVENTS_AT_ONCE = 1000
 
 
 class StoredCost(NamedTuple):
-    """Tokens and USD that the answers in stored tables took; `cost_usd` is None if a model's price is unknown."""
+    """Tokens and USD that the answers in stored tables took; `cost_usd` is at online prices, whatever way they
+    were asked, and None if a model's price is unknown."""
 
     prompt_tokens: int
     completion_tokens: int

@@ -77,7 +77,7 @@ def test_the_card_says_where_it_comes_from(tables, out):
     assert "| questions | teacher | `m` | 2 |" in text
     assert "| reasoning | prompt | `p` | 2 |" in text
     assert "| hard_negatives | index | `i` | 2 |" in text
-    assert "1,234 prompt and 56 completion tokens, $7.50" in text
+    assert "1,234 prompt and 56 completion tokens, $7.50 at online prices" in text
     assert "| `verl` | without: no gold answer | 40 | 20 |" in text
     assert "█" in text
     assert "## Limits" in text
