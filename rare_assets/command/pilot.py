@@ -19,7 +19,7 @@ from rare_assets.automation.instance import prepare_home
 from rare_assets.command.target import Target
 from rare_assets.exports.folder import OutFolder
 from rare_assets.pilot.corpus import PilotCorpus
-from rare_assets.pilot.page import dollars, duration, page
+from rare_assets.pilot.page import dollars, page, time_of
 from rare_assets.pilot.run import Pilot, PilotRun, Plan
 from rare_assets.stages.order import ASKING
 
@@ -110,9 +110,7 @@ def _print(console: Console, pilot: Pilot) -> None:
         paid = [use.paid_usd for use in trial.use.values()]
         total = None if None in paid else sum(each for each in paid if each is not None)
         whole = pilot.projections[trial.name]
-        projected = (
-            ("", "") if whole is None else (dollars(whole.cost_usd), duration(whole.seconds))
-        )
+        projected = ("", "") if whole is None else (dollars(whole.cost_usd), time_of(whole))
         table.add_row(escape(trial.name), *rows, dollars(total) if paid else "", *projected)
     console.print(table)
     for name, problem in pilot.problems.items():

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from rare_assets.pilot.figures import RuleRow, judge_rules, measures
 from rare_assets.pilot.judging import PairFigures, Verdict, counted
+from rare_assets.pilot.projection import Projection
 from rare_assets.pilot.run import Pilot
 from rare_assets.pilot.trial import Trial
 from rare_assets.stages.order import AFTER_DOCUMENTS
@@ -115,6 +116,14 @@ def duration(seconds: float) -> str:
     return f"{days} days"
 
 
+def time_of(found: Projection) -> str:
+    """Return the time of a projection as people read it: batches take up to a day a stage."""
+    days = "a day" if found.in_batches == 1 else f"{found.in_batches} days"
+    batches = f"up to {days} in batches" if found.in_batches else ""
+    online = duration(found.seconds) if found.seconds or not batches else ""
+    return " and ".join(filter(None, (batches, online)))
+
+
 def _passes(rule: RuleRow) -> bool:
     return all(each is None or each.result == "passed" for each in rule.results.values())
 
@@ -142,7 +151,7 @@ def _whole(pilot: Pilot) -> list[Line]:
             its = {
                 "cost": f"{dollars(found.cost_usd)}{margin if priced else ''}",
                 "of it paid already": dollars(found.paid_usd),
-                "time": f"{duration(found.seconds)} ({found.in_flight:,} requests in flight)",
+                "time": f"{time_of(found)} ({found.in_flight:,} requests in flight)",
                 "requests": f"{found.answers:,}",
                 "tokens": f"{found.prompt_tokens:,} read, {found.completion_tokens:,} written{margin}",
             }

@@ -21,7 +21,8 @@ class Projection(NamedTuple):
 
     `cost_usd` is None without a price. `margin` is the share by which tokens, and so cost, may be off
     either way (95 %), None for a sample of a single document. `seconds` holds while the endpoint answers
-    `in_flight` requests as fast as it answered the sample.
+    `in_flight` requests as fast as it answered the sample; the `in_batches` stages that are asked in
+    batches are not in it.
     """
 
     answers: int
@@ -32,6 +33,7 @@ class Projection(NamedTuple):
     margin: float | None
     seconds: float
     in_flight: int
+    in_batches: int
 
 
 def project(
@@ -43,8 +45,10 @@ def project(
     factor = n_documents / documents.height
     teacher = trial.configuration.teacher
     in_flight, rates = _in_flight(teacher, n_documents, n_shards), _rates(teacher)
-    uses = [trial.use[stage] for stage in AFTER_DOCUMENTS if stage in trial.use]
-    costs = [_cost(trial, stage) for stage in AFTER_DOCUMENTS if stage in trial.use]
+    stages = [stage for stage in AFTER_DOCUMENTS if stage in trial.use]
+    uses = [trial.use[stage] for stage in stages]
+    costs = [_cost(trial, stage) for stage in stages]
+    online = [trial.use[stage] for stage in stages if not _is_in_batches(trial, stage)]
     paid = [use.cost_usd for use in uses]
     return Projection(
         round(factor * sum(use.answers for use in uses)),
@@ -53,19 +57,25 @@ def project(
         None if None in costs else factor * math.fsum(c for c in costs if c is not None),
         None if None in paid else math.fsum(p for p in paid if p is not None),
         _margin(trial, documents, n_documents),
-        math.fsum(factor * _seconds(use, in_flight, rates) for use in uses),
+        math.fsum(factor * _seconds(use, in_flight, rates) for use in online),
         in_flight,
+        len(uses) - len(online),
     )
+
+
+def _is_in_batches(trial: Trial, stage: str) -> bool:
+    assert trial.configuration is not None, "it came to its end"
+    return getattr(getattr(trial.configuration.options, stage), "mode", "online") == "batch"
 
 
 def _cost(trial: Trial, stage: str) -> float | None:
     """Return what a stage took in USD, at the price of the way in which a run will ask."""
     use, configuration = trial.use[stage], trial.configuration
     assert configuration is not None, "it came to its end"
-    mode = getattr(getattr(configuration.options, stage), "mode", "online")
-    if use.cost_usd is None or mode == "online":
+    if use.cost_usd is None or use.online_usd is None or not _is_in_batches(trial, stage):
         return use.cost_usd
-    return use.cost_usd * configuration.teacher.load_prices().batch_factor
+    factor = configuration.teacher.load_prices().batch_factor
+    return (use.cost_usd - use.online_usd) * factor + use.online_usd
 
 
 def _seconds(use: StageUse, in_flight: int, rates: tuple[float, float]) -> float:

@@ -35,7 +35,8 @@ class StageUse:
     """What a stage's answers took, whether they were paid now or are stored from earlier.
 
     `cost_usd` and `paid_usd` are None where the model's price is unknown; `latencies_s` has one entry an
-    answer, as it took when it was asked for.
+    answer, as it took when it was asked for. `online_usd` is the part of the cost that a run in batches
+    asks for online, too.
     """
 
     answers: int = 0
@@ -45,15 +46,19 @@ class StageUse:
     cost_usd: float | None = 0.0
     paid_usd: float | None = 0.0
     latencies_s: list[float] = field(default_factory=list)
+    online_usd: float | None = 0.0
 
-    def add(self, usage: Usage, latencies_s: Iterable[float]) -> None:
-        """Count what a teacher was asked."""
+    def add(self, usage: Usage, latencies_s: Iterable[float], *, online: bool = False) -> None:
+        """Count what a teacher was asked; `online`: whatever the mode."""
         self.answers += usage.answered + usage.answers_reused
         self.requests += usage.requests
         self.prompt_tokens += usage.prompt_tokens + usage.reused_prompt_tokens
         self.completion_tokens += usage.completion_tokens + usage.reused_completion_tokens
         self.paid_usd = _sum(self.paid_usd, usage.cost_usd)
-        self.cost_usd = _sum(self.cost_usd, _sum(usage.cost_usd, usage.reused_cost_usd))
+        cost = _sum(usage.cost_usd, usage.reused_cost_usd)
+        self.cost_usd = _sum(self.cost_usd, cost)
+        if online:
+            self.online_usd = _sum(self.online_usd, cost)
         self.latencies_s += latencies_s
 
 
@@ -205,6 +210,7 @@ class Trying:
         how: dict[str, Any] = {"ledger": self._ledger(stage), "say": self._say}
         if config is not None:
             how |= {"refresh": config.refresh, "retry_rejects": config.retry_rejects}
+            how["judge_apart"] = asking.judges_apart(config.mode == "batch")
         use = self.trial.use.setdefault(stage, StageUse())
         async with asking.opened(Watched, **how) as asked:
             try:
@@ -212,7 +218,7 @@ class Trying:
             finally:
                 use.add(asked.teacher.usage, asked.teacher.latencies_s)
                 if asked.judging is not asked.teacher:
-                    use.add(asked.judging.usage, asked.judging.latencies_s)
+                    use.add(asked.judging.usage, asked.judging.latencies_s, online=True)
 
 
 def _sum(one: float | None, other: float | None) -> float | None:

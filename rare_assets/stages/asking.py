@@ -112,6 +112,7 @@ class Asking(NamedTuple):
         wrapped: Callable[[Teacher], TeacherT],
         *,
         batch: bool = False,
+        judge_apart: bool = False,
         **how: Any,
     ) -> AsyncIterator[Asked[TeacherT]]:
         """Open the teacher and its judge for one step.
@@ -119,13 +120,14 @@ class Asking(NamedTuple):
         Args:
             wrapped: what is asked in place of an opened teacher.
             batch: through the Batch API.
+            judge_apart: count what the judge is asked by itself, though the teacher could be asked it.
             how: further arguments of `TeacherModel.open`.
         """
         async with AsyncExitStack() as stack:
             teacher = judging = wrapped(
                 await stack.enter_async_context(self.teacher.open(batch=batch, **how))
             )
-            if self.judges_apart(batch):
+            if judge_apart or self.judges_apart(batch):
                 judging = wrapped(await stack.enter_async_context(self._judging.open(**how)))
             yield Asked(teacher, judging, self._judge(judging))
 

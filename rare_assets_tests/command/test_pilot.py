@@ -199,6 +199,32 @@ def test_the_estimate_goes_by_the_price_of_each_stages_teacher(pilot, endpoint, 
     assert "cost about $1.0000" in done.output, done.output
 
 
+def test_verdicts_that_come_online_are_projected_at_the_full_price(
+    pilot, endpoint, tmp_path, nothing_set
+):
+    nothing_set.setenv("RARE_JUDGE_MODEL", "judge-1")
+    names = ("prompt_usd_per_million", "completion_usd_per_million")
+    models = {MODEL: dict.fromkeys(names, 0), "judge-1": dict.fromkeys(names, 1.0)}
+    (tmp_path / "prices.json").write_text(json.dumps({"models": models}))
+    own = {"prices": str(tmp_path / "prices.json")}
+    judged = {"judge_answers": True}
+    online = config(tmp_path, "online", {"reasoning": judged}, **own)
+    batch = config(tmp_path, "batch", {"reasoning": {**judged, "mode": "batch"}}, **own)
+    done = pilot(*online, *batch)
+    assert done.exit_code == 0, done.output
+    cells = {
+        name: line.split("│")
+        for line in done.output.splitlines()
+        for name in ("online", "batch")
+        if line.startswith(f"│ {name} ")
+    }
+    *_, cost, time, _ = cells["online"]
+    assert float(cost.strip().removeprefix("$")) > 0
+    assert "batches" not in time
+    assert cells["batch"][-3] == cost
+    assert cells["batch"][-2].strip().startswith("up to a day in batches")
+
+
 def test_five_configurations_are_too_many(pilot, endpoint, tmp_path):
     done = pilot(*(part for n in range(5) for part in config(tmp_path, f"c{n}")))
     assert (done.exit_code, endpoint.requests) == (1, [])

@@ -38,7 +38,7 @@ def pilot(tmp_path, nothing_set):
         7,
         [one, other, broken],
         {
-            "a<b>": Projection(2000, 5, 6, 1234.5, 0.5, 0.1, 7300.0, 64),
+            "a<b>": Projection(2000, 5, 6, 1234.5, 0.5, 0.1, 7300.0, 64, 0),
             "other": None,
             "broken": None,
         },

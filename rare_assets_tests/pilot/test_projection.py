@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from rare_assets.pilot.page import time_of
 from rare_assets.pilot.projection import project
 from rare_assets.pilot.trial import StageUse
 from rare_assets_tests.support.pilot import a_trial
@@ -52,6 +53,17 @@ def test_the_time_is_the_latency_over_the_requests_in_flight(trial, nothing_set)
     assert project(trial(), DOCUMENTS, 200, 10).seconds == pytest.approx(1000.0)
 
 
+def test_batches_take_up_to_a_day_a_stage_whatever_the_latency(trial, nothing_set):
+    nothing_set.setenv("RARE_MAX_CONCURRENCY", "10")
+    batch = {"mode": "batch"}
+    both = project(trial(questions=batch, reasoning=batch), DOCUMENTS, 200, 1)
+    assert (both.seconds, both.in_batches, time_of(both)) == (0.0, 2, "up to 2 days in batches")
+    one = project(trial(questions=batch), DOCUMENTS, 200, 1)
+    # 200 answers of 5 s, 10 at once.
+    assert time_of(one) == "up to a day in batches and 2 min"
+    assert time_of(project(trial(), DOCUMENTS, 200, 1)) == "3 min"
+
+
 def test_the_margin_is_that_of_the_mean(trial):
     # 100 and 300 tokens: mean 200, standard deviation 141.42; of 200 documents 198 are left.
     margin = 1.96 * math.sqrt(20_000) / math.sqrt(2) / 200 * math.sqrt(0.99)
@@ -61,8 +73,14 @@ def test_the_margin_is_that_of_the_mean(trial):
 
 
 def test_batches_cost_half_and_an_unknown_price_is_no_zero(trial):
-    batch = trial(questions={"mode": "batch"}, reasoning={"mode": "batch"})
-    assert project(batch, DOCUMENTS, 200, 1).cost_usd == pytest.approx(5.0)
+    batch = {"mode": "batch"}
+    found = project(trial(questions=batch, reasoning=batch), DOCUMENTS, 200, 1)
+    assert found.cost_usd == pytest.approx(5.0)
+    # Verdicts for 0.04 of the 0.07 $ come online in any case.
+    reasoning = StageUse(2, 0, 700, 70, 0.07, 0.0, [4.0, 6.0], online_usd=0.04)
+    judged = trial({**USE, "reasoning": reasoning}, questions=batch, reasoning=batch)
+    found = project(judged, DOCUMENTS, 200, 1)
+    assert found.cost_usd == pytest.approx(100 * (0.03 / 2 + 0.03 / 2 + 0.04))
     priceless = {"questions": StageUse(3, 3, 300, 30, None, None, [1.0])}
     assert project(trial(priceless), DOCUMENTS, 200, 1).cost_usd is None
 
