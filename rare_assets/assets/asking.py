@@ -145,7 +145,8 @@ async def _estimate(
         say(f"{context.partition_key}: {said}")
     if said := unasked.teacher.say_waiting():
         context.log.info(f"{context.partition_key}: {said}")
-    lacks = unasked.usage.requests or unasked.teacher.waiting or unasked.judging.waiting
+    # A judge apart is asked online, so that none of its verdicts waits.
+    lacks = unasked.usage.requests or unasked.teacher.waiting
     # The teacher itself says what to do about prompts that were cut.
     return None if sample or lacks or unasked.usage.cut_prompts else produced
 

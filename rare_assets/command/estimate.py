@@ -56,12 +56,9 @@ def estimate(
     if options.hard_negatives.judge_relevance:
         asking[hard_negatives.NAME] = hard_negatives.asking(teacher, templates)
     asking[reasoning.NAME] = reasoning.asking(options.reasoning, teacher, templates)
-    # Verdicts on negatives are asked for online.
-    batch = {
-        questions.NAME: options.questions.mode == "batch",
-        reasoning.NAME: options.reasoning.mode == "batch",
+    totals = {
+        stage: _Total(stage, whom, options.in_batches(stage)) for stage, whom in asking.items()
     }
-    totals = {stage: _Total(stage, whom, batch.get(stage, False)) for stage, whom in asking.items()}
     index = planner.index_state()
     # What is made again only because it was asked for asks the same, so that its answers are stored.
     changed = planner.without_redoing()
@@ -198,25 +195,22 @@ class _Total:
 
     def guess_verdicts(self, requests: int, prompt_tokens: int) -> None:
         """Count requests to the judge, of so many tokens each."""
-        judge = self.asking.judge or self.asking.teacher
         batch = self.batch and not self.asking.judges_apart(self.batch)
-        self._guess(judge.name, requests, prompt_tokens, VERDICT_TOKENS, batch)
+        self._guess(self.asking.judging.name, requests, prompt_tokens, VERDICT_TOKENS, batch)
 
     def _guess(
         self, model: str, requests: int, prompt_tokens: int, completion_tokens: int, batch: bool
     ) -> None:
         self.bound = True
-        tokens = requests * prompt_tokens, requests * completion_tokens
-        cost = self.prices.cost(model, *tokens, batch=batch)
-        self._count(
-            model,
-            Usage(
-                requests=requests,
-                prompt_tokens=tokens[0],
-                completion_tokens=tokens[1],
-                cost_usd=cost,
-            ),
+        prompt, completion = requests * prompt_tokens, requests * completion_tokens
+        cost = self.prices.cost(model, prompt, completion, batch=batch)
+        usage = Usage(
+            requests=requests,
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            cost_usd=cost,
         )
+        self._count(model, usage)
 
     def _count(self, model: str, usage: Usage) -> None:
         counted = self.usages.get(model)

@@ -48,7 +48,8 @@ def project(
     stages = [stage for stage in AFTER_DOCUMENTS if stage in trial.use]
     uses = [trial.use[stage] for stage in stages]
     costs = [_cost(trial, stage) for stage in stages]
-    online = [trial.use[stage] for stage in stages if not _is_in_batches(trial, stage)]
+    options = trial.configuration.options
+    online = [trial.use[stage] for stage in stages if not options.in_batches(stage)]
     paid = [use.cost_usd for use in uses]
     return Projection(
         round(factor * sum(use.answers for use in uses)),
@@ -63,16 +64,15 @@ def project(
     )
 
 
-def _is_in_batches(trial: Trial, stage: str) -> bool:
-    assert trial.configuration is not None, "it came to its end"
-    return getattr(getattr(trial.configuration.options, stage), "mode", "online") == "batch"
-
-
 def _cost(trial: Trial, stage: str) -> float | None:
     """Return what a stage took in USD, at the price of the way in which a run will ask."""
     use, configuration = trial.use[stage], trial.configuration
     assert configuration is not None, "it came to its end"
-    if use.cost_usd is None or use.online_usd is None or not _is_in_batches(trial, stage):
+    if (
+        use.cost_usd is None
+        or use.online_usd is None
+        or not configuration.options.in_batches(stage)
+    ):
         return use.cost_usd
     factor = configuration.teacher.load_prices().batch_factor
     return (use.cost_usd - use.online_usd) * factor + use.online_usd

@@ -128,7 +128,7 @@ class Asking(NamedTuple):
                 await stack.enter_async_context(self.teacher.open(batch=batch, **how))
             )
             if judge_apart or self.judges_apart(batch):
-                judging = wrapped(await stack.enter_async_context(self._judging.open(**how)))
+                judging = wrapped(await stack.enter_async_context(self.judging.open(**how)))
             yield Asked(teacher, judging, self._judge(judging))
 
     @asynccontextmanager
@@ -148,7 +148,7 @@ class Asking(NamedTuple):
                 self.teacher.estimating(batch=batch, **known, **how)
             )
             if self.judges_apart(batch):
-                judging = await stack.enter_async_context(self._judging.estimating(**how))
+                judging = await stack.enter_async_context(self.judging.estimating(**how))
             yield Asked(teacher, judging, self._judge(judging))
 
     def judges_apart(self, batch: bool) -> bool:
@@ -159,12 +159,13 @@ class Asking(NamedTuple):
         return self.judge is not None and judges_apart(self.judge, self.teacher)
 
     @property
-    def _judging(self) -> TeacherModel:
+    def judging(self) -> TeacherModel:
+        """The model that gives verdicts."""
         return self.judge or self.teacher
 
     def _judge(self, judging: Teacher) -> Judge:
         """Return a judge in the words that decide which stored verdicts are its own."""
-        return Judge(judging, self.templates, max_tokens=self._judging.max_tokens(None))
+        return Judge(judging, self.templates, max_tokens=self.judging.max_tokens(None))
 
 
 def with_unanswered(made_from: Mapping[str, str], usage: Mapping[str, Any]) -> dict[str, str]:

@@ -83,6 +83,10 @@ class Options(NamedTuple):
             _options(kind, asset, ops, configs)
         return cls._make(_options(KINDS[asset], asset, ops, configs) for asset in cls._fields)
 
+    def in_batches(self, stage: str) -> bool:
+        """Return whether a stage asks its teacher through the Batch API; verdicts on negatives come online."""
+        return getattr(getattr(self, stage), "mode", "online") == "batch"
+
 
 def read_run_config(path: Path) -> dict[str, Any]:
     """Read a YAML file of run config.

@@ -190,10 +190,8 @@ def _httpx() -> Any:
 
 
 def import_client() -> None:
-    """Import what a client of an endpoint imports no sooner than it is made and has sent something.
-
-    For processes that are forked from one that has done so: they ask a twelfth of a second sooner.
-    """
+    """Import what a client of an endpoint imports no sooner than it is made and has sent something, for all
+    processes that are forked from this one."""
     _httpx().AsyncHTTPTransport(verify=False)
     with suppress(ImportError):
         importlib.import_module("anyio._backends._asyncio")

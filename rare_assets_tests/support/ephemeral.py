@@ -9,7 +9,8 @@ from typing import Any
 
 import dagster as dg
 import sqlalchemy
-from sqlalchemy.pool import QueuePool
+
+from rare_assets.resources.dagster_internals.connections import _Database
 
 
 def ephemeral_instance(folder: Path) -> dg.DagsterInstance:
@@ -19,17 +20,11 @@ def ephemeral_instance(folder: Path) -> dg.DagsterInstance:
     """
     instance = dg.DagsterInstance.ephemeral(tempdir=str(folder))
     events: Any = instance.event_log_storage
-    engine = sqlalchemy.create_engine(
-        events._engine.url,
-        poolclass=QueuePool,
-        pool_size=1,
-        max_overflow=-1,
-        connect_args={"check_same_thread": False},
-    )
+    database = _Database(str(events._engine.url))
 
     @contextmanager
     def connect() -> Iterator[sqlalchemy.Connection]:
-        with events._db_lock, engine.connect() as connection, connection.begin():
+        with events._db_lock, database.connect() as connection:
             yield connection
 
     events._connect = connect
