@@ -13,9 +13,6 @@ from multiprocessing.context import BaseContext
 from rare_assets.files.cache import socket_folder
 
 PRELOADED = "rare_assets.resources.preloaded"
-# Whether this process, or the one that it was forked from, has put its imports out of the collector's sight. To
-# ask the collector how much that is takes it a walk through all of it, a tenth of a run's start.
-_frozen = False
 # Bytes of a socket's name on Linux, less the zero at its end; of those, what multiprocessing adds to a folder.
 _SOCKET_NAME, _ADDED = 107, len("/pymp-12345678/listener-12345678")
 
@@ -43,18 +40,20 @@ def _has_room() -> bool:
 @contextmanager
 def imports_uncollected() -> Iterator[None]:
     """Import without garbage collection, and never look through what was imported: it stays, and to find
-    that out again and again takes a quarter of a command's start."""
-    global _frozen
+    that out again and again takes a quarter of a command's start.
+
+    In a process that is forked, too: the first collections after its imports would look through them all.
+    """
     if not gc.isenabled():
         # Within another one.
         yield
         return
     gc.disable()
+    imported = len(sys.modules)
     try:
         yield
     finally:
-        # Once: later, what is not imported would be kept, too.
-        if not _frozen:
+        # Where nothing was, only what is not imported would be kept.
+        if len(sys.modules) > imported:
             gc.freeze()
-            _frozen = True
         gc.enable()

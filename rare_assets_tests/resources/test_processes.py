@@ -1,6 +1,7 @@
 """How processes that make runs are started."""
 
 import gc
+import importlib
 import os
 import socket
 import sys
@@ -8,7 +9,6 @@ import tempfile
 
 import pytest
 
-from rare_assets.resources import processes
 from rare_assets.resources.processes import imports_uncollected, process_context
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are for Linux alone")
@@ -45,9 +45,8 @@ def test_a_socket_has_room_in_the_longest_folder_and_in_none_longer():
 
 
 @pytest.fixture
-def nothing_frozen(monkeypatch):
+def nothing_frozen():
     """What is collected as in a new process; as before afterwards."""
-    monkeypatch.setattr(processes, "_frozen", False)
     frozen = gc.get_freeze_count()
     gc.unfreeze()
     yield
@@ -56,16 +55,33 @@ def nothing_frozen(monkeypatch):
         gc.freeze()
 
 
-def test_what_is_imported_is_collected_neither_then_nor_later(nothing_frozen):
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    """Names of two modules that hold a hundred lists each and were never imported."""
+    names = [f"{tmp_path.name}_{number}" for number in range(2)]
+    for name in names:
+        (tmp_path / f"{name}.py").write_text("made = [[] for _ in range(100)]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield names
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def test_what_is_imported_is_collected_neither_then_nor_later(nothing_frozen, modules):
+    before = gc.get_freeze_count()
+    for name in modules:
+        with imports_uncollected():
+            assert not gc.isenabled()
+            importlib.import_module(name)
+        assert gc.isenabled()
+        assert gc.get_freeze_count() >= before + 100
+        before = gc.get_freeze_count()
+
+    # What is made where nothing is imported any more is garbage one day.
     with imports_uncollected():
-        assert not gc.isenabled()
-        made = [[] for _ in range(100)]
-    assert gc.isenabled()
-    kept = gc.get_freeze_count()
-    assert kept >= len(made)
-    with imports_uncollected():
-        made += [[] for _ in range(1000)]
-    assert gc.get_freeze_count() < kept + 1000
+        made = [[] for _ in range(1000)]
+        importlib.import_module(modules[0])
+    assert gc.get_freeze_count() < before + len(made)
 
 
 def test_after_an_import_that_fails_garbage_is_collected_again(nothing_frozen):
