@@ -4,7 +4,13 @@ Nothing in here starts a thread, or opens a file that stays open or a database: 
 its thread, or twice. Polars starts threads as it is imported: each process imports it, and what uses it, itself.
 """
 
+import os
+
 from rare_assets.resources.processes import imports_uncollected
+
+# NumPy's library for matrices starts a thread for each further core as it is imported, and each looks for work in
+# vain for a tenth of a second. What tells languages multiplies nothing that would need them.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 with imports_uncollected():
     import fsspec  # noqa: F401
