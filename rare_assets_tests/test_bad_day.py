@@ -170,6 +170,6 @@ def test_a_backfill_beside_a_command_ends_with_the_same_rows(day):
         day.mend()
         retry = {"config": {"retry_rejects": True}}
         config = {"ops": {"questions": retry, "reasoning": retry}}
-        again = server.launch_backfill(ASSETS, list(ROWS), config)
+        again = server.launch_backfill(ASSETS, [CUT, REFUSED, UNUSABLE], config)
         assert server.wait_for_backfill(again) == "COMPLETED_SUCCESS"
     assert day.rows() == WHOLE
