@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from rare_assets.operators.mathematics import plain_latex, same_value
 
+# Begins with all that stands before its first word: from within a row of thousands of marks it would be looked
+# for as often.
 _LEAD = re.compile(
-    r"\W*(?:(?:so|thus|therefore|hence)\W+)?(?:the\W+)?(?:final\W+|correct\W+|right\W+|best\W+)*"
+    r"(?<!\W)\W*(?:(?:so|thus|therefore|hence)\W+)?(?:the\W+)?(?:final\W+|correct\W+|right\W+|best\W+)*"
     r"(?:answer|option|choice)\b(?:\W+is\b)?(?:\W+(?:option|choice)\b)?(?=\W+\w)",
     re.IGNORECASE,
 )

@@ -283,7 +283,8 @@ _MARKUP = (
     r"|<\|start_header_id\|>\w*"
 )
 _FIRST_TOKENS = re.compile(rf"(?:\s*(?:{_MARKUP}))+\s*")
-_LAST_TOKENS = re.compile(rf"(?:\s*(?:{_MARKUP}))+\s*\Z")
+# From the beginning of a row of spaces alone: some models end with thousands, which would be looked at for each.
+_LAST_TOKENS = re.compile(rf"(?<!\s)(?:\s*(?:{_MARKUP}))+\s*\Z")
 # After the end of its turn a model may go on with a turn of its own invention.
 _NEXT_TURN = re.compile(
     r"(?:<\|(?:im_end|eot_id|end|eot|endoftext)\|>|<end_of_turn>|</s>)\s*"
@@ -427,10 +428,10 @@ def _ends_line(body: str, mark: re.Match[str]) -> bool:
 # OpenAI's harmony format: <|channel|>analysis<|message|>...<|end|>. A server that drops the tokens
 # and keeps their names gives "analysisWe need ...assistantfinalIt melts."
 _HARMONY = re.compile(
-    r"\s*(?:(?:<\|start\|>)?assistant)?\s*(?:<\|channel\|>|(?:analysis|commentary|final)<\|message\|>)"
+    r"\s*(?:(?:<\|start\|>)?assistant\s*)?(?:<\|channel\|>|(?:analysis|commentary|final)<\|message\|>)"
 )
 _CHANNEL = re.compile(
-    r"(?:<\|channel\|>|\A\s*)\s*(?P<name>\w+)(?P<to>[^<]*)(?:<\|constrain\|>[^<]*)?<\|message\|>"
+    r"(?:<\|channel\|>|\A)\s*(?P<name>\w+)(?P<to>[^<]*)(?:<\|constrain\|>[^<]*)?<\|message\|>"
     r"(?P<text>.*?)(?:<\|(?:end|return|call)\|>|(?=<\|(?:start|channel)\|>)|\Z)",
     re.S,
 )

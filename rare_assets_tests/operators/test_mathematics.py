@@ -69,7 +69,7 @@ def test_answers_of_other_values_do_not(one, other):
 
 
 @pytest.mark.parametrize(
-    "text", ["(" * 5_000, "{" * 200 + "2" + "}" * 200, "2^" * 100 + "2", r"\frac" * 60]
+    "text", ["(" * 200_000, "{" * 200 + "2" + "}" * 200, "2^" * 100 + "2", r"\frac" * 60]
 )
 def test_what_is_no_formula_is_no_trouble(text):
     assert not answers_agree(text, "1")

@@ -204,5 +204,21 @@ def test_prose_that_came_as_an_object_is_parted(text, chain, answer):
     assert prose(part_text(text))[:2] == (chain, answer)
 
 
+@pytest.mark.parametrize(
+    ("begins", "ends"),
+    [
+        *(("", "A"), ("A", ""), ("A", "B"), (JSON, "")),
+        *(("<think>B</think>", "A"), ("<|channel|>final<|message|>A", "")),
+    ],
+)
+@pytest.mark.parametrize("mark", [" ", "\n", "\t\n"])
+def test_spaces_without_end_take_no_longer_than_other_text(begins, ends, mark):
+    """As some models write them until they may write no more, where a schema allows them."""
+    long = mark * 500_000
+    parted = part_text(begins + long + ends)
+    text = begins.rpartition(">")[2] + long + ends
+    assert parted.text == text.strip()
+
+
 def test_control_characters_and_halves_of_a_pair_are_not_kept():
     assert part_text("a\x00b\x0cc\r\nd\te\x1b[0m \ud83d") == ("", "abc\nd\te[0m \N{REPLACEMENT CHARACTER}", False)  # fmt: skip
