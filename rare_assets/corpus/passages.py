@@ -83,7 +83,7 @@ _ABBREVIATION = re.compile(
 # A short word before a number: "pp. 3", "Art. 5".
 _BEFORE_NUMBER = re.compile(r"\b[^\W\d_]{1,4}\.\s*\Z")
 _OPENING = regex.compile(r"[\p{Ps}\p{Pi}]+\Z")
-_CLOSING = re.compile(r"[ \t]+#+[ \t]*\Z|[ \t]+\Z")
+_CLOSING = re.compile(r"(?<![ \t])[ \t]+(?:#+[ \t]*)?\Z")
 
 
 class Cutting(NamedTuple):

@@ -153,6 +153,11 @@ def test_the_first_heading_of_the_first_level_is_the_title():
     assert first_heading("#tag\n\n## two") is None
 
 
+def test_a_row_of_spaces_in_a_heading_takes_no_longer_than_its_words():
+    row = " " * 500_000
+    assert first_heading(f"# One{row}two {row}## {row}\n\n# later") == f"One{row}two"
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_lines_may_end_in_either_way(rng, end):
     body = ["\n\n".join(paragraphs(rng, 2)) for _ in range(3)]
