@@ -28,14 +28,14 @@ from rare_assets_tests.support.graph import API_KEY, MODEL
 from rare_assets_tests.support.hosts import Host
 from rare_assets_tests.support.passages import write_jsonl
 
-SHARDS = [f"{number:02}.jsonl" for number in range(12)]
+SHARDS = [f"{number:02}.jsonl" for number in range(8)]
 ROWS = 2
 TABLES = ("documents", "questions", "hard_negatives", "reasoning")
 PER_MINUTE = 60
 # A worker executes so many runs at once, each with so many requests in flight.
 RUNS, IN_FLIGHT = 2, 2
 # Of a prompt token, and all that one command may spend: enough for the questions, and some of the reasoning.
-PRICE_USD, MAX_COST_USD = 0.001, 20.0
+PRICE_USD, MAX_COST_USD = 0.001, 14.0
 REFUSES_SECONDS = 20
 CLEAN_AFTER_SECONDS = 180
 # An answer is paid for once it is stored, which takes an object store on a busy machine so long.
