@@ -18,21 +18,24 @@ from rare_assets_tests.support.memory import MEMORY
 from rare_assets_tests.support.postgres_server import postgres_database, postgres_port
 from rare_assets_tests.support.s3_server import s3_bucket, s3_endpoint
 
-# The modules that take minutes, longest first; beside the first, which waits for most of its time, those that
-# compute, and those that wait, too, after them.
+# The modules that take minutes, longest first, and those that wait for most of their time: beside them others
+# compute, and none of them ends alone.
 LONGEST = (
     "test_lost_host.py",
     "test_command_line.py",
     "test_browser.py",
     "retriever/elasticsearch/test_engine.py",
-    "benchmarks/test_benchmarks.py",
-    "retriever/embedded/test_engine.py",
     "test_deployment.py",
+    "retriever/embedded/test_engine.py",
     "test_resume.py",
+    "benchmarks/test_benchmarks.py",
     "test_bad_day.py",
     "retriever/elasticsearch/test_refusals.py",
-    "teacher/store/test_claims.py",
+    "teacher/test_online.py",
+    "test_damage.py",
     "command/test_hosts.py",
+    "teacher/store/test_claims.py",
+    "assets/test_asking.py",
     "command/test_workers.py",
 )
 # What tests single parts; those tests that start no process and need no server are `pytest -m fast`.
@@ -42,6 +45,8 @@ PARTS = (
 )
 MARKS = ("fast", "processes", "fast or processes")
 ROOT = Path(__file__).parent
+# It names authorities for object stores; each that can't be reached has them read anew.
+os.environ.pop("AWS_CA_BUNDLE", None)
 if MEMORY:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 keep_migrations()
