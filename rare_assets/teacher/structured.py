@@ -20,7 +20,11 @@ M = TypeVar("M", bound=BaseModel)
 # Control characters inside strings are tolerated: small models write raw line breaks there.
 _DECODER = json.JSONDecoder(strict=False)
 _MAX_OBJECTS = 1_000
-_STRING_OR_TRAILING_COMMA = re.compile(r'"(?:[^"\\]|\\.)*"|,(?=\s*[}\]])', re.DOTALL)
+_TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
+# A string without an end goes to that of the text, and is looked through once: not again from each quote in it.
+_STRING_OR_TRAILING_COMMA = re.compile(
+    rf'"(?:[^"\\]|\\.)*(?:"|(?P<unclosed>\\?\Z))|{_TRAILING_COMMA.pattern}', re.DOTALL
+)
 
 
 def structured_value(answer: Answer, model: type[M]) -> M:
@@ -99,9 +103,15 @@ def _found(objects: Iterable[dict[str, Any]], text: str, model: type[M]) -> M:
 def _objects_in(text: str) -> Iterator[dict[str, Any]]:
     """Return the objects in a text as it stands, then in the text with slips mended."""
     escaped = with_escaped_backslashes(text)
-    repaired = _STRING_OR_TRAILING_COMMA.sub(lambda m: "" if m[0] == "," else m[0], escaped)
+    repaired = _STRING_OR_TRAILING_COMMA.sub(_without_comma, escaped)
     for candidate in dict.fromkeys((text, escaped, repaired)):
         yield from _objects(candidate)
+
+
+def _without_comma(match: re.Match[str]) -> str:
+    if match["unclosed"] is not None:
+        return _TRAILING_COMMA.sub("", match[0])
+    return "" if match[0] == "," else match[0]
 
 
 def _restored(value: Any) -> Any:

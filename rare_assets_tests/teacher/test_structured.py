@@ -95,6 +95,18 @@ def test_raw_line_breaks_in_strings_are_accepted():
     assert parse_structured('{"question": "Why\nnot?"}', Note).question == "Why\nnot?"
 
 
+def test_commas_behind_a_quote_without_an_end_are_taken_out():
+    assert parse_structured(f'A board of 5" is asked for: {GOOD[:-1]},}}', Note) == NOTE
+
+
+@pytest.mark.parametrize("row", ['\\"', "\\", "{", '"'])
+def test_a_row_without_end_takes_no_longer_than_other_text(row):
+    """As some models write them until they may write no more."""
+    for begins in ("", '{"question": "Why?', GOOD):
+        with pytest.raises(Unusable):
+            parse_structured(begins + row * 300_000, Note)
+
+
 @pytest.mark.parametrize(
     "text",
     [
