@@ -974,7 +974,7 @@ def test_only_the_right_ca_and_password_open_a_secure_server(secure_cluster):
 
 
 def test_a_cluster_loses_a_node_and_no_result(secure_cluster, tmp_path):
-    shards = {shard: passages(shard, 60) for shard in "abc"}
+    shards = {shard: passages(shard, 30) for shard in "abc"}
     corpus = Corpus(tmp_path / "documents", shards)
     asked = questions(
         *(
@@ -1002,8 +1002,8 @@ def test_a_cluster_loses_a_node_and_no_result(secure_cluster, tmp_path):
         return bm25_hard_neg(asked, retriever, near_duplicate_threshold=0).produced.rows
 
     expected = mine()
-    assert expected["gold_rank"].to_list() == [1] * 180
-    assert expected["hard_negatives"].list.len().to_list() == [3] * 180
+    assert expected["gold_rank"].to_list() == [1] * 90
+    assert expected["hard_negatives"].list.len().to_list() == [3] * 90
     secure_cluster.nodes[0].request("GET", "/_cluster/health?wait_for_status=green&timeout=60s")
 
     with ThreadPoolExecutor(1) as pool:
@@ -1017,8 +1017,8 @@ def test_a_cluster_loses_a_node_and_no_result(secure_cluster, tmp_path):
     assert all(rows.equals(expected) for rows in mined)
 
     # With a node down, syncs go on.
-    corpus.put("b", passages("b", 70))
+    corpus.put("b", passages("b", 40))
     report = retriever.sync(corpus.shards, corpus.read, Bm25())
-    assert (report.n_indexed, report.n_removed) == (70, 60)
+    assert (report.n_indexed, report.n_removed) == (40, 30)
     assert retriever.state() == report.state
     retriever.close()
