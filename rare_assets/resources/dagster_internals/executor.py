@@ -100,6 +100,13 @@ class OneProcessExecutor(InProcessExecutor):
         self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
     ) -> Iterator[dg.DagsterEvent]:
         keep_connections(plan_context.instance)
+        # Before anything else: a run that has begun and gives no sign of life is left to who started it.
+        with _alive(plan_context.instance, plan_context.dagster_run):
+            yield from self._execute(plan_context, execution_plan)
+
+    def _execute(
+        self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
+    ) -> Iterator[dg.DagsterEvent]:
         self._check(plan_context.run_config, _of_backfill(plan_context))
         steps = execution_plan.step_keys_to_execute
         here = EngineEventData.in_process(os.getpid(), steps)
@@ -117,10 +124,7 @@ class OneProcessExecutor(InProcessExecutor):
             output_capture=plan_context.output_capture,
             step_dependency_config=self.step_dependency_config,
         )
-        with _alive(plan_context.instance, plan_context.dagster_run):
-            yield from ExecuteRunWithPlanIterable(
-                execution_plan, _steps_in_turn, context_of_the_plan
-            )
+        yield from ExecuteRunWithPlanIterable(execution_plan, _steps_in_turn, context_of_the_plan)
         yield dg.DagsterEvent.engine_event(
             plan_context, f"Finished steps in process (pid: {os.getpid()})", here
         )
