@@ -83,6 +83,7 @@ _ABBREVIATION = re.compile(
 # A short word before a number: "pp. 3", "Art. 5".
 _BEFORE_NUMBER = re.compile(r"\b[^\W\d_]{1,4}\.\s*\Z")
 _OPENING = regex.compile(r"[\p{Ps}\p{Pi}]+\Z")
+# From the beginning of a row of spaces, not again from each of them.
 _CLOSING = re.compile(r"(?<![ \t])[ \t]+(?:#+[ \t]*)?\Z")
 
 

@@ -19,7 +19,7 @@ _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _CELL = re.compile(r"(<t[dh]\b[^>]*>)(.*?)(?=</t[dh]>)", re.DOTALL)
 _ITEMS = re.compile(r"</li>(?=\s*<li>)")
 _BREAKS = re.compile(r"</?p>|<br ?/?>|</?[ou]l>|</?li>")
-# Behind a note, a link back to where it belongs.
+# Behind a note, a link back to where it belongs; from the beginning of a row of spaces, not again from each.
 _BACK = re.compile(r'(?:(?<!\s)\s+)?<a href="#(?:foot|end)note-ref-[^"]*">[^<]*</a>')
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _HEADING_NAME = re.compile(r"heading ([1-6])", re.IGNORECASE)

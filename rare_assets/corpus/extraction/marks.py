@@ -17,6 +17,7 @@ _MARKS = {
 # A heading without text would be a mark alone.
 _NO_HEADING = re.compile(r"<h([1-6])>\s*</h\1>")
 _LINES_OF_HEADING = re.compile(r"<h([1-6])>[^<]*<br>.*?</h\1>", re.DOTALL)
+# From the beginning of a row of spaces, not again from each of them.
 _BREAK = re.compile(r"(?:(?<!\s)\s+)?<br>\s*")
 # What stands between an item's mark and its text.
 _BEFORE_ITEM = re.compile(r"<li>[ \t]*\n\s*(?:<p>\s*|(?=[^\s<]))")

@@ -37,6 +37,7 @@ _PAGE_NUMBER = re.compile(
 _SECTION_NUMBER = re.compile(r"(?:\d{1,2}|[A-Z])(?:\.\d{1,2}){0,5}\.?")
 _NO_TITLES = {"", "anonymous", "untitled", "unspecified", "document"}
 _UNSPACED = "\u2e80"
+# From the beginning of a word, not again from each letter of it.
 _WORD_BEFORE = re.compile(r"(?<![^\W\d_])[^\W\d_]+\Z")
 _WORD_AFTER = re.compile(r"\A[^\W\d_]+")
 # Before them a hyphen stands for the rest of a word: "pre- and post-war".
