@@ -263,5 +263,5 @@ def sensors_of(dataset: Dataset, jobs: Jobs, assets: Set[dg.AssetKey]) -> list[d
         requesting(bind(new_shards, dataset)),
         following(bind(index_follows_documents, dataset)),
         tell_failures_sensor(dataset, assets),
-        dead_runs_sensor(dataset),
+        dead_runs_sensor(dataset, assets),
     ]

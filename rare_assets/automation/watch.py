@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import dagster as dg
 
+from rare_assets.automation.runs import is_about
 from rare_assets.resources.dataset import Dataset, bind
 from rare_assets.resources.failures import why_step_failed
 from rare_assets.resources.tags import PARTITION_TAG
@@ -132,7 +133,7 @@ def _failed_runs(
     )
     for record in instance.fetch_run_status_changes(failures, RUNS_READ, ascending=True).records:
         run = instance.get_run_by_id(record.run_id)
-        if run is None or not _is_about(run, ours, here):
+        if run is None or not is_about(run, ours, here):
             continue
         yield Told(
             record.storage_id,
@@ -144,17 +145,6 @@ def _failed_runs(
             _sentence(_why(instance, record.run_id)),
             f"{ui}/runs/{record.run_id}",
         )
-
-
-def _is_about(run: dg.DagsterRun, ours: Set[dg.AssetKey], here: dg.RepositoryDefinition) -> bool:
-    """Return True if a run was to make or check any of these assets."""
-    # The UI's runs of assets have a job of one name in every code location.
-    if run.job_name not in here.job_names:
-        return False
-    if run.asset_selection or run.asset_check_selection:
-        made, checked = run.asset_selection or set(), run.asset_check_selection or set()
-        return bool(ours & {*made, *(check.asset_key for check in checked)})
-    return bool(ours & here.get_job(run.job_name).asset_layer.selected_asset_keys)
 
 
 def _why(instance: dg.DagsterInstance, run_id: str) -> str:

@@ -32,7 +32,8 @@ from rare_assets.resources.tags import LEASE_TAG, PROCESS_TAG
 
 BEAT_SECONDS = 15.0
 DEAD_AFTER_SECONDS = 120.0
-# Runs of a version without leases are known to live by their log, which may be silent for longer.
+# Runs that hold none, of a version without leases or lost before they took theirs, are known to live by
+# their log, which may be silent for longer.
 DEAD_WITHOUT_LEASE_SECONDS = 900.0
 # What counts at most for one look: a watcher that was held up, or the storage, missed beats of the living.
 _LONGEST_LOOK_SECONDS = 2 * BEAT_SECONDS
@@ -170,19 +171,32 @@ class Watch:
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
 
-    def end_dead_runs(self, instance: dg.DagsterInstance) -> list[str]:
+    def end_dead_runs(
+        self,
+        instance: dg.DagsterInstance,
+        *,
+        takes_lease: Callable[[dg.DagsterRun], bool] = lambda run: False,
+    ) -> list[str]:
         """Mark runs as failed, or canceled where that was asked for, whose command is gone, and free
         their places in pools. Return their ids.
 
         Their answers are kept; running again goes on from there.
+
+        Args:
+            takes_lease: True for a run that a launcher started if its executor takes a lease before its
+                first event. It is ended, too, if its log says that it has begun and then nothing more.
         """
-        runs = [
-            run for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)) if _is_leased(run)
-        ]
-        values = lease_values(instance, runs)
+        runs, begun = [], []
+        for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
+            if _is_leased(run):
+                runs.append(run)
+            elif run.status is dg.DagsterRunStatus.STARTED and takes_lease(run):
+                begun.append(run)
+        values = lease_values(instance, runs) | _starts(instance, begun)
         self._seen = {name: seen for name, seen in self._seen.items() if name in values}
         dead = {name for name, value in values.items() if self._is_dead(name, value)}
         ended = [run for run in runs if _name(run) in dead and _end(instance, run)]
+        ended += [run for run in begun if run.run_id in dead and _end(instance, run)]
         free_pool_slots(instance)
         return [run.run_id for run in ended]
 
@@ -239,6 +253,16 @@ def lease_values(instance: dg.DagsterInstance, runs: Iterable[dg.DagsterRun]) ->
         if LEASE_TAG not in run.tags and PROCESS_TAG in run.tags:
             newest = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
             values[run.run_id] = f"event {newest[0].storage_id}" if newest else "no event"
+    return values
+
+
+def _starts(instance: dg.DagsterInstance, runs: Iterable[dg.DagsterRun]) -> dict[str, str]:
+    """Return the event that each of these runs began with, by its id, if it is the last one yet."""
+    values = {}
+    for run in runs:
+        for newest in instance.get_records_for_run(run.run_id, limit=1, ascending=False).records:
+            if newest.event_log_entry.dagster_event_type is dg.DagsterEventType.RUN_START:
+                values[run.run_id] = f"event {newest.storage_id}"
     return values
 
 

@@ -29,6 +29,7 @@ from rare_assets.resources.dagster_internals.daemon import (
     run_dev,
 )
 from rare_assets.resources.dagster_internals.executor import (
+    OneProcessExecutorDefinition,
     PoolPlaces,
     one_process_executor,
 )
@@ -46,6 +47,7 @@ from rare_assets.resources.dagster_internals.runs import (
 )
 
 __all__ = [
+    "OneProcessExecutorDefinition",
     "PoolPlaces",
     "code_origin",
     "definitions_in",

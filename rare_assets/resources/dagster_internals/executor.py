@@ -156,7 +156,11 @@ def _steps_in_turn(
         yield from inner_plan_execution_iterator(job_context, execution_plan, places)
 
 
-def one_process_executor(check: CheckRunConfig) -> dg.ExecutorDefinition:
+class OneProcessExecutorDefinition(dg.ExecutorDefinition):
+    """Of executors whose runs hold a lease before their first own event, if a launcher started them."""
+
+
+def one_process_executor(check: CheckRunConfig) -> OneProcessExecutorDefinition:
     """Return an executor for all steps of a run in its own process, one after the other.
 
     Args:
@@ -164,14 +168,16 @@ def one_process_executor(check: CheckRunConfig) -> dg.ExecutorDefinition:
             first step; what it raises fails the run.
     """
 
-    @dg.executor(name="in_process", config_schema=IN_PROC_CONFIG)
     def in_process(init_context: dg.InitExecutorContext) -> OneProcessExecutor:
-        """Run all steps of a run in one process, one after the other. Config as `in_process` has
-        it."""
         shipped = dg.in_process_executor.executor_creation_fn
         assert shipped is not None
         like = shipped(init_context)
         assert isinstance(like, InProcessExecutor)
         return OneProcessExecutor(like, check)
 
-    return in_process
+    return OneProcessExecutorDefinition(
+        name="in_process",
+        config_schema=IN_PROC_CONFIG,
+        executor_creation_fn=in_process,
+        description="Run all steps of a run in one process, one after the other. Config as `in_process` has it.",
+    )
