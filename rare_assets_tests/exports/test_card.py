@@ -11,10 +11,6 @@ from rare_assets.exports.formats import FORMATS
 from rare_assets.exports.options import ExportOptions
 from rare_assets_tests.exports.conftest import SHARES
 
-datasets = pytest.importorskip(
-    "datasets", reason="pip install -e '.[test]' brings Hugging Face's datasets"
-)
-
 
 def carded(tables, out, formats=(), **options):
     with Export(tables, str(out), ExportOptions(**{**SHARES, **options}), formats) as export:
@@ -25,12 +21,17 @@ def carded(tables, out, formats=(), **options):
 
 
 @pytest.fixture
-def offline(monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    datasets.disable_progress_bars()
+def datasets(monkeypatch):
+    """Hugging Face's library, which asks nobody."""
+    library = pytest.importorskip(
+        "datasets", reason="pip install -e '.[test]' brings Hugging Face's datasets"
+    )
+    monkeypatch.setattr(library.config, "HF_HUB_OFFLINE", True)
+    library.disable_progress_bars()
+    return library
 
 
-def test_every_format_loads_as_a_config_with_all_its_rows(tables, out, tmp_path, offline):
+def test_every_format_loads_as_a_config_with_all_its_rows(tables, out, tmp_path, datasets):
     carded(tables, out)
     for name in FORMATS:
         loaded = datasets.load_dataset(str(out), name, cache_dir=str(tmp_path / "cache"))
@@ -64,7 +65,7 @@ def test_parquet_formats_read_by_pyarrow_as_by_polars(tables, out):
     assert str(table.schema.field("labels").type.value_type) == "int64"
 
 
-def test_a_split_without_rows_is_not_named(tables, out, tmp_path, offline):
+def test_a_split_without_rows_is_not_named(tables, out, tmp_path, datasets):
     text = carded(tables, out, ["messages"], validation_share=0.0)
     header = yaml.safe_load(text.split("---")[1])
     assert [file["split"] for file in header["configs"][0]["data_files"]] == ["train", "test"]
