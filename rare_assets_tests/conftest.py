@@ -30,7 +30,7 @@ LONGEST = (
     "test_resume.py",
     "benchmarks/test_benchmarks.py",
     "test_bad_day.py",
-    "retriever/elasticsearch/test_refusals.py",
+    "retriever/elasticsearch/test_servers.py",
     "teacher/test_online.py",
     "test_damage.py",
     "command/test_hosts.py",

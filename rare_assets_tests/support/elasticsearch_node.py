@@ -34,6 +34,7 @@ import trustme
 
 from rare_assets_tests.support.memory import MEMORY
 from rare_assets_tests.support.ports import free_port
+from rare_assets_tests.support.shared_server import Facts, common_folder, shared_server
 
 VERSION = "9.5.0"
 JAVA = 21
@@ -222,6 +223,10 @@ class ElasticsearchNode:
             self._own()
 
     @property
+    def folders(self) -> tuple[Path, Path]:
+        return self.folder, self.data
+
+    @property
     def url(self) -> str:
         return f"{'https' if self.certificates else 'http'}://127.0.0.1:{self.port}"
 
@@ -229,8 +234,13 @@ class ElasticsearchNode:
     def ca_certs(self) -> str | None:
         return str(self.certificates / "ca.crt") if self.certificates else None
 
-    def start(self, wait: bool = True) -> None:
-        """Start the node (again); raises RuntimeError with its log if it can't."""
+    def start(self, wait: bool = True, lives_with: int = subprocess.PIPE) -> None:
+        """Start the node (again); raises RuntimeError with its log if it can't.
+
+        Args:
+            wait: until it answers.
+            lives_with: open file at whose end the node ends; default, with this process.
+        """
         settings = {
             "node.name": self.name,
             "http.port": str(self.port),
@@ -254,7 +264,7 @@ class ElasticsearchNode:
         with open(self.folder / "logs" / "console.log", "ab") as console:
             self.process = subprocess.Popen(
                 ["/bin/sh", "-c", GUARD, self.home / "bin" / "elasticsearch", *options],
-                stdin=subprocess.PIPE,
+                stdin=lives_with,
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 env=self._environment(),
@@ -303,14 +313,14 @@ class ElasticsearchNode:
             os.killpg(self.process.pid, number)
         if number == signal.SIGKILL:
             self.process.wait()
-            assert self.process.stdin
-            self.process.stdin.close()
+            if self.process.stdin:
+                self.process.stdin.close()
             self.process = None
 
     def close(self) -> None:
         """Kill the node and remove its folders."""
         self.kill()
-        for folder in (self.folder, self.data):
+        for folder in self.folders:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _environment(self) -> dict[str, str]:
@@ -399,7 +409,7 @@ def skip_or_fail(error: Unavailable) -> None:
 
 @pytest.fixture(scope="session")
 def elasticsearch_node() -> Iterator[ElasticsearchNode]:
-    """A node that the tests share and may kill, if they start it again."""
+    """A node that no other worker uses. Tests may kill it, if they start it again."""
     try:
         node = ElasticsearchNode()
     except Unavailable as error:
@@ -411,11 +421,39 @@ def elasticsearch_node() -> Iterator[ElasticsearchNode]:
         node.close()
 
 
+def _start(lives_with: int) -> Facts:
+    node = ElasticsearchNode()
+    node.start(lives_with=lives_with)
+    assert node.process
+    return {"url": node.url, "group": node.process.pid, "folders": [*map(str, node.folders)]}
+
+
+def _end(facts: Facts) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(facts["group"], signal.SIGKILL)
+    for folder in map(Path, facts["folders"]):
+        # It goes on writing until it has ended, which only its parent hears of.
+        for _ in range(50):
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                break
+            time.sleep(0.1)
+
+
 @pytest.fixture(scope="session")
-def elasticsearch_url(request: pytest.FixtureRequest) -> str:
-    """URL of an Elasticsearch: $ELASTICSEARCH_URL, or the tests' own node."""
-    url = os.environ.get("ELASTICSEARCH_URL")
-    return url or request.getfixturevalue("elasticsearch_node").url
+def elasticsearch_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """URL of an Elasticsearch that all workers use: $ELASTICSEARCH_URL, or the tests' own node."""
+    if url := os.environ.get("ELASTICSEARCH_URL"):
+        yield url
+        return
+    folder = common_folder(request, tmp_path_factory) / "elasticsearch"
+    try:
+        with shared_server(folder, _start, _end) as facts:
+            yield facts["url"]
+    except Unavailable as error:
+        skip_or_fail(error)
 
 
 @pytest.fixture

@@ -16,6 +16,11 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def passages(prefix: str, n: int) -> dict[str, str]:
+    """n documents that share a word with all others and have one of their own."""
+    return {f"{prefix}{i:03}": f"common passage {prefix}{i:03} of many" for i in range(n)}
+
+
 class Corpus:
     """Shards as given, `{shard: {doc_id: text}}`; put and drop change them."""
 

@@ -3,14 +3,12 @@
 import json
 import time
 
-import polars as pl
 import pytest
-from elasticsearch import Elasticsearch
 
 from rare_assets.retriever.elasticsearch import bulk as elasticsearch_bulk
 from rare_assets.retriever.elasticsearch.engine import ElasticsearchRetriever
 from rare_assets.retriever.elasticsearch.errors import ElasticsearchError
-from rare_assets.retriever.interface import PAIRS, Bm25
+from rare_assets.retriever.interface import Bm25
 from rare_assets_tests.support.elasticsearch_proxy import running_proxy
 from rare_assets_tests.support.retrieved_corpus import Corpus, found, queries
 
@@ -58,46 +56,6 @@ def expect_left_out(report, corpus, retriever, *doc_ids):
     (hits,) = found(retriever.search(queries("common"), depth=100)).values()
     everything = {doc_id for shard in corpus.documents.values() for doc_id in shard}
     assert set(hits) == everything - set(doc_ids)
-
-
-def test_a_document_too_large_for_the_server_is_left_out(open_retriever, corpus, elasticsearch_url):
-    """This one is above what the server has memory for, a tenth of it by default."""
-    with Elasticsearch(elasticsearch_url.split(",")) as client:
-        (node,) = client.nodes.info(metric="jvm").body["nodes"].values()
-    heap = node["jvm"]["mem"]["heap_max_in_bytes"]
-    if heap > 600 * MEGABYTE:
-        pytest.skip("this server has room for what the tests' own one has not")
-    corpus.put(
-        "mixed",
-        {
-            "m0": "common passage",
-            "huge": "common " + "giant " * (heap // 10 // 6 + MEGABYTE),
-            "m1": "common passage two",
-        },
-    )
-    retriever = open_retriever()
-    report = retriever.sync(corpus.shards, corpus.read, Bm25())
-    expect_left_out(report, corpus, retriever, "huge")
-    assert report.n_indexed == 32
-    assert "1 documents are left out" in report.warnings[0]
-    assert all(report.rejects["detail"].str.len_chars() < 1_000)
-
-    # The next sync has nothing to do, and tells it all the same.
-    again = retriever.sync(corpus.shards, corpus.read, Bm25())
-    assert again.indexed_shards == []
-    expect_left_out(again, corpus, retriever, "huge")
-    # To the miner it is a document that shares no word with any question.
-    pairs = pl.DataFrame([("q", "giant", "huge"), ("q", "common", "m0")], PAIRS, orient="row")
-    assert retriever.score(pairs)["score"].to_list() == [0.0, pytest.approx(0.03, abs=0.03)]
-    assert retriever.texts(["huge", "m0"]).sort("doc_id")["text"].to_list() == [
-        "",
-        "common passage",
-    ]
-    # Once its text can be taken, it is there.
-    corpus.put("mixed", {"m0": "common passage", "huge": "common giant, cut"})
-    mended = retriever.sync(corpus.shards, corpus.read, Bm25())
-    assert (mended.n_rejects, mended.rejects.height, mended.warnings) == (0, 0, ())
-    assert found(retriever.search(queries("giant"), depth=5)) == {"q1": ["huge"]}
 
 
 def items_of(request):
