@@ -453,6 +453,13 @@ class TestHtml:
         page = f"{around[0]}<div><h1>Topic</h1>{'<p>Cookies and tea.</p>' * 5000}</div>{around[1]}"
         assert "# Topic\n\nCookies and tea." in page_text(page)
 
+    @pytest.mark.timeout(10)
+    def test_a_row_of_spaces_in_a_heading_takes_no_longer_than_its_words(self):
+        heading = f"<h1>Water<br>hammer{'&nbsp;' * 200_000}here</h1>"
+        assert page_text(f"{heading}<p>A wave.</p>").split() == [
+            *("#", "Water", "hammer", "here", "A", "wave."),
+        ]
+
     def test_a_page_of_navigation_alone_keeps_its_text(self, tmp_path):
         (tmp_path / "a.html").write_text("<nav><ul><li>One</li></ul></nav>")
         assert text(tmp_path) == "- One"
@@ -504,6 +511,13 @@ class TestWord:
         assert text(tmp_path) == (
             "## Own\n\nContents\n\ncell | one two; three\n\nfirst line\nsecond line"
         )
+
+    @pytest.mark.timeout(20)
+    def test_a_row_of_spaces_takes_no_longer_than_its_words(self, tmp_path):
+        document = docx.Document()
+        document.add_paragraph(f"Water{' ' * 200_000}hammer")
+        document.save(str(tmp_path / "a.docx"))
+        assert text(tmp_path).split() == ["Water", "hammer"]
 
     def test_a_note_has_no_link_back(self, tmp_path):
         document = docx.Document()
