@@ -15,6 +15,7 @@ from urllib.parse import urljoin
 
 from rare_assets.teacher import wire
 from rare_assets.teacher.pacing import parse_retry_after
+from rare_assets.text.encodings import without_halves
 from rare_assets.text.shown_url import shown
 
 if TYPE_CHECKING:
@@ -270,4 +271,5 @@ def _said(body: object, redact: Callable[[str], str]) -> str:
     text = body if isinstance(body, str) else json.dumps(body) if body else ""
     # Redacted before it is cut: half a key would not be recognized.
     text = redact(text).strip()[:600]
-    return f"{text} ({redact(', '.join(marks))})" if marks else text
+    said = f"{text} ({redact(', '.join(marks))})" if marks else text
+    return without_halves(said)

@@ -13,6 +13,8 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
+from rare_assets.text.encodings import without_halves
+
 T = TypeVar("T")
 
 # Reason of an Outcome that only an estimate has: the ask would have been sent.
@@ -53,7 +55,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer of the teacher, as it came.
+    """One answer of the teacher, as it came, in characters that can be stored (see `without_halves`).
 
     Attributes:
         content: what the model wrote; a chain of thought inside of it stays there (`part` takes it out).
@@ -83,6 +85,12 @@ class Answer:
     estimated: bool = False
     cut_prompt: bool = False
     unstored: bool = False
+
+    def __post_init__(self) -> None:
+        # JSON can hold half a character, and no table.
+        for name in ("content", "thinking", "finish_reason", "refusal", "model"):
+            if text := getattr(self, name):
+                object.__setattr__(self, name, without_halves(text))
 
     @property
     def blank(self) -> bool:

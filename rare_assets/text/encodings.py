@@ -1,4 +1,4 @@
-"""Tell from a file's first bytes that its text is in UTF-16 or UTF-32."""
+"""Texts in UTF-16 and UTF-32: files of them, told by their first bytes, and what is left of them in others."""
 
 from __future__ import annotations
 
@@ -34,3 +34,19 @@ def wide_encoding(begin: bytes) -> tuple[bytes, str] | None:
             return mark, name
     name = _ZEROS.get(tuple(byte == 0 for byte in begin[:4]), "")
     return (b"", name) if name else None
+
+
+def without_halves(text: str) -> str:
+    """Return a text that any encoding can write: halves of UTF-16's pairs are joined to one character, and one
+    that stands alone becomes U+FFFD.
+
+    JSON's escapes can hold both.
+
+    >>> without_halves("ice \\ud83e\\uddca, half \\ud83e") == "ice \\U0001f9ca, half \\ufffd"
+    True
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

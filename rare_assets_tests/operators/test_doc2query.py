@@ -518,3 +518,10 @@ def test_a_question_that_points_at_its_text_is_recognised(question):
 )
 def test_a_question_about_texts_in_the_world_is_left_alone(question):
     assert not refers_to_document(question)
+
+
+def test_half_a_character_costs_neither_the_row_nor_the_reject():
+    [row], _ = one(f"Half \ud83d.\n{written('Why does salt melt ice?')}")
+    assert row["question"] == "Why does salt melt ice?"
+    _, [reject] = one("no json \ud83d", max_attempts=1)
+    assert reject["detail"] == "no json \ufffd"

@@ -190,8 +190,23 @@ def test_anything_else_is_no_chat_completion(response):
         read_answer(response, attempt=0, latency_s=0)
 
 
+def test_halves_of_characters_are_joined_or_marked_in_answers_old_and_new():
+    message = {
+        "content": "Ice \ud83e\uddca, half \ud83d",
+        "reasoning": "\udc00",
+        "refusal": "\ud800 no",
+    }
+    response = completion(message) | {"model": "m\ud83d"}
+    texts = ("Ice \U0001f9ca, half \ufffd", "\ufffd", "\ufffd no", "m\ufffd")
+    answer = read_answer(response, attempt=0, latency_s=0.1)
+    assert (answer.content, answer.thinking, answer.refusal, answer.model) == texts
+    record = answer_to_record(answer, answered_at=1.5)
+    earlier = record | {"content": message["content"], "thinking": message["reasoning"]}
+    assert answer_from_record(earlier).raw == answer.raw
+
+
 def test_a_stored_answer_comes_back_as_it_was_but_reused():
-    message = {"content": "A\ud83d", "reasoning": "B"}
+    message = {"content": "A", "reasoning": "B"}
     answer = read_answer(completion(message, usage={"prompt_tokens": 3}), attempt=2, latency_s=0.25)
     record = json.loads(json.dumps(answer_to_record(answer, answered_at=1.5)))
     again = answer_from_record(record)
