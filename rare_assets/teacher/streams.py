@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+# JSON's texts may hold other marks that Python takes for line ends.
+_LINE_END = re.compile(r"\r\n|\r|\n")
 # Fields whose texts come once and not in pieces.
 _WHOLE = frozenset(["role", "type", "id", "object", "model", "format", "signature"])
 
 
 def is_stream(content: bytes) -> bool:
     """Return whether a body is a stream of server-sent events."""
-    start = content.lstrip()[:6]
+    start = content.removeprefix(codecs.BOM_UTF8).lstrip()[:6]
     return start.startswith((b"data:", b"event:", b":", b"id:", b"retry:"))
 
 
@@ -30,29 +34,38 @@ def response_of_events(content: bytes) -> Any:
     """
     chunks: list[Any] = []
     done = False
-    for data in _events(content.decode("utf-8", "replace")):
+    for event, data in _events(content.decode("utf-8-sig", "replace")):
         if data.strip() == "[DONE]":
             done = True
             break
-        chunks.append(json.loads(data))
+        if event == "ping" or not data.strip():
+            continue
+        chunk = json.loads(data)
+        if event == "error":
+            return {"error": chunk}
+        chunks.append(chunk)
     return _joined(chunks, done)
 
 
 def response_of_lines(content: bytes) -> Any:
     """Return the chat completion that a stream of one JSON object a line makes; see `response_of_events`."""
-    lines = content.decode("utf-8", "replace").splitlines()
+    lines = _LINE_END.split(content.decode("utf-8", "replace"))
     return _joined([json.loads(line) for line in lines if line.strip()], done=False)
 
 
-def _events(text: str) -> Iterator[str]:
-    data: list[str] = []
-    for line in [*text.splitlines(), ""]:
+def _events(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the name of each event, "" for one without, and its data."""
+    event, data = "", list[str]()
+    for line in [*_LINE_END.split(text), ""]:
         field, _, value = line.partition(":")
         if field == "data":
             data.append(value.removeprefix(" "))
-        elif not line and data:
-            yield "\n".join(data)
-            data = []
+        elif field == "event":
+            event = value.strip()
+        elif not line:
+            if data:
+                yield event, "\n".join(data)
+            event, data = "", []
 
 
 def _joined(chunks: list[Any], done: bool) -> Any:
@@ -66,8 +79,11 @@ def _joined(chunks: list[Any], done: bool) -> Any:
         for name in ("model", "usage"):
             if chunk.get(name):
                 response[name] = chunk[name]
-        # The last form is Ollama's own.
-        choices = chunk.get("choices") or ([chunk] if "message" in chunk else [])
+        choices = _choices(chunk)
+        if choices is None:
+            # Often an error in a form of its own: then no more than a reason to end makes the answer whole.
+            done = False
+            continue
         for part in choices[:1]:
             if part.get("error"):
                 return {"error": part["error"]}
@@ -80,6 +96,17 @@ def _joined(chunks: list[Any], done: bool) -> Any:
     if not done and not choice.get("finish_reason"):
         raise ValueError("a stream that broke off")
     return {**response, "choices": [choice]}
+
+
+def _choices(chunk: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
+    """Return a chunk's choices, none where it counts tokens or is a sign of life; None if it is of another kind."""
+    choices = chunk.get("choices")
+    if isinstance(choices, list) and all(isinstance(part, Mapping) for part in choices):
+        return choices
+    # Ollama's own form.
+    if isinstance(chunk.get("message"), Mapping):
+        return [chunk]
+    return [] if not chunk or chunk.get("usage") or chunk.get("type") == "ping" else None
 
 
 def _merged(old: Any, new: Any, name: str = "") -> Any:
