@@ -89,12 +89,19 @@ _QUOTA = re.compile(
 # A quota that a wait of seconds does not bring back.
 _LONG_QUOTA = re.compile(r"per[ _]?(day|month)|daily|monthly|insufficient_quota", re.I)
 _LONG_WAIT_S = 3600.0
+# Some call a rate a quota, and say nothing of how long to wait.
+_RATE = re.compile(
+    r"(per|/)[ _]?(s|sec|second|m|min|minute)s?\b|per[ _]?base[ _]?model|\b[RT]PM\b", re.I
+)
+_LINK = re.compile(r"https?://\S+")
 _TOO_LONG = re.compile(
-    r"context[_ ](length|size|window)|maximum context|too many (input )?tokens|request too large|"
+    r"context[_ ](length|size|window)|maximum context|request too large|"
     r"exceeds? the available context|(prompt|input|message)s? (is|are) too (long|large)|"
     r"reduce the length",
     re.I,
 )
+# Said of a rate, too.
+_MANY_TOKENS = re.compile(r"too many (input )?tokens", re.I)
 # Where it can't be said of a rate.
 _TOO_MANY_TOKENS = re.compile(r"\btokens?\b.{0,60}\b(exceed|must be <=?)", re.I | re.S)
 _FILTERED = re.compile(r"content[_ ](filter|policy)|moderation|flagged|safety system", re.I)
@@ -160,8 +167,8 @@ def status_fault(status: int, text: str, retry_after: float | None = None) -> Fa
         return fault(Kind.FATAL, "unauthorized")
     if status == 402 or (status == 429 and _is_quota(text, retry_after)):
         return fault(Kind.FATAL, "quota")
-    too_long = _TOO_LONG.search(text) and status not in (503, 529)
-    if status in (413, 414) or too_long:
+    too_long = _TOO_LONG.search(text) or (status != 429 and _MANY_TOKENS.search(text))
+    if status in (413, 414) or (too_long and status not in (503, 529)):
         return fault(Kind.REFUSED, "context_length")
     if status in (429, 503, 529):
         return fault(Kind.THROTTLED, "rate_limited")
@@ -176,7 +183,10 @@ def status_fault(status: int, text: str, retry_after: float | None = None) -> Fa
 
 def _is_quota(text: str, retry_after: float | None) -> bool:
     if retry_after is None:
-        return _QUOTA.search(text) is not None
+        # What a link is called says nothing.
+        said = _LINK.sub("", text)
+        of_a_rate = _RATE.search(said) and not _LONG_QUOTA.search(said)
+        return not of_a_rate and _QUOTA.search(said) is not None
     # Gemini says "exceeded your current quota" of a rate per minute, too, and how long to wait.
     return _LONG_QUOTA.search(text) is not None and (
         retry_after > _LONG_WAIT_S or _QUOTA.search(text) is not None

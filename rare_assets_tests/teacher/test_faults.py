@@ -31,6 +31,10 @@ from rare_assets.teacher.faults import Kind, body_fault, response_fault, status_
         (400, "`inputs` tokens + `max_new_tokens` must be <= 4096", Kind.REFUSED, "context_length"),
         (500, "the request exceeds the available context size", Kind.REFUSED, "context_length"),
         (429, "request tokens have exceeded your rate limit", Kind.THROTTLED, "rate_limited"),
+        # Bedrock's, of a rate and of a prompt.
+        (429, "Too many tokens, please wait before trying again.", Kind.THROTTLED, "rate_limited"),
+        (400, "Too many input tokens", Kind.REFUSED, "context_length"),
+        (500, "Too many tokens", Kind.REFUSED, "context_length"),
     ],
 )
 def test_a_status_means(status, text, kind, reason):
@@ -52,6 +56,13 @@ def test_a_status_means(status, text, kind, reason):
         ("\u8bf7\u6c42\u8fc7\u4e8e\u9891\u7e41", None, "rate_limited"),
         ("Zu viele Anfragen", None, "rate_limited"),
         ("Quota per minute exceeded", 2.0, "rate_limited"),
+        # Google's, Vertex's and Azure's words for a rate; and those for a day's quota.
+        ("Quota exceeded for quota metric 'Generate Content API requests per minute'", None, "rate_limited"),
+        ("Quota exceeded: aiplatform.googleapis.com/online_prediction_requests_per_base_model", None, "rate_limited"),
+        ("You have exceeded your current quota of 90K TPM", None, "rate_limited"),
+        ("Quota exceeded for 'requests per day', at most 15 requests per minute", None, "quota"),
+        ("Rate limit reached. Add a payment method at https://x.example/account/billing", None, "rate_limited"),
+        ("Your account is not active, check your billing details", None, "quota"),
     ],
 )  # fmt: skip
 def test_an_account_without_quota_is_told_from_a_rate(text, wait, reason):
