@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import re
 import zlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
 from typing import NamedTuple
 
 import regex
@@ -269,21 +271,21 @@ class _Cutter:
     def _pieces(self, units: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
         """Halve consecutive units until each part fits or is one unit."""
         todo = [(0, len(units))]
-        upto = [0]
-        for _, _, words in units:
-            upto.append(upto[-1] + words)
+        upto = [0, *accumulate(words for _, _, words in units)]
+        priorities = _Minima([self._priority(start) for start, _, _ in units])
+        least = self._max_words // 3
         while todo:
             first, last = todo.pop()
             words = upto[last] - upto[first]
             if words <= self._max_words or last - first == 1:
                 yield units[first][0], units[last - 1][1], words
                 continue
-            least = self._max_words // 3
-            inner = range(first + 1, last)
-            balanced = [
-                n for n in inner if upto[n] - upto[first] >= least and upto[last] - upto[n] >= least
-            ]
-            at = min(balanced or inner, key=lambda n: (self._priority(units[n][0]), n))
+            balanced = (
+                bisect_left(upto, upto[first] + least, first + 1, last),
+                bisect_right(upto, upto[last] - least, first + 1, last),
+            )
+            inner = (first + 1, last)
+            at = priorities.first_least(*(balanced if balanced[0] < balanced[1] else inner))
             todo += [(at, last), (first, at)]
 
     def _priority(self, start: int) -> int:
@@ -311,6 +313,28 @@ class _Cutter:
                 yield at, until, words
             else:
                 yield from ((n, n + 1, 1) for n in range(at, until))
+
+
+class _Minima:
+    """Tells the first of the least values of any stretch, without looking at each value of a long one."""
+
+    _CHUNK = 1024
+
+    def __init__(self, values: list[int]) -> None:
+        self._values = values
+        chunks = range(0, len(values), self._CHUNK)
+        self._minima = [min(values[n : n + self._CHUNK]) for n in chunks]
+
+    def first_least(self, start: int, end: int) -> int:
+        """Return the place of the first of the least values from one place until before another."""
+        whole = range(-(-start // self._CHUNK), end // self._CHUNK)
+        if not whole:
+            least = min(self._values[start:end])
+        else:
+            before = self._values[start : whole.start * self._CHUNK]
+            behind = self._values[whole.stop * self._CHUNK : end]
+            least = min(*before, *behind, *self._minima[whole.start : whole.stop])
+        return self._values.index(least, start, end)
 
 
 def _sentences(text: str) -> list[str]:

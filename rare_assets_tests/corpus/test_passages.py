@@ -158,6 +158,15 @@ def test_a_row_of_spaces_in_a_heading_takes_no_longer_than_its_words():
     assert first_heading(f"# One{row}two {row}## {row}\n\n# later") == f"One{row}two"
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("part", ["word ", "| a | b |\n", "INFO: done again\n", "漢字"])
+def test_what_stands_there_again_and_again_takes_no_longer_than_other_text(part):
+    text = part * 300_000
+    found = [piece for _, piece in pieces(text, 300, markdown=False)]
+    assert len(found) > 1000
+    assert "".join("".join(found).split()) == "".join(text.split())
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_lines_may_end_in_either_way(rng, end):
     body = ["\n\n".join(paragraphs(rng, 2)) for _ in range(3)]
