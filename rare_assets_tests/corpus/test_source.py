@@ -14,8 +14,10 @@ import polars as pl
 import pytest
 from backports import zstd
 
+from rare_assets.corpus.columns import Columns
 from rare_assets.corpus.formats import SourceError, UnreadableFile
 from rare_assets.corpus.formats import base as source_formats
+from rare_assets.corpus.formats.delimited import Csv, Tsv
 from rare_assets.corpus.shards import Shard
 from rare_assets.corpus.source import CorpusSource, UnknownShard
 from rare_assets.operators.read_documents import read_documents
@@ -603,6 +605,22 @@ class TestFormats:
                 assert [tuple(row.value.values()) for row in rows] == [
                     (n, text) for n, _, text in records
                 ]
+
+    def test_a_quote_in_a_tsv_of_one_column_is_closed_at_a_lines_end_or_not_at_all(self, tmp_path):
+        lines = ['"Open quote here', "row two", 'A 5" pipe', '"two', 'lines"', '"', "last"]
+        rows = self.rows(tmp_path, "a.tsv", "\n".join(["text", *lines]).encode())
+        assert [row.value["text"] for row in rows] == [
+            *('"Open quote here', "row two", 'A 5" pipe', "two\nlines", '"', "last"),
+        ]
+
+    @pytest.mark.timeout(30)
+    @pytest.mark.parametrize(("kind", "begin"), [(Csv, '0,"open'), (Tsv, '"open')])
+    def test_a_quote_that_stays_open_takes_no_longer_than_the_file(self, kind, begin):
+        stream = io.BytesIO(f"{begin}\n".encode() + b"1,a\n" * 500_000)
+        first, *others = (record for record, _, _ in kind(Columns()).records(stream, 0))
+        assert first == ['"open'] or first.begin == begin
+        assert len(others) == 500_000
+        assert all(record in (["1", "a"], ["1,a"]) for record in others)
 
     @pytest.mark.parametrize("suffix", ["jsonl", "ndjson", "json", "csv"])
     @pytest.mark.parametrize("packed", ["gz", "zst"])

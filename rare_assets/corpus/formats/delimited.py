@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import deque
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
@@ -166,7 +167,7 @@ class _RecordLines:
         # The lines of this record so far, as long as it is not large, and where the first one ends.
         self._read: list[bytes] = []
         self._first_end: int | None = None
-        self._again: list[bytes] = []
+        self._again: deque[bytes] = deque()
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -184,7 +185,7 @@ class _RecordLines:
             self.end = self.end if self._first_end is None else self._first_end
             self._stream.seek(self.end)
         else:
-            self._again = self._read[1:] + self._again
+            self._again.extendleft(reversed(self._read[1:]))
             self.end = self.start + len(first)
         self.begin()
         return first[: 2 * DETAIL_LENGTH].decode("utf-8", "replace").strip()
@@ -216,7 +217,7 @@ class _RecordLines:
         return '"\n' if begun and inside % 2 else "-\n"
 
     def _line(self, size: int) -> bytes:
-        return self._again.pop(0) if self._again else self._stream.readline(size)
+        return self._again.popleft() if self._again else self._stream.readline(size)
 
     def _passed(self, line: bytes) -> None:
         self.end += len(line)
@@ -237,9 +238,9 @@ class Tsv(_Records):
         stream.seek(at)
         start = at
         width = 0
-        pending: list[tuple[bytes, int]] = []  # lines read ahead
+        pending: deque[tuple[bytes, int]] = deque()  # lines read ahead
         while True:
-            line, size = pending.pop(0) if pending else _line(stream)
+            line, size = pending.popleft() if pending else _line(stream)
             if not size:
                 return
             end = start + size
@@ -263,25 +264,46 @@ class Tsv(_Records):
         width: int,
         end: int,
         stream: IO[bytes],
-        pending: list[tuple[bytes, int]],
+        pending: deque[tuple[bytes, int]],
     ) -> tuple[str, int]:
         """Return a record whose last field has an open quote, with the lines that close it; else as it is."""
-        whole, whole_end, n_read = text, end, 0
-        while len(whole) < base.MAX_ROW_BYTES:
-            if n_read == len(pending):
-                pending.append(_line(stream))
-            line, size = pending[n_read]
+        record, size, tabs = [text], 0, text.count("\t")
+        field = [text.rpartition("\t")[2]]
+        quotes = field[0].count('"')
+        for n_read, (line, line_size) in enumerate(_ahead(stream, pending), 1):
             added = line.decode("utf-8", "surrogateescape")
             if not line or (added.count("\t") + 1 == width > 1 and not _closes(added)):
                 break
-            n_read += 1
-            whole, whole_end = f"{whole}\n{added.rstrip(chr(13) + chr(10))}", whole_end + size
-            if not _is_open(whole.split("\t")[-1]):
-                if whole.count("\t") + 1 == width:
-                    del pending[:n_read]
-                    return whole, whole_end
+            added = added.rstrip("\r\n")
+            record.append(added)
+            size, tabs = size + line_size, tabs + added.count("\t")
+            head, parted, _ = added.partition("\t")
+            field.append(head)
+            quotes += head.count('"')
+            if quotes % 2 == 0 and not _is_quoted("\n".join(field)):
+                break
+            last = added.rpartition("\t")[2]
+            if quotes % 2 == 0 and not (parted and _is_open(last)):
+                if tabs + 1 != width:
+                    break
+                for _ in range(n_read):
+                    pending.popleft()
+                return "\n".join(record), end + size
+            if parted and quotes % 2:  # a tab parts fields in quotes, too
+                break
+            if parted:
+                field, quotes = [last], last.count('"')
+            if size > base.MAX_ROW_BYTES:
                 break
         return text, end
+
+
+def _ahead(stream: IO[bytes], pending: deque[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
+    """Yield the lines that come next, which wait to be read then."""
+    yield from pending
+    while True:
+        pending.append(_line(stream))
+        yield pending[-1]
 
 
 def _is_open(field: str) -> bool:
@@ -295,13 +317,16 @@ def _closes(line: str) -> bool:
 
 def _unquoted(field: str) -> str:
     """Return a field without the quotes that were set since there are quotes, tabs or line breaks within."""
-    if len(field) < 2 or field[0] != '"' or field[-1] != '"':
-        return field
     inner = field[1:-1]
-    plain = inner.replace('""', "")
-    if '"' in plain or not ('""' in inner or "\n" in inner or "\t" in inner):
+    if not _is_quoted(field) or not ('""' in inner or "\n" in inner or "\t" in inner):
         return field
     return inner.replace('""', '"')
+
+
+def _is_quoted(field: str) -> bool:
+    """Return True if a field has a quote at each end, and within it none that is not written twice."""
+    ends = len(field) > 1 and field[0] == field[-1] == '"'
+    return ends and '"' not in field[1:-1].replace('""', "")
 
 
 def _line(stream: IO[bytes]) -> tuple[bytes, int]:
