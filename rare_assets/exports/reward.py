@@ -36,8 +36,8 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **ot
 '''
 
 
-# How answers are compared in the graph, the module that others import first.
-_COMPARED = ("mathematics.py", "agreement.py")
+# How answers are compared in the graph, the modules that others import first.
+_COMPARED = ("mathematics.py", "notation.py", "agreement.py")
 
 
 def reward_module() -> str:

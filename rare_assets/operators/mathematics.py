@@ -63,24 +63,26 @@ def plain_latex(text: str) -> str:
     return text.strip().strip("$").strip()
 
 
-def same_value(one: str, other: str) -> bool:
-    r"""Return whether both texts are formulas of the same value.
+def compare_values(one: str, other: str) -> bool | None:
+    r"""Return whether two formulas have the same value; None where a text is none, or too much for this.
 
-    >>> same_value(r"\dfrac{3}{4}", "0.75"), same_value(r"\sqrt{8}", r"2\sqrt2"), same_value("2x", "x+x")
+    >>> compare_values(r"\dfrac{3}{4}", "0.75"), compare_values(r"\sqrt{8}", r"2\sqrt2"), compare_values("2x", "x+x")
     (True, True, True)
+    >>> compare_values("-x", "x"), compare_values("x", "Helium")
+    (False, None)
     """
     try:
         formulas = [_Formula(text) for text in (one, other)]
         names = sorted(formulas[0].variables | formulas[1].variables)
         if len(names) > len(_PLACES):
-            return False
+            return None
         for shift in range(len(_PLACES) if names else 1):
             places = [*_PLACES[shift:], *_PLACES[:shift]]
             values = dict(zip(names, places, strict=False))
             if not _close(*(formula.value(values) for formula in formulas)):
                 return False
     except (ArithmeticError, ValueError, RecursionError):
-        return False
+        return None
     return True
 
 
