@@ -1,3 +1,5 @@
+# ruff: noqa: RUF001
+
 import pytest
 
 from rare_assets.operators.answers import require_whole
@@ -42,6 +44,27 @@ from rare_assets_tests.support.doubles import answer
         "\u7533\u3057\u8a33\u3042\u308a\u307e\u305b\u3093\u304c\u3001\u305d\u306e\u8cea\u554f\u306b\u306f\u304a\u7b54\u3048\u3067\u304d\u307e\u305b\u3093\u3002",
         "\u3054\u8cea\u554f\u306b\u306f\u304a\u7b54\u3048\u3067\u304d\u307e\u305b\u3093\u3002",
         "\uc8c4\uc1a1\ud569\ub2c8\ub2e4. \ub3c4\uc640\ub4dc\ub9b4 \uc218 \uc5c6\uc2b5\ub2c8\ub2e4.",
+        "I'm sorry, I can't help with that. Is there something else I can help with?",
+        "I'm sorry, but I can't assist with that. What else is on your mind?",
+        "I cannot provide that — would you like a summary instead?",
+        "I can't do that. Could you rephrase it? Can I help you with anything else?",
+        "I cannot answer that: document 1 is about salt.",
+        "I cannot answer; the answer is not in the documents.",
+        "I cannot answer: documents 1 and 3 give no date.",
+        "I cannot provide what the answer is.",
+        "As an AI, I have no opinion.",
+        "As an AI assistant made by a company I cannot say.",
+        "Als KI kann ich das nicht beurteilen.",
+        "Dabei kann ich nicht helfen. Kann ich Ihnen sonst noch helfen?",
+        "Dazu kann ich keine Auskunft bereitstellen. Möchten Sie etwas anderes wissen?",
+        "Je ne peux pas répondre à cela. Puis-je vous aider pour autre chose ?",
+        "No puedo ayudar con eso. ¿Hay algo más en lo que pueda ayudarte?",
+        "Lo siento, no puedo ayudar con eso. ¿En qué más puedo ayudarte?",
+        "Desculpe, não posso ajudar com isso. Posso ajudar com outra coisa?",
+        "Mi dispiace, non posso aiutarti. Posso aiutarti con altro?",
+        "Извините, я не могу помочь. Могу ли я помочь чем-то ещё?",
+        "Как ИИ, я не имею мнения.",
+        "抱歉，我无法回答。还有其他问题吗？",
     ],
 )
 def test_a_refusal_is_recognised(text):
@@ -67,6 +90,28 @@ def test_a_refusal_is_recognised(text):
         "\u6c34\u306f\u51cd\u308b\u3053\u3068\u304c\u3067\u304d\u307e\u305b\u3093\u3002",
         "I cannot answer this at once. " + "First, look at the phase diagram of brine. " * 10,
         "",
+        "As an AI engineer, which metric should I use to compare two classifiers on rare events?",
+        "As an AI engineer I would take the recall.",
+        "As an AI system grows, why does its loss fall as a power law?",
+        "As an AI model grows, its loss falls as a power law.",
+        "I am unable to start my car in winter; which property of the battery explains it?",
+        "I cannot create a second partition on this disk; what limits it?",
+        "I cannot create a second partition on this disk. What can I do?",
+        "I'm sorry, I can't create a partition: what limits it?",
+        "Als KI-Ingenieur, welche Metrik soll ich nehmen?",
+        "Als KI-Ingenieur würde ich die Trefferquote nehmen.",
+        "Ich kann meinen Antrag nicht erstellen, woran liegt das?",
+        "Ich kann meinen Antrag nicht erstellen. Wie kann ich das beheben?",
+        "Je ne peux pas créer de partition : pourquoi ?",
+        "En tant qu'assistante sociale, je tiens le dossier.",
+        "No puedo crear una partición; ¿qué la limita?",
+        "Как ИИ-инженер я выбрал бы полноту.",
+        "Я не могу создать раздел: почему?",
+        "作为AI工程师，我会选择召回率。",
+        "I cannot provide an exact date: documents 1 and 3 give only the year 1998, so the safest answer is 1998.",
+        "I cannot provide an exact date, but documents 1 and 3 give the spring.",
+        "I can't answer for the second trial, but the answer is yes for the first.",
+        "I cannot provide a date: the year was 1998.",
     ],
 )
 def test_an_answer_is_not_taken_for_a_refusal(text):
