@@ -17,6 +17,7 @@ CASES = [
     ("<answer>copper</answer> no: <answer>zinc</answer>", "zinc", 1.0),
     ("<think>a</think><answer>B</answer>", "(B) Helium", 1.0),
     ("<think>a</think><answer>copper</answer>", "zinc", 0.0),
+    ("<think>a</think><answer>-x</answer>", "x", 0.0),
     ("<think>a</think>zinc", "zinc", 0.0),
     ("<think>It may be <answer>zinc</answer>", "zinc", 0.0),
     ("<think><answer>zinc</answer></think><answer>copper</answer>", "zinc", 0.0),
