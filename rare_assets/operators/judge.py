@@ -11,10 +11,10 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import polars as pl
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from rare_assets.operators.agreement import answers_agree
 from rare_assets.operators.templates import PromptTemplate, Templates, quote
@@ -24,20 +24,36 @@ from rare_assets.text.titled import titled
 T = TypeVar("T")
 
 MAX_ATTEMPTS = 3
+MAX_EXPLANATION = 600
 
 
-class Verdict(BaseModel):
+class _Explained(BaseModel):
+    @model_validator(mode="before")
+    @classmethod
+    def _take_any_explanation(cls, value: Any) -> Any:
+        """Cut an explanation that is too long, and do without one: the verdict is what was paid for."""
+        if not isinstance(value, dict):
+            return value
+        said = value.get("explanation")
+        return {**value, "explanation": said[:MAX_EXPLANATION] if isinstance(said, str) else ""}
+
+
+class Verdict(_Explained):
     """What a judge is asked for, as the endpoint's JSON schema."""
 
     # Before the verdict, so that a model without a chain of its own reasons first.
-    explanation: str = Field(max_length=600, description="One sentence that leads to the verdict.")
+    explanation: str = Field(
+        max_length=MAX_EXPLANATION, description="One sentence that leads to the verdict."
+    )
     verdict: bool
 
 
-class QuestionVerdicts(BaseModel):
+class QuestionVerdicts(_Explained):
     """What a judge of questions is asked for."""
 
-    explanation: str = Field(max_length=600, description="One sentence that leads to the verdicts.")
+    explanation: str = Field(
+        max_length=MAX_EXPLANATION, description="One sentence that leads to the verdicts."
+    )
     stands_alone: bool
     settled: bool
     beyond_lookup: bool
@@ -45,10 +61,12 @@ class QuestionVerdicts(BaseModel):
     language: bool
 
 
-class PairVerdict(BaseModel):
+class PairVerdict(_Explained):
     """What a judge of two examples is asked for."""
 
-    explanation: str = Field(max_length=600, description="One sentence that leads to the verdict.")
+    explanation: str = Field(
+        max_length=MAX_EXPLANATION, description="One sentence that leads to the verdict."
+    )
     better: Literal["first", "second", "tie"]
 
 

@@ -8,7 +8,17 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    create_model,
+    model_validator,
+)
 
 from rare_assets.operators.refusals import is_refusal
 from rare_assets.teacher import Answer, Unusable, part, structured_value
@@ -18,6 +28,7 @@ from rare_assets.text.words import sets_no_blanks, words_in
 MAX_QUESTION, MAX_LONG_QUESTION = 900, 6000
 MAX_SCENARIO = 1200
 MAX_ANSWER = 600
+MAX_REASON = 400
 # Fewer words name a thing and ask nothing of it; where a script sets no blanks, particles are no words.
 FEWEST_WORDS, FEWEST_UNSPACED = 4, 3
 
@@ -64,6 +75,29 @@ def _text(value: Any) -> Any:
 _Text = Annotated[str, BeforeValidator(_text)]
 
 
+def _cut_at(longest: int) -> BeforeValidator:
+    """Return what cuts a text where a grammar would end it, and leaves out what is no text."""
+
+    def cut(value: Any) -> str | None:
+        text = _text(value)
+        return text[:longest] if isinstance(text, str) else None
+
+    return BeforeValidator(cut)
+
+
+def _as_it_came(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Return what does not fit as it is: a key that only a prompt of one's own knows is kept, not used."""
+    try:
+        return validate(value)
+    except ValidationError:
+        return value
+
+
+# Beside a question, which is not to be lost with them.
+_AnswerBeside = Annotated[_Text | None, Field(max_length=MAX_ANSWER), _cut_at(MAX_ANSWER)]
+_ReasonBeside = Annotated[_Text | None, Field(max_length=MAX_REASON), _cut_at(MAX_REASON)]
+
+
 class HardQuestion(BaseModel):
     """One question, or none with a reason."""
 
@@ -71,8 +105,8 @@ class HardQuestion(BaseModel):
 
     question: _Text | None = Field(max_length=MAX_QUESTION)
     scenario: _Text | None = Field(None, max_length=MAX_SCENARIO)
-    answer: _Text | None = Field(None, max_length=MAX_ANSWER)
-    reason: _Text | None = Field(None, max_length=400)
+    answer: _AnswerBeside = None
+    reason: _ReasonBeside = None
 
 
 @cache
@@ -84,7 +118,7 @@ def reply_model(number: int, long: bool = False, further: tuple[str, ...] = ()) 
         long: whether one of them may be long.
         further: keys that a prompt of one's own asks for besides.
     """
-    value = str | float | bool | list[str] | None
+    value = Annotated[str | float | bool | list[str] | None, WrapValidator(_as_it_came)]
     fields: dict[str, Any] = dict.fromkeys(further, (value, None))
     if long:
         fields["question"] = (_Text | None, Field(max_length=MAX_LONG_QUESTION))
@@ -103,7 +137,7 @@ def reply_model(number: int, long: bool = False, further: tuple[str, ...] = ()) 
             list[one],  # type: ignore[valid-type]
             Field(json_schema_extra={"minItems": number, "maxItems": number}),
         ),
-        reason=(_Text | None, Field(None, max_length=400)),
+        reason=(_ReasonBeside, None),
     )
 
 
@@ -197,13 +231,13 @@ def _usable(one: Any, longest: int, prompt_words: str) -> Written:
     if is_refusal(question):
         raise Unusable("refused", question)
     _require_question(question, words, prompt_words)
-    answer = (one.answer or "").strip()
+    answer = one.answer or ""
     asked_for = (name for name in type(one).model_fields if name not in KNOWN_KEYS)
     extra = {**(one.model_extra or {}), **{name: getattr(one, name) for name in asked_for}}
     return Written(
         question,
         scenario,
-        answer if in_words(answer) and len(answer) < MAX_ANSWER else None,
+        answer.strip() if in_words(answer) and len(answer) < MAX_ANSWER else None,
         json.dumps(extra, ensure_ascii=False, sort_keys=True) if extra else None,
     )
 

@@ -310,6 +310,37 @@ def test_a_long_question_passes_where_one_is_asked_for():
     assert (rows, reject["reason"]) == ([], "schema_mismatch")
 
 
+LONG = " ".join(f"word{number}" for number in range(200))
+
+
+@pytest.mark.parametrize(
+    ("beside", "reference_answer"),
+    [
+        ({"answer": LONG}, None),
+        # As a grammar leaves it: to the cap, and blank there.
+        ({"answer": LONG[:590].ljust(600)}, None),
+        ({"answer": ["brine", "heat"]}, None),
+        ({"answer": 0.5, "reason": LONG}, "0.5"),
+        ({"answer": "Brine.", "reason": {"why": "It asks."}}, "Brine."),
+    ],
+)
+def test_a_question_is_kept_whatever_stands_beside_it(beside, reference_answer):
+    [row], rejects = one(written(**beside))
+    assert (row["question"], row["reference_answer"], row["attempts"], rejects) == (
+        *("Why does salt melt ice on a road?", reference_answer),
+        *(1, []),
+    )
+    rows, rejects = one(several(written(**beside), written("How can it be?")), num_questions=2)
+    assert [row["reference_answer"] for row in rows] == [reference_answer, None]
+    assert rejects == []
+
+
+def test_a_long_reason_for_declining_a_document_is_cut():
+    for given, number in (({"question": None}, 1), ({"questions": []}, 2)):
+        _, [reject, *_] = one(json.dumps({**given, "reason": LONG}), num_questions=number)
+        assert (reject["reason"], reject["detail"]) == ("unsuitable_document", LONG[:400])
+
+
 @pytest.mark.parametrize(
     ("given", "why"),
     [
@@ -439,6 +470,8 @@ def test_further_keys_that_a_prompt_asks_for_are_kept(tmp_path):
     )
     [row], ask = asked_with(own, written(steps=["a", "b"], level=3, unasked=None))
     assert json.loads(row["extra"]) == {"steps": ["a", "b"], "level": 3, "unasked": None}
+    [other], _ = asked_with(own, written(steps=[1, 2], level={"of": 3}))
+    assert json.loads(other["extra"]) == {"steps": [1, 2], "level": {"of": 3}}
     assert {"steps", "level"} < set(ask.schema.model_json_schema()["properties"])
 
 

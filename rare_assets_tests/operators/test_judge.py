@@ -4,7 +4,14 @@ import json
 import polars as pl
 import pytest
 
-from rare_assets.operators.judge import Judge, Verdict
+from rare_assets.operators.judge import (
+    QUESTION_VERDICTS,
+    Judge,
+    JudgedPair,
+    JudgedQuestion,
+    PairVerdict,
+    Verdict,
+)
 from rare_assets.operators.templates import load_templates
 from rare_assets.teacher.estimating import EstimatingTeacher
 from rare_assets.teacher.interface import TeacherStopped
@@ -54,6 +61,32 @@ def test_a_passage_without_a_usable_verdict_is_undecided_after_three_attempts():
     judge, _ = judged(lambda *_: next(answers))
     assert asyncio.run(judge.relevance(PAIRS[:1])) == [None]
     assert len(list(answers)) == 1
+
+
+LONG = " ".join(f"word{number}" for number in range(200))
+
+
+@pytest.mark.parametrize(
+    ("beside", "kept"),
+    [
+        ({"explanation": LONG}, LONG[:600]),
+        ({"explanation": None}, ""),
+        ({"explanation": ["It", "does"]}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_verdict_is_kept_whatever_its_explanation(beside, kept):
+    judge, teacher = judged(lambda *_: json.dumps({**beside, "verdict": True}))
+    assert asyncio.run(judge.relevance(PAIRS[:1])) == [True]
+    assert asyncio.run(judge.agreement("How far?", "a kilometre", "1000 m")) is True
+    assert len(teacher.asked) == 2
+    good = dict.fromkeys(QUESTION_VERDICTS, True)
+    judge, _ = judged(lambda *_: json.dumps({**beside, **good}))
+    assert asyncio.run(judge.questions([JudgedQuestion("Why?", "", "Brine.")])) == [good]
+    judge, _ = judged(lambda *_: json.dumps({**beside, "better": "tie"}))
+    assert asyncio.run(judge.pairs([JudgedPair("Brine.", "One.", "Other.")])) == [
+        PairVerdict(explanation=kept, better="tie")
+    ]
 
 
 def test_no_pairs_are_no_requests():
