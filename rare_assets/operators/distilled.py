@@ -16,6 +16,8 @@ FEWEST_WORDS = 5
 # words, or sixteen characters where a script sets no blanks, as in the check on quotations.
 MOST_COPIED = 0.6
 RUN_WORDS, RUN_CHARACTERS = 8, 16
+# Where nobody says how many were shown, a range of numbers beyond it is one of pages or years.
+MANY_DOCUMENTS = 99
 
 # What the next attempt is told.
 _ADVICE = {
@@ -36,7 +38,7 @@ class Distilled(NamedTuple):
     documents: list[int] | None
 
 
-def distil(answer: Answer) -> Distilled:
+def distil(answer: Answer, n_documents: int = MANY_DOCUMENTS) -> Distilled:
     """Part a teacher's answer into its chain of reasoning, the documents it used, and its final answer.
 
     A chain that the answer has apart (`teacher.reading`) is the reasoning; the answer is then
@@ -44,6 +46,10 @@ def distil(answer: Answer) -> Distilled:
     reasoning is what stands around the <answer> part (all of the text where there is none) and the
     answer is that part, None if there is none. Of several <answer> parts the last one counts. The last
     <documents> part, which is taken out, names the documents.
+
+    Args:
+        answer: the teacher's.
+        n_documents: how many it was shown; a range of numbers up to that names all between them.
 
     Raises:
         Unusable: `refused`, `content_filter`, `cut` (by length, or a chain never closed), `empty`,
@@ -56,7 +62,7 @@ def distil(answer: Answer) -> Distilled:
     Distilled(reasoning='It melts, since salt lowers the freezing point.', answer='Yes', documents=[2])
     """
     try:
-        return _distil(answer)
+        return _distil(answer, n_documents)
     except Unusable as unusable:
         raise Unusable(unusable.reason, unusable.detail, _ADVICE.get(unusable.reason)) from None
 
@@ -94,10 +100,10 @@ def copied_share(text: str, document: str) -> float:
     return sum(copied) / len(copied) if copied else 0.0
 
 
-def _distil(answer: Answer) -> Distilled:
+def _distil(answer: Answer, n_documents: int) -> Distilled:
     parts = require_whole(answer)
-    chain, documents = _without_documents(parts.chain)
-    rest, named = _without_documents(parts.text)
+    chain, documents = _without_documents(parts.chain, n_documents)
+    rest, named = _without_documents(parts.text, n_documents)
     documents = documents if named is None else named
     before, part, after = _answer_part(rest)
     if chain:
@@ -118,8 +124,19 @@ def _distil(answer: Answer) -> Distilled:
 
 _ANSWER_OPEN = re.compile(r"<answer>", re.IGNORECASE)
 _ANSWER_CLOSE = re.compile(r"</answer>", re.IGNORECASE)
+# Closed it may hold lines and tags of its own; never closed, it ends with its line or at the next tag.
 _DOCUMENTS = re.compile(
-    r"<documents>([^<\n]*)(?:</documents>|(?=<)|$)", re.IGNORECASE | re.MULTILINE
+    r"<documents>(?:(?P<closed>(?:(?!</?documents>|</?answer>).){0,300})</documents>"
+    r"|(?P<line>[^<\n]*)(?:(?=<)|$))",
+    re.IGNORECASE | re.MULTILINE | re.DOTALL,
+)
+_DOCUMENTS_CLOSE = re.compile(r"</documents>", re.IGNORECASE)
+# Without its name, which may have digits of its own: `<document number="2">` says which it is.
+_TAG_NAME = re.compile(r"</?[\w-]+")
+# On one line: a list has its dashes at the beginning of lines.
+_RANGE = re.compile(
+    r"(?<!\d)(\d{1,6})[ \t]*(?:[-\N{NON-BREAKING HYPHEN}\N{EN DASH}]|to\b)[ \t]*(\d{1,6})(?!\d)",
+    re.IGNORECASE,
 )
 # What stands before an answer and says nothing.
 _LEADS_IN = re.compile(
@@ -139,11 +156,28 @@ def _answer_part(text: str) -> tuple[str, str | None, str]:
     return text[: last.start()].strip(), part.strip(), "".join(after).strip()
 
 
-def _without_documents(text: str) -> tuple[str, list[int] | None]:
+def _without_documents(text: str, n_documents: int) -> tuple[str, list[int] | None]:
     """Return a text without its <documents> parts, and the numbers in the last of them."""
-    found = _DOCUMENTS.findall(text)
-    if not found:
+    *_, last = [None, *_DOCUMENTS.finditer(text)]
+    if last is None:
         return text, None
-    named = [int(number) for number in re.findall(r"\d{1,6}", found[-1])]
-    said = bool(named) or "none" in found[-1].lower()
-    return _DOCUMENTS.sub("", text).strip(), list(dict.fromkeys(named)) if said else None
+    said = _TAG_NAME.sub(" ", last["closed"] or last["line"] or "")
+    named = _numbers(said, n_documents)
+    names = bool(named) or "none" in said.lower()
+    without = _DOCUMENTS_CLOSE.sub("", _DOCUMENTS.sub("", text)).strip()
+    return without, named if names else None
+
+
+def _numbers(said: str, n_documents: int) -> list[int]:
+    """Return each number once, with those between the ends of a range.
+
+    >>> _numbers("4, 1-3 and 2", 5)
+    [4, 1, 2, 3]
+    """
+
+    def between(match: re.Match[str]) -> str:
+        first, last = int(match[1]), int(match[2])
+        spans = first < last <= n_documents
+        return " ".join(map(str, range(first, last + 1) if spans else (first, last)))
+
+    return list(dict.fromkeys(map(int, re.findall(r"\d{1,6}", _RANGE.sub(between, said)))))

@@ -202,8 +202,8 @@ class _Reader:
 
     async def use(self, ask: Ask, answer: Answer) -> _Read:
         """Return an answer as it can be used; handed to `Teacher.ask_all`."""
-        distilled = distil(answer)
         asked = self._of[_question_and_sample(ask.key)[0]]
+        distilled = distil(answer, len(asked.shown))
         require_own_words(distilled.reasoning, asked.shown)
         correct = await self._is_correct(asked, distilled.answer)
         if self._must_agree and not correct:

@@ -248,6 +248,15 @@ def test_chain_and_answer_are_told_apart(given, reasoning, final):
         ("<documents>none</documents>", []),
         ("<documents>None of them</documents>", []),
         ("<documents>3, 1", [3, 1]),
+        ("<documents>\n1, 3\n</documents>", [1, 3]),
+        ("<documents>\n- 1\n- 3\n</documents>", [1, 3]),
+        ("<documents>1-3</documents>", [1, 2, 3]),
+        ("<documents>documents 1 to 3, 7</documents>", [1, 2, 3, 7]),
+        ("<documents>1 \N{EN DASH} 3", [1, 2, 3]),
+        ("<documents>3-1; of 1990-1995, page 7-120</documents>", [3, 1, 1990, 1995, 7, 120]),
+        ("<documents><document>2</document>\n<document>3</document></documents>", [2, 3]),
+        ('<documents><document-5f7 number="3"></document-5f7></documents>', [3]),
+        ("<documents>\n</documents>", None),
         ("<documents>1</documents> or <documents>2</documents>", [2]),
         ("<documents></documents>", None),
         ("<documents>all</documents>", None),
@@ -262,6 +271,16 @@ def test_the_documents_named_are_read_and_taken_out(said, numbers):
         *("Brine freezes lower.", "B"),
         numbers,
     )
+
+
+def test_a_part_that_names_documents_ends_before_the_answer_and_the_next_part():
+    chain = "Brine freezes lower.\nSo it melts."
+    given = (
+        chain.replace("\n", "\n<documents>1\n") + " <documents>\n2\n</documents><answer>B</answer>"
+    )
+    assert distil(answer(given)) == (chain.replace("\n", "\n\n"), "B", [2])
+    given = f"{chain}\n<documents>3\n<answer>B</answer></documents>"
+    assert distil(answer(given)) == (chain, "B", [3])
 
 
 def used(said, **options):
@@ -282,6 +301,9 @@ def test_documents_named_are_kept_by_id():
         [order[other]],
     )
     assert used("<documents>none</documents>")[:3] == ([], False, [])
+    assert used("<documents>\n1-4\n</documents>")[0] == order
+    # Five were not shown.
+    assert used("<documents>1-5</documents>")[0] == order[:1]
     # Numbers that no document has say nothing.
     assert used("<documents>17</documents>")[:3] == (None, None, None)
     assert used("")[:3] == (None, None, None)
