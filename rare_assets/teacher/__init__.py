@@ -48,7 +48,8 @@ from rare_assets.teacher.online import OpenAITeacher
 from rare_assets.teacher.options import EndpointOptions, Limits
 from rare_assets.teacher.places import Places
 from rare_assets.teacher.pricing import PriceError, Prices
-from rare_assets.teacher.reading import Parts, part, prose
+from rare_assets.teacher.prose_objects import prose
+from rare_assets.teacher.reading import Parts, part
 from rare_assets.teacher.store.answers import AnswerStore
 from rare_assets.teacher.structured import structured_value
 from rare_assets.teacher.tokens import CUT_FROM, is_cut, text_tokens

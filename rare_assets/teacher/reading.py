@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -272,16 +273,27 @@ _MARKS = (
 # A phrase that may open a chain may open a sentence as well: without its end it is text.
 _SPOKEN = ("T", "H", "h", "*")
 # Some chat templates open the chain in the prompt, so that only its end is in the answer.
-_ENDS = re.compile(
-    rf"</{_NAMES}>|\[/THINK\]|◁/think▷|<\|END_THINKING\|>|<\|end_of_thought\|>", re.I
-)
+_END_MARKS = rf"</{_NAMES}>|\[/THINK\]|◁/think▷|<\|END_THINKING\|>|<\|end_of_thought\|>"
+_ENDS = re.compile(_END_MARKS, re.I)
+_BOTH_ENDS = re.compile(
+    rf"(?P<end>{_END_MARKS})|<{_NAMES}>|\[THINK\]|◁think▷|<\|START_THINKING\|>|<\|begin_of_thought\|>", re.I
+)  # fmt: skip
+# What is left without it is the same for a mark that opens and for the one that closes.
+_OF_AN_END = re.compile(r"/|(?<=<\|)(?:start|end|begin)_(?:of_)?")
 _QUOTES = "`'\"\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}"
+_SENTENCE_ENDS = ".!?\N{HORIZONTAL ELLIPSIS}\N{IDEOGRAPHIC FULL STOP}"
+_BRACKETS, _PUNCTUATION = "([{<", ",.;:!?)]}"
+_OBJECT = re.compile(r'\{\s*"')
+_ANSWER_FOLLOWS = re.compile(r"\s*(?:\{|<answer|```)")
+_LINE_ENDS = re.compile(r"[ \t]*(?:[\n\r]|\Z)")
 # Tokens of chat templates that a server failed to take out.
 _MARKUP = (
     r"<\|(?!im_start|start_header_id)[\w/]{2,40}\|?>|<\N{FULLWIDTH VERTICAL LINE}[^>\s]{2,40}\N{FULLWIDTH VERTICAL LINE}>"
     r"|</?s>|<(?:end|start)_of_turn>(?:model\b)?|<(?:eos|bos|pad|unk)>|\[/?INST\]|<\|im_start\|>(?:assistant\b)?"
     r"|<\|start_header_id\|>\w*"
 )
+# A byte order mark, or a blank of no width, that some servers begin a text with.
+_UNSEEN = re.compile(r"\A[\s\ufeff\u200b\u2060]+")
 _FIRST_TOKENS = re.compile(rf"(?:\s*(?:{_MARKUP}))+\s*")
 # From the beginning of a row of spaces alone: some models end with thousands, which would be looked at for each.
 _LAST_TOKENS = re.compile(rf"(?<!\s)(?:\s*(?:{_MARKUP}))+\s*\Z")
@@ -291,7 +303,7 @@ _NEXT_TURN = re.compile(
     r"(?:<\|(?:im_start|start_header_id|start|user|assistant|begin_of_text)\|>|<start_of_turn>|\[INST\]|<s>).*\Z",
     re.S,
 )
-_BOX = re.compile(r"<\|begin_of_box\|>(.*?)<\|end_of_box\|>", re.S)
+_BOX = re.compile(r"<\|begin_of_box\|>((?:(?!<\|begin_of_box\|>).)*?)<\|end_of_box\|>", re.S)
 
 
 def part(answer: Answer) -> Parts:
@@ -303,44 +315,13 @@ def part(answer: Answer) -> Parts:
     parted = part_text(answer.content)
     if answer.thinking is None or not answer.thinking.strip():
         return parted
-    apart = _trimmed(_without_marks(answer.thinking))
+    apart = trimmed(_without_marks(answer.thinking))
     if not answer.content.strip():
         # The server took all for the chain, the end of it included.
         inner = part_text(answer.thinking)
         if inner.chain and inner.text:
             return inner
     return Parts(apart or parted.chain, parted.text, parted.unclosed)
-
-
-_CHAIN_NAMES = (
-    "reasoning",
-    "thinking",
-    "thought",
-    "thoughts",
-    "analysis",
-    "explanation",
-    "rationale",
-)
-_ANSWER_NAMES = ("answer", "final_answer", "final", "response")
-
-
-def prose(parts: Parts) -> Parts:
-    """Return chain and text of an answer that was to be prose and came as a JSON object of both.
-
-    Example:
-        >>> prose(Parts("", '{"reasoning": "Salt lowers it.", "answer": "It melts."}'))
-        Parts(chain='Salt lowers it.', text='It melts.', unclosed=False)
-    """
-    if parts.chain or not parts.text.startswith("{"):
-        return parts
-    try:
-        found = json.loads(parts.text, strict=False)
-    except (ValueError, RecursionError):
-        return parts
-    texts = {str(name).lower(): value for name, value in found.items() if isinstance(value, str)}
-    chain = next((texts[name] for name in _CHAIN_NAMES if texts.get(name)), None)
-    answer = next((texts[name] for name in _ANSWER_NAMES if texts.get(name)), None)
-    return parts if chain is None or answer is None else Parts(_trimmed(chain), _trimmed(answer))
 
 
 def part_text(content: str) -> Parts:
@@ -350,6 +331,7 @@ def part_text(content: str) -> Parts:
         >>> part_text("<think>Salt lowers it.</think>It melts.")
         Parts(chain='Salt lowers it.', text='It melts.', unclosed=False)
     """
+    content = _UNSEEN.sub("", content)
     channels = _channels(content)
     if channels is not None:
         return channels
@@ -359,13 +341,13 @@ def part_text(content: str) -> Parts:
         end = _end(body, start, opened.opening, closing)
         if end is not None:
             before, after = body[: opened.at], body[end.end() :]
-            return Parts(_trimmed(body[start : end.start()]), _trimmed(f"{before}{after}"))
+            return Parts(trimmed(body[start : end.start()]), trimmed(f"{before}{after}"))
         if not opened.spoken:
-            return Parts(_trimmed(body[start:]), "", unclosed=True)
+            return Parts(trimmed(body[start:]), "", unclosed=True)
     end = _headless_end(body)
     if end is not None:
-        return Parts(_trimmed(body[: end.start()]), _trimmed(body[end.end() :]))
-    return Parts("", _trimmed(body))
+        return Parts(trimmed(body[: end.start()]), trimmed(body[end.end() :]))
+    return Parts("", trimmed(body))
 
 
 class _Opened(NamedTuple):
@@ -393,26 +375,41 @@ def _end(
 ) -> re.Match[str] | None:
     """Return the mark that closes a chain: pairs that the chain itself quotes are part of it."""
     ends = [match for match in closing.finditer(body, start) if not _quoted(body, match)]
-    openings = [match for match in opening.finditer(body, start) if not _quoted(body, match)]
+    openings = [m.start() for m in opening.finditer(body, start) if not _quoted(body, m)]
     for number, end in enumerate(ends, start=1):
-        if sum(match.start() < end.start() for match in openings) < number:
+        if bisect_left(openings, end.start()) < number:
             return end
     # One is opened in the chain and never closed: the first end on a line of its own, or the last.
     return next((end for end in ends if _ends_line(body, end)), ends[-1] if ends else None)
 
 
 def _headless_end(body: str) -> re.Match[str] | None:
+    """Return the mark that closes a chain which the prompt had opened."""
     if body.startswith(("{", "[", "```")):
         return None
-    for end in _ENDS.finditer(body):
-        name = end[0].replace("/", "", 1)
-        opened = body.lower().find(name.lower(), 0, end.start()) >= 0
-        follows = body[end.end() :].lstrip()
-        if opened or _quoted(body, end):
-            continue
-        if _ends_line(body, end) or follows.startswith(("{", "<answer", "```")):
-            return end
+    opened = set()
+    found = _OBJECT.search(body)
+    # In the strings of an object any mark may stand.
+    first_object = found.start() if found else len(body)
+    for mark in _BOTH_ENDS.finditer(body):
+        name = _OF_AN_END.sub("", mark[0].lower())
+        if not mark["end"]:
+            opened.add(name)
+        elif name not in opened and not _quoted(body, mark) and _parts(body, mark, first_object):
+            return mark
     return None
+
+
+def _parts(body: str, end: re.Match[str], first_object: int) -> bool:
+    """Return whether an end that nothing opened stands as no sentence has it that speaks of it."""
+    if not end.start() or _ends_line(body, end) or _ANSWER_FOLLOWS.match(body, end.end()):
+        return True
+    if end.start() > first_object:
+        return False
+    before, after = body[end.start() - 1], body[end.end()]
+    if after.isspace():
+        return before in _SENTENCE_ENDS
+    return not before.isspace() and before not in _BRACKETS and after not in _PUNCTUATION
 
 
 def _quoted(body: str, mark: re.Match[str]) -> bool:
@@ -421,8 +418,10 @@ def _quoted(body: str, mark: re.Match[str]) -> bool:
 
 
 def _ends_line(body: str, mark: re.Match[str]) -> bool:
-    before, after = body[: mark.start()].rstrip(" \t"), body[mark.end() :].lstrip(" \t")
-    return before.endswith("\n") or after[:1] in ("", "\n", "\r")
+    at = mark.start()
+    while at and body[at - 1] in " \t":
+        at -= 1
+    return body[at - 1 : at] == "\n" or _LINE_ENDS.match(body, mark.end()) is not None
 
 
 # OpenAI's harmony format: <|channel|>analysis<|message|>...<|end|>. A server that drops the tokens
@@ -431,7 +430,7 @@ _HARMONY = re.compile(
     r"\s*(?:(?:<\|start\|>)?assistant\s*)?(?:<\|channel\|>|(?:analysis|commentary|final)<\|message\|>)"
 )
 _CHANNEL = re.compile(
-    r"(?:<\|channel\|>|\A)\s*(?P<name>\w+)(?P<to>[^<]*)(?:<\|constrain\|>[^<]*)?<\|message\|>"
+    r"(?:<\|channel\|>|\A)\s*(?P<name>\w+)\b(?P<to>[^<]*)(?:<\|constrain\|>[^<]*)?<\|message\|>"
     r"(?P<text>.*?)(?:<\|(?:end|return|call)\|>|(?=<\|(?:start|channel)\|>)|\Z)",
     re.S,
 )
@@ -440,13 +439,15 @@ _BARE_HARMONY = re.compile(
     r"(?P<text>.*)\Z",
     re.S,
 )
+_BARE_FINAL = re.compile(r"assistant\s?final")
 
 
 def _channels(content: str) -> Parts | None:
     """Return the parts of an answer in channels; None for any other."""
-    bare = _BARE_HARMONY.match(content)
+    # Looked for first, since without it each commentary would be read to the end.
+    bare = _BARE_HARMONY.match(content) if _BARE_FINAL.search(content) else None
     if bare is not None:
-        return Parts(_trimmed(bare["chain"]), _trimmed(bare["text"]))
+        return Parts(trimmed(bare["chain"]), trimmed(bare["text"]))
     if not _HARMONY.match(content):
         return None
     chain, final, calls = [], [], []
@@ -457,8 +458,8 @@ def _channels(content: str) -> Parts | None:
             calls.append(match["text"])
         else:
             chain.append(match["text"])
-    text = _trimmed("\n".join(final or calls))
-    return Parts(_trimmed("\n".join(chain)), text, unclosed=not (final or calls))
+    text = trimmed("\n".join(final or calls))
+    return Parts(trimmed("\n".join(chain)), text, unclosed=not (final or calls))
 
 
 def _without_marks(chain: str) -> str:
@@ -481,7 +482,8 @@ def _without_first_tokens(content: str) -> str:
     return content[match.end() :]
 
 
-def _trimmed(text: str) -> str:
+def trimmed(text: str) -> str:
+    """Return a text without the control tokens at its ends, and without control characters."""
     text = _BOX.sub(r"\1", text)
     text = _LAST_TOKENS.sub("", _FIRST_TOKENS.sub("", text, count=1) if _FIRST_TOKENS.match(text) else text)  # fmt: skip
     return without_control_characters(text).strip()

@@ -1,9 +1,11 @@
 import json
+import time
 
 import pytest
 
 from rare_assets.teacher.interface import Answer
-from rare_assets.teacher.reading import part, part_text, prose, said_in
+from rare_assets.teacher.prose_objects import prose
+from rare_assets.teacher.reading import part, part_text, said_in
 
 NOTE = {"question": "Why does ice melt?", "scenario": "A driver asks."}
 JSON = json.dumps(NOTE)
@@ -137,6 +139,18 @@ HARMONY = (
         ("B\n</think>\nA", "B", "A"),
         ("B</think>\n\nA", "B", "A"),
         ("B [/THINK]\nA", "B", "A"),
+        ("Salt lowers it.</think>It melts.", "Salt lowers it.", "It melts."),
+        ("Salt lowers it</think>**It melts.**", "Salt lowers it", "**It melts.**"),
+        ("Salt lowers it.</think> It melts.", "Salt lowers it.", "It melts."),
+        ("Brine</THOUGHT>A", "Brine", "A"),
+        ("It is closed by </think> here.</think>A", "It is closed by </think> here.", "A"),
+        ("It is closed by <|END_THINKING|> here.<|END_THINKING|>A", "It is closed by <|END_THINKING|> here.", "A"),
+        ("</think>A", "", "A"),
+        ("</think> A", "", "A"),
+        # Before it stands what nobody sees.
+        ("\ufeff<think>B</think>A", "B", "A"),
+        ("\n\u200b\n<think>B</think>A", "B", "A"),
+        ("\ufeffA", "", "A"),
         # A chain that quotes its own marks.
         ("<think>The tags <think>x</think> are quoted.</think>A", "The tags <think>x</think> are quoted.", "A"),
         ("<think>It ends with `</think>` here.\n</think>\nA", "It ends with `</think>` here.", "A"),
@@ -153,6 +167,11 @@ def test_chain_and_text_are_parted_without_control_tokens(content, chain, text):
         "Document 2 says that <think>x</think> stands before an answer. <answer>A</answer>",
         "The model writes <think> first, then </think>, then the answer.",
         "The closing tag </think> ends it.\n<answer>A</answer>",
+        "The chain comes first, then </think>, then the answer.",
+        "The tag (</think>) ends it, and so does x</think>, or y</think> then.",
+        "The template writes<think>x</think>before it.",
+        "Cohere writes<|START_THINKING|>x<|END_THINKING|>before it.",
+        'So: {"question": "What does x</think>y mark?"}',
         '{"question": "What do <think> and </think> mark?", "scenario": "A\\n</think>\\n"}',
         "```json\n{\"question\": \"What is\\n</think>\\n?\"}\n```",
         "It prints <|im_end|> at the end of a turn, and then [INST].",
@@ -218,6 +237,19 @@ def test_spaces_without_end_take_no_longer_than_other_text(begins, ends, mark):
     parted = part_text(begins + long + ends)
     text = begins.rpartition(">")[2] + long + ends
     assert parted.text == text.strip()
+
+
+@pytest.mark.parametrize(
+    ("begins", "row"),
+    [
+        *(("", "x </think> y "), ("", "</think>, "), ("<think>", "<think>x</think>")),
+        *(("<|channel|>a", "a"), ("", "B<|begin_of_box|>"), ("analysisWe", "assistantcommentary")),
+    ],
+)
+def test_marks_without_end_take_no_longer_than_other_text(begins, row):
+    started = time.process_time()
+    part_text(begins + row * (400_000 // len(row)))
+    assert time.process_time() - started < 5
 
 
 def test_control_characters_and_halves_of_a_pair_are_not_kept():
