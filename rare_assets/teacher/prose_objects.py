@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from typing import Any
 
 from rare_assets.teacher.reading import Parts, trimmed
 
@@ -16,6 +18,7 @@ _CHAIN_NAMES = (
     "rationale",
 )
 _ANSWER_NAMES = ("answer", "final_answer", "final", "response")
+_FENCED = re.compile(r"```(?:json)?\s*(\{.*\})\s*```", re.S | re.I)
 
 
 def prose(parts: Parts) -> Parts:
@@ -25,13 +28,23 @@ def prose(parts: Parts) -> Parts:
         >>> prose(Parts("", '{"reasoning": "Salt lowers it.", "answer": "It melts."}'))
         Parts(chain='Salt lowers it.', text='It melts.', unclosed=False)
     """
-    if parts.chain or not parts.text.startswith("{"):
+    fenced = _FENCED.fullmatch(parts.text)
+    text = fenced[1] if fenced else parts.text
+    if parts.chain or not text.startswith("{"):
         return parts
     try:
-        found = json.loads(parts.text, strict=False)
+        found = json.loads(text, strict=False)
     except (ValueError, RecursionError):
         return parts
-    texts = {str(name).lower(): value for name, value in found.items() if isinstance(value, str)}
-    chain = next((texts[name] for name in _CHAIN_NAMES if texts.get(name)), None)
-    answer = next((texts[name] for name in _ANSWER_NAMES if texts.get(name)), None)
+    values = {name.lower(): value for name, value in found.items()}
+    chains = (values.get(name) for name in _CHAIN_NAMES)
+    chain = next((each for each in chains if each and isinstance(each, str)), None)
+    answer = next(filter(None, (_text(values.get(name)) for name in _ANSWER_NAMES)), None)
     return parts if chain is None or answer is None else Parts(trimmed(chain), trimmed(answer))
+
+
+def _text(value: Any) -> str:
+    """Return a text, or a number or truth value as one; anything else says nothing."""
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    return value if isinstance(value, str) else ""

@@ -51,7 +51,14 @@ _TOOL_KINDS = frozenset(["tool_use", "tool_call", "function_call", "function"])
 _PART_FIELDS = frozenset(
     [
         *("type", "text", "value", "annotations", "content", "parts", "role", "index", "id"),
-        *("thought", "thoughtSignature", "reasoningContent", "cache_control", "logprobs"),
+        *(
+            "thought",
+            "thoughtSignature",
+            "reasoningContent",
+            "cache_control",
+            "logprobs",
+            "refusal",
+        ),
     ]
 )
 _ENDED = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason")
@@ -205,8 +212,10 @@ def _gather_mapping(part: Mapping[str, Any], pieces: _Pieces, thought: bool) -> 
     if "reasoningContent" in part:
         thought, part = True, {"content": part["reasoningContent"]}
     thought = thought or kind in _CHAIN_KINDS
-    if kind == "refusal" or isinstance(part.get("refusal"), str):
-        pieces.refusal.append(str(part.get("refusal") or ""))
+    refusal = part.get("refusal")
+    # Some servers send an empty one beside each text.
+    if kind == "refusal" or (isinstance(refusal, str) and refusal):
+        pieces.refusal.append(str(refusal or ""))
     elif kind in _TOOL_KINDS:
         pieces.content.append(_arguments(part))
     elif thought:
