@@ -20,6 +20,8 @@ M = TypeVar("M", bound=BaseModel)
 # Control characters inside strings are tolerated: small models write raw line breaks there.
 _DECODER = json.JSONDecoder(strict=False)
 _MAX_OBJECTS = 1_000
+# Where a tool call that was written as text has its arguments, which some models encode once more.
+_ARGUMENTS = ("arguments", "parameters", "input", "args")
 _TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
 # A string without an end goes to that of the text, and is looked through once: not again from each quote in it.
 _STRING_OR_TRAILING_COMMA = re.compile(
@@ -58,7 +60,8 @@ def parse_structured(text: str, model: type[M]) -> M:
     """Return the first JSON object in `text` that is a valid `model`.
 
     Tolerates a chain of thought before it, Markdown fences, text around it, an object wrapped in another,
-    raw line breaks in strings, commas before a closing bracket, and LaTeX with single backslashes.
+    raw line breaks in strings, commas before a closing bracket, LaTeX with single backslashes, and an object
+    that was encoded twice.
 
     Raises:
         Unusable: `not_json` if no object could be read, `schema_mismatch` if none fits `model`,
@@ -106,6 +109,8 @@ def _objects_in(text: str) -> Iterator[dict[str, Any]]:
     repaired = _STRING_OR_TRAILING_COMMA.sub(_without_comma, escaped)
     for candidate in dict.fromkeys((text, escaped, repaired)):
         yield from _objects(candidate)
+    if isinstance(encoded := _decoded(text.strip()), str):
+        yield from _objects(encoded)
 
 
 def _without_comma(match: re.Match[str]) -> str:
@@ -136,4 +141,16 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
             pass
         else:
             yield found
+            arguments = map(_decoded, filter(None, map(found.get, _ARGUMENTS)))
+            yield from (each for each in arguments if isinstance(each, dict))
         position = text.find("{", position + 1)
+
+
+def _decoded(text: Any) -> Any:
+    """Return what a text encodes; None if it is no JSON text of an object or of a string."""
+    if not isinstance(text, str) or not text.startswith(('"', "{")):
+        return None
+    try:
+        return json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return None
