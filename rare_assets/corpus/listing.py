@@ -54,6 +54,17 @@ class Place(NamedTuple):
         names = self.within(full_path).split("/")
         return self.kind != "file" and any(name.startswith((".", "_")) for name in names)
 
+    def holds(self, url: str) -> bool:
+        """Return True if what lies in another folder is found with what is in this one."""
+        fs, path = fsspec.core.url_to_fs(url)
+        base = self.base
+        if isinstance(fs, fsspec.get_filesystem_class("file")):
+            # By links, too.
+            path, base = os.path.realpath(path), os.path.realpath(base)
+        below = f"{path.rstrip('/')}/".startswith(f"{base}/")
+        own = type(fs) is type(self.fs) and self.kind == "folder"
+        return own and below and not re.search(r"/[._]", path[len(base) :])
+
 
 def place_of(url: str) -> Place:
     """Return where a source lies.

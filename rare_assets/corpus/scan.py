@@ -110,9 +110,10 @@ def scan_source(
             what is changed to be found by who makes it.
 
     Raises:
-        SourceError: the source can't be listed, or has files that can't be read.
+        SourceError: the source can't be listed, or has files that can't be read, or the storage lies in it.
         StorageError: the scan before can't be read, or this one not be stored.
     """
+    source.require_apart(str(tables.root))
     last = _last_scan(tables)
     known = _shards(last)
     noted = dict(last.select("key", NOTED).iter_rows())

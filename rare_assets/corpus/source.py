@@ -155,6 +155,18 @@ class CorpusSource:
         check_names([file.path for file in files], self._url)
         return files
 
+    def require_apart(self, storage: str) -> None:
+        """Refuse a storage whose tables would be read as documents of this source.
+
+        Raises:
+            SourceError: it lies in the source, in no folder whose name begins with "." or "_".
+        """
+        if self._place.holds(storage):
+            raise SourceError(
+                f"{self.url}: RARE_STORAGE {shown(storage)} lies in this source, and its tables would become "
+                "documents: name a folder outside of the source, or one in it that begins with a dot."
+            )
+
     def shards(self, known: Iterable[Shard] = ()) -> list[Shard]:
         """Return every shard of the source, sorted by key.
 

@@ -2,11 +2,14 @@
 
 import os
 
+import fsspec
 import polars as pl
 import pytest
 
 from rare_assets.corpus.formats import SourceError
 from rare_assets.corpus.scan import known_shards, scan_source
+from rare_assets.corpus.source import CorpusSource
+from rare_assets.resources.configurable import Storage
 from rare_assets.resources.dataset import UNNAMED
 from rare_assets.resources.partitions import registered_shards
 from rare_assets_tests.support.graph import Graph
@@ -113,3 +116,35 @@ def test_a_source_that_is_gone_is_an_error_that_changes_nothing(graph):
         graph.register()
     assert known_shards(graph.tables) == known
     assert graph.instance.get_dynamic_partitions(UNNAMED.partitions_name) == ["a.jsonl", "b.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("source", "storage", "is_held"),
+    [
+        ("corpus", "corpus/store", True),
+        ("corpus", "corpus", True),
+        ("corpus/", "linked/store", True),
+        ("corpus", "corpus/.store", False),
+        ("corpus", "corpus/_private/store", False),
+        ("corpus", "corpus2/store", False),
+        ("corpus/part", "corpus", False),
+        ("corpus/*.jsonl", "corpus/store", False),
+        ("memory://corpus", "memory://corpus/store", True),
+        ("memory://corpus", "corpus/store", False),
+    ],
+)
+def test_a_storage_in_the_source_is_refused_before_its_tables_are_documents(
+    tmp_path, source, storage, is_held
+):
+    for name in ("a.jsonl", "part/b.jsonl"):
+        write_jsonl(tmp_path / "corpus" / name, range(3))
+    (tmp_path / "linked").symlink_to(tmp_path / "corpus")
+    with fsspec.open("memory://corpus/a.jsonl", "w") as file:
+        file.write('{"text": "a"}')
+    source, storage = (url if ":" in url else f"{tmp_path}/{url}" for url in (source, storage))
+    corpus = CorpusSource(source, 100)
+    if is_held:
+        with pytest.raises(SourceError, match=r"RARE_STORAGE .* lies in this source"):
+            scan_source(corpus, Storage(root=storage).tables(), [], remember=False)
+    else:
+        scan_source(corpus, Storage(root=storage).tables(), [], remember=False)
