@@ -343,7 +343,7 @@ def report(storage: str | None, out: Path | None) -> None:
 @click.option("--source", metavar="S", help="Folder, file, pattern or URL of the corpus.")
 @click.option("--storage", metavar="T", help="Folder or URL where the tables go.")
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=3000, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
 def dev(source: str | None, storage: str | None, host: str, port: int) -> None:
     """Register the shards and open the Dagster UI on the instance that `rare-assets run` uses.
 

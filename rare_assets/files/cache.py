@@ -9,6 +9,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from rare_assets.files.stored_bytes import StorageError
+
 
 def cache_folder() -> Path:
     """Return RARE_CACHE, or else this user's cache folder; it need not be there yet."""
@@ -18,11 +20,20 @@ def cache_folder() -> Path:
 
 
 def temporary_folder() -> str:
-    """Return where files for a moment go: below RARE_CACHE where that is set, else the system's folder."""
+    """Return where files for a moment go: below RARE_CACHE where that is set, else the system's folder.
+
+    Raises:
+        StorageError: RARE_CACHE can't be written.
+    """
     if not os.environ.get("RARE_CACHE"):
         return tempfile.gettempdir()
     folder = cache_folder() / "tmp"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"RARE_CACHE {cache_folder()} can't be used ({error.strerror}): set it to a folder that can be written."
+        ) from error
     return str(folder)
 
 

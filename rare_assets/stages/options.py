@@ -88,8 +88,12 @@ class Options(NamedTuple):
         return getattr(getattr(self, stage), "mode", "online") == "batch"
 
 
-def read_run_config(path: Path) -> dict[str, Any]:
+def read_run_config(path: Path, *, flat: bool = False) -> dict[str, Any]:
     """Read a YAML file of run config.
+
+    Args:
+        path: of the file.
+        flat: take options by asset alone, too, outside of `ops`.
 
     Raises:
         OptionsError: it can't be read, or is none; the message names it.
@@ -102,6 +106,12 @@ def read_run_config(path: Path) -> dict[str, Any]:
     if content is not None and not isinstance(content, dict):
         raise OptionsError(f"{path}: not a mapping of Dagster run config")
     try:
+        other = sorted(map(str, set(content or {}) - RUN_CONFIG))
+        if other and not flat:
+            raise OptionsError(
+                f"{', '.join(other)}: no part of run config; options stand under `ops`, by asset, as {{ops: "
+                "{questions: {config: {...}}}}."
+            )
         _require_shape(content or {})
     except OptionsError as error:
         raise OptionsError(f"{path}: {error}") from None
@@ -205,7 +215,9 @@ def deployment_configs(dataset: Dataset, options: Mapping[str, Any] | None = Non
     problem = None
     if file is not None:
         try:
-            general, teacher = _general(read_run_config(Path(file).expanduser()), dataset)
+            general, teacher = _general(
+                read_run_config(Path(file).expanduser(), flat=True), dataset
+            )
         except OptionsError as error:
             problem = _problem_of(file, error)
     whose = f"options of the dataset {dataset.name}" if dataset.name else "options"

@@ -297,3 +297,10 @@ def test_a_file_of_another_shape_is_told_with_its_name(tmp_path, text):
     path.write_text(text)
     with pytest.raises(OptionsError, match=r"run.yaml: (ops|resources).*: give "):
         read_run_config(path)
+
+
+def test_a_part_of_run_config_that_there_is_not_is_named(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("op: {questions: {config: {num_questions: 2}}}\n5: x\n")
+    with pytest.raises(OptionsError, match=r"run.yaml: 5, op: no part of run config"):
+        read_run_config(path)

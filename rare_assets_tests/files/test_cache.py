@@ -8,6 +8,7 @@ import pytest
 
 import rare_assets
 from rare_assets.files.cache import cache_folder, temporary_folder
+from rare_assets.files.stored_bytes import StorageError
 from rare_assets.retriever.embedded.folder import IndexFolder
 
 PACKAGE = Path(rare_assets.__file__).parent
@@ -27,6 +28,13 @@ def test_with_rare_cache_all_lies_below_it(nothing_set, tmp_path):
     assert temporary_folder() == str(tmp_path / "cache" / "tmp")
     with tempfile.TemporaryFile(dir=temporary_folder()) as file:
         assert file.write(b"it is there") == 11
+
+
+def test_a_rare_cache_that_can_not_be_made_is_named(nothing_set, tmp_path):
+    (tmp_path / "file").touch()
+    nothing_set.setenv("RARE_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(StorageError, match=r"RARE_CACHE .*/file/cache can't be used \(Not a dir"):
+        temporary_folder()
 
 
 @pytest.mark.parametrize(
