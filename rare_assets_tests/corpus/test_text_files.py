@@ -15,6 +15,7 @@ from reportlab.lib.pdfencrypt import StandardEncryption
 from reportlab.pdfgen.canvas import Canvas
 
 from rare_assets.corpus.extraction import html, process
+from rare_assets.corpus.extraction.docx import extract as extract_word
 from rare_assets.corpus.extraction.process import Extractor
 from rare_assets.corpus.passages import cut
 from rare_assets.corpus.source import CorpusSource
@@ -472,6 +473,113 @@ class TestHtml:
         assert text(tmp_path).count("## Mitigation") == 28_000
 
 
+OPEN_XML = "http://schemas.openxmlformats.org/"
+STRICT = "http://purl.oclc.org/ooxml/"
+NAMESPACES = (
+    f'xmlns:w="{OPEN_XML}wordprocessingml/2006/main" xmlns:m="{OPEN_XML}officeDocument/2006/math" '
+    f'xmlns:mc="{OPEN_XML}markup-compatibility/2006" xmlns:v="urn:schemas-microsoft-com:vml" '
+    f'xmlns:a="{OPEN_XML}drawingml/2006/main"'
+)
+
+
+def run(words, inner=""):
+    return f'<w:r><w:t xml:space="preserve">{words}</w:t>{inner}</w:r>'
+
+
+def formula(letters):
+    return f"<m:oMath><m:r><m:t>{letters}</m:t></m:r></m:oMath>"
+
+
+def word(path, body, namespaces=NAMESPACES, **parts):
+    content = io.BytesIO()
+    docx.Document().save(content)
+    with zipfile.ZipFile(content) as archive:
+        found = {name: archive.read(name) for name in archive.namelist()}
+    found["word/document.xml"] = f"<w:document {namespaces}><w:body>{body}</w:body></w:document>"
+    found |= {f"word/{name}.xml": part for name, part in parts.items()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, part in found.items():
+            archive.writestr(name, part)
+
+
+BOX = f"<w:txbxContent><w:p>{run('boxed')}</w:p></w:txbxContent>"
+DRAWN = f"<w:drawing><a:graphic>{BOX}</a:graphic></w:drawing>"
+OVAL = f"<w:pict><v:oval><v:textbox>{BOX}</v:textbox></v:oval></w:pict>"
+REFERENCE = f'<w:fldSimple w:instr=" REF _Ref1 \\h ">{run("Figure 3")}</w:fldSimple>'
+WORD = [
+    (f"{run('See ')}{REFERENCE}{run(' for it.')}", "See Figure 3 for it."),
+    (f"<m:oMathPara>{formula('a+b=c')}{formula('d=e')}</m:oMathPara>", "a+b=c\nd=e"),
+    (
+        f"{run('It is')}<m:oMathPara>{formula('a=b')}</m:oMathPara>{run('here.')}",
+        "It is\na=b\nhere.",
+    ),
+    (f'<w:dir w:val="rtl">{run("to")}<w:bdo w:val="rtl">{run(" fro")}</w:bdo></w:dir>', "to fro"),
+    (f"<w:ins>{formula('a')}</w:ins><w:del>{formula('b')}{REFERENCE}</w:del>", "a"),
+    (f"<w:sdt><w:sdtContent>{REFERENCE}</w:sdtContent></w:sdt>", "Figure 3"),
+    (f"<w:smartTag>{formula('a')}</w:smartTag><w:customXml>{formula('b')}</w:customXml>", "ab"),
+    (
+        f"<w:r><w:ruby><w:rt>{run('kan')}</w:rt><w:rubyBase>{run('漢')}</w:rubyBase></w:ruby></w:r>",
+        "漢",
+    ),
+    (run("a", "<w:cr/>") + run("b", "<w:ptab/>") + run("c"), "a\nb c"),
+    (
+        run("a", '<w:sym w:font="Calibri" w:char="03B1"/><w:sym w:font="Symbol" w:char="F062"/>'),
+        "a\u03b1\u03b2",
+    ),
+    (run("a", '<w:sym w:font="Calibri" w:char="x"/><w:sym w:font="Calibri"/>'), "a"),
+    (run("a", DRAWN), "a\n\nboxed"),
+    (run("a", OVAL), "a\n\nboxed"),
+    *(
+        (run("a", f"<mc:AlternateContent>{inner}</mc:AlternateContent>"), "a\n\nboxed")
+        for inner in (
+            f"<mc:Choice>{DRAWN}</mc:Choice>",
+            f"<mc:Choice>{DRAWN}</mc:Choice><mc:Fallback><w:pict/></mc:Fallback>",
+            f"<mc:Choice>{DRAWN}</mc:Choice><mc:Fallback>{OVAL}</mc:Fallback>",
+        )
+    ),
+]
+# Here << and >> stand around the letters of a run.
+FORMULAS = [
+    ("<<E=m>><m:sSup><m:e><<c>></m:e><m:sup><<2>></m:sup></m:sSup>", "E=mc^2"),
+    ("<m:sSub><m:e><<a>></m:e><m:sub><<i-1>></m:sub></m:sSub>", "a_(i-1)"),
+    (
+        "<m:sSubSup><m:e><<a>></m:e><m:sub><<i>></m:sub><m:sup><<0.5>></m:sup></m:sSubSup>",
+        "a_i^0.5",
+    ),
+    ("<m:f><m:fPr/><m:num><<a+b>></m:num><m:den><<2>></m:den></m:f>", "(a+b)/2"),
+    (
+        '<m:f><m:fPr><m:type m:val="noBar"/></m:fPr><m:num><<n>></m:num><m:den><<k>></m:den></m:f>',
+        "n\u00a6k",
+    ),
+    ("<m:f><m:num><m:d><m:e><<p-q>></m:e></m:d></m:num><m:den><<r>></m:den></m:f>", "(p-q)/r"),
+    ("<m:rad><m:deg/><m:e><<x>></m:e></m:rad>", "sqrt(x)"),
+    ("<m:rad><m:deg><<3>></m:deg><m:e><<x>></m:e></m:rad>", "root(3, x)"),
+    (
+        '<m:nary><m:naryPr><m:chr m:val="\u2211"/></m:naryPr><m:sub><<i=1>></m:sub><m:e><<i>></m:e></m:nary>',
+        "\u2211_(i=1) i",
+    ),
+    ("<m:nary><m:sub/><m:sup/><m:e><<f>></m:e></m:nary>", "\u222b f"),
+    ("<m:nary><m:sub/><m:sup><<n>></m:sup><m:e/></m:nary>", "\u222b^n"),
+    ("<<2>><m:func><m:fName><<sin>></m:fName><m:e><<x>></m:e></m:func>", "2 sin x"),
+    (
+        '<m:d><m:dPr><m:begChr m:val="["/><m:endChr m:val=""/></m:dPr><m:e><<a>></m:e><m:e><<b>></m:e></m:d>',
+        "[a|b",
+    ),
+    ("<m:acc><m:e><<x>></m:e></m:acc>", "x\u0302"),
+    (
+        "<m:m><m:mr><m:e><<a>></m:e><m:e><<b>></m:e></m:mr><m:mr><m:e><<c>></m:e><m:e/></m:mr></m:m>",
+        "a, b; c,",
+    ),
+    ("<m:eqArr><m:e><<a&amp;=1>></m:e><m:e><<b&amp;=2#3>></m:e></m:eqArr>", "a=1; b=2 3"),
+    (
+        "<m:limLow><m:e><<lim>></m:e><m:lim><<n\u2192\u221e>></m:lim></m:limLow>",
+        "lim_(n\u2192\u221e)",
+    ),
+    ("<m:sPre><m:sub><<6>></m:sub><m:sup/><m:e><<C>></m:e></m:sPre>", "_6C"),
+    ("<<a>><w:del><<b>></w:del><w:r><w:br/><w:t>c</w:t></w:r>", "a c"),
+]
+
+
 class TestWord:
     def document(self, path):
         document = docx.Document()
@@ -540,6 +648,30 @@ class TestWord:
             for name, content in {**parts, "word/footnotes.xml": notes.encode()}.items():
                 archive.writestr(name, content)
         assert text(tmp_path) == "Water[1]\n\n  1. H2O."
+
+    @pytest.mark.parametrize(("written", "read"), WORD)
+    def test_what_mammoth_leaves_out_is_read(self, tmp_path, written, read):
+        word(tmp_path / "a.docx", f"<w:p>{written}</w:p>")
+        assert extract_word((tmp_path / "a.docx").read_bytes()) == (read, None)
+
+    @pytest.mark.parametrize(("formula", "read"), FORMULAS)
+    def test_a_formula_is_one_line_of_text(self, tmp_path, formula, read):
+        inner = formula.replace("<<", "<m:r><m:t>").replace(">>", "</m:t></m:r>")
+        word(tmp_path / "a.docx", f"<w:p>{run('Be ')}<m:oMath>{inner}</m:oMath>{run(' so.')}</w:p>")
+        assert extract_word((tmp_path / "a.docx").read_bytes()) == (f"Be {read} so.", None)
+
+    def test_formulas_of_notes_and_of_strict_files_are_read(self, tmp_path):
+        note = f'<w:footnote w:id="2"><w:p>{formula("a+b")}</w:p></w:footnote>'
+        body = f'<w:p>{formula("E")}<w:r><w:footnoteReference w:id="2"/></w:r></w:p>'
+        word(tmp_path / "a.docx", body, footnotes=f"<w:footnotes {NAMESPACES}>{note}</w:footnotes>")
+        strict = NAMESPACES.replace(
+            f"{OPEN_XML}wordprocessingml/2006/main", f"{STRICT}wordprocessingml/main"
+        )
+        strict = strict.replace(
+            f"{OPEN_XML}officeDocument/2006/math", f"{STRICT}officeDocument/math"
+        )
+        word(tmp_path / "b.docx", f"<w:p>{run('It is ')}{formula('E')}</w:p>", namespaces=strict)
+        assert [row.value["text"] for row in rows(tmp_path)] == ["E[1]\n\n  1. a+b", "It is E"]
 
     def test_what_is_no_document_is_a_reject(self, tmp_path):
         self.document(tmp_path / "whole.docx")

@@ -10,6 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from rare_assets.corpus.extraction import Unusable
+from rare_assets.corpus.extraction.docx_parts import W, readable
 from rare_assets.corpus.extraction.html import as_text
 
 # What a document may unpack to, pictures left out.
@@ -21,7 +22,6 @@ _ITEMS = re.compile(r"</li>(?=\s*<li>)")
 _BREAKS = re.compile(r"</?p>|<br ?/?>|</?[ou]l>|</?li>")
 # Behind a note, a link back to where it belongs; from the beginning of a row of spaces, not again from each.
 _BACK = re.compile(r'(?:(?<!\s)\s+)?<a href="#(?:foot|end)note-ref-[^"]*">[^<]*</a>')
-_W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _HEADING_NAME = re.compile(r"heading ([1-6])", re.IGNORECASE)
 _STYLES = """
 p[style-name='Title'] => h1:fresh
@@ -53,7 +53,7 @@ def extract(content: bytes) -> tuple[str, str | None]:
     if unpacked > _MAX_UNPACKED:
         raise Unusable("too_large", f"it unpacks to {unpacked:,} bytes")
     converted = mammoth.convert_to_html(
-        io.BytesIO(content),
+        io.BytesIO(readable(content)),
         style_map=_STYLES + "\n".join(_headings(styles)),
         convert_image=mammoth.images.img_element(_no_picture),
     )
@@ -83,16 +83,16 @@ def _part(archive: zipfile.ZipFile, name: str) -> bytes:
 def _headings(styles: bytes) -> Iterator[str]:
     """Yield a rule of Mammoth for each style of one's own that is a heading: by its level, or by what it is based on."""
     try:
-        found = ElementTree.fromstring(styles).findall(f"{_W}style[@{_W}type='paragraph']")
+        found = ElementTree.fromstring(styles).findall(f"{W}style[@{W}type='paragraph']")
     except ElementTree.ParseError:  # Mammoth will say so
         return
-    by_id = {style.get(f"{_W}styleId"): style for style in found}
+    by_id = {style.get(f"{W}styleId"): style for style in found}
     for style in found:
         name = _value(style, "name")
         level: int | None = None
         base: ElementTree.Element | None = style
         seen: set[str | None] = set()
-        while level is None and base is not None and (own := base.get(f"{_W}styleId")) not in seen:
+        while level is None and base is not None and (own := base.get(f"{W}styleId")) not in seen:
             seen.add(own)
             level = _level(base)
             base = by_id.get(_value(base, "basedOn"))
@@ -112,5 +112,5 @@ def _level(style: ElementTree.Element) -> int | None:
 
 
 def _value(style: ElementTree.Element, path: str) -> str | None:
-    element = style.find("/".join(f"{_W}{name}" for name in path.split("/")))
-    return None if element is None else element.get(f"{_W}val")
+    element = style.find("/".join(f"{W}{name}" for name in path.split("/")))
+    return None if element is None else element.get(f"{W}val")
