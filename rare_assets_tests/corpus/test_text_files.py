@@ -16,6 +16,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 from rare_assets.corpus.extraction import html, process
 from rare_assets.corpus.extraction.docx import extract as extract_word
+from rare_assets.corpus.extraction.pdf import extract as extract_pdf
 from rare_assets.corpus.extraction.process import Extractor
 from rare_assets.corpus.passages import cut
 from rare_assets.corpus.source import CorpusSource
@@ -77,13 +78,13 @@ def pdf(path, n_pages=3, order="columns", **options):
     canvas.save()
 
 
-def raw_pdf(content):
+def raw_pdf(content, to_unicode=b""):
     parts = [
         b"<</Type/Catalog/Pages 2 0 R>>",
         b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
         (
             b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 300]/Contents 4 0 R"
-            b"/Resources<</Font<</F 5 0 R/H 7 0 R>>>>>>"
+            b"/Resources<</Font<</F 5 0 R/H 7 0 R/C 8 0 R>>>>>>"
         ),
         b"<</Length %d>>stream\n%b\nendstream" % (len(content), content),
         b"<</Type/Font/Subtype/Type0/BaseFont/X/Encoding/Identity-H/DescendantFonts[6 0 R]>>",
@@ -92,6 +93,8 @@ def raw_pdf(content):
             b"/CIDSystemInfo<</Registry(Adobe)/Ordering(Identity)/Supplement 0>>>>"
         ),
         b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+        b"<</Type/Font/Subtype/Type1/BaseFont/Courier/ToUnicode 9 0 R>>",
+        b"<</Length %d>>stream\n%b\nendstream\n" % (len(to_unicode), to_unicode),
     ]
     return b"%PDF-1.4\n" + b"".join(
         [
@@ -99,6 +102,68 @@ def raw_pdf(content):
             b"trailer<</Size %d/Root 1 0 R>>\n%%%%EOF" % (len(parts) + 1),
         ]
     )
+
+
+def pdf_of_pieces(pieces):
+    """Return a PDF with words at (x, y), each letter 6 points wide; Hebrew is drawn from its last letter on."""
+    drawn = b""
+    for x, y, words in pieces:
+        shown = words[::-1] if max(words) > "\u05d0" else words
+        codes = bytes(ord(c) - 0x550 if c >= "\u05d0" else ord(c) for c in shown).hex()
+        drawn += b"BT /C 10 Tf 1 0 0 1 %d %d Tm <%b> Tj ET\n" % (x, y, codes.encode())
+    return raw_pdf(drawn, b"2 beginbfrange\n<20> <7A> <0020>\n<80> <9A> <05D0>\nendbfrange")
+
+
+COLUMNS = [
+    ["גלים בים הגדול", "נעים בכל השנה", "ורוח בגבעות"],
+    ["שבעה עשר מים", "תשעה עצי תמר", "ואבן ירושלמי"],
+]
+PARAGRAPHS = [
+    ["פטיש מים הוא גל לחץ שנוצר", "כאשר נוזל נאלץ לעצור.", "כך."],
+    ["שסתום נסגר לאט מונע אותו"],
+]
+FROM_RIGHT = [
+    pytest.param(
+        # A comma stands beside what it follows, without a gap.
+        [
+            (210, 200, "הוא נקרא"),
+            (168, 200, "Hammer"),
+            (132, 200, "Water"),
+            (84, 200, ", בשנתון"),
+            (50, 200, "1898"),
+        ],
+        "הוא נקרא Water Hammer, בשנתון 1898",
+        id="words from left to right within a line",
+    ),
+    pytest.param(
+        [
+            (210, 220, "צינור"),
+            (120, 220, "מחיר"),
+            (210, 200, "צינור"),
+            (180, 200, "DN"),
+            (120, 200, "300"),
+        ],
+        "צינור מחיר צינור DN 300",
+        id="cells of a table",
+    ),
+    pytest.param(
+        [
+            (270 - 90 * n - 6 * len(line), 250 - 14 * row, line)
+            for n, column in enumerate(COLUMNS)
+            for row, line in enumerate(column)
+        ],
+        "\n\n".join(map(" ".join, COLUMNS)),
+        id="columns",
+    ),
+    pytest.param(
+        [
+            (270 - 6 * len(line), 250 - 14 * row, line)
+            for row, line in enumerate(PARAGRAPHS[0] + PARAGRAPHS[1])
+        ],
+        "\n\n".join(map(" ".join, PARAGRAPHS)),
+        id="paragraphs end at the left",
+    ),
+]
 
 
 class TestPdf:
@@ -224,6 +289,10 @@ class TestPdf:
             )
         )
         assert text(tmp_path) == "A Hello there right"
+
+    @pytest.mark.parametrize(("pieces", "read"), FROM_RIGHT)
+    def test_what_is_read_from_the_right_is_so_read(self, pieces, read):
+        assert extract_pdf(pdf_of_pieces(pieces)) == (read, None)
 
     def test_pictures_only_encrypted_and_broken_are_rejects(self, tmp_path):
         canvas = Canvas(str(tmp_path / "picture.pdf"))

@@ -42,6 +42,10 @@ _WORD_BEFORE = re.compile(r"(?<![^\W\d_])[^\W\d_]+\Z")
 _WORD_AFTER = re.compile(r"\A[^\W\d_]+")
 # Before them a hyphen stands for the rest of a word: "pre- and post-war".
 _CONJUNCTIONS = {"and", "or", "to", "und", "oder", "bis", "et", "ou", "y", "o", "e"}
+# Of Hebrew, Arabic and their kin.
+_FROM_RIGHT = re.compile(
+    "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
+)
 
 
 class _Line(NamedTuple):
@@ -263,17 +267,23 @@ def _in_reading_order(lines: list[_Line]) -> list[_Line]:
     gutter = _gutter(rows)
     if gutter is None:
         return [_merged(row) for row in rows]
+    from_right = _is_from_right(lines)
     ordered: list[_Line] = []
     left: list[_Line] = []
     right: list[_Line] = []
     for row in rows:
         if any(line.left < gutter < line.right for line in row):
-            ordered += [*_in_reading_order(left), *_in_reading_order(right), _merged(row)]
+            ordered += [*_one_by_one(left, right, from_right), _merged(row)]
             left, right = [], []
         else:
             left += [line for line in row if line.right <= gutter]
             right += [line for line in row if line.right > gutter]
-    return [*ordered, *_in_reading_order(left), *_in_reading_order(right)]
+    return [*ordered, *_one_by_one(left, right, from_right)]
+
+
+def _one_by_one(left: list[_Line], right: list[_Line], from_right: bool) -> list[_Line]:
+    first, second = (right, left) if from_right else (left, right)
+    return [*_in_reading_order(first), *_in_reading_order(second)]
 
 
 def _rows(lines: list[_Line]) -> list[list[_Line]]:
@@ -288,14 +298,44 @@ def _rows(lines: list[_Line]) -> list[list[_Line]]:
 
 
 def _merged(row: list[_Line]) -> _Line:
+    """Return what stands side by side, from left to right, as one line."""
+    text = " ".join(line.text for line in row)
+    if len(row) > 1 and _is_from_right(row):
+        row = _as_read_from_right(row)
+        # A change of direction parts a line without a gap.
+        text = row[0].text + "".join(
+            (" " if before.left - after.right > 0.1 * after.height else "") + after.text
+            for before, after in pairwise(row)
+        )
     return _Line(
-        row[0].left,
+        min(line.left for line in row),
         min(line.top for line in row),
         max(line.right for line in row),
         max(line.bottom for line in row),
-        " ".join(line.text for line in row),
+        text,
         row[-1].face if len(row) == 1 or _is_numbered(row) else None,
     )
+
+
+def _is_from_right(lines: list[_Line]) -> bool:
+    """Return True if most letters of some lines are read from right to left."""
+    text = "".join(line.text for line in lines)
+    letters = sum(letter.isalpha() for letter in _FROM_RIGHT.findall(text))
+    return letters > 0 and 2 * letters > sum(character.isalpha() for character in text)
+
+
+def _as_read_from_right(row: list[_Line]) -> list[_Line]:
+    """Return a row from right to left; words in between that go from left to right are one line, in their order."""
+    read: list[_Line] = []
+    others: list[_Line] = []
+    for line in sorted(row, key=lambda line: line.right, reverse=True):
+        other = not _FROM_RIGHT.search(line.text) and any(map(str.isalnum, line.text))
+        # What is further apart is a table's next cell.
+        if others and not (other and others[-1].left - line.right < line.height):
+            read.append(_merged(others[::-1]))
+            others = []
+        (others if other else read).append(line)
+    return [*read, _merged(others[::-1])] if others else read
 
 
 def _is_numbered(row: list[_Line]) -> bool:
@@ -339,6 +379,9 @@ def _fills(rows: list[list[_Line]], width: float) -> bool:
 
 def _paragraphs(lines: list[_Line], levels: dict[Face, int]) -> Iterator[_Paragraph]:
     """Group lines: a paragraph ends at a wider gap, at another kind of letters and before an indent."""
+    if _is_from_right(lines):
+        # Seen in a mirror, an indent and a last line's end are where they are in other scripts.
+        lines = [line._replace(left=-line.right, right=-line.left) for line in lines]
     paragraph: list[_Line] = []
     level = 0
     pitch = _pitch(lines)
