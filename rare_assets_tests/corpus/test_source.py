@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import fsspec
@@ -22,6 +23,7 @@ from rare_assets.corpus.shards import Shard
 from rare_assets.corpus.source import CorpusSource, UnknownShard
 from rare_assets.operators.read_documents import read_documents
 
+EPOCH = datetime.fromisoformat("1970-01-01")
 TEXTS = ["one", 'two "quoted"', "three,\nfour", "fünf", "six"]
 
 
@@ -771,6 +773,34 @@ class TestFormats:
             {"id": 1.0, "text": "a", "title": "t"},
             {"id": None, "text": None, "title": "t"},
         ]
+
+    @pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+    @pytest.mark.parametrize(
+        ("dtype", "values", "read"),
+        [
+            (pl.Date, [-719_162, 2_932_897, 2**31 - 1], [date(1, 1, 1), None, None]),
+            (pl.Datetime("ms"), [0, 253_402_300_800_000, -(2**63)], [EPOCH, None, None]),
+            # In New York it is still the year before, and Python comes to that by way of UTC.
+            (
+                pl.Datetime("us", "America/New_York"),
+                [0, 253_402_300_800_000_000],
+                [EPOCH.replace(tzinfo=UTC), None],
+            ),
+            (pl.Duration("ms"), [1000, 2**63 - 1], [timedelta(seconds=1), None]),
+            (pl.List(pl.Date), [[0, 2**31 - 1]], [[EPOCH.date(), None]]),
+            (
+                pl.Struct({"on": pl.Date, "n": pl.Int64}),
+                [{"on": 2**31 - 1, "n": 1}, None],
+                [{"on": None, "n": 1}, None],
+            ),
+        ],
+    )
+    def test_a_date_that_python_has_none_for_is_null(self, tmp_path, suffix, dtype, values, read):
+        frame = pl.DataFrame({"text": TEXTS[: len(values)], "id": pl.Series(values).cast(dtype)})
+        write_to = frame.write_parquet if suffix == "parquet" else frame.write_ipc
+        write_to(tmp_path / f"a.{suffix}")
+        source = CorpusSource(str(tmp_path), 10)
+        assert [row.value["id"] for row in source.read(source.shards()[0])] == read
 
     def test_csv_columns_by_name_and_without_a_header_by_number(self, tmp_path):
         (tmp_path / "a.csv").write_text("_id,contents,x\n7,water,1\n")

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rare_assets.files.cache import temporary_folder
 
 # No column of a source that is read has this name.
 _SIZE = "bytes of the row"
+_MOST_DAYS = 999_999_998
 _ARROW_FILE = b"ARROW1"
 _FEATHER_1 = b"FEA1"
 
@@ -56,10 +58,16 @@ class Parquet:
 
     def _frame(self, path: str, name: str, span: Span) -> pl.DataFrame:
         scan = self._scan(path, name).slice(span.first_row - 1, span.n_rows)
-        size = _row_size(scan.collect_schema())
+        schema = scan.collect_schema()
+        size = _row_size(schema)
         # What is too large leaves with the part of the file that it was decoded with.
         fits = pl.when(size <= base.MAX_ROW_BYTES).then(pl.all())
-        return scan.select(fits, size.alias(_SIZE)).collect(engine="streaming")
+        read = scan.select(fits, size.alias(_SIZE))
+        if times := [
+            _python_times(pl.col(n), t).alias(n) for n, t in schema.items() if _has_times(t)
+        ]:
+            read = read.with_columns(times)
+        return read.collect(engine="streaming")
 
     def _frame_of_bytes(self, file: StoredFile, span: Span) -> pl.DataFrame | None:
         """Return the rows with their strings as bytes, so that a broken one costs its own row; None if that is not
@@ -122,6 +130,36 @@ def _row_size(schema: pl.Schema) -> pl.Expr:
         if dtype in (pl.String, pl.Binary)
     ]
     return pl.sum_horizontal(pl.lit(0, pl.UInt64), *(size.fill_null(0) for size in sizes))
+
+
+def _has_times(dtype: Any) -> bool:
+    """Return True if a column holds dates or times, or lists or structs of them."""
+    if isinstance(dtype, pl.Struct):
+        return any(_has_times(field.dtype) for field in dtype.fields)
+    return _has_times(dtype.inner) if isinstance(dtype, pl.List) else dtype.is_temporal()
+
+
+def _python_times(column: pl.Expr, dtype: Any) -> pl.Expr:
+    """Return dates and times with null for those that Python has none for, so that one costs its own row alone."""
+    if not _has_times(dtype):
+        return column
+    if isinstance(dtype, pl.List):
+        return column.list.eval(_python_times(pl.element(), dtype.inner))
+    if isinstance(dtype, pl.Struct):
+        parts = [
+            _python_times(column.struct.field(field.name), field.dtype).alias(field.name)
+            for field in dtype.fields
+        ]
+        return pl.when(column.is_not_null()).then(pl.struct(parts))
+    if dtype == pl.Time:
+        return column
+    if dtype == pl.Duration:
+        # A timedelta has at most 999,999,999 days, and a part of one.
+        return pl.when(column.dt.total_days().is_between(-_MOST_DAYS, _MOST_DAYS)).then(column)
+    fits = column.dt.year().is_between(date.min.year, date.max.year)
+    if getattr(dtype, "time_zone", None):  # Python comes to the zone's time by way of UTC
+        fits &= column.dt.convert_time_zone("UTC").dt.year() <= date.max.year
+    return pl.when(fits).then(column)
 
 
 def _column(schema: pl.Schema, name: str) -> pl.Expr | None:
