@@ -10,7 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
+
+from rare_assets.text.shown import cut, on_one_line
 
 FIELDS = ("text", "id", "title", "question", "scenario", "answer")
 # What data sets call the column; suggested where one is missing, never taken by itself.
@@ -18,6 +21,9 @@ KNOWN_AS = {
     "text": ("contents", "content", "passage", "body", "document", "document_text", "passage_text"),
     "id": ("_id", "docid", "doc_id", "document_id", "pid", "passage_id"),
 }
+# Where each row has columns of its own there are millions: so many are told of, and so many kept in memory.
+_SHOWN, _SHOWN_LENGTH = 50, 100
+MOST_COLLECTED = 5000
 _NUMBER = re.compile(r"\d+")
 
 
@@ -120,7 +126,6 @@ class Columns:
             f"`{self.names[name]}`" + ("" if self.names[name] == name else f" for {name}")
             for name in missing
         )
-        shown = ", ".join(present) or "none"
         hints = []
         for name in missing:
             lower = {
@@ -129,11 +134,11 @@ class Columns:
             }
             known = [lower[k] for k in (name, *KNOWN_AS.get(name, ())) if k in lower]
             if known:
-                hints.append(f"{name}={known[0]}")
+                hints.append(f"{name}={_one_shown(known[0])}")
         example = ",".join(hints) or f"{next(iter(missing))}=<column>"
         before = f"{first} and " if first else ""
         return (
-            f"needs exactly one column {wanted}; its columns: {shown}. To use it, {before}set "
+            f"needs exactly one column {wanted}; its columns: {_shown(present)}. To use it, {before}set "
             f"RARE_COLUMNS={example} (dots reach into structs; numbers count the columns of a .csv or .tsv "
             "without a header line, from 0)."
         )
@@ -150,6 +155,18 @@ def names_within(row: Mapping[str, Any]) -> list[str]:
         within = value if isinstance(value, Mapping) and value else {}
         names += [f"{name}.{inner}" for inner in within] or [str(name)]
     return names
+
+
+def _shown(columns: Collection[str]) -> str:
+    """Return the first columns by name, and how many more there are."""
+    shown = [_one_shown(name) for name in islice(columns, _SHOWN)]
+    if (more := len(columns) - _SHOWN) > 0:
+        shown[-1] += f" and {'at least ' if len(columns) >= MOST_COLLECTED else ''}{more:,} more"
+    return ", ".join(shown) or "none"
+
+
+def _one_shown(name: str) -> str:
+    return on_one_line(cut(name, _SHOWN_LENGTH))
 
 
 def _at(row: Mapping[str, Any], column: str) -> tuple[bool, Any]:

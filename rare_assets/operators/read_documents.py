@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from datetime import time as clock
 from decimal import Decimal
+from itertools import islice
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from rare_assets.corpus.columns import FIELDS, Columns, names_within
+from rare_assets.corpus.columns import FIELDS, MOST_COLLECTED, Columns, names_within
 from rare_assets.corpus.formats import (
     FILL_IT,
     SourceRow,
@@ -42,6 +43,9 @@ UNREADABLE, NO_USABLE_ROW, FILE_GONE, NO_SUCH_SHARD = FILE_REASONS = (
     "file_gone",
     "no_such_shard",
 )
+
+# A key of a row may be as long as the row.
+_NAME_LENGTH = 1000
 
 _OPTIONAL = ("title", "question", "scenario", "answer")
 _DOCUMENT = (
@@ -275,9 +279,15 @@ class _Seen:
         """Return the fields of a row."""
         fields = self._columns.fields(row)
         if self._wanted:
-            self.columns.update(dict.fromkeys(names_within(row)))
+            self._collect(row)
             self._wanted.difference_update(fields)
         return fields
+
+    def _collect(self, row: dict[str, Any]) -> None:
+        """Keep the names of a row's columns for a message, until there are too many for one."""
+        if len(self.columns) < MOST_COLLECTED:
+            for name in islice(names_within(row), MOST_COLLECTED - len(self.columns)):
+                self.columns[name[:_NAME_LENGTH]] = None
 
     def missing(self) -> list[str]:
         """Return the fields that must be there and are in no row; none if there were no rows."""

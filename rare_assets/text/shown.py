@@ -42,6 +42,15 @@ def cut(text: str, length: int) -> str:
     return "".join(shown) + ELLIPSIS
 
 
+def on_one_line(name: str) -> str:
+    """Return a name for a message: line breaks and what can't be printed or encoded spelt out.
+
+    >>> print(on_one_line("ice\\nwater.txt"))
+    ice\\nwater.txt
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
 def isolated(text: str) -> str:
     """Isolate a text that runs from right to left, or might: it must not turn what stands around
     it."""

@@ -748,6 +748,15 @@ class TestFormats:
         with pytest.raises(UnreadableFile, match=rf"{re.escape(name)}: .*{re.escape(message)}"):
             self.rows(tmp_path, name, content)
 
+    def test_of_many_columns_some_are_named(self, tmp_path):
+        (tmp_path / "a.csv").write_text(",".join(f"c{n}" for n in range(10_000)) + "\n")
+        source = CorpusSource(str(tmp_path / "a.csv"), 10)
+        with pytest.raises(SourceError) as error:
+            list(source.read(source.shards()[0]))
+        assert "its columns: c0, c1, " in str(error.value)
+        assert "c48, c49 and at least 9,950 more. To use it" in str(error.value)
+        assert len(str(error.value)) < 1000
+
     @pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
     def test_columns_within_structs_are_named_and_suggested(self, tmp_path, suffix):
         frame = pl.DataFrame({"page": [{"text": "Water.", "n": 1}], "lang": ["en"]})

@@ -308,6 +308,28 @@ class TestColumns:
         ):
             self.read("", {"Contents": "a", "n": 1})
 
+    @pytest.mark.parametrize(
+        ("rows", "told"),
+        [
+            ([{"te\ud800xt": "a", "b\nc": 1}], r"its columns: te\ud800xt, b\nc. To use"),
+            (
+                [{"a\ud800": {"Text": "b"}}],
+                r"its columns: a\ud800.Text. To use it, set RARE_COLUMNS=text=a\ud800",
+            ),
+            ([{"x" * 200: 1}], f"its columns: {'x' * 99}…. To use"),
+            ([{str(n): 1 for n in range(51)}], "47, 48, 49 and 1 more. To use"),
+            ([{str(n): 1} for n in range(51)], "47, 48, 49 and 1 more. To use"),
+            ([{str(n): 1} for n in range(6000)], "47, 48, 49 and at least 4,950 more. To use"),
+            ([{str(n): 1 for n in range(6000)}], "47, 48, 49 and at least 4,950 more. To use"),
+        ],
+    )
+    def test_a_message_names_some_columns_and_those_in_print(self, rows, told):
+        with pytest.raises(NoUsableRow) as e:
+            self.read("", *rows)
+        assert told in str(e.value)
+        assert str(e.value).isprintable()
+        assert len(str(e.value)) < 1000
+
     def test_a_column_that_may_be_the_id_is_named_and_not_taken(self):
         said = []
         rows = [SourceRow(1, {"_id": "x", "text": "a"}), SourceRow(2, {"_id": "y", "text": "b"})]

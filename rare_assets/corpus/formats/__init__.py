@@ -22,7 +22,6 @@ from rare_assets.corpus.formats.base import (
     StoredFile,
     UnreadableFile,
     is_unicode,
-    on_one_line,
     printable,
 )
 from rare_assets.corpus.formats.columnar import Arrow, Parquet
@@ -31,6 +30,7 @@ from rare_assets.corpus.formats.json_lines import JsonLines
 from rare_assets.corpus.formats.json_list import JsonList
 from rare_assets.corpus.formats.streams import PACKED
 from rare_assets.corpus.formats.text_file import ParsedFile, TextFile
+from rare_assets.text.shown import on_one_line
 
 __all__ = [
     "DETAIL_LENGTH",

@@ -212,15 +212,6 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def on_one_line(name: str) -> str:
-    """Return a name for a message: line breaks and what can't be printed or encoded spelt out.
-
-    >>> print(on_one_line("ice\\nwater.txt"))
-    ice\\nwater.txt
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-
-
 def printable(text: str) -> str:
     """Return at most DETAIL_LENGTH characters of a text, on one line, broken ones spelt out."""
     shown = text[: DETAIL_LENGTH + 1].encode("utf-8", "backslashreplace").decode()
