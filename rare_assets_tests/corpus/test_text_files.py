@@ -16,6 +16,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 from rare_assets.corpus.extraction import html, process
 from rare_assets.corpus.extraction.docx import extract as extract_word
+from rare_assets.corpus.extraction.pdf import _spelt
 from rare_assets.corpus.extraction.pdf import extract as extract_pdf
 from rare_assets.corpus.extraction.process import Extractor
 from rare_assets.corpus.passages import cut
@@ -293,6 +294,14 @@ class TestPdf:
     @pytest.mark.parametrize(("pieces", "read"), FROM_RIGHT)
     def test_what_is_read_from_the_right_is_so_read(self, pieces, read):
         assert extract_pdf(pdf_of_pieces(pieces)) == (read, None)
+
+    @pytest.mark.parametrize("step", [6, -6])
+    def test_words_from_the_right_begin_with_their_first_letter(self, step):
+        # PDFium leaves some as they are drawn, from their last letter on.
+        word, other = "سائل", "صمام"
+        drawn = f"{word} {other}"[:: -1 if step > 0 else 1]
+        places = [(step * n, 0, step * n + 6, 10, letter) for n, letter in enumerate(f"DN {drawn}")]
+        assert _spelt(places) == f"DN {word} {other}"
 
     def test_pictures_only_encrypted_and_broken_are_rejects(self, tmp_path):
         canvas = Canvas(str(tmp_path / "picture.pdf"))

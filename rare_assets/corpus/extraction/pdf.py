@@ -43,9 +43,9 @@ _WORD_AFTER = re.compile(r"\A[^\W\d_]+")
 # Before them a hyphen stands for the rest of a word: "pre- and post-war".
 _CONJUNCTIONS = {"and", "or", "to", "und", "oder", "bis", "et", "ou", "y", "o", "e"}
 # Of Hebrew, Arabic and their kin.
-_FROM_RIGHT = re.compile(
-    "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
-)
+_RIGHT = "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
+_FROM_RIGHT = re.compile(_RIGHT)
+_WORDS_FROM_RIGHT = re.compile(rf"{_RIGHT}+(?:\W+{_RIGHT}+)*")
 
 
 class _Line(NamedTuple):
@@ -126,7 +126,7 @@ def _lines(page: Any) -> list[_Line]:
     numbers: list[int] = []
 
     def finish() -> None:
-        text = "".join(character for *_, character in run).translate(_AS_LETTERS).strip()
+        text = _spelt(run).translate(_AS_LETTERS).strip()
         if text:
             inked = [each for each in run if not each[4].isspace()] or run
             lines.append(
@@ -160,6 +160,16 @@ def _lines(page: Any) -> list[_Line]:
             numbers.append(i)
     finish()
     return lines
+
+
+def _spelt(run: list[tuple[float, float, float, float, str]]) -> str:
+    """Return the text of characters; Arabic words that PDFium leaves as they are drawn begin with their first letter."""
+
+    def from_first(found: re.Match[str]) -> str:
+        drawn = run[found.start()][0] < run[found.end() - 1][0]
+        return found[0][::-1] if drawn else found[0]
+
+    return _WORDS_FROM_RIGHT.sub(from_first, "".join(character for *_, character in run))
 
 
 def _face(text_page: Any, numbers: list[int]) -> Face | None:
