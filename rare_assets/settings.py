@@ -86,7 +86,8 @@ class Settings(BaseSettings):
     storage: str = Field(
         ".rare/storage",
         validation_alias="RARE_STORAGE",
-        description="Folder or URL where the Parquet tables go.",
+        description="Folder or URL where the Parquet tables go: outside of the source, or in a folder of it that begins "
+        "with a dot.",
     )
     columns: str | None = Field(
         None,
