@@ -463,6 +463,20 @@ class TestHtml:
     def test_figures_breaks_numbers_and_formulas_are_written_out(self, page, found):
         assert page_text(f"<body>{page}") == found
 
+    @pytest.mark.parametrize(
+        ("page", "found"),
+        [
+            ("<pre>all:\n\t\tgcc a.c</pre>", "```\nall:\n\t\tgcc a.c\n```"),
+            ("<pre>a()\n\n\n\nb()</pre>", "```\na()\n\n\n\nb()\n```"),
+            (
+                "<table><tr><td>a<td>b</table><pre>c\t\td</pre><table><tr><td>e<td>f</table>",
+                "a | b\n\n```\nc\t\td\n```\ne | f",
+            ),
+        ],
+    )
+    def test_code_keeps_its_tabs_and_blank_lines(self, page, found):
+        assert page_text(f"<body>{page}") == found
+
     def test_lists_within_lists_keep_their_numbers_and_written_tags_are_text(self, tmp_path):
         (tmp_path / "a.html").write_text(
             "<ol><li>One<ul><li>dot</li></ul></li><li>Two<br>more</li></ol><h6>Six</h6>"

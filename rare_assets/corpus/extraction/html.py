@@ -32,7 +32,6 @@ _RARE = re.compile(
 # As MediaWiki writes a formula.
 _DISPLAYED = re.compile(r"\{\\displaystyle (.*)\}", re.DOTALL)
 _SOFT_HYPHEN = "\u00ad"
-_MANY_LINES = re.compile(r"\n(?:[ \t]*\n){2,}")
 
 
 def extract(content: bytes) -> tuple[str, str | None]:
@@ -67,8 +66,7 @@ def as_text(tree: Any, skipped: list[str] | None = None) -> str:
         alt_texts=False,
         skip_elements=skipped or [],
     )
-    text = html.unescape(marked(plain)).replace(_SOFT_HYPHEN, "")
-    return _MANY_LINES.sub("\n\n", text).strip()
+    return html.unescape(marked(plain.replace(_SOFT_HYPHEN, ""))).strip()
 
 
 def _write_out(tree: Any, page: str) -> None:

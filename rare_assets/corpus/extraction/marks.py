@@ -23,6 +23,7 @@ _BREAK = re.compile(r"(?:(?<!\s)\s+)?<br>\s*")
 _BEFORE_ITEM = re.compile(r"<li>[ \t]*\n\s*(?:<p>\s*|(?=[^\s<]))")
 _CODE = re.compile(r"<pre>(.*?)</pre>", re.DOTALL)
 _FENCES = re.compile(r"^[ \t]*(`{3,})", re.MULTILINE)
+_MANY_LINES = re.compile(r"\n(?:[ \t]*\n){2,}")
 
 
 def numbered(number: str) -> str:
@@ -39,21 +40,34 @@ def marked(minimal: str) -> str:
     fences = iter(_fences(minimal))
     lists: list[int | None] = []
     first, *tagged = minimal.split("<")
-    parts = [first]
+    # Code stays as it is, tabs and blank lines included.
+    whole: list[str] = []
+    parts, in_code = [_in_cells(first)], False
     fence = "```"
     for each in tagged:
         tag, _, text = each.partition(">")
         mark = _MARKS.get(tag)
-        if mark is None:
-            if tag == "pre":
-                fence = next(fences, "```")
-                mark = f"\n{fence}\n"
-            elif tag == "/pre":
-                mark = f"\n{fence}"
-            else:
-                mark, text = _list_mark(tag, text, lists)
-        parts += (mark, text)
-    return "".join(parts).replace("\t\t", " | ")
+        if tag == "pre":
+            fence, in_code = next(fences, "```"), True
+            whole.append(_with_few_lines([*parts, f"\n{fence}\n"]))
+            parts = [text]
+            continue
+        if tag == "/pre":
+            whole += parts
+            parts, in_code, mark = [], False, f"\n{fence}"
+        elif mark is None:
+            mark, text = _list_mark(tag, text, lists)
+        parts += (mark, text if in_code else _in_cells(text))
+    return "".join(whole) + ("".join(parts) if in_code else _with_few_lines(parts))
+
+
+def _in_cells(text: str) -> str:
+    return text.replace("\t\t", " | ")
+
+
+def _with_few_lines(parts: list[str]) -> str:
+    """Return the joined parts without more than one blank line in a row."""
+    return _MANY_LINES.sub("\n\n", "".join(parts))
 
 
 def _fences(minimal: str) -> list[str]:
