@@ -466,6 +466,73 @@ class TestHtml:
     @pytest.mark.parametrize(
         ("page", "found"),
         [
+            (
+                ("<form id='aspnetForm'><h1>Brine</h1><p>Salt lowers the freezing point by far.</p></form>"
+                "<div>Page 1 of 1</div>"),
+                "# Brine\n\nSalt lowers the freezing point by far.\n\nPage 1 of 1",
+            ),
+            (
+                ("<main><h1>T</h1><p>Pour slowly.</p><aside class='warning'><p>Never water into acid.</p>"
+                "</aside></main>"),
+                "# T\n\nPour slowly.\n\nNever water into acid.",
+            ),
+            (
+                "<main><h1>T</h1><p>Pour slowly.</p><aside><p>See <a>the list</a> of acids first.</p></aside>",
+                "# T\n\nPour slowly.\n\nSee the list of acids first.",
+            ),
+            (
+                "<main><h1>T</h1><section><header><h2><a>Rollback</a></h2></header><p>Run it.</p></section>",
+                "# T\n\n## Rollback\n\nRun it.",
+            ),
+            (
+                "<h1>T</h1><p>Text.</p><aside class='footnotes'><ol><li>A note.</li></ol></aside>",
+                "# T\n\nText.\n\n  1. A note.",
+            ),
+            (
+                "<h1>Bistro</h1><div class='menu'><h2>Starters</h2><p>Soup 4.50</p></div>",
+                "# Bistro\n\n## Starters\n\nSoup 4.50",
+            ),
+            ("<div class='sidebar'><h1>T</h1><p>Text.</p></div>", "# T\n\nText."),
+        ],
+    )  # fmt: skip
+    def test_the_subject_stays_whatever_its_tag(self, page, found):
+        assert page_text(f"<body>{page}") == found
+
+    @pytest.mark.parametrize(
+        "beside",
+        [
+            "<form><p>Get our letter.</p><input type='email'><button>Send</button></form>",
+            "<form><label>Search</label><input name='q'><button>Go</button></form>",
+            "<aside><h3>Related</h3><p>Five more acids, and what they are for.</p></aside>",
+            "<aside class='related-articles'><p>Five more acids.</p></aside>",
+            "<aside class='author-box'><p>Jane is a chemist.</p></aside>",
+            "<aside><h2>About the author</h2><p>Jane is a chemist.</p></aside>",
+            "<aside><ul><li><a>One</a></li><li><a>Two</a></li></ul></aside>",
+            "<aside><p>Our letter.</p><form><input type='email'></form></aside>",
+            "<header><a>Site</a><ul><li><a>Home</a></li></ul></header>",
+            "<header><h2>Docs</h2><ul><li><a>Getting started</a></li><li><a>Reference</a></li></ul></header>",
+            "<div class='menu'><h2>Go to</h2><ul><li><a>Getting started</a></li></ul></div>",
+        ],
+    )
+    def test_what_is_beside_the_subject_is_left_out_within_the_main_part_too(self, beside):
+        page = f"<body><main><article><h1>T</h1>{beside}<p>Text.</p>{beside}</article></main>"
+        assert page_text(page) == "# T\n\nText."
+
+    @pytest.mark.timeout(10)
+    @pytest.mark.parametrize(
+        "part",
+        [
+            "<section><header><h2>a</h2></header><aside>b</aside></section>",
+            "<aside class='note'>",
+        ],
+    )
+    def test_thousands_of_parts_are_looked_at_no_longer_than_the_page_is(self, part):
+        page = f"<main><h1>Topic</h1><p>Tea.</p>{part * 3000}</main>"
+        assert page_text(page).startswith("# Topic\n\nTea.")
+
+    @pytest.mark.parametrize(
+        ("page", "found"),
+        [
             ("<pre>all:\n\t\tgcc a.c</pre>", "```\nall:\n\t\tgcc a.c\n```"),
             ("<pre>a()\n\n\n\nb()</pre>", "```\na()\n\n\n\nb()\n```"),
             (

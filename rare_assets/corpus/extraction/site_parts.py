@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import re
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
+
+from rare_assets.corpus.extraction.kept_parts import (
+    FOOTERS,
+    KEEPABLE,
+    KEPT,
+    LINK_CHARACTERS,
+    MANY_LINKS,
+    MENUS,
+    MOST_LOOKS,
+    is_head,
+    is_menu,
+    keep_parts,
+    words_of,
+)
 
 _NOTICES = ("cookie", "consent", "gdpr", "newsletter-signup")
 # A notice is short; what is long and speaks of cookies is content.
@@ -21,7 +35,6 @@ _SUBJECT = "h1, main, article, pre"
 _NAMED = [
     re.compile(rf"""{name}\s*=\s*["']?([^"'<>]+)""") for name in ("class", "id", "CLASS", "ID")
 ]
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _SAFE = re.compile(r"-?[A-Za-z_][\w-]*", re.ASCII)
 # Left out wherever they are, by tag, role, class or id.
 _SKIPPED = (
@@ -45,24 +58,10 @@ _SKIPPED_ROLES = (
     *('[role="navigation"]', '[role="banner"]', '[role="contentinfo"]', '[role="search"]'),
     *('[role="dialog"]', '[aria-modal="true"]'),
 )
-_MENUS = {
-    *("nav", "navbar", "navi", "navigation", "navmenu", "menu", "menubar", "topnav", "sidenav", "mainnav"),
-    *("subnav", "topbar", "sidebar", "dropdown", "pagination", "pager", "related", "masthead", "toc", "contents"),
-}  # fmt: skip
-_FOOTERS = {
-    *("breadcrumb", "breadcrumbs", "ad", "ads", "advert", "advertisement", "sponsored"),
-    *("footer", "colophon", "copyright", "share", "sharing", "social", "sharedaddy", "addtoany", "addthis"),
-    *("onetrust", "usercentrics", "didomi", "osano", "truste", "iubenda", "klaro", "termly"),
-}  # fmt: skip
-# Where hundreds of menus are beside or within each other, no more of them are looked at: each look takes its time.
 _LOOKS = 4
-_MOST_NAMED = 300
-# Of a menu's text, what its links have at least.
-_LINK_SHARE = 0.6
 _FOOTER_CHARACTERS = 600
 # A row of links without a name: so many, each short, and nothing else but what stands between them.
-_FEWEST_LINKS, _MANY_LINKS = 3, 300
-_LINK_CHARACTERS = 80
+_FEWEST_LINKS = 3
 _ROW_SHARE = 0.7
 _LEGAL = re.compile(r"\s*(?:©|\(c\)|copyright\b)", re.IGNORECASE)
 _LEGAL_CHARACTERS = 300
@@ -92,7 +91,10 @@ def names_in(page: str) -> set[str]:
 def skipped(page: str, names: set[str]) -> list[str]:
     """Return selectors of what is left out wherever it is, of those that a page can have: each takes its time."""
     found = [each for each in _SKIPPED if not (name := _name_in(each)) or name in names]
-    return [*found, *(_SKIPPED_ROLES if "role=" in page or "aria-modal" in page else ())]
+    return [
+        *(f"{each}:not([{KEPT}])" if each in KEEPABLE else each for each in found),
+        *(_SKIPPED_ROLES if "role=" in page or "aria-modal" in page else ()),
+    ]
 
 
 @cache
@@ -108,6 +110,7 @@ def drop_site_parts(tree: Any, page: str, names: set[str]) -> None:
         page: what it was parsed from.
         names: its classes and ids.
     """
+    keep_parts(tree.body, page)
     _drop_notices(tree, page, names)
     if "ookie" in page:
         _drop_banners(tree.body, _DEPTH)
@@ -128,8 +131,9 @@ def _drop_notices(tree: Any, page: str, names: set[str]) -> None:
     for node in tree.body.query_selector_all(", ".join(found)) if found else ():
         if len(node.text) < _NOTICE_CHARACTERS and not node.query_selector("h1, main, article"):
             node.decompose()
-    for node in tree.body.query_selector_all("header"):
-        if not node.query_selector("h1"):
+    # A page with more of them has them in its sections.
+    for node in tree.body.query_selector_all("header")[:MOST_LOOKS]:
+        if not is_head(node):
             node.decompose()
 
 
@@ -190,12 +194,12 @@ def _is_most(node: Any, body: Any) -> bool:
 def _drop_named(tree: Any, page: str, names: set[str]) -> None:
     """Take out menus and footers by the words of their classes and ids, where they are no more than that."""
     left = _LOOKS * len(page)
-    for words, is_one in ((_MENUS, _is_menu), (_FOOTERS, _is_footer)):
-        wanted = [name for name in names if _SAFE.fullmatch(name) and words & _words(name)]
+    for words, is_one in ((MENUS, is_menu), (FOOTERS, _is_footer)):
+        wanted = [name for name in names if _SAFE.fullmatch(name) and words & words_of(name)]
         if not wanted:
             continue
         selector = ", ".join(f".{name}, #{name}" for name in sorted(wanted))
-        for node in tree.body.query_selector_all(selector)[:_MOST_NAMED]:
+        for node in tree.body.query_selector_all(selector)[:MOST_LOOKS]:
             if node.query_selector(_SUBJECT):
                 continue
             left -= 10 * len(node.text)
@@ -205,25 +209,8 @@ def _drop_named(tree: Any, page: str, names: set[str]) -> None:
                 node.decompose()
 
 
-@lru_cache(4096)
-def _words(name: str) -> frozenset[str]:
-    """Return the words of a class or an id, as in `main-nav` or `siteFooter`."""
-    return frozenset(word.lower() for word in _WORD.findall(name))
-
-
-def _is_menu(node: Any) -> bool:
-    return _share_of_links(node, len(node.text.strip())) >= _LINK_SHARE
-
-
 def _is_footer(node: Any) -> bool:
     return len(node.text) < _FOOTER_CHARACTERS
-
-
-def _share_of_links(node: Any, characters: int) -> float:
-    found = node.query_selector_all("a")
-    if len(found) > _MANY_LINKS:  # each look takes its time
-        return float(characters < _LINK_CHARACTERS * len(found))
-    return sum(len(link.text) for link in found) / max(characters, 1)
 
 
 def _drop_rows_of_links(tree: Any) -> None:
@@ -261,9 +248,9 @@ def _is_row_of_links(node: Any) -> bool:
     if len(links) < _FEWEST_LINKS:
         return False
     text = node.text.strip()
-    if len(text) > len(links) * _LINK_CHARACTERS:
+    if len(text) > len(links) * LINK_CHARACTERS:
         return False
-    if len(links) > _MANY_LINKS:
+    if len(links) > MANY_LINKS:
         return True
     letters = sum(map(str.isalnum, text))
     linked = sum(sum(map(str.isalnum, link.text)) for link in links)
