@@ -544,6 +544,38 @@ class TestHtml:
     def test_code_keeps_its_tabs_and_blank_lines(self, page, found):
         assert page_text(f"<body>{page}") == found
 
+    @pytest.mark.parametrize(
+        ("page", "found"),
+        [
+            ("10<sup>6</sup> J, 2<sup>10</sup>", "10^6 J, 2^10"),
+            ("m<sup>2</sup>, s<sup>-1</sup>, Ca<sup>2+</sup>", "m^2, s^-1, Ca^{2+}"),
+            ("<i>x</i><sup><i>n</i></sup>, (a+b)<sup>n+1</sup>", "x^n, (a+b)^{n+1}"),
+            ("H<sub>2</sub>O, SO<sub>4</sub><sup>2\u2212</sup>", "H2O, SO4^{2\u2212}"),
+            (
+                "water<sup>3</sup> a<sup>[1]</sup> b<sup>*</sup> 1<sup>st</sup> X<sup>TM</sup> al<sup>1,2</sup>",
+                "water3 a[1] b* 1st XTM al1,2",
+            ),
+            ("x<sup><a href='#n'>2</a></sup> in 1998<sup>3</sup>, 2<sup>e</sup>", "x2 in 19983, 2e"),
+            ("1<sup>1</sup>/<sub>2</sub> cup, 5 <sup>14</sup>C", "11/2 cup, 5 14C"),
+            (
+                "<math><msup><mi>x</mi><mn>2</mn></msup><mo>+</mo><mfrac><mn>1</mn><mn>2</mn></mfrac></math>",
+                "x^2+1/2",
+            ),
+            (
+                ("<math><mfrac><mrow><mi>a</mi><mo>&lt;</mo><mi>b</mi></mrow><msub><mi>c</mi><mi>i</mi></msub>"
+                "</mfrac></math>"),
+                "(a<b)/(c_i)",
+            ),
+        ],
+    )  # fmt: skip
+    def test_powers_and_formulas_keep_their_meaning(self, page, found):
+        assert page_text(f"<body><p>{page}</p>") == found
+
+    @pytest.mark.timeout(10)
+    @pytest.mark.parametrize("part", ["<sup>", "x<sup>2", "x<sup> ", "<sup><i>", "x<sup>2</sup> "])
+    def test_a_row_of_powers_takes_no_longer_than_its_size(self, part):
+        assert html.with_powers(part * 20_000 + " " * 200_000)
+
     def test_lists_within_lists_keep_their_numbers_and_written_tags_are_text(self, tmp_path):
         (tmp_path / "a.html").write_text(
             "<ol><li>One<ul><li>dot</li></ul></li><li>Two<br>more</li></ol><h6>Six</h6>"

@@ -11,6 +11,7 @@ from resiliparse.parse.html import HTMLTree
 
 from rare_assets.corpus.extraction import Unusable
 from rare_assets.corpus.extraction.charsets import decoded
+from rare_assets.corpus.extraction.formulas import in_a_line, with_powers
 from rare_assets.corpus.extraction.marks import HEADINGS, marked, numbered
 from rare_assets.corpus.extraction.site_parts import drop_site_parts, names_in, skipped
 
@@ -44,7 +45,7 @@ def extract(content: bytes) -> tuple[str, str | None]:
     page = _CELL_END.sub(r"\1", _CELL_BEGIN.sub(r"\1", decoded(content)))
     if "<fig" in page:
         page = _CAPTION.sub(r"<\1p", _FIGURE.sub(r"<\1div", page))
-    tree = HTMLTree.parse(page)
+    tree = HTMLTree.parse(with_powers(page))
     title = " ".join((tree.title or "").split()) or None
     if tree.body is None:
         raise Unusable("no_text", "the page has no body")
@@ -82,6 +83,8 @@ def _write_out(tree: Any, page: str) -> None:
         for node in body.query_selector_all("math"):
             if tex := node.query_selector('annotation[encoding="application/x-tex"]'):
                 node.text = _DISPLAYED.sub(r"\1", tex.text.strip())
+            elif node.query_selector("msup, msub, mfrac, msubsup, munderover"):
+                node.text = html.unescape(in_a_line(node))
     if any(tag.startswith("script") for tag in rare):
         for node in body.query_selector_all('script[type^="math/tex"]'):
             formula = tree.create_element("span")
