@@ -818,6 +818,15 @@ class TestWord:
         document.save(str(tmp_path / "a.docx"))
         assert text(tmp_path).split() == ["Water", "hammer"]
 
+    def test_a_power_keeps_its_meaning(self, tmp_path):
+        document = docx.Document()
+        paragraph = document.add_paragraph("It is 10")
+        paragraph.add_run("6").font.superscript = True
+        paragraph.add_run(" J of energy")
+        paragraph.add_run("3").font.superscript = True
+        document.save(str(tmp_path / "a.docx"))
+        assert text(tmp_path) == "It is 10^6 J of energy3"
+
     def test_a_note_has_no_link_back(self, tmp_path):
         document = docx.Document()
         paragraph = document.add_paragraph("Water")

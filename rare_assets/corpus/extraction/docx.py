@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 from rare_assets.corpus.extraction import Unusable
 from rare_assets.corpus.extraction.docx_parts import W, readable
+from rare_assets.corpus.extraction.formulas import with_powers
 from rare_assets.corpus.extraction.html import as_text
 
 # What a document may unpack to, pictures left out.
@@ -60,7 +61,7 @@ def extract(content: bytes) -> tuple[str, str | None]:
     # A cell's paragraphs would stand on lines of their own.
     body = _CELL.sub(
         lambda cell: cell[1] + " ".join(_BREAKS.sub(" ", _ITEMS.sub("; ", cell[2])).split()),
-        _BACK.sub("", converted.value),
+        with_powers(_BACK.sub("", converted.value)),
     )
     text = as_text(HTMLTree.parse(f"<html><body>{body}</body></html>"))
     if not text:
