@@ -111,6 +111,7 @@ class Export:
             require_columns(self.tables, shard, self.options)
         self._exclude_hash = evaluation.fingerprint(self.options.exclude)
         self.folder.claim()
+        self.folder.remove_leftovers()
         self._assign()
 
     @property
@@ -132,9 +133,16 @@ class Export:
         ]
 
     def written(self, name: str, shard: str) -> Written | None:
-        """Return the manifest of a shard's files of a format; None if there is none."""
-        stored = self.folder.read_json(_manifest(name, shard))
-        return None if stored is None else Written(**stored)
+        """Return the manifest of a shard's files of a format; None if there is none that can be read."""
+        return self._read_manifest(_manifest(name, shard))
+
+    def _read_manifest(self, relative: str) -> Written | None:
+        stored = self.folder.read_json(relative)
+        try:
+            return None if stored is None else Written(**stored)
+        except TypeError as error:
+            self.folder.tell_damage(relative, error)
+            return None
 
     def write(self, shard: str, formats: Sequence[Format]) -> dict[str, Written]:
         """Write a shard's files in some formats. Return their manifests by format."""
@@ -166,10 +174,11 @@ class Export:
         return done
 
     def all_written(self) -> Iterator[Written]:
-        """Return every manifest, shard by shard in each format."""
+        """Return every manifest that can be read, shard by shard in each format."""
         for name in FORMATS:
             for file in self.folder.names(f"manifest/{name}"):
-                yield Written(**self.folder.read_json(f"manifest/{name}/{file}"))
+                if (stored := self._read_manifest(f"manifest/{name}/{file}")) is not None:
+                    yield stored
 
     def remove_gone(self) -> list[str]:
         """Remove the files of shards that are stored no more. Return their keys."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +30,11 @@ CARD_MARK = "<!-- Written by rare-assets export. -->"
 # Stands in every page, likewise.
 PAGE_MARK = "<title>RARE data: "
 _NAMED = 5
+# A file that is being written, or a part of it (see `_temporary` and `FrameFile`).
+_TEMPORARY = re.compile(r"\..+\.(json|jsonl|md|parquet|py|tsv)\.[0-9a-f]{32}(\.\d+)?")
+# Nobody is at work on a file for so long.
+_LEFT_S = 86_400
+_log = logging.getLogger(__name__)
 
 
 class OutFolder:
@@ -63,6 +71,8 @@ class OutFolder:
                     )
                 return
             there = [p.name for p in self.root.iterdir()] if self.root.exists() else []
+            if there == ["manifest"] and self._is_unclaimed():
+                there = []
         except NotADirectoryError as error:
             raise ExportError(f"{shown(self.root)} is a file: give a folder with --out.") from error
         if there:
@@ -72,6 +82,30 @@ class OutFolder:
                 "rare-assets made, with --out: an export never writes among other files."
             )
         self.write_text(MARKER, json.dumps({"made_by": "rare-assets export", "layout": 1}))
+
+    def _is_unclaimed(self) -> bool:
+        """Return whether `manifest` holds nothing but the marker of a claim that was broken off."""
+        folder = self.path(MARKER).parent
+        begun = f".{self.path(MARKER).name}."
+        return folder.is_dir() and all(
+            path.name.startswith(begun) and _TEMPORARY.fullmatch(path.name)
+            for path in folder.iterdir()
+        )
+
+    def remove_leftovers(self) -> None:
+        """Remove what a killed export was writing, a day after; nothing that is named otherwise."""
+        # What goes to an object store is written elsewhere until it is whole.
+        if not self.is_local:
+            return
+        for folder, folders, names in os.walk(str(self.root)):
+            # Tools keep their own files in hidden folders.
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for name in filter(_TEMPORARY.fullmatch, names):
+                path = Path(folder, name)
+                # Another process may be faster, or the file another user's.
+                with suppress(OSError):
+                    if path.stat().st_mtime < time.time() - _LEFT_S:
+                        path.unlink()
 
     @contextmanager
     def writing(self, relative: str) -> Iterator[Path]:
@@ -147,9 +181,18 @@ class OutFolder:
             return None
 
     def read_json(self, relative: str) -> Any:
-        """Return a JSON file's content; None if it is not there."""
-        text = self.read_text(relative)
-        return None if text is None else json.loads(text)
+        """Return a JSON file's content; None if it is not there, or damaged: what it tells of is made again."""
+        try:
+            text = self.read_text(relative)
+            return None if text is None else json.loads(text)
+        except ValueError as error:
+            self.tell_damage(relative, error)
+            return None
+
+    def tell_damage(self, relative: str, error: Exception) -> None:
+        """Log that a file is damaged."""
+        place = shown(self.path(relative))
+        _log.warning("%s is damaged: %s. An export makes it anew.", place, error)
 
     def scan(self, relative: str) -> pl.LazyFrame:
         """Scan a Parquet file lazily: it is read when the frame is collected."""
@@ -165,9 +208,13 @@ class OutFolder:
             path.parent.rmdir()
 
     def names(self, relative: str) -> list[str]:
-        """Return the sorted names of the files in a folder; none if it is not there."""
+        """Return the sorted names of the files in a folder, without hidden ones; none if it is not there.
+
+        A file that is being written is hidden, and so is what a killed process left of one.
+        """
         folder = self.path(relative)
-        return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+        names = (path.name for path in folder.iterdir()) if folder.exists() else ()
+        return sorted(name for name in names if not name.startswith("."))
 
 
 class FrameFile:

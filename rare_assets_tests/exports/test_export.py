@@ -1,6 +1,7 @@
 """An export as a whole: only what changed is written, in files of bounded size, in a folder of our own."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -229,6 +230,33 @@ def test_negatives_that_the_teacher_used_are_left_out(tables, out):
     make(tables, str(out), ["tevatron"], validation_share=0.0, test_share=0.0)
     first = json.loads((out / "tevatron/train/a.jsonl.jsonl").read_text().splitlines()[0])
     assert first["negative_document_ids"] == ["d2", "d3"]
+
+
+def test_rests_of_a_killed_export_count_nothing_twice(tables, out):
+    make(tables, str(out), ["messages", "beir", "tevatron"])
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for name in ("beir/a.jsonl.json", "tevatron-corpus/b.jsonl.json"):
+        path = out / "manifest" / name
+        shutil.copy(path, path.with_name(f".{path.name}.{'0' * 32}"))
+    (out / f"manifest/messages/.a.jsonl.json.{'1' * 32}").touch()
+    rests = {path: path.read_bytes() for path in out.rglob(".*")}
+    assert make(tables, str(out), ["messages", "beir", "tevatron"]) == []
+    after = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert after == {**before, **rests}
+    with Export(tables, str(out), ExportOptions(**SHARES)) as export:
+        assert [each.shard for each in export.all_written()] == 3 * ["a.jsonl", "b.jsonl"]
+
+
+@pytest.mark.parametrize("left", [b"", b'{"format": "mess', b"{}", b"[]", b"\xff"])
+def test_a_damaged_manifest_is_written_again_with_its_files(tables, out, caplog, left):
+    make(tables, str(out), ["messages", "beir"])
+    names = ["messages/a.jsonl.json", "beir-train.json", "splits.json"]
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for name in names:
+        (out / "manifest" / name).write_bytes(left)
+    assert make(tables, str(out), ["messages", "beir"]) == [("a.jsonl", "messages")]
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert f"{out}/manifest/messages/a.jsonl.json is damaged" in caplog.text
 
 
 def test_a_folder_of_somebody_else_is_refused_and_left_alone(tables, out):

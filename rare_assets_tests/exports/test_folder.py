@@ -1,11 +1,13 @@
 """Pages and files in a folder: whole or not at all, and nothing of somebody else's overwritten."""
 
 import errno
+import os
+import time
 from pathlib import Path
 
 import pytest
 
-from rare_assets.exports.folder import PAGE_MARK, OutFolder
+from rare_assets.exports.folder import MARKER, PAGE_MARK, OutFolder
 from rare_assets.exports.options import ExportError
 
 OURS = f"<html>{PAGE_MARK}report</title></html>"
@@ -39,3 +41,40 @@ def test_a_full_disk_leaves_the_page_before_and_no_rest(tmp_path, monkeypatch):
         folder.write_page("r.html", OURS.replace("report", "pilot"))
     assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
     assert (tmp_path / "r.html").read_text() == OURS
+
+
+def test_what_a_killed_export_was_writing_goes_a_day_after(tmp_path):
+    rests = [
+        f"messages/train/.a.jsonl.jsonl.{'0' * 32}",
+        f"manifest/beir/.a.jsonl.json.{'9' * 32}",
+        f".splits.parquet.{'a' * 32}.17",
+    ]
+    others = [
+        "messages/train/a.jsonl.jsonl",
+        f"messages/train/a.jsonl.jsonl.{'0' * 32}",
+        f"messages/train/.a.jsonl.jsonl.{'0' * 31}",
+        f"messages/train/.a.png.{'0' * 32}",
+        f".cache/.a.jsonl.{'0' * 32}",
+    ]
+    folder = OutFolder(str(tmp_path))
+    for hours, live in ((30, False), (1, True)):
+        for name in rests + others:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            os.utime(path, times=(0, time.time() - hours * 3600))
+        folder.remove_leftovers()
+        there = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+        assert there == {*others, *(rests if live else ())}
+
+
+def test_a_claim_that_was_broken_off_is_taken_up_again(tmp_path):
+    manifest = tmp_path / "manifest"
+    manifest.mkdir()
+    (manifest / f".export.json.{'0' * 32}").touch()
+    OutFolder(str(tmp_path)).claim()
+    assert (tmp_path / MARKER).exists()
+    (tmp_path / MARKER).unlink()
+    (manifest / "mine.json").touch()
+    with pytest.raises(ExportError, match=r"holds something else \(manifest\)"):
+        OutFolder(str(tmp_path)).claim()
