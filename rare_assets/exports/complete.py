@@ -19,6 +19,7 @@ from rare_assets.exports.shard_files import Written
 from rare_assets.storage.tables import file_name
 
 _BATCH = 5_000
+_BEIR_FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 
 
 def complete(export: Export) -> list[Written]:
@@ -64,7 +65,7 @@ def _tevatron_corpus(export: Export) -> None:
         state = f"manifest/tevatron-corpus/{file_name(shard)}.json"
         rows = _corpus_rows(export, [shard], tevatron.corpus)
         made_from = _documents_state(export, [shard])
-        _make(export, state, made_from, partial(_write, export, relative, rows))
+        _make(export, state, made_from, [relative], partial(_write, export, relative, rows))
     known = {f"{file_name(shard)}.json" for shard in shards}
     for name in export.folder.names("manifest/tevatron-corpus"):
         if name not in known:
@@ -78,15 +79,16 @@ def _beir(export: Export, written: list[Written]) -> None:
     shards = stored_shards(export.tables, "documents")
     for split in SPLITS:
         state = f"manifest/beir-{split}.json"
+        files = [f"beir/{split}/{name}" for name in _BEIR_FILES]
         if split not in there:
-            for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
-                export.folder.remove(f"beir/{split}/{name}")
+            for file in files:
+                export.folder.remove(file)
             export.folder.remove(state)
             continue
         parts = [file for each in written for file in each.splits.get(split, {}).get("files", [])]
         made_from = [[each.shard, dict(each.made_from)] for each in written]
         state_now = [_documents_state(export, shards), made_from]
-        _make(export, state, state_now, partial(_beir_split, export, split, shards, parts))
+        _make(export, state, state_now, files, partial(_beir_split, export, split, shards, parts))
 
 
 def _beir_split(export: Export, split: str, shards: list[str], parts: list[str]) -> None:
@@ -140,10 +142,12 @@ def _documents_state(export: Export, shards: list[str]) -> list[Any]:
     return [[shard, each.content_hash if each else None] for shard, each in stored]
 
 
-def _make(export: Export, state: str, made_from: Any, make: Callable[[], None]) -> None:
-    """Make something unless it was made from the same, and remember that it was."""
+def _make(
+    export: Export, state: str, made_from: Any, files: list[str], make: Callable[[], None]
+) -> None:
+    """Make files unless they are there and were made from the same, and remember that they were."""
     text = json.dumps(made_from, sort_keys=True)
     now = {"made_from": hashlib.sha256(text.encode()).hexdigest()[:16]}
-    if export.folder.read_json(state) != now:
+    if export.folder.read_json(state) != now or not export.has(files):
         make()
         export.folder.write_text(state, json.dumps(now))

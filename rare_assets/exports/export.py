@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -78,6 +78,8 @@ class Export:
         self._excluded: EvaluationTexts | None = None
         self._exclude_hash = ""
         self._splits_hash = ""
+        # Of folders that were listed, the sizes of their files.
+        self._listed: dict[str, dict[str, int]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -110,6 +112,7 @@ class Export:
         for shard in shards or self.shards:
             require_columns(self.tables, shard, self.options)
         self._exclude_hash = evaluation.fingerprint(self.options.exclude)
+        self._listed.clear()
         self.folder.claim()
         self.folder.remove_leftovers()
         self._assign()
@@ -124,13 +127,18 @@ class Export:
         return pl.scan_parquet([str(path) for path, _ in self._sketched()], glob=False)
 
     def stale(self, shard: str) -> list[Format]:
-        """Return the formats whose files of a shard are missing or were made from something else."""
+        """Return the formats whose files of a shard are not as they were written, or were made from something else."""
         return [
             each
             for each in self.formats
             if (stored := self.written(each.name, shard)) is None
+            or not self._is_whole(stored)
             or not self._is_current(each, shard, stored)
         ]
+
+    def has(self, files: Iterable[str]) -> bool:
+        """Return whether all these files are in the folder, each of whose folders is listed once."""
+        return all(self._size(file) is not None for file in files)
 
     def written(self, name: str, shard: str) -> Written | None:
         """Return the manifest of a shard's files of a format; None if there is none that can be read."""
@@ -148,6 +156,7 @@ class Export:
         """Write a shard's files in some formats. Return their manifests by format."""
         made_from = {each.name: self._made_from(each, shard) for each in formats}
         files = [ShardFiles(self.folder, each, shard, self.options) for each in formats]
+        self._listed.clear()
         rejects: list[pl.DataFrame] = []
         try:
             for batch in examples(self.tables, shard, self.corpus, self.options):
@@ -227,7 +236,7 @@ class Export:
             ]
         )
         stored = self.folder.read_json("manifest/splits.json")
-        if stored == {"made_from": self._splits_hash}:
+        if stored == {"made_from": self._splits_hash} and self.folder.opens(SPLIT_FILE):
             return
         assigned = families.assign(self.sketches(), options)
         with self.folder.writing(SPLIT_FILE) as path:
@@ -272,6 +281,19 @@ class Export:
             "exclude": self._exclude_hash,
             "format": f"{each.name} {each.version}",
         }
+
+    def _is_whole(self, stored: Written) -> bool:
+        """Return whether the files of a manifest are there, as large together as they were written."""
+        return self.has(_files_of(stored)) and all(
+            sum(self._size(file) or 0 for file in split["files"]) == split["bytes"]
+            for split in stored.splits.values()
+        )
+
+    def _size(self, file: str) -> int | None:
+        folder, _, name = file.rpartition("/")
+        if folder not in self._listed:
+            self._listed[folder] = self.folder.sizes(folder)
+        return self._listed[folder].get(name)
 
     def _is_current(self, each: Format, shard: str, stored: Written) -> bool:
         before = dict(stored.made_from)

@@ -18,6 +18,7 @@ import polars as pl
 from rare_assets.exports.options import ExportError
 from rare_assets.files.cache import temporary_folder
 from rare_assets.files.file_urls import as_path
+from rare_assets.storage.footers import UNREADABLE
 from rare_assets.text.shown_url import shown
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ class OutFolder:
 
         root = as_path(root)
         local = "://" not in root
-        self.root: UPath = UPath(Path(root).expanduser().resolve() if local else root)
+        # A listing that is remembered would tell of files as they were.
+        options: dict[str, Any] = {} if local else {"use_listings_cache": False}
+        self.root: UPath = UPath(Path(root).expanduser().resolve() if local else root, **options)
         self.is_local = isinstance(self.root, Path)
 
     def __str__(self) -> str:
@@ -198,6 +201,14 @@ class OutFolder:
         """Scan a Parquet file lazily: it is read when the frame is collected."""
         return pl.scan_parquet(str(self.path(relative)), glob=False)
 
+    def opens(self, relative: str) -> bool:
+        """Return whether a Parquet file is there and is one."""
+        try:
+            self.scan(relative).collect_schema()
+        except (FileNotFoundError, *UNREADABLE):
+            return False
+        return True
+
     def remove(self, relative: str) -> None:
         """Remove a file of ours, and its folder if that is empty then."""
         path = self.path(relative)
@@ -215,6 +226,27 @@ class OutFolder:
         folder = self.path(relative)
         names = (path.name for path in folder.iterdir()) if folder.exists() else ()
         return sorted(name for name in names if not name.startswith("."))
+
+    def sizes(self, relative: str) -> dict[str, int]:
+        """Return the sizes of the files in a folder by name, from one listing; none if it is not there."""
+        folder = self.path(relative)
+        if self.is_local:
+            return _sizes(str(folder))
+        try:
+            listed = folder.fs.ls(folder.path, detail=True)
+        except FileNotFoundError:
+            return {}
+        return {each["name"].rsplit("/", 1)[-1]: each["size"] or 0 for each in listed}
+
+
+def _sizes(folder: str) -> dict[str, int]:
+    found = {}
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            # What another process was writing may be gone.
+            with suppress(FileNotFoundError):
+                found[entry.name] = entry.stat().st_size
+    return found
 
 
 class FrameFile:

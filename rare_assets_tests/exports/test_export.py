@@ -10,6 +10,7 @@ import pytest
 
 from rare_assets.exports.complete import complete
 from rare_assets.exports.export import Export
+from rare_assets.exports.folder import OutFolder
 from rare_assets.exports.formats import FORMATS
 from rare_assets.exports.options import ExportError, ExportOptions
 from rare_assets.exports.proof import prove
@@ -259,6 +260,46 @@ def test_a_damaged_manifest_is_written_again_with_its_files(tables, out, caplog,
     assert f"{out}/manifest/messages/a.jsonl.json is damaged" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("messages/train/a.jsonl.jsonl", [("a.jsonl", "messages")]),
+        ("messages/train/b.jsonl.ids.parquet", [("b.jsonl", "messages")]),
+        ("cross-encoder/train/a.jsonl.parquet", [("a.jsonl", "cross-encoder")]),
+        ("data/cross-encoder/test/b.jsonl.jsonl", [("b.jsonl", "cross-encoder")]),
+        ("splits.parquet", []),
+        ("beir/train/qrels/test.tsv", []),
+        ("tevatron/corpus/b.jsonl.jsonl", []),
+    ],
+)
+def test_a_file_that_is_gone_or_cut_off_is_written_again(tables, out, name, written):
+    formats = ["messages", "cross-encoder", "beir", "tevatron"]
+    make(tables, str(out), formats)
+    whole = (out / name).read_bytes()
+    (out / name).unlink()
+    assert make(tables, str(out), formats) == written
+    assert (out / name).read_bytes() == whole
+    # No manifest has the size of what belongs to all shards.
+    for left in (b"", whole[:-9]) if written or name == "splits.parquet" else ():
+        (out / name).write_bytes(left)
+        assert make(tables, str(out), formats) == written
+        assert (out / name).read_bytes() == whole
+
+
+def test_files_are_looked_for_by_one_listing_a_folder(tables, out, monkeypatch):
+    make(tables, str(out), ["messages"])
+    listed = []
+    sizes = OutFolder.sizes
+
+    def counted(folder, relative):
+        listed.append(relative)
+        return sizes(folder, relative)
+
+    monkeypatch.setattr(OutFolder, "sizes", counted)
+    assert make(tables, str(out), ["messages"]) == []
+    assert sorted(listed) == ["messages/test", "messages/train", "messages/validation"]
+
+
 def test_a_folder_of_somebody_else_is_refused_and_left_alone(tables, out):
     out.mkdir()
     (out / "thesis.md").write_text("mine")
@@ -370,6 +411,19 @@ def test_an_object_store_takes_the_same_files(tables, out, s3_bucket):  # noqa: 
     for name in here:
         if name.endswith((".jsonl", ".tsv", ".py")):
             assert store_.cat_file(prefix + name) == (out / name).read_bytes()
+
+
+def test_a_file_that_is_gone_from_an_object_store_is_written_again(tables, s3_bucket):  # noqa: F811
+    import s3fs
+
+    out = f"{s3_bucket}/training"
+    make(tables, out, ["messages"])
+    store_ = s3fs.S3FileSystem(use_listings_cache=False)
+    file = f"{out}/messages/train/a.jsonl.jsonl"
+    whole = store_.cat_file(file)
+    store_.rm_file(file)
+    assert make(tables, out, ["messages"]) == [("a.jsonl", "messages")]
+    assert store_.cat_file(file) == whole
 
 
 def test_complete_is_made_of_what_changed(tables, out):
