@@ -147,8 +147,9 @@ class _Files:
 
     def write(self, batch: pl.DataFrame) -> None:
         """Add the rows of some examples."""
-        size = max(1, batch.estimated_size())
-        step = max(1, int(batch.height * self._bound / size))
+        size = max(1, int(batch.estimated_size()))
+        # A slice can't be longer than Polars can count.
+        step = max(1, min(batch.height, batch.height * self._bound // size))
         for part in batch.iter_slices(step):
             if not self._all or self._all[-1].is_full(int(part.estimated_size()), self._bound):
                 self._all.append(self._next())

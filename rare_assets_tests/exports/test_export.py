@@ -153,6 +153,16 @@ def test_a_large_shard_is_several_files_with_their_own_sidecars(tables, out):
     assert rows == 120
 
 
+def test_a_bound_that_no_file_reaches_is_none(tables, out):
+    make(tables, str(out), ["messages"])
+    files = {path: path.read_bytes() for path in out.glob("messages/*/*")}
+    make(tables, str(out.with_name("huge")), ["messages"], max_file_mb=10**23)
+    huge = out.with_name("huge")
+    assert {
+        out / path.relative_to(huge): path.read_bytes() for path in huge.glob("messages/*/*")
+    } == files
+
+
 @pytest.mark.parametrize(
     ("options", "kept"),
     [
