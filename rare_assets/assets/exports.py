@@ -15,8 +15,10 @@ from rare_assets.exports.options import SPLITS, ExportError
 from rare_assets.exports.shard_files import Written
 from rare_assets.resources.configurable import Storage, TeacherModel
 from rare_assets.resources.dataset import Configs, Dataset, bind, code_reference
+from rare_assets.resources.failures import failures_told
 from rare_assets.stages.cost import spent
 from rare_assets.stages.exports import CARD, GROUP, ExportConfig, export_keys
+from rare_assets.text.shown_url import shown
 
 
 def exports(
@@ -28,7 +30,10 @@ def exports(
     keys = export_keys(dataset)
     chosen = [name for name, key in keys.items() if key in context.selected_asset_keys]
     try:
-        with Export(storage.tables(), None, config.options(), chosen) as export:
+        with (
+            failures_told(),
+            Export(storage.tables(), None, config.options(), chosen) as export,
+        ):
             export.prepare([shard])
             written = export.write(shard, export.formats)
             place = str(export.folder)
@@ -88,18 +93,18 @@ def data_card(
     """
     tables = storage.tables()
     try:
-        with Export(tables, None, config.options()) as export:
+        with failures_told(), Export(tables, None, config.options()) as export:
             export.prepare([])
             written = complete(export)
             usage = spent(tables, export.shards, teacher.load_prices())
             cost = Cost(usage.prompt_tokens, usage.completion_tokens, usage.cost_usd)
             text = write_card(export, written, cost)
-            place = export.folder.path("README.md")
+            place = shown(export.folder.path("README.md"))
     except ExportError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     return dg.MaterializeResult(
         metadata={
-            "path": dg.MetadataValue.path(str(place)),
+            "path": dg.MetadataValue.path(place),
             "shards": len({each.shard for each in written}),
             "rows": sum(each.rows for each in written),
             "formats": _formats(written),

@@ -307,16 +307,8 @@ class Export:
 
 
 def stored_shards(tables: ParquetTables, table: str) -> list[str]:
-    """Return the keys of the shards that are stored of a table, sorted."""
-    folder = tables.root / table
-    if not folder.exists():
-        return []
-    names = (path.name for path in folder.iterdir())
-    return sorted(
-        unquote(name.removesuffix(EXTENSION))
-        for name in names
-        if name.endswith(EXTENSION) and not name.startswith(".")
-    )
+    """Return the keys of the shards that are stored of a table, sorted. Raises StorageError."""
+    return sorted(map(unquote, tables.stored_versions(table)))
 
 
 def _known(name: str) -> Format:

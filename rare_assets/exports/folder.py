@@ -18,8 +18,9 @@ import polars as pl
 from rare_assets.exports.options import ExportError
 from rare_assets.files.cache import temporary_folder
 from rare_assets.files.file_urls import as_path
+from rare_assets.files.stored_bytes import StorageError, accessing, explained
 from rare_assets.storage.footers import UNREADABLE
-from rare_assets.text.shown_url import shown
+from rare_assets.text.shown_url import shown, without_secrets
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -43,6 +44,9 @@ class OutFolder:
 
     Args:
         root: where it is. Credentials come from the store's own environment variables.
+
+    Raises:
+        StorageError: from every method, too: it can't be reached.
     """
 
     def __init__(self, root: str) -> None:
@@ -52,11 +56,16 @@ class OutFolder:
         local = "://" not in root
         # A listing that is remembered would tell of files as they were.
         options: dict[str, Any] = {} if local else {"use_listings_cache": False}
-        self.root: UPath = UPath(Path(root).expanduser().resolve() if local else root, **options)
+        path = Path(root).expanduser().resolve() if local else root
+        with accessing(root, "write"):
+            self.root: UPath = UPath(path, **options)
+            if not local:
+                # Here the store's package is loaded, or found missing.
+                self._fs = self.root.fs
         self.is_local = isinstance(self.root, Path)
 
     def __str__(self) -> str:
-        return str(self.root)
+        return shown(self.root)
 
     def path(self, relative: str) -> UPath:
         """Return where a file is, or will be."""
@@ -64,20 +73,21 @@ class OutFolder:
 
     def claim(self) -> None:
         """Take the folder if it is empty, or ours already. Raises ExportError."""
-        try:
-            if self.path(MARKER).exists():
-                card = self.read_text(CARD)
-                if card is not None and CARD_MARK not in card:
-                    raise ExportError(
-                        f"{self.path(CARD)} was written by something else. Move it away, or give "
-                        "another folder with --out: an export never overwrites it."
-                    )
-                return
-            there = [p.name for p in self.root.iterdir()] if self.root.exists() else []
-            if there == ["manifest"] and self._is_unclaimed():
-                there = []
-        except NotADirectoryError as error:
-            raise ExportError(f"{shown(self.root)} is a file: give a folder with --out.") from error
+        with accessing(self.root, "read"):
+            is_claimed = self.path(MARKER).exists()
+        if is_claimed:
+            card = self.read_text(CARD)
+            if card is not None and CARD_MARK not in card:
+                raise ExportError(
+                    f"{shown(self.path(CARD))} was written by something else. Move it away, or give "
+                    "another folder with --out: an export never overwrites it."
+                )
+            return
+        with accessing(self.root, "read"):
+            is_file = self.root.is_file()
+            there = [] if is_file or not self.root.exists() else self._top_names()
+        if is_file:
+            raise ExportError(f"{shown(self.root)} is a file: give a folder with --out.")
         if there:
             names = ", ".join(sorted(there)[:_NAMED]) + (", …" if len(there) > _NAMED else "")
             raise ExportError(
@@ -85,6 +95,10 @@ class OutFolder:
                 "rare-assets made, with --out: an export never writes among other files."
             )
         self.write_text(MARKER, json.dumps({"made_by": "rare-assets export", "layout": 1}))
+
+    def _top_names(self) -> list[str]:
+        names = [path.name for path in self.root.iterdir()]
+        return [] if names == ["manifest"] and self._is_unclaimed() else names
 
     def _is_unclaimed(self) -> bool:
         """Return whether `manifest` holds nothing but the marker of a claim that was broken off."""
@@ -127,11 +141,12 @@ class OutFolder:
                 os.replace(temporary, str(target))
             else:
                 # One request shows the object once it is whole.
-                target.fs.put_file(str(temporary), target.path)
+                with accessing(target, "write"):
+                    self._fs.put_file(str(temporary), target.path)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise ExportError(
-                f"{target} can't be written: {error}. What stood there before stays; make room or "
-                "give another folder with --out, then export again."
+                f"{shown(target)} can't be written: {without_secrets(error, str(target))}. What stood there "
+                "before stays; make room or give another folder with --out, then export again."
             ) from error
         finally:
             temporary.unlink(missing_ok=True)
@@ -142,7 +157,7 @@ class OutFolder:
         try:
             Path(str(target)).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ExportError(f"{target.parent} can't be made: {error}.") from error
+            raise ExportError(f"{shown(target.parent)} can't be made: {error}.") from error
         return Path(str(target)).with_name(f".{target.name}.{uuid.uuid4().hex}")
 
     def write_text(self, relative: str, text: str) -> None:
@@ -159,7 +174,10 @@ class OutFolder:
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
-            raise ExportError(f"{shown(path)} can't be written: {error}.") from error
+            said = without_secrets(error, str(path))
+            raise ExportError(f"{shown(path)} can't be written: {said}.") from error
+        except Exception as error:
+            raise StorageError(explained(path, "write", error)) from error
         if not is_ours:
             raise ExportError(
                 f"{shown(path)} was not written by rare-assets. Move it away, or give another file with --out: "
@@ -174,14 +192,27 @@ class OutFolder:
         """
         self.require_page(relative)
         self.write_text(relative, html)
-        return str(self.path(relative))
+        return shown(self.path(relative))
 
     def read_text(self, relative: str) -> str | None:
-        """Return a text file's content; None if it is not there."""
+        """Return a text file's content; None if it is not there. Raises UnicodeDecodeError."""
         try:
-            return str(self.path(relative).read_text(encoding="utf-8"))
+            return self._bytes(self.path(relative)).decode()
         except FileNotFoundError:
             return None
+
+    def require_bytes(self, relative: str) -> bytes:
+        """Return a file's content. Raises ExportError if it is not there."""
+        path = self.path(relative)
+        try:
+            return self._bytes(path)
+        except FileNotFoundError as error:
+            raise _gone(path) from error
+
+    def _bytes(self, path: UPath) -> bytes:
+        with accessing(path, "read"):
+            content: bytes = path.read_bytes()
+        return content
 
     def read_json(self, relative: str) -> Any:
         """Return a JSON file's content; None if it is not there, or damaged: what it tells of is made again."""
@@ -198,13 +229,36 @@ class OutFolder:
         _log.warning("%s is damaged: %s. An export makes it anew.", place, error)
 
     def scan(self, relative: str) -> pl.LazyFrame:
-        """Scan a Parquet file lazily: it is read when the frame is collected."""
-        return pl.scan_parquet(str(self.path(relative)), glob=False)
+        """Scan a Parquet file lazily: its footer is read now, its rows when the frame is collected.
+
+        Raises:
+            ExportError: it is not there, or no Parquet file any more.
+        """
+        path = self.path(relative)
+        try:
+            return self._opened(path)
+        except FileNotFoundError as error:
+            raise _gone(path) from error
+        except UNREADABLE as error:
+            raise ExportError(
+                f"{shown(path)} is damaged: {without_secrets(error, str(path))}. Remove it, then export "
+                "again without --shard."
+            ) from error
+
+    def _opened(self, path: UPath) -> pl.LazyFrame:
+        rows = pl.scan_parquet(str(path), glob=False)
+        try:
+            rows.collect_schema()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StorageError(explained(path, "read", error)) from error
+        return rows
 
     def opens(self, relative: str) -> bool:
         """Return whether a Parquet file is there and is one."""
         try:
-            self.scan(relative).collect_schema()
+            self._opened(self.path(relative))
         except (FileNotFoundError, *UNREADABLE):
             return False
         return True
@@ -212,11 +266,12 @@ class OutFolder:
     def remove(self, relative: str) -> None:
         """Remove a file of ours, and its folder if that is empty then."""
         path = self.path(relative)
-        if not path.exists():
-            return
-        path.unlink(missing_ok=True)
-        if self.is_local and not any(path.parent.iterdir()):
-            path.parent.rmdir()
+        with accessing(path, "write"):
+            if not path.exists():
+                return
+            path.unlink(missing_ok=True)
+            if self.is_local and not any(path.parent.iterdir()):
+                path.parent.rmdir()
 
     def names(self, relative: str) -> list[str]:
         """Return the sorted names of the files in a folder, without hidden ones; none if it is not there.
@@ -224,24 +279,30 @@ class OutFolder:
         A file that is being written is hidden, and so is what a killed process left of one.
         """
         folder = self.path(relative)
-        names = (path.name for path in folder.iterdir()) if folder.exists() else ()
+        with accessing(folder, "read"):
+            names = [path.name for path in folder.iterdir()] if folder.exists() else []
         return sorted(name for name in names if not name.startswith("."))
 
     def sizes(self, relative: str) -> dict[str, int]:
         """Return the sizes of the files in a folder by name, from one listing; none if it is not there."""
         folder = self.path(relative)
-        if self.is_local:
-            return _sizes(str(folder))
         try:
-            listed = folder.fs.ls(folder.path, detail=True)
+            with accessing(folder, "read"):
+                if self.is_local:
+                    return _sizes(str(folder))
+                listed = self._fs.ls(folder.path, detail=True)
         except FileNotFoundError:
             return {}
         return {each["name"].rsplit("/", 1)[-1]: each["size"] or 0 for each in listed}
 
 
+def _gone(path: UPath) -> ExportError:
+    return ExportError(f"{shown(path)} is gone. Export again without --shard.")
+
+
 def _sizes(folder: str) -> dict[str, int]:
     found = {}
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+    with os.scandir(folder) as entries:
         for entry in entries:
             # What another process was writing may be gone.
             with suppress(FileNotFoundError):

@@ -66,11 +66,10 @@ def prove(export: Export) -> Proof:
 
 def rows_of(export: Export, file: str) -> pl.DataFrame:
     """Return the rows of a written file: JSON Lines, a JSON list or Parquet, by its name."""
-    path = export.folder.path(file)
     if file.endswith(".jsonl"):
-        return pl.read_ndjson(path.read_bytes(), infer_schema_length=None)
+        return pl.read_ndjson(export.folder.require_bytes(file), infer_schema_length=None)
     if file.endswith(".json"):
-        return pl.read_json(path.read_bytes(), infer_schema_length=None)
+        return pl.read_json(export.folder.require_bytes(file), infer_schema_length=None)
     return export.folder.scan(file).collect()
 
 

@@ -149,12 +149,14 @@ class ParquetFiles:
         if not self.is_local:
             listed = folder.fs.ls(folder.path, detail=True)
             return {each["name"].rsplit("/", 1)[-1]: file_version(each) for each in listed}
+        found = {}
         with os.scandir(str(folder)) as entries:
-            return {
-                entry.name: f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}"
-                for entry in entries
-                if (stat := entry.stat())
-            }
+            for entry in entries:
+                # What another process was writing may be gone.
+                with contextlib.suppress(FileNotFoundError):
+                    stat = entry.stat()
+                    found[entry.name] = f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}"
+        return found
 
     def _held(self, path: UPath) -> bytes | None:
         """Return a small file of an object store as it is now, whole; None for any other.

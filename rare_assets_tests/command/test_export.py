@@ -56,6 +56,11 @@ def test_a_corpus_of_empty_shards_has_no_row_that_fits(nothing_set, tmp_path):
         (["--format", "alpaca"], "There is no format 'alpaca'", 1),
         (["--shard", "z"], "No hard negatives are stored for z", 1),
         (["--test-share", "0.6", "--validation-share", "0.5"], "something to train on", 2),
+        (
+            ["--out", "nope://user:secretpw@bucket/out"],
+            "Error: nope://bucket/out can't be opened",
+            1,
+        ),
         (["--thinking", "aloud"], "'aloud' is not one of", 2),
     ],
 )

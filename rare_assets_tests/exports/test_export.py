@@ -7,6 +7,7 @@ import sys
 
 import polars as pl
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from rare_assets.exports.complete import complete
 from rare_assets.exports.export import Export
@@ -14,6 +15,7 @@ from rare_assets.exports.folder import OutFolder
 from rare_assets.exports.formats import FORMATS
 from rare_assets.exports.options import ExportError, ExportOptions
 from rare_assets.exports.proof import prove
+from rare_assets.files.stored_bytes import StorageError
 from rare_assets.schemas import TABLES
 from rare_assets.storage.tables import ParquetTables
 from rare_assets_tests.exports.conftest import SHARES, make
@@ -349,6 +351,17 @@ def test_an_empty_corpus_says_so(tmp_path, out):
     assert not out.exists()
 
 
+def test_a_storage_that_is_away_is_a_sentence(monkeypatch, out):
+    def away(*_, **__):
+        raise RuntimeError("Could not connect to the endpoint URL")
+
+    tables = ParquetTables("memory://bucket/storage")
+    for name in ("exists", "info", "ls"):
+        monkeypatch.setattr(MemoryFileSystem, name, away)
+    with pytest.raises(StorageError, match="hard_negatives can't be read: Could not connect"):
+        Export(tables, str(out), ExportOptions())
+
+
 def test_a_shard_without_documents_holds_up_no_other(tables, out):
     """As one has whose file could not be read."""
     for table in TABLES:
@@ -434,6 +447,9 @@ def test_a_file_that_is_gone_from_an_object_store_is_written_again(tables, s3_bu
     store_.rm_file(file)
     assert make(tables, out, ["messages"]) == [("a.jsonl", "messages")]
     assert store_.cat_file(file) == whole
+    store_.rm_file(f"{out}/splits.parquet")
+    assert make(tables, out, ["messages"]) == []
+    assert store_.exists(f"{out}/splits.parquet")
 
 
 def test_complete_is_made_of_what_changed(tables, out):

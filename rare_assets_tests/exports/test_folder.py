@@ -5,11 +5,16 @@ import os
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from rare_assets.exports.folder import MARKER, PAGE_MARK, OutFolder
 from rare_assets.exports.options import ExportError
+from rare_assets.files.stored_bytes import StorageError
 
+READ = r"nothing was changed; run again once the storage can be read"
+WRITTEN = r"what is stored stays; run again once the storage can be written"
 OURS = f"<html>{PAGE_MARK}report</title></html>"
 
 
@@ -78,3 +83,53 @@ def test_a_claim_that_was_broken_off_is_taken_up_again(tmp_path):
     (manifest / "mine.json").touch()
     with pytest.raises(ExportError, match=r"holds something else \(manifest\)"):
         OutFolder(str(tmp_path)).claim()
+
+
+@pytest.mark.parametrize(
+    ("use", "hint"),
+    [
+        (OutFolder.claim, READ),
+        (lambda folder: folder.names("manifest"), READ),
+        (lambda folder: folder.sizes("manifest"), READ),
+        (lambda folder: folder.read_json(MARKER), READ),
+        (lambda folder: folder.require_bytes(MARKER), READ),
+        (lambda folder: folder.write_text(MARKER, "{}"), WRITTEN),
+        (lambda folder: folder.require_page("r.html"), WRITTEN),
+        (lambda folder: folder.remove(MARKER), WRITTEN),
+    ],
+)
+def test_a_store_that_is_away_is_a_sentence(monkeypatch, use, hint):
+    def away(*_, **__):
+        raise RuntimeError("Could not connect to the endpoint URL")
+
+    folder = OutFolder("memory://bucket/out")
+    for name in ("exists", "info", "ls", "isfile", "open", "cat_file", "put_file", "rm_file"):
+        monkeypatch.setattr(MemoryFileSystem, name, away)
+    with pytest.raises(StorageError) as error:
+        use(folder)
+    assert str(error.value).startswith("memory://")
+    assert f": Could not connect to the endpoint URL ({hint})." in str(error.value)
+
+
+def test_neither_messages_nor_the_name_show_a_password():
+    folder = OutFolder("http://user:secretpw@127.0.0.1:9/out?token=secretpw")
+    assert str(folder) == "http://127.0.0.1:9/out"
+    with pytest.raises(
+        StorageError, match=r"http://127\.0\.0\.1:9/out.* can't be written"
+    ) as error:
+        folder.claim()
+    assert "secretpw" not in str(error.value)
+    with pytest.raises(StorageError, match=r"^nope://bucket/out can't be opened: ") as error:
+        OutFolder("nope://user:secretpw@bucket/out")
+    assert "secretpw" not in str(error.value)
+
+
+def test_a_parquet_file_that_is_gone_or_damaged_is_named(tmp_path):
+    folder = OutFolder(str(tmp_path))
+    with pytest.raises(ExportError, match=rf"^{tmp_path}/a\.parquet is gone\. Export again"):
+        folder.scan("a.parquet")
+    (tmp_path / "a.parquet").touch()
+    with pytest.raises(ExportError, match=rf"^{tmp_path}/a\.parquet is damaged: .*\. Remove it,"):
+        folder.scan("a.parquet")
+    pl.DataFrame({"row": [1]}).write_parquet(tmp_path / "a.parquet")
+    assert folder.scan("a.parquet").collect().to_dicts() == [{"row": 1}]

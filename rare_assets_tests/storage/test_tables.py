@@ -154,6 +154,13 @@ except Exception as error:
     assert [p.name for p in (tmp_path / "storage/documents").iterdir()] == ["a.parquet"]
 
 
+def test_a_listing_leaves_out_what_is_gone_since_and_nothing_else(tables):
+    """As what another process writes, which has another name until it is whole."""
+    tables.write("documents", "a.jsonl", documents("one"))
+    tables.path("documents", ".b.jsonl").with_name(".b.jsonl.parquet.0").symlink_to("gone")
+    assert list(tables.stored_versions("documents")) == ["a.jsonl"]
+
+
 def test_deleting_a_shard_removes_it_from_every_table_and_leaves_the_others(tables):
     for shard in ("a", "b"):
         tables.write("documents", shard, documents("one"))
