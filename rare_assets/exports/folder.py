@@ -63,6 +63,7 @@ class OutFolder:
                 # Here the store's package is loaded, or found missing.
                 self._fs = self.root.fs
         self.is_local = isinstance(self.root, Path)
+        self._told: set[str] = set()
 
     def __str__(self) -> str:
         return shown(self.root)
@@ -224,7 +225,10 @@ class OutFolder:
             return None
 
     def tell_damage(self, relative: str, error: Exception) -> None:
-        """Log that a file is damaged."""
+        """Log that a file is damaged, once."""
+        if relative in self._told:
+            return
+        self._told.add(relative)
         place = shown(self.path(relative))
         _log.warning("%s is damaged: %s. An export makes it anew.", place, error)
 
