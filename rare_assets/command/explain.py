@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -24,11 +25,12 @@ from rare_assets.schemas import TABLES
 from rare_assets.stages.hard_negatives import HardNegativesConfig
 from rare_assets.stages.order import AFTER_DOCUMENTS
 from rare_assets.stages.provenance import completed
-from rare_assets.storage.tables import ParquetTables, TableDamaged
+from rare_assets.storage.tables import ParquetTables, TableDamaged, TableMissing
 
 # Of a text; raw answers are shown whole.
 SHOWN_CHARS = 600
 CANDIDATES_SHOWN = 40
+DAMAGED_SHOWN = 5
 OUTCOMES = {
     "taken": "hard negative",
     "gold": "the gold document",
@@ -55,7 +57,10 @@ class UnknownQuestion(Exception):
 
 
 class History(NamedTuple):
-    """What is stored of a question, in the order in which it was made."""
+    """What is stored of a question, in the order in which it was made.
+
+    `damaged` has what is told of each table that could not be read, by its name.
+    """
 
     question_id: str
     shard: str
@@ -66,6 +71,7 @@ class History(NamedTuple):
     rejects: dict[str, list[dict[str, Any]]]
     made_from: dict[str, Mapping[str, str]]
     exported: list[str]
+    damaged: dict[str, str]
 
 
 def run_explain(target: Target, question_id: str) -> None:
@@ -73,6 +79,7 @@ def run_explain(target: Target, question_id: str) -> None:
 
     Raises:
         UnknownQuestion: no shard has it.
+        TableDamaged: some of its tables could not be read; all else was printed.
         StorageError: the storage can't be read.
     """
     resources = target.resources
@@ -81,44 +88,64 @@ def run_explain(target: Target, question_id: str) -> None:
     console = Console()
     _print_source(console, history)
     _print_question(console, history)
-    if history.mined is not None and history.question is not None:
+    if history.mined is not None:
         _print_negatives(console, history)
-        try:
-            with resources["retriever"].open() as engine:
-                config = _config_of(history.made_from["hard_negatives"])
-                documents = tables.load("documents", history.shard)
-                considered = candidates(history, engine, config, documents)
-                is_same = engine.state().fingerprint == history.made_from["hard_negatives"]["index"]
-            _print_candidates(console, considered, is_same)
-        except IndexMissing as error:
-            console.print(f"Candidates: {escape(str(error))}", soft_wrap=True)
-    elif rejected := history.rejects.get("hard_negatives"):
+        if history.question is not None and "documents" not in history.damaged:
+            _rank_once_more(console, target, tables, history)
+    elif _has_to_tell(history, "hard_negatives"):
         console.print("\n[bold]Hard negatives[/]")
-        _print_rejects(console, rejected)
+        _print_rejects(console, history, "hard_negatives")
     _print_reasoning(console, history)
     _print_versions(console, history)
     where = "\n".join(f"  {each}" for each in history.exported) or "  in no file"
     console.print(f"\n[bold]Training files[/]\n{escape(where)}", soft_wrap=True)
+    if history.damaged:
+        raise TableDamaged(
+            f"Not all was told: {', '.join(history.damaged)} of shard {history.shard!r} could not be "
+            "read; run `rare-assets run`, which makes damaged tables again."
+        )
+
+
+def _rank_once_more(
+    console: Console, target: Target, tables: ParquetTables, history: History
+) -> None:
+    """Print what became of each document that was ranked, where there is an index."""
+    try:
+        with target.resources["retriever"].open() as engine:
+            config = _config_of(history.made_from["hard_negatives"])
+            documents = tables.load("documents", history.shard)
+            considered = candidates(history, engine, config, documents)
+            is_same = engine.state().fingerprint == history.made_from["hard_negatives"]["index"]
+        _print_candidates(console, considered, is_same)
+    except IndexMissing as error:
+        console.print(f"Candidates: {escape(str(error))}", soft_wrap=True)
+    except TableDamaged as error:
+        history.damaged["documents"] = str(error)
+        console.print(f"Candidates: {escape(str(error))}", soft_wrap=True)
 
 
 def find(tables: ParquetTables, question_id: str) -> History:
     """Read what is stored of a question. Raises UnknownQuestion."""
+    unreadable: list[str] = []
     for shard in stored_shards(tables, "questions"):
         found: dict[str, list[dict[str, Any]]] = {}
         rejects = {}
+        damaged: dict[str, str] = {}
+        is_it = pl.col("question_id") == question_id
         for table in AFTER_DOCUMENTS:
-            found[table] = _rows(tables, table, shard, question_id)
-            if rejected := _rows(tables, f"{table}_rejects", shard, question_id):
+            found[table] = _rows(tables, table, shard, is_it, damaged)
+            if rejected := _rows(tables, f"{table}_rejects", shard, is_it, damaged):
                 rejects[table] = rejected
         if not any(found.values()) and not rejects:
+            unreadable += damaged.values()
             continue
         first = next((rows[0] for rows in found.values() if rows), None)
         doc_id = (first or next(iter(rejects.values()))[0])["doc_id"]
-        documents = tables.scan("documents", shard).filter(pl.col("doc_id") == doc_id).collect()
+        documents = _rows(tables, "documents", shard, pl.col("doc_id") == doc_id, damaged)
         return History(
             question_id,
             shard,
-            next(documents.iter_rows(named=True), None),
+            next(iter(documents), None),
             next(iter(found["questions"]), None),
             next(iter(found["hard_negatives"]), None),
             found["reasoning"],
@@ -129,10 +156,23 @@ def find(tables: ParquetTables, question_id: str) -> History:
                 if (stored := tables.provenance_if_whole(table, shard)) is not None
             },
             list(_exported(tables, shard, question_id)),
+            damaged,
         )
     raise UnknownQuestion(
         f"No table holds the question {question_id!r}. Ids stand in question_id of the tables, and of "
-        "the .ids.parquet files beside training files."
+        f"the .ids.parquet files beside training files.{_told(unreadable)}"
+    )
+
+
+def _told(unreadable: list[str]) -> str:
+    """Return what is said of tables that may hold the question; nothing if all could be read."""
+    if not unreadable:
+        return ""
+    named = "\n".join(unreadable[:DAMAGED_SHOWN])
+    more = len(unreadable) - DAMAGED_SHOWN
+    return (
+        f" But these tables could not be read; run `rare-assets run`, and ask again:\n{named}"
+        f"{f'{chr(10)}And {more:,} more.' if more > 0 else ''}"
     )
 
 
@@ -173,14 +213,23 @@ def _config_of(made_from: Mapping[str, str]) -> HardNegativesConfig:
     return HardNegativesConfig(**known)
 
 
-def _rows(tables: ParquetTables, table: str, shard: str, question_id: str) -> list[dict[str, Any]]:
+def _rows(
+    tables: ParquetTables, table: str, shard: str, wanted: pl.Expr, damaged: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Return the rows of a table, or of its rejects; none of one that is damaged, which is noted by its name."""
     name, is_rejects = table.removesuffix("_rejects"), table.endswith("_rejects")
+    if name in damaged:
+        return []
     try:
         if tables.provenance(name, shard) is None:
             return []
-        frame = (tables.scan_rejects if is_rejects else tables.scan)(name, shard)
-        return frame.filter(pl.col("question_id") == question_id).collect().to_dicts()
-    except TableDamaged:
+        with tables.reading(name, shard, rejects=is_rejects):
+            frame = (tables.scan_rejects if is_rejects else tables.scan)(name, shard)
+            return frame.filter(wanted).collect().to_dicts()
+    except TableMissing:
+        return []
+    except TableDamaged as error:
+        damaged[table] = str(error)
         return []
 
 
@@ -194,14 +243,17 @@ def _exported(tables: ParquetTables, shard: str, question_id: str) -> Iterator[s
                 continue
             for split, facts in written.splits.items():
                 if each.parts:
-                    ids = ids_of(export, written, split)
-                    if question_id in ids["question_id"]:
-                        yield f"{name}/{split}"
+                    # A file that somebody took away has no rows.
+                    with suppress(FileNotFoundError):
+                        ids = ids_of(export, written, split)
+                        if question_id in ids["question_id"]:
+                            yield f"{name}/{split}"
                     continue
                 for file in facts["files"]:
                     place = file.removesuffix(SIDECAR if each.ids is None else each.extension)
-                    for row in _rows_in(export, each, file, question_id):
-                        yield f"{place}, row {row}"
+                    with suppress(FileNotFoundError):
+                        for row in _rows_in(export, each, file, question_id):
+                            yield f"{place}, row {row}"
 
 
 def _rows_in(export: Export, each: Format, file: str, question_id: str) -> list[int]:
@@ -228,7 +280,8 @@ def _print_source(console: Console, history: History) -> None:
     console.print(f"[bold]{escape(history.question_id)}[/], shard {escape(history.shard)}")
     document = history.document
     if document is None:
-        console.print("Its gold document is no longer stored.")
+        said = history.damaged.get("documents") or "Its gold document is no longer stored."
+        console.print(escape(said), soft_wrap=True)
         return
     console.print(
         f"\n[bold]Source[/]  {escape(document['source'])}\n"
@@ -242,7 +295,7 @@ def _print_question(console: Console, history: History) -> None:
     row = history.question
     console.print("\n[bold]Question[/]")
     if row is None:
-        _print_rejects(console, history.rejects.get("questions"))
+        _print_rejects(console, history, "questions")
         return
     asked_for = ("origin", "question_type", "length", "wording", "persona")
     told = [f"{name} {row[name]}" for name in asked_for if row.get(name) is not None]
@@ -291,10 +344,9 @@ def _print_candidates(console: Console, considered: list[Considered], is_same: b
 
 def _print_reasoning(console: Console, history: History) -> None:
     console.print("\n[bold]Reasoning[/]")
-    rejected = history.rejects.get("reasoning")
     # Of several samples, some may be there and others not.
-    if rejected or not history.samples:
-        _print_rejects(console, rejected)
+    if not history.samples or _has_to_tell(history, "reasoning"):
+        _print_rejects(console, history, "reasoning")
     for row in history.samples:
         order = ", ".join(
             f"{number}. {doc_id}{' (gold)' if number == _gold_number(row) else ''}"
@@ -313,10 +365,20 @@ def _gold_number(row: Mapping[str, Any]) -> int | None:
     return None if row["gold_position"] is None else row["gold_position"] + 1
 
 
-def _print_rejects(console: Console, rejects: Sequence[Mapping[str, Any]] | None) -> None:
-    if not rejects:
+def _has_to_tell(history: History, table: str) -> bool:
+    """Return whether a table rejected the question, or it or its rejects could not be read."""
+    return any(
+        (table in history.rejects, table in history.damaged, f"{table}_rejects" in history.damaged)
+    )
+
+
+def _print_rejects(console: Console, history: History, table: str) -> None:
+    if not _has_to_tell(history, table):
         console.print("  not made yet")
-    for reject in rejects or ():
+    for name in (table, f"{table}_rejects"):
+        if said := history.damaged.get(name):
+            console.print(f"  [red]not known[/]: {escape(said)}", soft_wrap=True)
+    for reject in history.rejects.get(table, ()):
         asked = f", {_asked(reject)}" if "attempts" in reject else ""
         console.print(
             f"  [yellow]rejected: {escape(reject['reason'])}[/]{escape(asked)}\n{escape(reject['detail'] or '')}",

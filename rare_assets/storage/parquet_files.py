@@ -267,7 +267,7 @@ class ParquetFiles:
             with accessing(path, "write"):
                 if self.is_local:
                     with path.open("r+b") as file:
-                        file.seek(-len(FOUND_DAMAGED), io.SEEK_END)
+                        file.seek(max(0, file.seek(0, io.SEEK_END) - len(FOUND_DAMAGED)))
                         file.write(FOUND_DAMAGED)
                 else:
                     content = self._fs.cat_file(path.path)

@@ -9,7 +9,8 @@ How a file is written, read and found damaged: `parquet_files`; what its footer 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -19,7 +20,7 @@ import polars as pl
 
 from rare_assets.files.stored_bytes import StorageDamaged, StorageError, accessing
 from rare_assets.schemas import TABLES
-from rare_assets.storage.footers import Damage, Provenance, content_hash, parsed
+from rare_assets.storage.footers import UNREADABLE, Damage, Provenance, content_hash, parsed
 from rare_assets.storage.parquet_files import EXTENSION, ParquetFiles
 from rare_assets.text.shown_url import shown
 
@@ -124,7 +125,27 @@ class ParquetTables(ParquetFiles):
 
     def load_rejects(self, table: str, shard: str) -> pl.LazyFrame:
         """Read what a shard could not use, lazily, verified as `load` does."""
-        return self._verified(self.rejects_path(table, shard), table, shard)
+        try:
+            return self._verified(self.rejects_path(table, shard), table, shard)
+        except TableDamaged:
+            # Planning looks at the table alone, and rejects are made with it.
+            self._mark_damaged(self.path(table, shard))
+            raise
+
+    @contextmanager
+    def reading(self, table: str, shard: str, *, rejects: bool = False) -> Iterator[None]:
+        """Collect in it what `scan` or `scan_rejects` gave: rows that can't be read are told as damage, and marked.
+
+        For whoever reads a few rows of many files: they are verified only once one can't be read.
+
+        Raises:
+            TableDamaged: the file is not what was written.
+        """
+        try:
+            yield
+        except UNREADABLE:
+            (self.load_rejects if rejects else self.load)(table, shard)
+            raise
 
     def provenance(self, table: str, shard: str) -> Provenance | None:
         """Return what a stored shard was made from; None if it is missing.

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from rare_assets.command.cli import main
 from rare_assets.command.explain import OUTCOMES
 from rare_assets.operators.bm25_hard_neg import RULES
+from rare_assets.storage.tables import TableDamaged
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.graph import Graph, failure_text
 from rare_assets_tests.support.passages import passage, write_jsonl
@@ -143,3 +144,102 @@ def test_an_unknown_question_says_where_ids_stand(explain):
 def test_every_outcome_has_its_words():
     outcomes = {*RULES, "taken", "gold", "range_min", "range_max", "not_needed"}
     assert set(OUTCOMES) == outcomes
+
+
+@pytest.fixture
+def damage(made):
+    """Change the bytes of files of the storage, for one test."""
+    graph, _, _ = made
+    before = {path: path.read_bytes() for path in graph.tables.root.glob("*/?.jsonl.parquet")}
+
+    def damage(table, change, shard="b.jsonl"):
+        path = graph.tables.path(table, shard)
+        path.write_bytes(change(path.read_bytes()))
+
+    yield damage
+    for path, content in before.items():
+        path.write_bytes(content)
+
+
+def emptied(_):
+    return b""
+
+
+def truncated(content):
+    return content[: len(content) // 2]
+
+
+def flipped(content):
+    """A page spoiled and the footer whole."""
+    changed = bytearray(content)
+    changed[len(changed) // 3] ^= 0x55
+    changed[100:1000] = bytes(900)
+    return bytes(changed)
+
+
+def question_of(graph, shard="b.jsonl"):
+    return graph.tables.scan("questions", shard).collect()["question_id"][0]
+
+
+@pytest.mark.parametrize("change", [emptied, truncated, flipped])
+@pytest.mark.parametrize("table", ["questions", "reasoning", "documents"])
+def test_a_damaged_table_is_no_absence(made, explain, damage, table, change):
+    graph, _, _ = made
+    question_id = question_of(graph)
+    damage(table, change)
+    done = explain(question_id)
+    assert done.exit_code == 1
+    assert not done.exception or isinstance(done.exception, SystemExit)
+    assert f"{table}/b.jsonl.parquet is damaged" in done.output
+    assert "not made yet" not in done.output
+    assert "no longer stored" not in done.output
+    assert f"{question_id}, shard b.jsonl" in done.output
+    assert f"Not all was told: {table} of shard 'b.jsonl' could not be read" in done.output
+    # What can be read is told all the same.
+    assert "searched with:" in done.output
+    # Who plans the next run is told, too.
+    with pytest.raises(TableDamaged):
+        graph.tables.provenance(table, "b.jsonl")
+
+
+@pytest.mark.parametrize("change", [emptied, truncated])
+def test_damaged_rejects_are_said_and_their_table_is_made_again(made, explain, damage, change):
+    graph, _, _ = made
+    [reject] = graph.tables.scan_rejects("questions", "a.jsonl").collect().to_dicts()
+    damage("questions_rejects", change, "a.jsonl")
+    done = explain(reject["question_id"])
+    assert done.exit_code == 1
+    assert "questions_rejects/a.jsonl.parquet is damaged" in done.output
+    assert "run `rare-assets run`, and ask again" in done.output
+    with pytest.raises(TableDamaged):
+        graph.tables.provenance("questions", "a.jsonl")
+
+
+def test_a_question_of_damaged_tables_alone_is_not_said_to_be_unknown(made, explain, damage):
+    graph, _, _ = made
+    question_id = question_of(graph)
+    for table in ("questions", "hard_negatives", "reasoning"):
+        damage(table, emptied)
+    done = explain(question_id)
+    assert done.exit_code == 1
+    assert "these tables could not be read; run `rare-assets run`, and ask again" in done.output
+    for table in ("questions", "hard_negatives", "reasoning"):
+        assert f"{table}/b.jsonl.parquet is damaged" in done.output
+    # Of a whole shard all is said.
+    assert explain(question_of(graph, "a.jsonl")).exit_code == 0
+
+
+def test_a_training_file_that_is_gone_is_passed_over(made, explain):
+    graph, _, _ = made
+    formats = ("messages", "tevatron", "beir")
+    done = CliRunner().invoke(main, ["export", *(a for f in formats for a in ("--format", f))])
+    assert done.exit_code == 0, done.output
+    exports = graph.tables.root / "exports"
+    asked = pl.read_parquet(exports / "messages/train/a.jsonl.ids.parquet").row(0, named=True)
+    for name in ("messages", "beir"):
+        for path in (exports / name).rglob("a.jsonl*"):
+            path.unlink()
+    done = explain(asked["question_id"])
+    assert done.exit_code == 0, done.output
+    assert "tevatron/train/a.jsonl, row" in done.output
+    assert "messages/train" not in done.output
