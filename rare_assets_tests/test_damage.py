@@ -1,13 +1,16 @@
 """A damaged file costs nothing: runs refuse what is not what was written, and the next run mends it."""
 
+import io
 import json
 import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from rich.console import Console
 
 from rare_assets.command.plan import Planner, Stale
+from rare_assets.command.report import print_report
 from rare_assets.stages.options import Options
 from rare_assets_tests.support.fake_endpoint import FakeEndpoint
 from rare_assets_tests.support.gate import Gate
@@ -83,6 +86,28 @@ def test_a_damaged_table_is_refused_before_it_is_paid_for_and_made_again(
     assert len(endpoint.requests) == paid
 
     assert stale(graph)[0] == Stale(table, "damaged")
+    require_success(graph.make_all(**ASK_ALL))
+    assert stale(graph) == []
+    assert len(endpoint.requests) == paid
+
+
+def test_a_damaged_example_at_the_end_of_a_run_is_said_and_made_again(graph, endpoint):
+    require_success(graph.make_all(**ASK_ALL))
+    paid = len(endpoint.requests)
+    path = graph.tables.path("reasoning", SHARD)
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + bytes(1000) + content[1004:])
+    told = []
+    for _ in range(2):
+        console = Console(record=True, width=200, file=io.StringIO())
+        print_report(console, graph.tables, [SHARD], {}, graph.source, graph.source, "rare-assets")
+        told.append(console.export_text())
+    assert f"reasoning/{SHARD}.parquet is damaged: its checksum is not" in told[0]
+    assert "One example" not in told[0]
+    (counted,) = [line for line in told[1].splitlines() if "│ reasoning" in line]
+    assert "0 of 1" in counted
+
+    assert stale(graph) == [Stale("reasoning", "damaged")]
     require_success(graph.make_all(**ASK_ALL))
     assert stale(graph) == []
     assert len(endpoint.requests) == paid

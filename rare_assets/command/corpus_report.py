@@ -16,6 +16,8 @@ from rare_assets.exports.folder import OutFolder
 from rare_assets.exports.options import ExportError
 from rare_assets.resources.configurable import Storage
 
+NAMED = 5
+
 
 def run_report(target: Target, out: Path | None) -> None:
     """Write the page of every shard that has documents, and say where it is.
@@ -42,4 +44,13 @@ def run_report(target: Target, out: Path | None) -> None:
     if out is not None:
         folder, name = str(out.absolute().parent), out.name
     place = OutFolder(folder).write_page(name, report.html)
-    Console().print(f"The report on {len(shards):,} shards: {escape(place)}", soft_wrap=True)
+    console = Console()
+    console.print(f"The report on {len(shards):,} shards: {escape(place)}", soft_wrap=True)
+    if unreadable := report.figures.unreadable:
+        more = len(unreadable) - NAMED
+        named = "; ".join(unreadable[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
+        console.print(
+            f"[yellow]warning[/] Tables could not be read and are not in it: {escape(named)}. "
+            "`rare-assets run` makes damaged tables again.",
+            soft_wrap=True,
+        )

@@ -15,6 +15,7 @@ from rare_assets.operators.answers import retryable
 from rare_assets.operators.doc2query import say_left_out
 from rare_assets.schemas import TABLES
 from rare_assets.stages.order import ASKING
+from rare_assets.storage.tables import TableDamaged
 from rare_assets.teacher import ENDPOINT_FAULTS
 from rare_assets.text.shown import cut
 from rare_assets.text.shown_url import shown
@@ -92,12 +93,11 @@ def _retryable(tables: ParquetTables, shards: list[str]) -> int:
     What the endpoint failed to answer is asked again by any next run.
     """
     stored = [
-        retryable(tables.scan_rejects(table, shard)).filter(
-            ~pl.col("reason").is_in(ENDPOINT_FAULTS)
-        )
+        retryable(rejects).filter(~pl.col("reason").is_in(ENDPOINT_FAULTS))
         for table in ASKING
         for shard in shards
-        if (made := tables.provenance(table, shard)) is not None and made.n_rejects
+        if (made := tables.provenance_if_whole(table, shard)) is not None and made.n_rejects
+        if (rejects := _rejects_if_whole(tables, table, shard)) is not None
     ]
     if not stored:
         return 0
@@ -228,10 +228,18 @@ def _left_out(tables: ParquetTables, shards: list[str]) -> dict[str, str]:
     for shard in shards:
         stored = tables.provenance_if_whole("questions", shard)
         if stored is not None and stored.n_rejects > stored.n_rows:
-            rejects = tables.scan_rejects("questions", shard).collect()
-            if said := say_left_out(stored.n_rows, rejects):
+            rejects = _rejects_if_whole(tables, "questions", shard)
+            if rejects is not None and (said := say_left_out(stored.n_rows, rejects.collect())):
                 found[shard] = said
     return found
+
+
+def _rejects_if_whole(tables: ParquetTables, table: str, shard: str) -> pl.LazyFrame | None:
+    """Return what a shard could not use; None if that is damaged, as the next plan finds and says."""
+    try:
+        return tables.load_rejects(table, shard)
+    except TableDamaged:
+        return None
 
 
 def _print_example(console: Console, tables: ParquetTables, shards: list[str]) -> None:
@@ -240,13 +248,21 @@ def _print_example(console: Console, tables: ParquetTables, shards: list[str]) -
         for shard in shards
         if (p := tables.provenance_if_whole("reasoning", shard)) and p.n_rows
     )
-    shard = next(made, None)
-    if shard is None:
+    for shard in made:
+        try:
+            rows = tables.load("reasoning", shard)
+        except TableDamaged as error:
+            # It is marked now: the next run makes it again.
+            console.print(f"\n[yellow]warning[/] {escape(str(error))}", soft_wrap=True)
+            continue
+        _print_row(console, shard, rows)
         return
+
+
+def _print_row(console: Console, shard: str, rows: pl.LazyFrame) -> None:
     row = (
-        tables.scan("reasoning", shard)
         # The fullest row shows most: one with all its negatives.
-        .sort(pl.col("hard_negatives").list.len(), descending=True, maintain_order=True)
+        rows.sort(pl.col("hard_negatives").list.len(), descending=True, maintain_order=True)
         .head(1)
         .collect()
         .row(0, named=True)

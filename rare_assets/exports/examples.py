@@ -156,7 +156,7 @@ def examples(
 
 
 def needed_ids(tables: ParquetTables, shard: str) -> pl.Series:
-    """Return every document that a shard's rows can name."""
+    """Return every document that a shard's rows can name. Raises TableDamaged."""
     mined = tables.scan("hard_negatives", shard)
     parts = [
         mined.select("doc_id"),
@@ -164,9 +164,10 @@ def needed_ids(tables: ParquetTables, shard: str) -> pl.Series:
             pl.col("negatives").list.eval(pl.element().struct.field("doc_id")).alias("doc_id")
         ).explode("doc_id"),
     ]
-    if "extra_positive_ids" in mined.collect_schema():
-        parts.append(mined.select(doc_id="extra_positive_ids").explode("doc_id"))
-    return pl.concat(parts).drop_nulls().unique().collect()["doc_id"]
+    with tables.reading("hard_negatives", shard):
+        if "extra_positive_ids" in mined.collect_schema():
+            parts.append(mined.select(doc_id="extra_positive_ids").explode("doc_id"))
+        return pl.concat(parts).drop_nulls().unique().collect()["doc_id"]
 
 
 def _batch(
@@ -470,7 +471,8 @@ def _not_blank(text: pl.Expr) -> pl.Expr:
 
 
 def _columns(tables: ParquetTables, table: str, shard: str) -> Sequence[str]:
-    return tables.scan(table, shard).collect_schema().names()
+    with tables.reading(table, shard):
+        return tables.scan(table, shard).collect_schema().names()
 
 
 def _language(text: str) -> str:

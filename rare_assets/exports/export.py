@@ -153,7 +153,12 @@ class Export:
             return None
 
     def write(self, shard: str, formats: Sequence[Format]) -> dict[str, Written]:
-        """Write a shard's files in some formats. Return their manifests by format."""
+        """Write a shard's files in some formats. Return their manifests by format.
+
+        Raises:
+            TableDamaged: a table of the shard is not what was written; nothing is written then.
+        """
+        self._require_whole(shard)
         made_from = {each.name: self._made_from(each, shard) for each in formats}
         files = [ShardFiles(self.folder, each, shard, self.options) for each in formats]
         self._listed.clear()
@@ -202,6 +207,12 @@ class Export:
             self.folder.remove(f"rejects/{file_name(written.shard)}{EXTENSION}")
         return sorted(set(gone))
 
+    def _require_whole(self, shard: str) -> None:
+        """Compare a shard's tables with their checksums: no step reads all of them as a whole."""
+        for table in TABLES:
+            if self.tables.exists(table, shard):
+                self.tables.load(table, shard)
+
     def _without_evaluation(self, batch: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         if not self.options.exclude:
             return batch, pl.DataFrame(schema=_REJECTS)
@@ -249,8 +260,9 @@ class Export:
         for shard in stored_shards(self.tables, "documents"):
             state = f"{families.SKETCH_VERSION} {self._state('documents', shard)}"
             path = self.tables.root / "document_sketches" / f"{file_name(shard)}{EXTENSION}"
-            if not path.exists() or _made_from(self.tables.scan_file(path)) != state:
-                documents = self.tables.scan("documents", shard)
+            made_from = self.tables.remembered(path, {"made_from": pl.String}, ("made_from",))
+            if made_from.is_empty() or made_from.item(0, 0) != state:
+                documents = self.tables.load("documents", shard)
                 # A shard whose file could not be read has no document.
                 batches = chain(
                     [documents.head(0).collect()], documents.collect_batches(chunk_size=10_000)
@@ -325,13 +337,6 @@ def _files_of(written: Written | None) -> set[str]:
     if written is None:
         return set()
     return {file for split in written.splits.values() for file in split["files"]}
-
-
-def _made_from(sketch: pl.LazyFrame) -> str | None:
-    if "made_from" not in sketch.collect_schema():
-        return None
-    first = sketch.select("made_from").head(1).collect()
-    return first.item() if first.height else None
 
 
 def _hash(value: Any) -> str:

@@ -97,14 +97,15 @@ def _documents(export: Export, golds: pl.DataFrame) -> pl.DataFrame:
     """Return `split, text_hash, parent` of gold documents, from the documents themselves."""
     frames = []
     for shard in stored_shards(export.tables, "documents"):
-        documents = export.tables.scan("documents", shard)
-        there = documents.collect_schema()
-        parent = pl.coalesce("parent_id", "doc_id") if "parent_id" in there else pl.col("doc_id")
-        frames.append(
-            documents.select("doc_id", "text_hash", parent=parent)
-            .join(golds.lazy(), on="doc_id")
-            .collect()
-        )
+        with export.tables.reading("documents", shard):
+            documents = export.tables.scan("documents", shard)
+            is_cut = "parent_id" in documents.collect_schema()
+            parent = pl.coalesce("parent_id", "doc_id") if is_cut else pl.col("doc_id")
+            frames.append(
+                documents.select("doc_id", "text_hash", parent=parent)
+                .join(golds.lazy(), on="doc_id")
+                .collect()
+            )
     return pl.concat(frames)
 
 
@@ -142,12 +143,13 @@ def _passage_hashes(export: Export, held_out: pl.Series) -> pl.DataFrame:
     """Return `value, doc_id`: hashes of each held-out document's passage, and of its id."""
     frames = []
     for shard in stored_shards(export.tables, "documents"):
-        documents = (
-            export.tables.scan("documents", shard)
-            .join(held_out.to_frame("doc_id").lazy(), on="doc_id", how="semi")
-            .select("doc_id", passage=passage("title", "text"))
-            .collect()
-        )
+        with export.tables.reading("documents", shard):
+            documents = (
+                export.tables.scan("documents", shard)
+                .join(held_out.to_frame("doc_id").lazy(), on="doc_id", how="semi")
+                .select("doc_id", passage=passage("title", "text"))
+                .collect()
+            )
         frames += [
             documents.select("doc_id", value=pl.col(value).hash())
             for value in ("passage", "doc_id")

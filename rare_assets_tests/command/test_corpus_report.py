@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from rare_assets.command.cli import main
-from rare_assets.storage.tables import ParquetTables
+from rare_assets.storage.tables import ParquetTables, TableDamaged
 from rare_assets_tests.exports.corpus import document, store
 
 
@@ -28,6 +28,24 @@ def test_it_writes_the_page_where_it_says(report, tmp_path):
     # The second time over the first.
     assert [report("--out", str(out)).exit_code for _ in range(2)] == [0, 0]
     assert "Corpus report" in out.read_text()
+
+
+@pytest.mark.parametrize("end", [0, 400, None])
+def test_tables_that_can_not_be_read_are_named_and_marked(report, tmp_path, end):
+    tables = ParquetTables(str(tmp_path / "storage"))
+    store(tables, {"a.jsonl": [document(n) for n in range(20)]})
+    path = tables.path("reasoning", "a.jsonl")
+    content = path.read_bytes()
+    # Where the end stays, pages are spoiled and the footer is whole.
+    path.write_bytes(content[:4] + bytes(2000) + content[2004:] if end is None else content[:end])
+    done = report()
+    assert done.exit_code == 0, done.output
+    assert (
+        "warning Tables could not be read and are not in it: reasoning, shard a.jsonl. "
+        "`rare-assets run` makes damaged tables again." in " ".join(done.output.split())
+    )
+    with pytest.raises(TableDamaged):
+        tables.provenance("reasoning", "a.jsonl")
 
 
 def test_a_file_of_somebody_else_is_left_alone(report, tmp_path):

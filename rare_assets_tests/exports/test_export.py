@@ -17,7 +17,7 @@ from rare_assets.exports.options import ExportError, ExportOptions
 from rare_assets.exports.proof import prove
 from rare_assets.files.stored_bytes import StorageError
 from rare_assets.schemas import TABLES
-from rare_assets.storage.tables import ParquetTables
+from rare_assets.storage.tables import ParquetTables, TableDamaged
 from rare_assets_tests.exports.conftest import SHARES, make
 from rare_assets_tests.exports.corpus import document, question, reasoning, store, write
 from rare_assets_tests.support.s3_server import s3_bucket, s3_endpoint  # noqa: F401
@@ -236,7 +236,9 @@ def test_a_filter_on_what_the_tables_do_not_tell_is_refused(tables, out, column)
 
 def test_negatives_that_the_teacher_used_are_left_out(tables, out):
     path = str(tables.path("reasoning", "a.jsonl"))
-    metadata = {"rare_assets": pl.read_parquet_metadata(path)["rare_assets"]}
+    footer = json.loads(pl.read_parquet_metadata(path)["rare_assets"])
+    del footer["checksum"]
+    metadata = {"rare_assets": json.dumps(footer)}
     frame = pl.read_parquet(path).drop("suspected_relevant", strict=False)
     used = [["d1"] if row == "d0" else [] for row in frame["doc_id"]]
     frame.with_columns(suspected_relevant=pl.Series(used)).write_parquet(path, metadata=metadata)
@@ -418,6 +420,61 @@ def test_a_full_disk_leaves_what_stood_there_and_no_rest(tables, out):
     changed = {path.relative_to(out).parts[0] for path in before if after[path] != before[path]}
     assert changed <= {"manifest", "splits.parquet"}
     assert set(after) == set(before)
+
+
+def spoil(path):
+    """Change pages of a file; its footer stays whole."""
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + bytes(1000) + content[1004:])
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_damaged_table_is_refused_and_marked(tables, out, table):
+    spoil(tables.path(table, "b.jsonl"))
+    with pytest.raises(TableDamaged, match=f"{table}/b.jsonl.parquet is damaged: its checksum"):
+        make(tables, str(out), ["messages"])
+    assert not list(out.glob("messages/*/b.jsonl*"))
+    # So the next run makes it again.
+    with pytest.raises(TableDamaged, match="was found damaged before"):
+        tables.provenance(table, "b.jsonl")
+
+
+def test_damage_that_no_reader_notices_is_found(tables, out):
+    # The format has no answers, so that nothing reads the table's rows.
+    spoil(tables.path("reasoning", "a.jsonl"))
+    with pytest.raises(TableDamaged, match="its checksum is not that of what was written"):
+        make(tables, str(out), ["sentence-transformers"])
+
+
+def test_negatives_that_can_not_be_read_are_told_where_the_corpus_grew(tables, out):
+    make(tables, str(out), ["messages"])
+    store(tables, {"c.jsonl": [document(n) for n in range(40, 44)]})
+    spoil(tables.path("hard_negatives", "a.jsonl"))
+    with pytest.raises(TableDamaged, match=r"hard_negatives/a\.jsonl\.parquet is damaged"):
+        make(tables, str(out), ["messages"])
+
+
+def test_the_proof_tells_of_documents_that_can_not_be_read(tables, out):
+    make(tables, str(out), ["messages"])
+    spoil(tables.path("documents", "a.jsonl"))
+    with pytest.raises(TableDamaged, match=r"documents/a\.jsonl\.parquet is damaged"):
+        proof(tables, out)
+
+
+@pytest.mark.parametrize("damage", ["emptied", "truncated", "spoiled"])
+def test_damaged_sketches_are_made_again(tables, out, damage):
+    make(tables, str(out), ["messages"])
+    path = tables.root / "document_sketches/a.jsonl.parquet"
+    sketches = pl.read_parquet(path)
+    if damage == "spoiled":
+        spoil(path)
+    else:
+        path.write_bytes(b"" if damage == "emptied" else path.read_bytes()[:500])
+    make(tables, str(out), ["messages", "verl"])
+    assert pl.read_parquet(path).equals(sketches)
+    changed = path.stat().st_mtime_ns
+    make(tables, str(out), ["messages", "verl", "beir"])
+    assert path.stat().st_mtime_ns == changed
 
 
 def test_an_object_store_takes_the_same_files(tables, out, s3_bucket):  # noqa: F811

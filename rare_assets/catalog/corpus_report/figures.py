@@ -170,7 +170,8 @@ def gather(tables: ParquetTables, shards: Sequence[str]) -> Figures:
     for shard in shards:
         for table in TABLES:
             try:
-                counting.add(table, shard)
+                with tables.reading(table, shard):
+                    counting.add(table, shard)
             except (TableDamaged, *UNREADABLE):
                 counting.unreadable.append(f"{table}, shard {shard}")
     return Figures(
@@ -186,7 +187,7 @@ def gather(tables: ParquetTables, shards: Sequence[str]) -> Figures:
         ],
         dict(counting.languages.most_common()),
         counting.worst(),
-        list(_examples(tables, counting.chosen())),
+        list(_examples(tables, counting.chosen(), counting.unreadable)),
         counting.unreadable,
     )
 
@@ -306,8 +307,13 @@ def _in_order(measure: Measure, counts: Counter[str]) -> dict[str, int]:
     return {name: counts[name] for name in names if counts[name] or name != NOT_FOUND}
 
 
-def _examples(tables: ParquetTables, chosen: Iterable[tuple[str, str]]) -> Iterator[dict[str, Any]]:
-    """Return the rows of the chosen questions, one sample of each, in the order chosen."""
+def _examples(
+    tables: ParquetTables, chosen: Iterable[tuple[str, str]], unreadable: list[str]
+) -> Iterator[dict[str, Any]]:
+    """Return the rows of the chosen questions, one sample of each, in the order chosen.
+
+    Shards whose rows can't be read are added to `unreadable`.
+    """
     by_shard: dict[str, list[str]] = {}
     order = {}
     for place, (shard, question_id) in enumerate(chosen):
@@ -316,9 +322,14 @@ def _examples(tables: ParquetTables, chosen: Iterable[tuple[str, str]]) -> Itera
     found = []
     for shard, ids in by_shard.items():
         try:
-            rows = tables.scan("reasoning", shard).filter(pl.col("question_id").is_in(ids))
-            kept = rows.collect().unique("question_id", keep="first", maintain_order=True)
-        except (TableMissing, *UNREADABLE):
+            with tables.reading("reasoning", shard):
+                rows = tables.scan("reasoning", shard).filter(pl.col("question_id").is_in(ids))
+                kept = rows.collect().unique("question_id", keep="first", maintain_order=True)
+        except TableMissing:
+            continue
+        except (TableDamaged, *UNREADABLE):
+            if (named := f"reasoning, shard {shard}") not in unreadable:
+                unreadable.append(named)
             continue
         found += [{**row, "shard": shard} for row in kept.iter_rows(named=True)]
     yield from sorted(found, key=lambda row: order[row["question_id"]])
