@@ -10,32 +10,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
 
+from rare_assets.exports.evaluation_files import FEWEST_WORDS, Item, files, items
 from rare_assets.exports.options import ExportError
 from rare_assets.exports.words import runs
-from rare_assets.text.shown_url import shown
 from rare_assets.text.words import words_of
 
 RUN = 13
 # Longer ones are found by their runs.
 QUESTION_WORDS = 60
-FEWEST_WORDS = 5
 NEARLY_ALL = 0.9
 _BATCH = 20_000
-_QUESTIONS = ("query", "question", "queries", "anchor", "prompt")
-_PASSAGES = ("text", "content", "contents", "passage", "document", "answer", "gold_answer", "body")
-
-
-class Item(NamedTuple):
-    """One evaluation text and where it stands."""
-
-    file: str
-    row: int
-    text: str
-    is_question: bool
 
 
 class EvaluationTexts:
@@ -71,12 +58,16 @@ class EvaluationTexts:
             )
             found.select("run", "file", row="row_in").write_parquet(folder / f"{number}.parquet")
             asked.append(
-                batch.filter("is_question").with_columns(
-                    words=words_of(pl.col("text")).list.unique(maintain_order=True)
-                )
+                batch.filter("is_question")
+                .with_columns(words=words_of(pl.col("text")).list.unique(maintain_order=True))
+                # Here, since any text of an unknown name may be a question.
+                .filter(pl.col("words").list.len().is_between(FEWEST_WORDS, QUESTION_WORDS))
             )
-        questions = pl.concat(asked).filter(
-            pl.col("words").list.len().is_between(FEWEST_WORDS, QUESTION_WORDS)
+        # What stands in every row is looked for once.
+        questions = (
+            pl.concat(asked)
+            .sort("file", "row", maintain_order=True)
+            .unique("text", keep="first", maintain_order=True)
         )
         return cls(pl.scan_parquet(folder / "*.parquet"), questions.with_row_index("key"))
 
@@ -181,7 +172,7 @@ def fingerprint(paths: list[str]) -> str:
         ExportError: a file is missing or can't be read.
     """
     digest = hashlib.sha256()
-    for path in _files(paths):
+    for path in files(paths):
         digest.update(str(path).encode())
         with path.open("rb") as file:
             while part := file.read(1 << 20):
@@ -193,9 +184,9 @@ def _batches(paths: list[str]) -> Iterator[pl.DataFrame]:
     """Yield `file, row, text, is_question`, some thousand rows at a time."""
     schema = {"file": pl.String, "row": pl.Int64, "text": pl.String, "is_question": pl.Boolean}
     batch: list[Item] = []
-    for path in _files(paths):
+    for path in files(paths):
         empty = True
-        for item in _items(path):
+        for item in items(path):
             empty = False
             batch.append(item)
             if len(batch) == _BATCH:
@@ -204,97 +195,3 @@ def _batches(paths: list[str]) -> Iterator[pl.DataFrame]:
         if empty:
             raise ExportError(f"exclude: {path} holds no text to leave out.")
     yield pl.DataFrame(batch, schema=schema, orient="row")
-
-
-def _files(paths: list[str]) -> list[Path]:
-    found: list[Path] = []
-    for given in paths:
-        if "://" in given:
-            raise ExportError(
-                f"exclude: {shown(given)} is a URL; copy its files to a folder, and name that."
-            )
-        path = Path(given).expanduser()
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix in _READERS)
-            if not inside:
-                raise ExportError(
-                    f"exclude: the folder {path} holds no {', '.join(sorted(_READERS))} file."
-                )
-            found += inside
-        elif not path.exists():
-            raise ExportError(f"exclude: {path} is not there.")
-        elif path.suffix not in _READERS:
-            raise ExportError(
-                f"exclude: {path} is no file of a kind that can be read: "
-                f"{', '.join(sorted(_READERS))}."
-            )
-        else:
-            found.append(path)
-    return found
-
-
-def _items(path: Path) -> Iterator[Item]:
-    try:
-        yield from _READERS[path.suffix](path)
-    except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
-        raise ExportError(f"exclude: {path} can't be read: {error}") from error
-
-
-def _rows_of(path: Path, frame: pl.LazyFrame) -> Iterator[Item]:
-    there = frame.collect_schema()
-    questions = [name for name in _QUESTIONS if name in there]
-    passages = [name for name in _PASSAGES if name in there]
-    if path.stem.startswith("queries"):
-        questions, passages = questions + passages, []
-    if not questions and not passages:
-        raise ExportError(
-            f"exclude: {path} has none of the columns {', '.join(_QUESTIONS + _PASSAGES)}; it has "
-            f"{', '.join(there.names())}."
-        )
-    row = 0
-    for batch in frame.select(questions + passages).collect_batches(chunk_size=_BATCH):
-        for values in batch.iter_rows(named=True):
-            row += 1
-            for name, value in values.items():
-                for text in value if isinstance(value, list) else [value]:
-                    if isinstance(text, str) and text.strip():
-                        yield Item(str(path), row, text, name in questions)
-
-
-def _json_rows(path: Path) -> Iterator[Item]:
-    yield from _rows_of(path, pl.scan_ndjson(path, infer_schema_length=None))
-
-
-def _json_list(path: Path) -> Iterator[Item]:
-    yield from _rows_of(path, pl.read_json(path, infer_schema_length=None).lazy())
-
-
-def _parquet(path: Path) -> Iterator[Item]:
-    yield from _rows_of(path, pl.scan_parquet(path, glob=False))
-
-
-def _text(path: Path) -> Iterator[Item]:
-    """Read a text file. Each line may be a question; a run may go over the lines of a paragraph."""
-    paragraph: list[str] = []
-    first = 1
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                first = first if paragraph else number
-                paragraph.append(line)
-                yield Item(str(path), number, line.strip(), True)
-            elif paragraph:
-                yield Item(str(path), first, "".join(paragraph), False)
-                paragraph = []
-    if len(paragraph) > 1:
-        yield Item(str(path), first, "".join(paragraph), False)
-
-
-_READERS = {
-    ".jsonl": _json_rows,
-    ".ndjson": _json_rows,
-    ".json": _json_list,
-    ".parquet": _parquet,
-    ".txt": _text,
-    ".md": _text,
-}

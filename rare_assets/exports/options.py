@@ -98,8 +98,8 @@ class ExportOptions(BaseModel):
     )
     exclude: list[str] = Field(
         [],
-        description="Files or folders of evaluation questions and passages (BEIR folder, JSON Lines, "
-        "Parquet, text): rows that share 13 words in a row with them, or nearly all words of a "
+        description="Files or folders of evaluation questions and passages (BEIR folder, JSON, "
+        "JSON Lines, CSV, Parquet, text): rows that share 13 words in a row with them, or nearly all words of a "
         "question, are left out and named in rejects/.",
     )
     max_file_mb: int = Field(

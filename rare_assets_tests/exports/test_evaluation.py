@@ -1,10 +1,13 @@
 """Rows that share text with an evaluation set are left out, and named with what they matched."""
 
+import codecs
+import gzip
 import json
 
 import polars as pl
 import pytest
 
+from rare_assets.corpus.formats.streams import zstd
 from rare_assets.exports.options import ExportError
 from rare_assets_tests.exports.conftest import make
 from rare_assets_tests.exports.corpus import document, question, write
@@ -94,6 +97,118 @@ def test_bright_parquet_is_read_by_its_columns(tables, out, tmp_path):
     ).write_parquet(file)
     make(tables, str(out), ["cross-encoder"], exclude=[str(file)], **ONE_SIDE)
     assert "d7-q0" in rejected(out)["question_id"].to_list()
+
+
+def asked_of(n):
+    return question(document(n))["question"]
+
+
+CASES = {
+    "a packed one beside": lambda q: {
+        "corpus.jsonl": '{"text": "Nothing alike here."}',
+        "queries.jsonl.gz": gzip.compress(json.dumps({"text": q}).encode()),
+    },
+    "zstd": lambda q: {"q.ndjson.zst": zstd.compress(json.dumps({"query": q}).encode())},
+    "csv": lambda q: {"a.txt": "Nothing alike here.", "test.csv": f"question\n{q}\n"},
+    "tsv without a header": lambda q: {"test.tsv": f"1\t{q}\n2\tNothing alike here, not at all\n"},
+    "a column named twice": lambda q: {"test.csv": f"x,question,question\n1,{q},none\n"},
+    "a name in capitals": lambda q: {
+        "r.txt": "Nothing alike here.",
+        "Q.JSONL": json.dumps({"question": q}),
+    },
+    "problem": lambda q: {"math.jsonl": json.dumps({"problem": q, "answer": "42"})},
+    "Question": lambda q: {"q.jsonl": json.dumps({"Question": q})},
+    "query_text": lambda q: {"q.jsonl": json.dumps({"query_text": q, "text": "Nothing alike."})},
+    "a struct": lambda q: {"q.jsonl": json.dumps({"question": {"text": q}})},
+    "context": lambda q: {"q.jsonl": json.dumps({"question": "What is it?", "context": q})},
+    "messages": lambda q: {
+        "q.jsonl": json.dumps({"messages": [{"role": "user", "content": q}], "text": "None."})
+    },
+    "one JSON value": lambda q: {
+        "q.json": json.dumps({"data": [{"qas": [{"asks": q}]}]}, indent=1)
+    },
+    "a byte order mark": lambda q: {
+        "q.jsonl": codecs.BOM_UTF8 + json.dumps({"question": q}).encode(),
+        "r.json": codecs.BOM_UTF8 + b'[{"question": "What is it?"}]',
+    },
+    "types that differ": lambda q: {"q.jsonl": f'{{"a": 1}}\n{{"a": {{"b": [{json.dumps(q)}]}}}}'},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_text_of_every_file_is_looked_for(tables, out, tmp_path, case):
+    folder = tmp_path / "evaluation"
+    folder.mkdir()
+    for name, content in CASES[case](asked_of(3)).items():
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    make(tables, str(out), ["cross-encoder"], exclude=[str(folder)], **ONE_SIDE)
+    [row] = rejected(out).to_dicts()
+    assert (row["question_id"], row["rule"]) == ("d3-q0", "nearly all words of a question")
+    assert row["matched"] == asked_of(3)
+
+
+def test_every_text_of_parquet_is_looked_for(tables, out, tmp_path):
+    file = tmp_path / "q.PARQUET"
+    rows = {"id": [1, 2], "turns": [[{"value": "None"}], [{"value": asked_of(3)}]]}
+    pl.DataFrame(rows).write_parquet(file)
+    make(tables, str(out), ["cross-encoder"], exclude=[str(file)], **ONE_SIDE)
+    [row] = rejected(out).to_dicts()
+    assert (row["question_id"], row["row"], row["file"]) == ("d3-q0", 2, str(file))
+
+
+def test_ids_labels_and_short_answers_leave_no_row_out(tables, out, tmp_path):
+    file = tmp_path / "q.jsonl"
+    row = {"uid": "d3-q0", "label": "d3", "solution": "follow from d3", "topic": "Why does it?"}
+    file.write_text(json.dumps({**row, "problem": "What melts ice on a cold road in winter?"}))
+    make(tables, str(out), ["cross-encoder"], exclude=[str(file)], **ONE_SIDE)
+    assert rejected(out).is_empty()
+
+
+def test_what_is_no_data_is_passed_over(tables, out, tmp_path):
+    folder = tmp_path / "beir"
+    q = json.dumps({"text": asked_of(3)})
+    for name in (
+        ".git/a.bin",
+        ".cache/queries.jsonl",
+        "qrels/test.tsv",
+        "load.py",
+        "LICENSE",
+        "a.png",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(q)
+    (folder / "queries.jsonl").write_text('{"text": "What melts ice on a cold road?"}')
+    make(tables, str(out), ["cross-encoder"], exclude=[str(folder)], **ONE_SIDE)
+    assert rejected(out).is_empty()
+
+
+def test_a_folder_with_data_that_can_not_be_read_is_refused(tables, out, tmp_path):
+    folder = tmp_path / "evaluation"
+    folder.mkdir()
+    for name in ("queries.jsonl", "a.arrow", "b.xlsx", "queries"):
+        (folder / name).write_text('{"text": "What melts ice on a cold road?"}')
+    with pytest.raises(ExportError) as refused:
+        make(tables, str(out), ["verl"], exclude=[str(folder)])
+    named = ", ".join(str(folder / name) for name in ("a.arrow", "b.xlsx", "queries"))
+    assert f"{named} can't be read, and may hold what is to be left out" in str(refused.value)
+
+
+def test_a_broken_row_is_named_with_what_to_do(tables, out, tmp_path):
+    file = tmp_path / "q.jsonl"
+    file.write_text('{"question": "What melts ice?"}\n\n{"question": "What\n')
+    with pytest.raises(ExportError) as refused:
+        make(tables, str(out), ["verl"], exclude=[str(file)])
+    assert f"{file}, row 3 can't be read: Invalid control character" in str(refused.value)
+    assert "Repair the row or take it out" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["q.jsonl.gz", "q.jsonl.zst", "q.csv.gz", "q.txt.gz", "q.parquet"])
+def test_a_file_that_is_cut_off_is_refused(tables, out, tmp_path, name):
+    line = json.dumps({"question": "What melts ice on a cold road?"}).encode()
+    packed = zstd.compress(line) if name.endswith(".zst") else gzip.compress(line)
+    (tmp_path / name).write_bytes(packed[:-9])
+    with pytest.raises(ExportError, match="can't be read"):
+        make(tables, str(out), ["verl"], exclude=[str(tmp_path / name)])
 
 
 def test_a_changed_evaluation_file_is_looked_for_anew(tables, out, tmp_path):
