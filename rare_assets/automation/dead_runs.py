@@ -7,7 +7,7 @@ import dagster as dg
 from rare_assets.automation.runs import is_about
 from rare_assets.resources.dagster_internals import OneProcessExecutorDefinition
 from rare_assets.resources.dataset import Dataset, bind
-from rare_assets.resources.leases import Watch
+from rare_assets.resources.leases import Watch, runs_take_leases
 
 SECONDS = 15
 
@@ -19,11 +19,10 @@ def dead_runs(
     about these assets that were lost before they took one."""
     here = context.repository_def
     assert here is not None
-    # An instance that resumes lost runs has monitoring look after them.
-    resumes = bool(context.instance.run_monitoring_max_resume_run_attempts)
+    taken = runs_take_leases(context.instance)
 
     def takes_lease(run: dg.DagsterRun) -> bool:
-        if resumes or not is_about(run, assets, here):
+        if not (taken and is_about(run, assets, here)):
             return False
         return isinstance(here.get_job(run.job_name).executor_def, OneProcessExecutorDefinition)
 

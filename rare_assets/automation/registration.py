@@ -9,13 +9,12 @@ from rare_assets.corpus.source import CorpusSource
 from rare_assets.resources.dataset import Dataset
 from rare_assets.resources.partitions import add_shards
 from rare_assets.stages.source_states import report_states, source_states
+from rare_assets.text.shown import first_names
 
 if TYPE_CHECKING:
     import dagster as dg
 
     from rare_assets.storage.tables import ParquetTables
-
-NAMED = 5
 
 
 def register(
@@ -85,13 +84,3 @@ def _describe_gone(scan: Scan, removed: list[str]) -> str:
         f"{told} They stay in the index until their partitions are deleted, which "
         "RARE_REMOVE_DELETED_SHARDS=true does."
     )
-
-
-def first_names(names: list[str]) -> str:
-    """Return the first five names as one text, and how many more there are.
-
-    >>> first_names(["a", "b", "c", "d", "e", "f", "g"])
-    'a, b, c, d, e and 2 more'
-    """
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

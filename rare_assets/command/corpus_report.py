@@ -15,8 +15,7 @@ from rare_assets.exports.export import stored_shards
 from rare_assets.exports.folder import OutFolder
 from rare_assets.exports.options import ExportError
 from rare_assets.resources.configurable import Storage
-
-NAMED = 5
+from rare_assets.text.shown import first_names
 
 
 def run_report(target: Target, out: Path | None) -> None:
@@ -47,8 +46,7 @@ def run_report(target: Target, out: Path | None) -> None:
     console = Console()
     console.print(f"The report on {len(shards):,} shards: {escape(place)}", soft_wrap=True)
     if unreadable := report.figures.unreadable:
-        more = len(unreadable) - NAMED
-        named = "; ".join(unreadable[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
+        named = first_names(unreadable, parted="; ")
         console.print(
             f"[yellow]warning[/] Tables could not be read and are not in it: {escape(named)}. "
             "`rare-assets run` makes damaged tables again.",

@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rare_assets.automation.registration import describe_missing, first_names
+from rare_assets.automation.registration import describe_missing
 from rare_assets.operators.answers import retryable
 from rare_assets.operators.doc2query import say_left_out
 from rare_assets.schemas import TABLES
 from rare_assets.stages.order import ASKING
 from rare_assets.storage.tables import TableDamaged
 from rare_assets.teacher import ENDPOINT_FAULTS
-from rare_assets.text.shown import cut
+from rare_assets.text.shown import cut, first_names
 from rare_assets.text.shown_url import shown
 
 if TYPE_CHECKING:

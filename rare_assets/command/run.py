@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from rare_assets.assets.asking import once
 from rare_assets.automation.instance import open_pools, pool_limit, prepare_home
-from rare_assets.automation.registration import describe_missing, first_names, register
+from rare_assets.automation.registration import describe_missing, register
 from rare_assets.command.estimate import estimate
 from rare_assets.command.order import Schedule, Task
 from rare_assets.command.plan import Planner, Stale
@@ -37,6 +37,7 @@ from rare_assets.settings import Settings
 from rare_assets.stages.cost import spent
 from rare_assets.stages.options import Options, teacher_for, with_whole_teacher
 from rare_assets.stages.order import AFTER_DOCUMENTS, ASKING
+from rare_assets.text.shown import first_names
 
 LOG_WIDTH = 120
 

@@ -23,6 +23,7 @@ from rare_assets.corpus.formats import (
 )
 from rare_assets.files.object_store import unreadable_authorities
 from rare_assets.files.stored_bytes import package_for
+from rare_assets.text.shown import first_names
 from rare_assets.text.shown_url import shown, without_secrets
 
 _MAGIC = re.compile(r"[*?\[{]")
@@ -163,9 +164,7 @@ def check_names(paths: list[str], whole_url: str) -> None:
 
 
 def _named(paths: list[str]) -> str:
-    names = [on_one_line(path) for path in paths[:_NAMED_AT_MOST]]
-    rest = len(paths) - len(names)
-    return ", ".join(names) + (f" and {rest} more" if rest else "")
+    return first_names([on_one_line(path) for path in paths], _NAMED_AT_MOST)
 
 
 @contextmanager

@@ -21,13 +21,14 @@ from fsspec.implementations.local import LocalFileSystem
 
 from rare_assets.corpus.columns import Columns
 from rare_assets.corpus.formats import SourceError, SourceRow, StoredFile, is_unicode
-from rare_assets.corpus.formats.base import Span, StreamFormat, TooLarge
+from rare_assets.corpus.formats.base import BOM, Span, StreamFormat, TooLarge
 from rare_assets.corpus.formats.delimited import Csv, Tsv
 from rare_assets.corpus.formats.json_lines import JsonLines
 from rare_assets.corpus.formats.json_list import JsonList
 from rare_assets.corpus.formats.streams import PACKED, as_utf8, zstd
 from rare_assets.exports.options import ExportError
 from rare_assets.storage.footers import UNREADABLE
+from rare_assets.text.shown import first_names
 from rare_assets.text.shown_url import shown
 from rare_assets.text.words import count_units
 
@@ -36,7 +37,6 @@ FEWEST_WORDS = 5
 QUESTIONS = ("query", "question", "queries", "anchor", "prompt")
 PASSAGES = ("text", "content", "contents", "passage", "document", "answer", "gold_answer", "body")
 _BATCH = 20_000
-_NAMED = 5
 # What lies beside data: code, settings, pictures, checksums.
 _NO_DATA = frozenset(
     [
@@ -148,10 +148,9 @@ def _inside(folder: Path) -> list[Path]:
     data = [path for path in visible if not _is_beside_data(path)]
     refused = [str(path) for path in data if _kind(path) not in _READERS]
     if refused:
-        more = len(refused) - _NAMED
         raise ExportError(
-            f"exclude: {', '.join(refused[:_NAMED])}{f' and {more} more' if more > 0 else ''} can't be read, and "
-            f"may hold what is to be left out. Write them as {_kinds_read()}, or take them out of the folder."
+            f"exclude: {first_names(refused)} can't be read, and may hold what is to be left out. Write them as "
+            f"{_kinds_read()}, or take them out of the folder."
         )
     if not data:
         raise ExportError(
@@ -251,7 +250,7 @@ def _json_lines(path: Path) -> Iterator[Item]:
 def _json(path: Path) -> Iterator[Item]:
     """Read a list element by element, one value as a whole, or values that stand in lines."""
     with _stored(path).open() as raw, as_utf8(raw) as stream:
-        is_list = stream.read(_BATCH).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+        is_list = stream.read(_BATCH).removeprefix(BOM).lstrip().startswith(b"[")
     if is_list:
         yield from _texts_of(path, _rows_of(path, JsonList()))
         return

@@ -186,17 +186,17 @@ class Watch:
             takes_lease: True for a run that a launcher started if its executor takes a lease before its
                 first event. It is ended, too, if its log says that it has begun and then nothing more.
         """
-        runs, begun = [], []
+        leased, begun = [], []
         for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
             if _is_leased(run):
-                runs.append(run)
+                leased.append(run)
             elif run.status is dg.DagsterRunStatus.STARTED and takes_lease(run):
                 begun.append(run)
-        values = lease_values(instance, runs) | _starts(instance, begun)
+        values = lease_values(instance, leased) | _starts(instance, begun)
         self._seen = {name: seen for name, seen in self._seen.items() if name in values}
         dead = {name for name, value in values.items() if self._is_dead(name, value)}
-        ended = [run for run in runs if _name(run) in dead and _end(instance, run)]
-        ended += [run for run in begun if run.run_id in dead and _end(instance, run)]
+        named = [*((_name(run), run) for run in leased), *((run.run_id, run) for run in begun)]
+        ended = [run for name, run in named if name in dead and _end(instance, run)]
         free_pool_slots(instance)
         return [run.run_id for run in ended]
 
@@ -251,19 +251,31 @@ def lease_values(instance: dg.DagsterInstance, runs: Iterable[dg.DagsterRun]) ->
     values = {name: stored.get(_key(name), "none") for name in names}
     for run in runs:
         if LEASE_TAG not in run.tags and PROCESS_TAG in run.tags:
-            newest = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
-            values[run.run_id] = f"event {newest[0].storage_id}" if newest else "no event"
+            newest = _newest(instance, run)
+            values[run.run_id] = f"event {newest.storage_id}" if newest else "no event"
     return values
+
+
+def runs_take_leases(instance: dg.DagsterInstance) -> bool:
+    """Return whether runs that a launcher started hold a lease: one that resumes lost runs looks after them."""
+    return not (instance.is_ephemeral or instance.run_monitoring_max_resume_run_attempts)
 
 
 def _starts(instance: dg.DagsterInstance, runs: Iterable[dg.DagsterRun]) -> dict[str, str]:
     """Return the event that each of these runs began with, by its id, if it is the last one yet."""
     values = {}
     for run in runs:
-        for newest in instance.get_records_for_run(run.run_id, limit=1, ascending=False).records:
-            if newest.event_log_entry.dagster_event_type is dg.DagsterEventType.RUN_START:
-                values[run.run_id] = f"event {newest.storage_id}"
+        newest = _newest(instance, run)
+        if newest and newest.event_log_entry.dagster_event_type is dg.DagsterEventType.RUN_START:
+            values[run.run_id] = f"event {newest.storage_id}"
     return values
+
+
+def _newest(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.EventLogRecord | None:
+    """Return the last event of a run's log."""
+    return next(
+        iter(instance.get_records_for_run(run.run_id, limit=1, ascending=False).records), None
+    )
 
 
 def _is_leased(run: dg.DagsterRun) -> bool:

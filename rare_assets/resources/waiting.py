@@ -19,6 +19,7 @@ from rare_assets.resources.leases import (
     lease_values,
 )
 from rare_assets.resources.tags import COMMAND_TAG, LEASE_TAG, PARTITION_TAG
+from rare_assets.text.shown import first_names
 
 # A place is often free before; then it is said again, more and more seldom.
 SAID_AFTER_SECONDS = 10.0
@@ -92,7 +93,7 @@ class WaitForPlace:
             ours = ours and run is not None and run.tags.get(COMMAND_TAG) == command
             began = since.get((slot.run_id, slot.step_key))
             places[self._who(run)].append(_place(slot, run, began))
-        held = "; ".join(f"{who}: {_some(what)}" for who, what in places.items())
+        held = "; ".join(f"{who}: {first_names(what, NAMED)}" for who, what in places.items())
         shard = self._run.tags.get(PARTITION_TAG)
         self._say(
             logging.INFO if ours else logging.WARNING,
@@ -120,8 +121,3 @@ def _place(slot: ClaimedSlotInfo, run: dg.DagsterRun | None, since: datetime | N
     of = f" of {shard}" if shard else ""
     began = f" since {since.astimezone():%H:%M:%S}" if since is not None else ""
     return f"{slot.step_key}{of}{began} (run {slot.run_id[:8]})"
-
-
-def _some(what: list[str]) -> str:
-    more = len(what) - NAMED
-    return ", ".join(what[:NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import regex
 
@@ -40,6 +40,16 @@ def cut(text: str, length: int) -> str:
             break
         shown.append(grapheme)
     return "".join(shown) + ELLIPSIS
+
+
+def first_names(names: Sequence[str], most: int = 5, *, parted: str = ", ") -> str:
+    """Return the first names as one text, and how many more there are.
+
+    >>> first_names(["a", "b", "c", "d", "e", "f", "g"])
+    'a, b, c, d, e and 2 more'
+    """
+    more = len(names) - most
+    return parted.join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def on_one_line(name: str) -> str:

@@ -48,7 +48,8 @@ _LEAD = re.compile(
     r"|share (?:this|on)|follow us|subscribe|newsletter|advertisement|sponsored|table of contents|on this page)",
     re.IGNORECASE,
 )
-_ASKS = 'form, input[type="email"], input[type="search"], input[type="password"]'
+_FIELDS = 'input[type="email"], input[type="search"], input[type="password"]'
+_ASKS = f"form, {_FIELDS}"
 _HEADINGS = "h2, h3, h4, h5, h6"
 _PROPER = 'h1, main, [role="main"], article'
 _SHARE, _MUCH_TEXT = 0.3, 2_000
@@ -98,9 +99,7 @@ def _holds_subject(node: Any, whole: tuple[int, int]) -> bool:
 
 def _is_written(node: Any) -> bool:
     """Say whether a form has text of its own, and asks for no address, search or password."""
-    return node.query_selector("p, li, table, h2, h3") and not node.query_selector(
-        'input[type="email"], input[type="search"], input[type="password"]'
-    )
+    return node.query_selector("p, li, table, h2, h3") and not node.query_selector(_FIELDS)
 
 
 def _is_card(node: Any) -> bool:

@@ -21,7 +21,7 @@ from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.executor.in_process import InProcessExecutor
 
 from rare_assets.resources.dagster_internals.connections import keep_connections
-from rare_assets.resources.leases import lease_of_run
+from rare_assets.resources.leases import lease_of_run, runs_take_leases
 from rare_assets.resources.tags import BACKFILL_TAG
 from rare_assets.resources.waiting import WaitForPlace
 
@@ -134,9 +134,7 @@ def _alive(
     instance: dg.DagsterInstance, run: dg.DagsterRun
 ) -> contextlib.AbstractContextManager[None]:
     """Tell others that this process works on a run, unless the instance resumes runs that are lost."""
-    if instance.is_ephemeral or instance.run_monitoring_max_resume_run_attempts:
-        return contextlib.nullcontext()
-    return lease_of_run(instance, run)
+    return lease_of_run(instance, run) if runs_take_leases(instance) else contextlib.nullcontext()
 
 
 def _of_backfill(plan_context: PlanOrchestrationContext) -> Mapping[str, Any]:
